@@ -1,0 +1,57 @@
+# The verbs of this project; `make help` lists them. CI runs the same ones.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# One torch for everybody who tests; a user's `pip install torch` chooses its own build.
+PIP     = $(BIN)/python -m pip --disable-pip-version-check
+STAMP   = $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint typecheck unit docs bench bench-fidelity bench-startup clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+setup: $(STAMP) ## make a virtual environment with everything for development
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[pytorch,codecarbon,dev]'
+	@touch $@
+
+demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure examples/quickstart.yaml
+	$(PYTHON) -m venv $(VENV)-demo
+	$(VENV)-demo/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
+	$(VENV)-demo/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[pytorch,codecarbon]'
+	@echo
+	$(VENV)-demo/bin/llem run examples/quickstart.yaml
+
+test: setup lint typecheck unit ## every check: lint, types, import contracts, tests with coverage
+
+lint: setup ## ruff and the import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+typecheck: setup ## mypy --strict
+	$(BIN)/mypy
+
+unit: setup ## tests, with at least 90 % of src/ covered
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term
+
+docs: setup ## write the generated pages of docs/
+	$(BIN)/python scripts/make_reference.py
+
+bench: bench-fidelity bench-startup ## every benchmark
+
+bench-fidelity: setup ## what llem reports against a bare generate loop and optimum-benchmark
+	benchmarks/fidelity.sh
+
+bench-startup: setup ## time to --help, --version and import
+	$(BIN)/python benchmarks/startup.py
+
+clean: ## remove virtual environments and caches
+	rm -rf $(VENV) $(VENV)-* .mypy_cache .pytest_cache .ruff_cache .coverage* build dist
