@@ -1,0 +1,131 @@
+"""One section of the configuration a backend; ``null`` always means the backend's own default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llenergymeasure.config.base import ConfigModel
+
+Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[float, Field(ge=0)]
+Watts = Annotated[float, Field(ge=0)]
+
+
+class PyTorchConfig(ConfigModel):
+    """Hugging Face transformers on PyTorch, one ``generate`` call a batch."""
+
+    batch_size: Count | None = Field(
+        None,
+        description="Requests a batch (default 1). For dynamic batching: the token budget "
+        "of a batch is this many times the longest request.",
+    )
+    batching_strategy: Literal["static", "dynamic"] | None = Field(
+        None,
+        description="static (default): batches in dataset order, each of batch_size requests. "
+        "dynamic: sorted by length and filled up to a token budget, so that padding is rare.",
+    )
+    attn_implementation: (
+        Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
+    ) = Field(None, description="Attention kernel, as transformers names it (default sdpa).")
+    torch_compile: bool | None = Field(
+        None, description="Compile the model's forward pass; warm-up pays for it (default false)."
+    )
+    load_in_4bit: bool | None = Field(
+        None, description="Load through bitsandbytes NF4; must agree with precision: int4."
+    )
+    load_in_8bit: bool | None = Field(
+        None, description="Load through bitsandbytes LLM.int8(); must agree with precision: int8."
+    )
+    num_processes: Count | None = Field(
+        None, description="Data-parallel processes, each with a share of the prompts (default 1)."
+    )
+    device: str | None = Field(
+        None,
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="cpu, cuda or cuda:N (default: cuda where there is a GPU).",
+    )
+    device_map: str | None = Field(
+        None, description="Spread layers over GPUs as accelerate does, e.g. auto; not with device."
+    )
+    num_threads: Count | None = Field(
+        None, description="CPU threads of PyTorch's operators (default: PyTorch's own)."
+    )
+
+
+class VLLMConfig(ConfigModel):
+    """vLLM's offline engine."""
+
+    max_num_seqs: Count | None = Field(None, description="Sequences served at once.")
+    max_model_len: Count | None = Field(None, description="Longest context, input and output.")
+    tensor_parallel_size: Count | None = Field(None, description="GPUs a layer is split over.")
+    pipeline_parallel_size: Count | None = Field(
+        None, description="GPUs the stack of layers is split over."
+    )
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="Share of GPU memory the engine may take."
+    )
+    enable_prefix_caching: bool | None = Field(
+        None, description="Reuse the KV cache of shared prompt beginnings."
+    )
+    enable_chunked_prefill: bool | None = Field(
+        None, description="Mix pieces of long prefills with decode steps."
+    )
+    block_size: Count | None = Field(None, description="Tokens a KV-cache block holds.")
+    quantization: str | None = Field(
+        None, description="Weight quantisation method; must agree with precision."
+    )
+    kv_cache_dtype: str | None = Field(None, description="Data type of the KV cache.")
+    enforce_eager: bool | None = Field(None, description="Do without CUDA graphs.")
+
+
+class TensorRTConfig(ConfigModel):
+    """TensorRT-LLM's LLM API."""
+
+    max_batch_size: Count | None = Field(None, description="Largest batch the engine is built for.")
+    tp_size: Count | None = Field(None, description="GPUs a layer is split over.")
+    pp_size: Count | None = Field(None, description="GPUs the stack of layers is split over.")
+    max_seq_len: Count | None = Field(None, description="Longest context, input and output.")
+    kv_cache_type: Literal["paged", "continuous"] | None = Field(
+        None, description="How the KV cache is laid out."
+    )
+    quantization: str | None = Field(
+        None, description="Weight quantisation method; must agree with precision."
+    )
+    builder_opt_level: int | None = Field(
+        None, ge=0, le=5, description="Effort of the engine builder."
+    )
+    engine_path: str | None = Field(
+        None,
+        description="Directory of an engine built before.",
+        json_schema_extra={"is_path": True},
+    )
+
+
+class ScriptedConfig(ConfigModel):
+    """A backend that computes nothing: it keeps to a script of latencies and failures.
+
+    For tests, documentation and rehearsals of a study on a machine without an engine.
+    """
+
+    ttft_ms: Milliseconds = Field(20.0, description="Time from scheduled to the first token.")
+    itl_ms: Milliseconds = Field(5.0, description="Time between tokens.")
+    output_tokens: Count | None = Field(
+        None, description="Tokens every request produces (default: its max_new_tokens)."
+    )
+    batch_size: Count = Field(1, description="Requests that run side by side.")
+    fail_at: Literal["load", "warmup", "measure"] | None = Field(
+        None, description="Phase in which the engine breaks; in warmup and measure, half-way."
+    )
+    device_uuids: tuple[str, ...] = Field(
+        (), description="Devices it claims to have worked on.", strict=False
+    )
+    load_log: str | None = Field(
+        None,
+        description="File to which each change of load is appended: monotonic seconds and watts.",
+        json_schema_extra={"is_path": True},
+    )
+    idle_w: Watts = Field(60.0, description="Power written to load_log between batches.")
+    prefill_w: Watts = Field(400.0, description="Power written to load_log until the first token.")
+    decode_w: Watts = Field(300.0, description="Power written to load_log after it.")

@@ -1,0 +1,138 @@
+"""Everything that documents or tests the fields of the configuration, derived from its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+
+class FieldInfo(NamedTuple):
+    """One field of a configuration model.
+
+    Attributes:
+        name: Dotted path, e.g. ``"decoder.top_p"``.
+        type: Its type as a user would say it, e.g. ``"integer or null"``.
+        default: Its default as it would stand in YAML; ``"required"`` where there is none.
+        description: What it means.
+        schema: Its JSON schema, references resolved.
+    """
+
+    name: str
+    type: str
+    default: str
+    description: str
+    schema: dict[str, Any]
+
+
+def fields(model: type[BaseModel]) -> list[FieldInfo]:
+    """List every field of a model and of the models inside it, in the order they are declared."""
+    schema = model.model_json_schema()
+    return list(_fields(schema, schema.get("$defs", {}), ""))
+
+
+def describe(model: type[BaseModel], name: str) -> str:
+    """Give the description of one field, by its dotted name.
+
+    Raises:
+        KeyError: The model has no such field.
+    """
+    return {field.name: field.description for field in fields(model)}[name]
+
+
+def markdown_table(model: type[BaseModel]) -> str:
+    """Render the fields of a model as a Markdown table."""
+    rows = [
+        f"| `{field.name}` | {field.type} | `{field.default}` | {field.description} |"
+        for field in fields(model)
+    ]
+    return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def sample_values(schema: dict[str, Any]) -> list[Any]:
+    """Give valid values of a field, drawn from its schema: choices, bounds, or one of its type."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    if "const" in schema:
+        return [schema["const"]]
+    if "anyOf" in schema:
+        return [value for option in schema["anyOf"] for value in sample_values(option)]
+    return _SAMPLES.get(schema.get("type", ""), lambda _: [])(schema)
+
+
+def _numbers(schema: dict[str, Any], step: float) -> list[Any]:
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    start = (low if "minimum" in schema else low + step) if low is not None else step
+    values = [start, start + step]
+    return [value for value in values if high is None or value <= high]
+
+
+_SAMPLES: dict[str, Any] = {
+    "boolean": lambda _: [False, True],
+    "integer": lambda schema: [int(value) for value in _numbers(schema, 1)],
+    "number": lambda schema: [float(value) for value in _numbers(schema, 0.5)],
+    "string": lambda schema: [] if "pattern" in schema else ["text"],
+    "null": lambda _: [None],
+}
+
+
+def _fields(
+    schema: dict[str, Any], definitions: dict[str, Any], prefix: str
+) -> Iterator[FieldInfo]:
+    required = schema.get("required", [])
+    for name, raw in schema.get("properties", {}).items():
+        field = _resolve(raw, definitions)
+        default = "required" if name in required else _as_yaml(raw.get("default"))
+        inner = _inner_objects(field)
+        yield FieldInfo(
+            f"{prefix}{name}",
+            type_name(field),
+            "see below" if inner and default.startswith("{") else default,
+            raw.get("description", field.get("description", "")),
+            field,
+        )
+        for option in inner:
+            yield from _fields(option, definitions, f"{prefix}{name}.")
+
+
+def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
+        return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_resolve(option, definitions) for option in schema["anyOf"]]}
+    return schema
+
+
+def _inner_objects(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    options = schema.get("anyOf", [schema])
+    return [option for option in options if "properties" in option]
+
+
+def type_name(schema: dict[str, Any]) -> str:
+    """Name the type of a field in a user's words."""
+    if "anyOf" in schema:
+        return " or ".join(type_name(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {type_name(schema.get('items', {}))}"
+    names = {"object": "section" if "properties" in schema else "mapping", "number": "number"}
+    kind = schema.get("type", "any")
+    return names.get(kind, kind) + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _as_yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,209 @@
+"""Names of plugins and where each lives: one table a family, resolved only when one is used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from llenergymeasure.config.base import nearest
+from llenergymeasure.config.ssot import (
+    DECODING_SUPPORT,
+    PRECISION_SUPPORT,
+    DecodingStrategy,
+    Precision,
+)
+from llenergymeasure.exceptions import ConfigError, Problem
+
+BACKEND_ENTRY_POINTS = "llenergymeasure.backends"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginEntry:
+    """One row of a plugin table.
+
+    Attributes:
+        name: What a configuration calls it.
+        implementation: ``"module:Class"``, or ``None`` while this version has none.
+        package: The distribution it needs, or ``None``.
+        module: The import name of that distribution.
+        minimum: The oldest version of it that works.
+        install: The line that installs it.
+    """
+
+    name: str
+    implementation: str | None
+    package: str | None = None
+    module: str | None = None
+    minimum: str | None = None
+    install: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEntry(PluginEntry):
+    """One inference backend.
+
+    Attributes:
+        section: ``"module:Class"`` of the model behind its section of the configuration.
+        batch_field: The field of that section which ``--batch-size`` sets.
+        precisions: Names of ``precision`` it can run.
+        decoding: Decoding strategies it can run.
+    """
+
+    section: str = ""
+    batch_field: str = "batch_size"
+    precisions: tuple[Precision, ...] = ()
+    decoding: tuple[DecodingStrategy, ...] = ()
+
+
+_SECTIONS = "llenergymeasure.config.backend_configs"
+_BACKENDS = "llenergymeasure.core.backends"
+_SOURCES = "llenergymeasure.core.energy"
+
+BACKENDS: dict[str, BackendEntry] = {
+    entry.name: entry
+    for entry in (
+        BackendEntry(
+            name="pytorch",
+            implementation=f"{_BACKENDS}.pytorch:PyTorchBackend",
+            section=f"{_SECTIONS}:PyTorchConfig",
+            package="transformers",
+            module="transformers",
+            minimum="5.0",
+            install="pip install 'llenergymeasure[pytorch]'",
+            precisions=PRECISION_SUPPORT["pytorch"],
+            decoding=DECODING_SUPPORT["pytorch"],
+        ),
+        BackendEntry(
+            name="vllm",
+            implementation=None,
+            section=f"{_SECTIONS}:VLLMConfig",
+            package="vllm",
+            module="vllm",
+            install="pip install 'llenergymeasure[vllm]'",
+            batch_field="max_num_seqs",
+            precisions=PRECISION_SUPPORT["vllm"],
+            decoding=DECODING_SUPPORT["vllm"],
+        ),
+        BackendEntry(
+            name="tensorrt",
+            implementation=None,
+            section=f"{_SECTIONS}:TensorRTConfig",
+            package="tensorrt-llm",
+            module="tensorrt_llm",
+            install="pip install 'llenergymeasure[tensorrt]'",
+            batch_field="max_batch_size",
+            precisions=PRECISION_SUPPORT["tensorrt"],
+            decoding=DECODING_SUPPORT["tensorrt"],
+        ),
+        BackendEntry(
+            name="scripted",
+            implementation=f"{_BACKENDS}.scripted:ScriptedBackend",
+            section=f"{_SECTIONS}:ScriptedConfig",
+            precisions=PRECISION_SUPPORT["scripted"],
+            decoding=DECODING_SUPPORT["scripted"],
+        ),
+    )
+}
+
+ENERGY_SOURCES: dict[str, PluginEntry] = {
+    entry.name: entry
+    for entry in (
+        PluginEntry(name="nvml", implementation=None),
+        PluginEntry(name="zeus", implementation=None),
+        PluginEntry(name="rapl", implementation=None),
+        PluginEntry(
+            name="codecarbon",
+            implementation=f"{_SOURCES}.codecarbon:CodeCarbonSource",
+            package="codecarbon",
+            module="codecarbon",
+            minimum="3.0",
+            install="pip install 'llenergymeasure[codecarbon]'",
+        ),
+        PluginEntry(name="none", implementation=f"{_SOURCES}.none:NoSource"),
+    )
+}
+
+
+@cache
+def plugin_backends() -> dict[str, BackendEntry]:
+    """Collect the backends that installed packages add through the entry-point group."""
+    found = importlib.metadata.entry_points(group=BACKEND_ENTRY_POINTS)
+    return {point.name: point.load() for point in found}
+
+
+def backend_names() -> list[str]:
+    """List every name that ``backend:`` accepts, built-in ones first."""
+    return [*BACKENDS, *plugin_backends()]
+
+
+def backend_entry(name: str) -> BackendEntry:
+    """Look a backend up by name.
+
+    Raises:
+        ConfigError: No such backend; the message lists the valid names.
+    """
+    entry = BACKENDS.get(name) or plugin_backends().get(name)
+    if entry is None:
+        raise ConfigError(
+            f"unknown backend '{name}', {nearest(name, backend_names())}", where="backend"
+        )
+    return entry
+
+
+def load_object(path: str) -> Any:
+    """Import what ``"module:name"`` points at."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def installed_version(entry: PluginEntry) -> str | None:
+    """Read the version of the package behind an entry, without importing it."""
+    if entry.package is None:
+        return None
+    try:
+        return importlib.metadata.version(entry.package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def missing(entry: PluginEntry, field: str) -> Problem | None:
+    """Say why an entry cannot be used here, or ``None`` when it can.
+
+    Looks at installed metadata only; nothing heavy is imported.
+    """
+    if entry.implementation is None:
+        return Problem(
+            f"'{entry.name}' is not part of this version of llenergymeasure",
+            field,
+            f"use one of: {', '.join(_available(field))}",
+        )
+    if entry.package is None or entry.module is None:
+        return None
+    version = installed_version(entry)
+    if version is None or importlib.util.find_spec(entry.module) is None:
+        return Problem(
+            f"'{entry.name}' needs the package {entry.package}, which is not installed",
+            field,
+            entry.install,
+        )
+    if entry.minimum and _numbers(version) < _numbers(entry.minimum):
+        return Problem(
+            f"'{entry.name}' needs {entry.package} {entry.minimum} or newer, found {version}",
+            field,
+            f"{entry.install} --upgrade",
+        )
+    return None
+
+
+def _available(field: str) -> list[str]:
+    table: dict[str, Any] = BACKENDS if field == "backend" else ENERGY_SOURCES
+    return [name for name, entry in table.items() if entry.implementation is not None]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split("+")[0].split(".")
+    return tuple(int(part) for part in parts if part.isdigit())

@@ -1,0 +1,58 @@
+"""What each backend supports, stated once; everything that checks or documents it reads here."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4"]
+DecodingStrategy = Literal["greedy", "sampling", "beam"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DECODING_STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
+
+PRECISION_SUPPORT: dict[str, tuple[Precision, ...]] = {
+    # int8 and int4 through bitsandbytes (LLM.int8(), NF4); no fp8 loader without extra kernels.
+    # https://huggingface.co/docs/transformers/quantization/bitsandbytes
+    "pytorch": ("fp32", "fp16", "bf16", "int8", "int4"),
+    # https://docs.vllm.ai/en/latest/features/quantization/
+    "vllm": ("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
+    # https://nvidia.github.io/TensorRT-LLM/reference/precision.html
+    "tensorrt": ("fp16", "bf16", "int8", "fp8", "int4"),
+    # The scripted backend computes nothing, so every name is as good as another.
+    "scripted": PRECISIONS,
+}
+
+DECODING_SUPPORT: dict[str, tuple[DecodingStrategy, ...]] = {
+    # https://huggingface.co/docs/transformers/generation_strategies
+    "pytorch": ("greedy", "sampling", "beam"),
+    # Beam search through LLM.beam_search, https://docs.vllm.ai/en/latest/api/vllm/
+    "vllm": ("greedy", "sampling", "beam"),
+    "tensorrt": ("greedy", "sampling"),
+    "scripted": ("greedy", "sampling"),
+}
+
+WEIGHT_BITS: dict[Precision, int] = {
+    "fp32": 32,
+    "fp16": 16,
+    "bf16": 16,
+    "int8": 8,
+    "fp8": 8,
+    "int4": 4,
+}
+
+QUANTISATION_PRECISION: dict[str, tuple[Precision, ...]] = {
+    # Which `precision` each `quantization` method can mean, same pages as above.
+    "fp8": ("fp8",),
+    "modelopt": ("fp8",),
+    "awq": ("int4",),
+    "awq_marlin": ("int4",),
+    "gptq": ("int8", "int4"),
+    "gptq_marlin": ("int8", "int4"),
+    "bitsandbytes": ("int8", "int4"),
+    "compressed-tensors": ("int8", "fp8", "int4"),
+    "int8_sq": ("int8",),
+    "int8_wo": ("int8",),
+    "int4_awq": ("int4",),
+    "int4_gptq": ("int4",),
+    "int4_wo": ("int4",),
+}

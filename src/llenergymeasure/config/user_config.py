@@ -1,0 +1,216 @@
+"""How to execute on this machine: the user's own settings, their environment, and what wins.
+
+Precedence, lowest first: built-in default, user file, environment, command-line flag.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from platformdirs import user_cache_path, user_config_path
+from pydantic import Field, field_validator
+
+from llenergymeasure.config import yaml_file
+from llenergymeasure.config.base import ConfigModel, invalid
+from llenergymeasure.config.models import EnergyBackendName
+from llenergymeasure.config.paths import flatten, nest
+from llenergymeasure.config.registry import backend_names
+from llenergymeasure.exceptions import ConfigError
+
+Seconds = Annotated[float, Field(ge=0)]
+RUNNER_VARIABLE = "LLEM_RUNNER_"
+_FALSE = ("", "0", "false", "no")
+
+
+class OutputSettings(ConfigModel):
+    """Where files go."""
+
+    results_dir: str = Field("./results", description="Directory that results are written to.")
+    model_cache_dir: str | None = Field(
+        None, description="Where random models and the like are kept (null: the user's cache)."
+    )
+
+
+class MeasurementSettings(ConfigModel):
+    """Facts about this machine that measurements need."""
+
+    energy_backend: EnergyBackendName = Field(
+        "auto", description="Energy source for experiments that say auto."
+    )
+    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="Grid carbon intensity in gCO2e/kWh; without it no CO2 is stated."
+    )
+    datacenter_pue: Annotated[float, Field(ge=1)] = Field(
+        1.0, description="Power usage effectiveness: facility energy over computing energy."
+    )
+
+
+class ExecutionSettings(ConfigModel):
+    """How collections of experiments are run."""
+
+    config_gap_seconds: Seconds = Field(60.0, description="Pause between experiments.")
+    cycle_gap_seconds: Seconds = Field(300.0, description="Pause between cycles.")
+    start_method: Literal["auto", "spawn", "forkserver"] = Field(
+        "auto", description="How an experiment's process is started."
+    )
+
+
+class UISettings(ConfigModel):
+    """What is printed."""
+
+    verbosity: Literal["quiet", "standard", "verbose"] = Field(
+        "standard", description="How much goes to stderr while an experiment runs."
+    )
+    prompt: bool = Field(True, description="Ask before something large; false never asks.")
+
+
+class AdvancedSettings(ConfigModel):
+    """Sampling rates."""
+
+    counter_poll_ms: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="Period at which energy counters are read."
+    )
+    power_poll_ms: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="Period at which power, temperature and clocks are read."
+    )
+
+
+class UserConfig(ConfigModel):
+    """The user's settings for this machine; every field has a default."""
+
+    output: OutputSettings = Field(OutputSettings(), description="Where files go.")
+    runners: dict[str, str] = Field(
+        {}, description="Where each backend executes: local, python:<interpreter>, docker:<image>."
+    )
+    measurement: MeasurementSettings = Field(
+        MeasurementSettings(), description="Facts about this machine."
+    )
+    execution: ExecutionSettings = Field(ExecutionSettings(), description="Running studies.")
+    ui: UISettings = Field(UISettings(), description="What is printed.")
+    advanced: AdvancedSettings = Field(AdvancedSettings(), description="Sampling rates.")
+
+    @field_validator("runners")
+    @classmethod
+    def _runners_are_known(cls, runners: dict[str, str]) -> dict[str, str]:
+        for backend, runner in runners.items():
+            if backend not in backend_names():
+                raise invalid(f"runners.{backend}: no such backend")
+            if reason := runner_problem(runner):
+                raise invalid(f"runners.{backend}: {reason}")
+        return runners
+
+    def runner(self, backend: str) -> str:
+        """Say where a backend executes."""
+        return self.runners.get(backend, "local")
+
+    def model_cache_path(self) -> Path:
+        """Locate the cache of random models and fetched datasets."""
+        given = self.output.model_cache_dir
+        return Path(given).expanduser() if given else user_cache_path("llenergymeasure")
+
+
+class Setting(NamedTuple):
+    """One effective value and where it came from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+class EffectiveSettings(NamedTuple):
+    """The user configuration after every layer, with the origin of each value."""
+
+    config: UserConfig
+    origins: dict[str, str]
+
+    def rows(self) -> Iterator[Setting]:
+        """Yield every setting with its value and origin."""
+        for name, value in flatten(self.config.model_dump()):
+            yield Setting(name, value, self.origins.get(name, "default"))
+
+
+def runner_problem(runner: str) -> str | None:
+    """Say what is wrong with the name of a runner, or ``None``."""
+    kind, _, rest = runner.partition(":")
+    if kind == "singularity":
+        return "singularity is not yet supported; use local, python:<interpreter> or docker:<image>"
+    if runner == "local" or (kind in ("python", "docker") and rest):
+        return None
+    return f"'{runner}' is no runner; use local, python:<interpreter> or docker:<image>"
+
+
+def default_path() -> Path:
+    """Locate the user's configuration file; it need not exist."""
+    return user_config_path("llenergymeasure") / "config.yaml"
+
+
+def load_settings(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> EffectiveSettings:
+    """Merge defaults, the user's file, the environment and flags into effective settings.
+
+    Args:
+        path: The user's file; by default the one :func:`default_path` names.
+        environ: Environment variables; by default the process's own.
+        flags: Dotted setting names to values from the command line; ``None`` values are ignored.
+
+    Raises:
+        ConfigError: A layer is invalid; the message names the file and line, or the variable.
+    """
+    file = path or default_path()
+    layers = [
+        (str(file), _file_layer(file)),
+        *_environment_layers(os.environ if environ is None else environ),
+        ("command line", {k: v for k, v in (flags or {}).items() if v is not None}),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        values.update(layer)
+        origins.update(dict.fromkeys(layer, origin))
+        _validated(values, origin)
+    return EffectiveSettings(_validated(values, "settings"), origins)
+
+
+def _validated(values: dict[str, Any], origin: str) -> UserConfig:
+    file = yaml_file.YamlFile(Path(origin), {}, {})
+    return yaml_file.build(UserConfig, nest(values), file)
+
+
+def _file_layer(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    file = yaml_file.read(path)
+    config = yaml_file.build(UserConfig, file.data, file)
+    return dict(flatten(config.model_dump(exclude_unset=True)))
+
+
+def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for variable, setting in (
+        ("LLEM_CARBON_INTENSITY", "measurement.carbon_intensity_gco2_kwh"),
+        ("LLEM_DATACENTER_PUE", "measurement.datacenter_pue"),
+    ):
+        if text := environ.get(variable):
+            yield f"${variable}", {setting: _number(variable, text)}
+    if directory := environ.get("LLEM_RESULTS_DIR"):
+        yield "$LLEM_RESULTS_DIR", {"output.results_dir": directory}
+    if environ.get("LLEM_NO_PROMPT", "").lower() not in _FALSE:
+        yield "$LLEM_NO_PROMPT", {"ui.prompt": False}
+    for variable, runner in environ.items():
+        if variable.startswith(RUNNER_VARIABLE) and runner:
+            backend = variable.removeprefix(RUNNER_VARIABLE).lower()
+            yield f"${variable}", {f"runners.{backend}": runner}
+
+
+def _number(variable: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"${variable} is '{text}'; it must be a number", where=f"${variable}"
+        ) from None

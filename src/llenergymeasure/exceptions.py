@@ -1,0 +1,109 @@
+"""Every error this package raises on purpose.
+
+    LLEMError
+    ├── ConfigError        a file, a field or a flag asks for something that cannot be
+    ├── PreFlightError     this machine cannot do it; holds every problem that was found
+    ├── BackendError       an inference engine failed to load or to generate
+    ├── ExperimentError    an experiment started and broke; holds its config and its cause
+    └── StudyError         a collection of experiments cannot go on
+
+A message says what went wrong, where (file, line, field or phase), and what to type to mend it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LLEMError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        code: A stable word for programs, e.g. ``"config"``.
+        where: The file, line, field or phase the message is about, or ``None``.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+
+
+class ConfigError(LLEMError):
+    """A configuration file, a field or a flag asks for something that cannot be."""
+
+    code = "config"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One reason why an experiment cannot start.
+
+    Attributes:
+        what: What is wrong, with the value that is wrong.
+        where: The field, file or device it is about.
+        remedy: What to type or change.
+    """
+
+    what: str
+    where: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n    {self.remedy}"
+
+
+class PreFlightError(LLEMError):
+    """This machine cannot run the experiment; every problem is reported at once."""
+
+    code = "preflight"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        noun = "problem" if len(problems) == 1 else "problems"
+        super().__init__(
+            f"{len(problems)} {noun} before anything was loaded:\n{listed}",
+            where=", ".join(problem.where for problem in problems),
+        )
+        self.problems = tuple(problems)
+
+
+class BackendError(LLEMError):
+    """An inference engine failed to load or to generate."""
+
+    code = "backend"
+
+
+class ExperimentError(LLEMError):
+    """An experiment started and broke.
+
+    Attributes:
+        config: The configuration that was asked for, as plain data.
+        cause: What the failing part said, or ``None``.
+    """
+
+    code = "experiment"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        config: dict[str, object] | None = None,
+        cause: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where)
+        self.config = config
+        self.cause = cause
+
+
+class StudyError(LLEMError):
+    """A collection of experiments cannot start or go on."""
+
+    code = "study"
