@@ -1,0 +1,1 @@
+"""Results and environment as data: models without input, output or devices."""

@@ -1,0 +1,11 @@
+"""The common ground of every recorded model."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Frozen data; fields that a later version adds are ignored on load."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)

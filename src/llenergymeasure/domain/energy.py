@@ -1,0 +1,88 @@
+"""Energy as recorded: readings, components, and the cost of taking them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from llenergymeasure.domain.base import Record
+
+EnergyKind = Literal["measured", "modelled", "unmeasurable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reading of one quantity.
+
+    Attributes:
+        channel: What was read, with its unit, e.g. ``"gpu_power_w"``.
+        device: UUID or name of the device it belongs to.
+        before_ns: Monotonic clock just before the read.
+        after_ns: Monotonic clock just after it.
+        value: What was read, in the unit the channel names.
+    """
+
+    channel: str
+    device: str
+    before_ns: int
+    after_ns: int
+    value: float
+
+
+class EnergyComponent(Record):
+    """Energy of one part of the machine over the window."""
+
+    name: str = Field(description="Part of the machine: cpu, ram, or a GPU by UUID.")
+    energy_j: float | None = Field(description="Joules over the window; null when unknown.")
+    kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
+    method: str = Field(description="How the figure came about.")
+    in_scope: bool = Field(description="Whether it is part of the total.")
+
+
+class SamplingCost(Record):
+    """What taking the readings cost."""
+
+    reads: int = Field(description="Readings taken.")
+    mean_read_ms: float | None = Field(description="Mean duration of a reading, ms.")
+    p99_read_ms: float | None = Field(description="99th percentile of the same, ms.")
+    cpu_seconds: float = Field(description="CPU time of the sampling process, s.")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRecording:
+    """What an energy source recorded about one window.
+
+    Attributes:
+        source: Name of the source.
+        components: Energy of each part of the machine.
+        interval_j: Half-width of the 95 % interval of the total on the sensor's scale, or ``None``.
+        readings: Every raw reading, guard time included.
+        cost: What taking the readings cost.
+        notes: What a reader of the result should know about the source.
+        codecarbon_grams: CodeCarbon's own emissions figure, gCO2e, where it was the source.
+    """
+
+    source: str
+    components: tuple[EnergyComponent, ...] = ()
+    interval_j: float | None = None
+    readings: tuple[Reading, ...] = ()
+    cost: SamplingCost | None = None
+    notes: tuple[str, ...] = ()
+    codecarbon_grams: float | None = None
+
+    @property
+    def total_j(self) -> float | None:
+        """Energy of the devices that did the work, or ``None`` unless all of it is known."""
+        parts = [part.energy_j for part in self.components if part.in_scope]
+        known = [part for part in parts if part is not None]
+        return sum(known) if known and len(known) == len(parts) else None
+
+    @property
+    def kind(self) -> EnergyKind:
+        """The weakest kind among the components that make up the total."""
+        kinds = {part.kind for part in self.components if part.in_scope}
+        if self.total_j is None or "unmeasurable" in kinds:
+            return "unmeasurable"
+        return "modelled" if "modelled" in kinds else "measured"

@@ -1,0 +1,50 @@
+"""What an experiment ran on, as far as it could be seen; ``None`` where unknown."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from llenergymeasure.domain.base import Record
+
+
+class GPUInfo(Record):
+    """One GPU."""
+
+    index: int = Field(description="NVML index; it may differ from the CUDA index.")
+    uuid: str = Field(description="Stable identifier of the board.")
+    name: str = Field(description="Product name.")
+    memory_mb: float | None = Field(None, description="Memory, MiB.")
+    power_limit_w: float | None = Field(None, description="Enforced power limit, W.")
+    power_limit_default_w: float | None = Field(None, description="Default power limit, W.")
+    persistence_mode: bool | None = Field(None, description="Whether the driver stays loaded.")
+    ecc_mode: bool | None = Field(None, description="Whether error correction is on.")
+    mig_mode: bool | None = Field(None, description="Whether the board is split into MIG slices.")
+    clock_sm_mhz: int | None = Field(None, description="SM clock at the time, MHz.")
+    clock_sm_max_mhz: int | None = Field(None, description="Highest SM clock, MHz.")
+    clock_memory_mhz: int | None = Field(None, description="Memory clock at the time, MHz.")
+
+
+class EnvironmentSnapshot(Record):
+    """The machine and the software of one experiment, captured at its start."""
+
+    captured_at: str = Field(description="Wall-clock time, ISO 8601 with offset.")
+    python_version: str = Field(description="Version of the interpreter.")
+    os: str = Field(description="Operating system and kernel.")
+    hostname: str | None = Field(None, description="Name of the machine.")
+    cpu_model: str | None = Field(None, description="CPU as the kernel names it.")
+    cpu_count: int | None = Field(None, description="Logical CPUs of the machine.")
+    cpu_count_usable: int | None = Field(None, description="Logical CPUs this process may use.")
+    ram_mb: float | None = Field(None, description="Memory of the machine, MiB.")
+    gpus: tuple[GPUInfo, ...] = Field((), description="GPUs that NVML sees.")
+    gpu_note: str | None = Field(None, description="Why no GPU is listed, where that is known.")
+    driver_version: str | None = Field(None, description="NVIDIA driver.")
+    cuda_version: str | None = Field(None, description="Newest CUDA version the driver supports.")
+    engine_versions: dict[str, str] = Field({}, description="Inference engines installed.")
+    llenergymeasure_version: str = Field(description="Version of this package.")
+    git_commit: str | None = Field(None, description="Commit of the checkout it runs from.")
+    packages: dict[str, str] = Field({}, description="Every installed distribution.")
+    container_image: str | None = Field(None, description="Digest of the container image.")
+    carbon_intensity_gco2_kwh: float | None = Field(None, description="Carbon intensity in force.")
+    carbon_intensity_source: str | None = Field(None, description="Where that figure came from.")
+    datacenter_pue: float = Field(1.0, description="Power usage effectiveness in force.")
+    datacenter_pue_source: str = Field("default", description="Where that figure came from.")

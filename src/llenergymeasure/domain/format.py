@@ -1,0 +1,104 @@
+"""Numbers as people read them: SI prefixes, significant digits, intervals."""
+
+from __future__ import annotations
+
+_PREFIXES = {
+    -9: "n",
+    -6: "µ",
+    -3: "m",
+    0: "",
+    3: "k",
+    6: "M",
+    9: "G",
+    12: "T",
+    15: "P",
+    18: "E",
+}
+_LARGEST = 18
+_SMALLEST = -9
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with this many significant digits, trailing zeros included.
+
+    Digits before the point are never rounded away: 12345 with 3 digits is ``12,345``.
+    """
+    return _fixed(value, digits - 1 - _exponent(value, digits))
+
+
+def quantity(value: float, unit: str, digits: int = 3, largest: int = _LARGEST) -> str:
+    """Write a value with its unit and the SI prefix that keeps it readable, e.g. ``1.23 kJ``.
+
+    Args:
+        value: In the plain unit.
+        unit: Its symbol.
+        digits: Significant digits.
+        largest: Exponent of the largest prefix that is usual for the unit; 0 for seconds.
+    """
+    exponent = _exponent(value, digits)
+    prefix = _prefix(exponent, largest)
+    return f"{_fixed(value / 10.0**prefix, digits - 1 - exponent + prefix)} " + (
+        f"{_PREFIXES[prefix]}{unit}"
+    )
+
+
+def with_interval(value: float, half_width: float | None, unit: str) -> str:
+    """Write a value and the half-width of its interval, e.g. ``812 J ± 6``.
+
+    The interval decides the digits of both: it gets one significant digit, or two where it begins
+    with a 1. Without an interval, or with one of zero, the value gets three.
+    """
+    if not half_width:
+        return quantity(value, unit)
+    place = min(_last_place(half_width), _exponent(value, 1))
+    rounded, half = round(value, -place), round(half_width, -place)
+    prefix = _prefix(_exponent(rounded, 15), _LARGEST)
+    scale = 10.0**prefix
+    shown, width = (_fixed(number / scale, prefix - place) for number in (rounded, half))
+    return f"{shown} {_PREFIXES[prefix]}{unit} ± {width}"
+
+
+def seconds(value_s: float) -> str:
+    """Write a duration given in seconds, e.g. ``12.3 ms`` or ``3.21 s``."""
+    return quantity(value_s, "s", largest=0)
+
+
+def milliseconds(value_ms: float) -> str:
+    """Write a duration given in milliseconds."""
+    return seconds(value_ms / 1000)
+
+
+def memory(value_mib: float) -> str:
+    """Write an amount of memory given in MiB, e.g. ``512 MiB`` or ``15.3 GiB``."""
+    if value_mib < 1000:
+        return f"{significant(value_mib)} MiB"
+    return f"{significant(value_mib / 1024)} GiB"
+
+
+def count(number: int, noun: str = "", plural: str = "") -> str:
+    """Write a whole number with thousands separated, and its noun in the right number."""
+    name = noun if number == 1 else plural or f"{noun}s"
+    return f"{number:,} {name}" if noun else f"{number:,}"
+
+
+def percent(share: float) -> str:
+    """Write a share of 1 as a percentage, e.g. ``12.3 %``."""
+    return f"{significant(100 * share)} %"
+
+
+def _fixed(value: float, decimals: int) -> str:
+    return f"{value:,.{max(decimals, 0)}f}"
+
+
+def _exponent(value: float, digits: int) -> int:
+    """Exponent of ten of a value rounded to some digits; 0 for zero."""
+    return int(f"{value:.{digits - 1}e}".partition("e")[2])
+
+
+def _last_place(half_width: float) -> int:
+    exponent = _exponent(half_width, 2)
+    return exponent - 1 if half_width / 10.0**exponent < 1.95 else exponent
+
+
+def _prefix(exponent: int, largest: int) -> int:
+    return max(_SMALLEST, min(largest, exponent // 3 * 3))

@@ -1,0 +1,256 @@
+"""The result as plain text: what a user sees when a run is over."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.domain import format as fmt
+
+if TYPE_CHECKING:
+    from llenergymeasure.domain.energy import EnergyComponent
+    from llenergymeasure.domain.environment import GPUInfo
+    from llenergymeasure.domain.results import Distribution, EnergyResult, ExperimentResult
+
+WIDTH = 80
+_LABEL = 13
+_SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}
+_LATENCIES = (
+    ("ttft_ms", "TTFT, first token", "no request has a first token"),
+    ("tpot_ms", "TPOT, per output token", "no request has two tokens"),
+    ("itl_ms", "ITL, between tokens", "the engine tells no token times"),
+    ("e2e_ms", "E2E, whole request", "no request has a last token"),
+)
+_MEMORY = {
+    "device": "device memory",
+    "resident_set": "resident memory of the process",
+    "none": "of unknown kind",
+}
+
+
+def render(result: ExperimentResult) -> str:
+    """Render a result for a terminal of 80 columns: plain text, no colour, no final newline."""
+    blocks = (_subject, _energy, _work, _latency, _trust)
+    return "\n\n".join("\n".join(block(result)) for block in blocks)
+
+
+def _subject(result: ExperimentResult) -> Iterator[str]:
+    dataset, limit = result.resolved.dataset, result.config.max_input_tokens
+    cut = result.throughput.prompts_truncated
+    yield from _field("Model", result.resolved.model.name, _weights(result))
+    yield from _field("Backend", ", ".join(_backend(result)))
+    yield from _field("Machine", _machine(result))
+    yield from _field(
+        "Prompts",
+        f"{dataset.name}, {dataset.used:,} of {dataset.size:,}"
+        + (f"; {cut:,} cut to {limit:,} tokens" if cut and limit else ""),
+    )
+
+
+def _weights(result: ExperimentResult) -> str:
+    model = result.resolved.model
+    size = f", {fmt.count(model.parameters, 'parameter')}" if model.parameters else ""
+    return f"{'no' if model.weights == 'none' else model.weights} weights{size}"
+
+
+def _backend(result: ExperimentResult) -> Iterator[str]:
+    yield result.config.backend
+    yield result.config.precision
+    field = backend_entry(result.config.backend).batch_field
+    if (batch := result.resolved.backend.get(field)) is not None:
+        yield f"{field} {batch}"
+    if result.resolved.runner != "local":
+        yield f"run by {result.resolved.runner}"
+
+
+def _machine(result: ExperimentResult) -> str:
+    environment = result.environment
+    if gpus := _gpus(result):
+        names = Counter(gpu.name for gpu in gpus)
+        return ", ".join(f"{n} x {name}" if n > 1 else name for name, n in names.items())
+    parts = [environment.cpu_model or "unknown CPU"]
+    if environment.cpu_count_usable:
+        parts.append(fmt.count(environment.cpu_count_usable, "logical CPU"))
+    if environment.ram_mb:
+        parts.append(fmt.memory(environment.ram_mb))
+    return ", ".join(parts)
+
+
+def _gpus(result: ExperimentResult) -> list[GPUInfo]:
+    """Pick the GPUs that did the work, as far as the result tells."""
+    named = {part.name for part in result.energy.components if part.in_scope}
+    named.update(result.multi_gpu.devices if result.multi_gpu else ())
+    every = result.environment.gpus
+    used = [gpu for gpu in every if gpu.uuid in named]
+    return used or [gpu for gpu in every if result.memory.kind == "device"]
+
+
+def _energy(result: ExperimentResult) -> Iterator[str]:
+    energy = result.energy
+    if energy.total_j is None or energy.kind == "unmeasurable":
+        yield from _field("Energy", *_no_energy(result))
+        return
+    yield from _field("Energy", *_total(energy), *_shares(result), *_beside(energy))
+    grams, co2 = result.co2_estimate.co2_grams, result.co2_estimate
+    if grams is not None:
+        yield from _field(
+            "CO2",
+            f"{fmt.quantity(grams, 'g')} CO2e",
+            f"at {co2.carbon_intensity_gco2_kwh:g} g/kWh ({co2.carbon_intensity_source}) and "
+            f"PUE {co2.datacenter_pue:g} ({co2.datacenter_pue_source})",
+        )
+
+
+def _no_energy(result: ExperimentResult) -> Iterator[str]:
+    if result.config.energy_backend == "none":
+        yield "not measured: switched off with energy_backend: none"
+    else:
+        yield f"not measured: {'; '.join(result.energy.notes) or result.energy.selection_reason}"
+    yield "-> llem config shows what this machine can measure, and how"
+
+
+def _total(energy: EnergyResult) -> Iterator[str]:
+    assert energy.total_j is not None, "callers show the total only where there is one"
+    source = _SOURCES.get(energy.source, energy.source)
+    shown = fmt.with_interval(energy.total_j, energy.interval95_j, "J")
+    if energy.interval95_j is None:
+        yield f"{shown} {energy.kind} by {source} ({energy.scope}); no interval"
+    else:
+        yield f"{shown} (95 %, sensor scale); absolute accuracy {energy.absolute_accuracy}"
+        yield f"measured by {source}: {energy.scope}"
+
+
+def _shares(result: ExperimentResult) -> Iterator[str]:
+    energy, work = result.energy, result.throughput
+    for share, count, noun in (
+        (energy.per_output_token_j, work.output_tokens, "output token"),
+        (energy.per_request_j, work.requests_completed, "request"),
+    ):
+        if share is not None:
+            half = energy.interval95_j / count if energy.interval95_j and count else None
+            yield f"{fmt.with_interval(share, half, 'J')} per {noun}"
+    if energy.mean_power_w is not None:
+        yield f"{fmt.quantity(energy.mean_power_w, 'W')} on average"
+    if energy.adjusted_j is not None:
+        idle_w = result.baseline.loaded_idle_w
+        level = f" ({fmt.quantity(idle_w, 'W')})" if idle_w is not None else ""
+        yield f"{fmt.quantity(energy.adjusted_j, 'J')} above loaded idle{level}"
+
+
+def _beside(energy: EnergyResult) -> Iterator[str]:
+    if (phases := energy.phases) is not None:
+        parts = ((phases.prefill_j, "prefill"), (phases.decode_j, "decode"))
+        told = [f"{fmt.quantity(value, 'J')} {name}" for value, name in parts if value is not None]
+        if told:
+            yield f"of one pass: {', '.join(told)}"
+    inside = [part for part in energy.components if part.in_scope]
+    outside = [part for part in energy.components if not part.in_scope]
+    if len(inside) > 1:
+        yield f"of which {', '.join(map(_component, inside))}"
+    if outside:
+        yield f"not in the total: {', '.join(map(_component, outside))}"
+    yield from (f"note: {note}" for note in energy.notes)
+
+
+def _component(part: EnergyComponent) -> str:
+    amount = "unknown" if part.energy_j is None else fmt.quantity(part.energy_j, "J")
+    return f"{part.name} {amount} ({part.kind})"
+
+
+def _work(result: ExperimentResult) -> Iterator[str]:
+    yield from _field("Work", *_amount(result))
+    if rates := ", ".join(_rates(result)):
+        yield from _field("Throughput", rates)
+    yield from _field("Memory", *_memory(result))
+    if (flops := result.flops) is not None:
+        executed = fmt.quantity(flops.executed_total, "FLOP")
+        shares = (("MFU", flops.mfu), ("MBU", flops.mbu))
+        known = [f"{name} {fmt.percent(share)}" for name, share in shares if share is not None]
+        peak = f" of the peak of {flops.peak_source}" if flops.peak_source else ""
+        yield from _field(
+            "Compute",
+            f"{fmt.quantity(flops.useful_total, 'FLOP')} useful, {executed} executed (analytic)",
+            *([f"{', '.join(known)}{peak}"] if known else []),
+        )
+
+
+def _amount(result: ExperimentResult) -> Iterator[str]:
+    work = result.throughput
+    passes = fmt.count(work.passes, "pass", "passes")
+    done = fmt.count(work.requests_completed, "request")
+    failed = f"; {work.requests_failed:,} failed" if work.requests_failed else ""
+    yield f"{done} in {passes}, window of {fmt.seconds(work.window_s)}{failed}"
+    yield (
+        f"{fmt.count(work.input_tokens, 'input token')}, "
+        f"{fmt.count(work.output_tokens, 'output token')}"
+    )
+    if work.padding_waste:
+        yield f"{fmt.percent(work.padding_waste)} of computed positions were padding"
+
+
+def _rates(result: ExperimentResult) -> Iterator[str]:
+    work = result.throughput
+    for rate, unit in (
+        (work.output_tokens_per_second, "output tokens/s"),
+        (work.total_tokens_per_second, "tokens/s in all"),
+        (work.requests_per_second, "requests/s"),
+    ):
+        if rate is not None:
+            yield f"{fmt.significant(rate)} {unit}"
+
+
+def _memory(result: ExperimentResult) -> Iterator[str]:
+    memory = result.memory
+    capacity = f" of {fmt.memory(memory.capacity_mb)}" if memory.capacity_mb is not None else ""
+    if memory.peak_mb is None:
+        yield "not known: the backend tells none"
+    else:
+        yield f"{fmt.memory(memory.peak_mb)} peak{capacity} ({_MEMORY[memory.kind]})"
+    if memory.model_mb is not None:
+        yield f"{fmt.memory(memory.model_mb)} after loading"
+
+
+def _latency(result: ExperimentResult) -> Iterator[str]:
+    if not result.throughput.requests_completed:
+        yield from _field("Latency", "none: no request completed")
+        return
+    yield f"{'Latency':<26}{'p50':>11}{'p95':>11}{'p99':>11}{'samples':>11}"
+    for field, label, absent in _LATENCIES:
+        yield _row(label, getattr(result.latency, field), absent)
+
+
+def _row(label: str, times_ms: Distribution | None, absent: str) -> str:
+    if times_ms is None:
+        return f"  {label:<24}   {absent}"
+    shown = (fmt.milliseconds(value) for value in (times_ms.p50, times_ms.p95, times_ms.p99))
+    return f"  {label:<24}{''.join(f'{time:>11}' for time in shown)}{times_ms.count:>11,}"
+
+
+def _trust(result: ExperimentResult) -> Iterator[str]:
+    trust = result.trust
+    energy = {trust.verdict: "", "off": " (times only; energy was not asked for)"}
+    of_energy = energy.get(trust.energy, f" (energy: {trust.energy})")
+    clean = "" if trust.reasons else ": nothing speaks against these figures"
+    yield from _field("Trust", f"{trust.verdict}{of_energy}{clean}")
+    for reason in trust.reasons:
+        yield from _field(
+            f"  {reason.level}", f"{reason.code}: {reason.detail}", f"-> {reason.remedy}"
+        )
+    told = {reason.code for reason in trust.reasons}
+    if others := [code for code in result.measurement_warnings if code not in told]:
+        yield from _field("Warnings", ", ".join(others))
+
+
+def _field(label: str, *lines: str) -> Iterator[str]:
+    """Lay lines out beside a label, each wrapped within the width."""
+    for position, line in enumerate(lines):
+        yield from textwrap.wrap(
+            "".join(letter if letter.isprintable() else " " for letter in line),
+            WIDTH,
+            initial_indent=(label if position == 0 else "").ljust(_LABEL),
+            subsequent_indent=" " * _LABEL,
+            break_on_hyphens=False,
+        )

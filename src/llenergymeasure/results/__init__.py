@@ -1,0 +1,1 @@
+"""Result directories: names, atomic writes, and late aggregation of raw samples."""

@@ -1,0 +1,111 @@
+"""Write results so that a crash, or a full disk, never leaves half of one.
+
+Everything is written beside its place and renamed. ``result.json`` comes last: whatever else is
+there, nothing without it claims to be a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from llenergymeasure.domain import files
+from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.exceptions import ExperimentError
+from llenergymeasure.results.layout import ExperimentDirectory
+
+
+def to_json(result: ExperimentResult, directory: Path) -> Path:
+    """Write ``result.json`` into an experiment's directory; call it last.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ExperimentError: It cannot be written; a file that was there before is untouched.
+    """
+    path = ExperimentDirectory(directory).result
+    write_json_atomically(path, result.to_json())
+    return path
+
+
+def to_parquet(result: ExperimentResult, path: Path) -> None:
+    """Write a result as one flat row; nested fields become dotted columns.
+
+    Raises:
+        ExperimentError: It cannot be written.
+    """
+    data = result.model_dump(mode="json")
+    write_atomically(path, lambda sink: files.fill_row(data, sink, type(result)))
+
+
+def from_json(path: Path) -> ExperimentResult:
+    """Read a result from its ``result.json``, or from the directory that holds it.
+
+    Raises:
+        LLEMError: The file is missing, damaged, or of a newer schema.
+    """
+    return ExperimentResult.from_json(path)
+
+
+def write_json_atomically(path: Path, text: str) -> None:
+    """Put text in place in one step: a reader sees the old file or the whole new one.
+
+    Raises:
+        ExperimentError: It cannot be written; nothing of it is left.
+    """
+    write_atomically(path, lambda sink: sink.write(text.encode()))
+
+
+def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Fill a file beside its place, bring it to the disk, and rename it.
+
+    Args:
+        path: Where it belongs; what is there is replaced.
+        fill: Writes the content.
+
+    Raises:
+        ExperimentError: The system refused (disk full, quota, read-only, file too large); the
+            message names path, reason and remedy, and nothing is left behind.
+    """
+    try:
+        with _temporary(path) as (temporary, sink):
+            fill(sink)
+            sink.flush()
+            os.fsync(sink.fileno())
+            temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise ExperimentError(
+            f"cannot write {path}: {error.strerror or error}; make room, or put results on another "
+            "disk with --output (output_dir in Python)",
+            where=str(path),
+            cause=str(error),
+        ) from None
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    # Not tempfile: its files are private to the user, and results are often shared.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with temporary.open("xb") as sink:
+            yield temporary, sink
+    finally:
+        with contextlib.suppress(OSError):  # must not hide why the write failed
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    # Brings the rename itself to the disk; some network file systems refuse it, and the content
+    # is safe already.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

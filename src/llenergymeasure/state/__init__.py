@@ -1,0 +1,1 @@
+"""The states an experiment passes through."""
