@@ -1,0 +1,1 @@
+"""Inference backends, energy sources, models and metrics."""

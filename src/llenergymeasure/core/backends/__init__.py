@@ -1,0 +1,1 @@
+"""Inference backends: the contract, one file an implementation, and the scripted one."""

@@ -1,0 +1,144 @@
+"""The contract of an inference backend: a loader that makes an engine, and the engine.
+
+To add one, write both, a section model, and a :class:`~llenergymeasure.config.registry.BackendEntry`
+offered through the entry-point group ``llenergymeasure.backends``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.domain.samples import MemoryReading, RequestSample
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt as an engine gets it.
+
+    Attributes:
+        index: Position of the prompt in the dataset.
+        token_ids: The prompt, tokenised and truncated.
+        max_new_tokens: Most tokens it may produce.
+    """
+
+    index: int
+    token_ids: tuple[int, ...]
+    max_new_tokens: int
+
+
+Batch = tuple[Request, ...]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What an engine says about itself once it is loaded.
+
+    Attributes:
+        resolved: The value in force for every setting of its section, ``null`` ones included.
+        weights: Whether the weights were trained or are random.
+        memory: What the process needs, now.
+        architecture: Shape of the model, or ``None`` where the engine does not know.
+        tokenizer_sha256: Hash of the tokenizer's files, or ``None`` without one.
+        context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
+        compute_devices: How many devices share the work.
+        pads: Whether prompts of unequal length are padded to work on them together.
+        notes: What a reader of the result should know.
+    """
+
+    resolved: dict[str, Any]
+    weights: Literal["pretrained", "random", "none"]
+    memory: MemoryReading
+    architecture: ModelArchitecture | None = None
+    tokenizer_sha256: str | None = None
+    context_limit: int | None = None
+    compute_devices: int = 1
+    pads: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+class Tokenizer(Protocol):
+    """Text to tokens, as the measured model does it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokenise one prompt, chat template included where the experiment asks for it."""
+        ...
+
+    def ordinary_ids(self) -> Sequence[int]:
+        """List the ids that stand for text: no specials, no filler."""
+        ...
+
+
+class PassTrace(Protocol):
+    """What happened in one pass, readable once the window has closed."""
+
+    def samples(self) -> tuple[RequestSample, ...]:
+        """Resolve device timestamps and give one sample a request."""
+        ...
+
+
+class InferenceEngine(Protocol):
+    """A loaded model that generates."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the loaded model."""
+        ...
+
+    def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
+        """Group requests as the engine will work on them; pure, and the same for equal input."""
+        ...
+
+    def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> PassTrace:
+        """Generate for every request; return when all are done and the device is synchronised.
+
+        A cache that outlives a request, such as a prefix cache, is emptied first.
+
+        Args:
+            batches: What :meth:`plan` gave, or some of it.
+            pass_index: Number of this pass, recorded in the samples.
+            progress: Called with the number of finished requests after each batch.
+
+        Raises:
+            BackendError: The engine failed; the message names the phase and the field to change.
+        """
+        ...
+
+    def inspect(self) -> EngineReport:
+        """Report settings, memory and model."""
+        ...
+
+    def close(self) -> None:
+        """Free everything, child processes included; safe to call twice."""
+        ...
+
+
+class ModelLoader(Protocol):
+    """Makes an engine for a configuration."""
+
+    def problems(self, config: ExperimentConfig) -> list[Problem]:
+        """List what stops this configuration on this machine, without loading anything."""
+        ...
+
+    def target(self, config: ExperimentConfig) -> DeviceTarget:
+        """Say which devices will do the work, before they do."""
+        ...
+
+    def load(self, config: ExperimentConfig, cache_dir: Path) -> InferenceEngine:
+        """Load the model.
+
+        Args:
+            config: What to load.
+            cache_dir: Where files of random models are kept.
+
+        Raises:
+            BackendError: The engine failed; the message names the field to change.
+        """
+        ...

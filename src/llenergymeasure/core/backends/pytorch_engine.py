@@ -1,0 +1,244 @@
+"""A loaded transformers model that generates batch by batch."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
+from llenergymeasure.core.backends import host_memory
+from llenergymeasure.core.backends.batching import dynamic_batches, static_batches
+from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.pytorch_errors import translated
+from llenergymeasure.core.backends.pytorch_trace import (
+    BatchTrace,
+    BudgetCriterion,
+    BurstClock,
+    CudaStamps,
+    HostStamps,
+    PyTorchTrace,
+    TokenClock,
+)
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.domain.samples import MemoryReading
+
+
+class PyTorchEngine:
+    """Runs each batch as one ``generate`` call; see the protocol for the contract."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        section: PyTorchConfig,
+        device: str,
+        model: Any,
+        tokenizer: HFTokenizer,
+        draft: Any | None,
+    ) -> None:
+        import torch
+
+        self._torch = torch
+        self._config, self._section, self._device = config, section, device
+        self._model, self._draft = model, draft
+        self.tokenizer = tokenizer
+        self._threads_before = torch.get_num_threads()
+        if section.num_threads is not None:
+            torch.set_num_threads(section.num_threads)
+        self._eos_ids = frozenset() if config.ignores_eos else _eos_ids(model, tokenizer)
+        self._pad_id = _pad_id(tokenizer, self._eos_ids)
+        _forget_generation_defaults(model, draft)
+        self._on_cuda = device.startswith("cuda") or section.device_map is not None
+        self._resident = host_memory.ResidentSet()
+        if self._on_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        self._model_mb = self._memory_now_mb()
+        torch.manual_seed(config.random_seed)
+
+    def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
+        """Group requests into static or dynamic batches."""
+        group = dynamic_batches if self._section.batching_strategy == "dynamic" else static_batches
+        return group(requests, self._section.batch_size or 1)
+
+    def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> PyTorchTrace:
+        """Generate batch after batch; returns with the device synchronised."""
+        trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids)
+        with translated("generate", self._config), self._torch.inference_mode():
+            for batch in batches:
+                trace.batches.append(self._generate(batch))
+                progress(len(batch))
+            if self._on_cuda:
+                self._torch.cuda.synchronize()
+        return trace
+
+    def inspect(self) -> EngineReport:
+        """Report settings in force, memory, and the shape of the model."""
+        shape = self._model.config.get_text_config()
+        return EngineReport(
+            resolved=self._resolved(),
+            weights="random" if self._config.model.startswith("random:") else "pretrained",
+            memory=self._memory(),
+            architecture=ModelArchitecture.from_config(self._model.config.to_dict()),
+            tokenizer_sha256=self.tokenizer.sha256,
+            context_limit=getattr(shape, "max_position_embeddings", None),
+            compute_devices=len(self._used_devices()),
+            pads=True,
+            notes=self._notes(),
+        )
+
+    def close(self) -> None:
+        """Drop the model and give its memory back."""
+        self._model = self._draft = None
+        self._torch.set_num_threads(self._threads_before)
+        gc.collect()
+        if self._on_cuda:
+            self._torch.cuda.empty_cache()
+
+    def _generate(self, batch: Batch) -> BatchTrace:
+        stamps = CudaStamps(self._torch) if self._on_cuda else HostStamps()
+        ids, mask = self._inputs(batch)  # (batch, longest prompt)
+        clock: TokenClock | BurstClock = (
+            BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
+        )
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=self._generation_config(batch),
+            **self._hooks(batch, clock, ids.shape[1]),
+        ).cpu()  # (batch, longest prompt + new tokens)
+        return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns())
+
+    def _inputs(self, batch: Batch) -> tuple[Any, Any]:
+        """Pad on the left, so that every row's last prompt token stands beside its first answer."""
+        longest = max(len(request.token_ids) for request in batch)
+        pads = [longest - len(request.token_ids) for request in batch]
+        rows = [
+            [self._pad_id] * pad + list(request.token_ids)
+            for pad, request in zip(pads, batch, strict=True)
+        ]
+        mask = [[0] * pad + [1] * (longest - pad) for pad in pads]
+        place = {"device": self._input_device(), "dtype": self._torch.long}
+        return self._torch.tensor(rows, **place), self._torch.tensor(mask, **place)
+
+    def _hooks(self, batch: Batch, clock: TokenClock | BurstClock, longest: int) -> dict[str, Any]:
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        criteria = StoppingCriteriaList()
+        budgets = [request.max_new_tokens for request in batch]
+        if min(budgets) < max(budgets):
+            tensor = self._torch.tensor(budgets, device=self._input_device())
+            criteria.append(BudgetCriterion(longest, tensor))
+        if isinstance(clock, BurstClock):
+            criteria.append(clock)
+            return {"stopping_criteria": criteria, "assistant_model": self._draft}
+        return {"stopping_criteria": criteria, "logits_processor": LogitsProcessorList([clock])}
+
+    def _generation_config(self, batch: Batch) -> Any:
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            max_new_tokens=max(request.max_new_tokens for request in batch),
+            pad_token_id=self._pad_id,
+            eos_token_id=sorted(self._eos_ids) or None,
+            use_cache=True,
+            **decoding_options(self._config.decoder),
+        )
+
+    def _input_device(self) -> Any:
+        return self._model.get_input_embeddings().weight.device
+
+    def _used_devices(self) -> set[str]:
+        return {str(parameter.device) for parameter in self._model.parameters()}
+
+    def _memory_now_mb(self) -> float:
+        if self._on_cuda:
+            return float(self._torch.cuda.memory_allocated() / host_memory.MIB)
+        return self._resident.start_mb
+
+    def _memory(self) -> MemoryReading:
+        if not self._on_cuda:
+            return MemoryReading(
+                "resident_set",
+                self._resident.peak_mb(),
+                self._model_mb,
+                host_memory.capacity_mb(),
+            )
+        cuda = self._torch.cuda
+        total = cuda.get_device_properties(cuda.current_device()).total_memory
+        peak = cuda.max_memory_allocated()
+        return MemoryReading(
+            "device", peak / host_memory.MIB, self._model_mb, total / host_memory.MIB
+        )
+
+    def _resolved(self) -> dict[str, Any]:
+        section = self._section
+        return {
+            "batch_size": section.batch_size or 1,
+            "batching_strategy": section.batching_strategy or "static",
+            "attn_implementation": self._model.config._attn_implementation,  # noqa: SLF001
+            "torch_compile": bool(section.torch_compile),
+            "load_in_4bit": self._config.precision == "int4",
+            "load_in_8bit": self._config.precision == "int8",
+            "num_processes": 1,
+            "device": ", ".join(sorted(self._used_devices())),
+            "device_map": section.device_map,
+            "num_threads": self._torch.get_num_threads(),
+            "compute_dtype": str(self._model.dtype).removeprefix("torch."),
+            "eos_token_ids": sorted(self._eos_ids),
+        }
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if self._draft is not None:
+            notes.append("FLOPs leave out the drafting model and rejected drafts")
+        if self._config.lora is not None and not self._config.lora.merge_weights:
+            notes.append("FLOPs leave out the unmerged LoRA adapter")
+        return tuple(notes)
+
+
+def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
+    """Map the decoder section to ``GenerationConfig`` arguments, null parameters as neutral ones."""
+    options: dict[str, Any] = {
+        "do_sample": decoder.decoding_strategy == "sampling",
+        "num_beams": decoder.num_beams or 1,
+        "repetition_penalty": decoder.repetition_penalty or 1.0,
+    }
+    if decoder.min_new_tokens is not None:
+        options["min_new_tokens"] = decoder.min_new_tokens
+    if decoder.decoding_strategy == "sampling":
+        options["temperature"] = decoder.temperature or 1.0
+        options["top_p"] = decoder.top_p or 1.0
+        options["top_k"] = decoder.top_k or 0
+    return options
+
+
+def _forget_generation_defaults(*models: Any) -> None:
+    """Keep what a model ships as ``generation_config`` out of the workload."""
+    from transformers import GenerationConfig
+
+    for model in models:
+        if model is not None:
+            model.generation_config = GenerationConfig()
+
+
+def _eos_ids(model: Any, tokenizer: HFTokenizer) -> frozenset[int]:
+    """Collect every id that ends a sequence, from the model's configurations and the tokenizer."""
+    candidates = (
+        getattr(model.generation_config, "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+        tokenizer.inner.eos_token_id,
+    )
+    found: set[int] = set()
+    for candidate in candidates:
+        if candidate is not None:
+            found.update(candidate if isinstance(candidate, list | tuple) else [candidate])
+    return frozenset(found)
+
+
+def _pad_id(tokenizer: HFTokenizer, eos_ids: frozenset[int]) -> int:
+    """Choose the filler of padded positions, which the attention mask hides anyway."""
+    pad_id: int | None = tokenizer.inner.pad_token_id
+    return min(eos_ids, default=0) if pad_id is None else pad_id

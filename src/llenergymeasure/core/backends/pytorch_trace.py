@@ -1,0 +1,210 @@
+"""When tokens arrive in ``generate``, without a synchronisation of our own.
+
+On a CPU a hook reads the clock. On CUDA it records an event, which is resolved after the window: a
+host clock there would time the launch of kernels and leave prefill out of the time to first token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llenergymeasure.core.backends.protocol import Batch
+from llenergymeasure.domain.samples import RequestSample
+
+
+class TokenClock:
+    """A logits processor that notes when the logits of each token are there.
+
+    transformers calls it once a step, for all rows; it gives the scores back untouched.
+    """
+
+    def __init__(self, stamp: Any) -> None:
+        self.stamps: list[Any] = []
+        self._stamp = stamp
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Note the time of one step; ``scores`` is (batch, vocabulary)."""
+        self.stamps.append(self._stamp())
+        return scores
+
+
+class BurstClock:
+    """A stopping criterion that notes when tokens were accepted, and how many there are by then.
+
+    Speculative decoding accepts several tokens a step, and calls the logits processor for drafts
+    as well; the stopping criterion it calls once a step, after accepting. It never stops anything.
+    """
+
+    def __init__(self, stamp: Any) -> None:
+        self.stamps: list[Any] = []
+        self.lengths: list[int] = []
+        self._stamp = stamp
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        """Note the time and the length so far; ``input_ids`` is (batch, length)."""
+        self.stamps.append(self._stamp())
+        self.lengths.append(int(input_ids.shape[1]))
+        return input_ids.new_zeros(input_ids.shape[0], dtype=_torch_bool())
+
+
+class BudgetCriterion:
+    """A stopping criterion that ends each row after its own number of new tokens."""
+
+    def __init__(self, prompt_length: int, budgets: Any) -> None:
+        self._prompt_length = prompt_length
+        self._budgets = budgets  # (batch,)
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        """Tell which rows have all their tokens; ``input_ids`` is (batch, length)."""
+        return self._budgets <= input_ids.shape[1] - self._prompt_length
+
+
+class HostStamps:
+    """Time stamps of a CPU: the monotonic clock, read on the spot."""
+
+    def __init__(self) -> None:
+        self.start_ns = time.monotonic_ns()
+
+    def stamp(self) -> int:
+        """Read the clock."""
+        return time.monotonic_ns()
+
+    def resolve(self, stamps: Sequence[Any]) -> list[int]:
+        """Give the stamps as monotonic nanoseconds."""
+        return list(stamps)
+
+
+class CudaStamps:
+    """Time stamps of a CUDA stream: events, tied to the host clock at the start of a batch."""
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        torch.cuda.synchronize()
+        self.start_ns = time.monotonic_ns()
+        self._start = self.stamp()
+
+    def stamp(self) -> Any:
+        """Record an event; it waits for nothing."""
+        event = self._torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def resolve(self, stamps: Sequence[Any]) -> list[int]:
+        """Give the events as monotonic nanoseconds; the device must be synchronised."""
+        return [self.start_ns + round(self._start.elapsed_time(event) * 1e6) for event in stamps]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTrace:
+    """One ``generate`` call.
+
+    Attributes:
+        batch: Its requests.
+        stamps: Source of its time stamps.
+        clock: The hook that took them.
+        prompt_length: Padded length of the prompts.
+        output: Tokens it gave, prompts included, (batch, length), on the CPU.
+        delivered_ns: When it returned.
+    """
+
+    batch: Batch
+    stamps: HostStamps | CudaStamps
+    clock: TokenClock | BurstClock
+    prompt_length: int
+    output: Any
+    delivered_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PyTorchTrace:
+    """One pass; resolves its time stamps when asked for samples."""
+
+    pass_index: int
+    issued_ns: int
+    eos_ids: frozenset[int]
+    batches: list[BatchTrace] = field(default_factory=list)
+
+    def samples(self) -> tuple[RequestSample, ...]:
+        """Give one sample a request, in the order of the batches."""
+        return tuple(
+            sample
+            for index, trace in enumerate(self.batches)
+            for sample in self._batch_samples(index, trace)
+        )
+
+    def _batch_samples(self, index: int, trace: BatchTrace) -> list[RequestSample]:
+        times = trace.stamps.resolve(trace.clock.stamps)
+        counts = _token_counts(trace)
+        rows = trace.output[:, trace.prompt_length :].tolist()
+        return [
+            self._sample(index, trace, row, times, counts)
+            for row in zip(trace.batch, rows, strict=True)
+        ]
+
+    def _sample(
+        self, index: int, trace: BatchTrace, row: Any, times: list[int], counts: list[int]
+    ) -> RequestSample:
+        request, tokens = row
+        produced = _produced(tokens[: request.max_new_tokens], self.eos_ids)
+        arrivals = [(at, n) for at, n in zip(times, counts, strict=True) if n > 0]
+        own, gap_tokens = _own_arrivals(arrivals, produced)
+        stopped = produced > 0 and tokens[produced - 1] in self.eos_ids
+        return RequestSample(
+            request=request.index,
+            pass_index=self.pass_index,
+            batch_index=index,
+            input_tokens=len(request.token_ids),
+            padded_input_tokens=trace.prompt_length,
+            output_tokens=produced,
+            executed_output_tokens=len(tokens),
+            issued_ns=self.issued_ns,
+            scheduled_ns=trace.stamps.start_ns,
+            first_token_ns=own[0] if own else None,
+            last_token_ns=own[-1] if own else None,
+            delivered_ns=trace.delivered_ns,
+            gaps_ns=tuple(b - a for a, b in zip(own, own[1:], strict=False)),
+            gap_tokens=gap_tokens,
+            finish="stop" if stopped else "length",
+        )
+
+
+def _torch_bool() -> Any:
+    import torch  # noqa: PLC0415 - the engine has imported it by now
+
+    return torch.bool
+
+
+def _token_counts(trace: BatchTrace) -> list[int]:
+    """Count the tokens that each time stamp delivered to a row."""
+    if isinstance(trace.clock, TokenClock):
+        return [1] * len(trace.clock.stamps)
+    lengths = [trace.prompt_length, *trace.clock.lengths]
+    return [after - before for before, after in zip(lengths, lengths[1:], strict=False)]
+
+
+def _produced(tokens: list[int], eos_ids: frozenset[int]) -> int:
+    """Count the tokens of a row up to its end of sequence, that included."""
+    for position, token in enumerate(tokens):
+        if token in eos_ids:
+            return position + 1
+    return len(tokens)
+
+
+def _own_arrivals(
+    arrivals: list[tuple[int, int]], produced: int
+) -> tuple[list[int], tuple[int, ...] | None]:
+    """Keep the arrivals up to a row's own last token, and the tokens of each gap unless all are 1."""
+    times: list[int] = []
+    sizes: list[int] = []
+    seen = 0
+    for at, count in arrivals:
+        if seen >= produced:
+            break
+        times.append(at)
+        sizes.append(min(count, produced - seen))
+        seen += count
+    gaps = tuple(sizes[1:])
+    return times, None if all(size == 1 for size in gaps) else gaps

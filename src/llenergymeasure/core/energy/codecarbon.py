@@ -1,0 +1,139 @@
+"""CodeCarbon as an energy source: its own figures, each labelled measured or modelled."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
+from llenergymeasure.core.energy.sampled_source import SampledSource
+from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+
+READER = ReaderSpec("llenergymeasure.core.energy.codecarbon_reader:CodeCarbonReader")
+POWERCAP = Path("/sys/class/powercap")
+SPAN_TOLERANCE = 0.02
+
+NO_UNCERTAINTY = "CodeCarbon states no uncertainty, so its figures have no interval"
+GRAMS = (
+    "CodeCarbon's grams are for the average grid of the USA: offline, it has to assume a country"
+)
+
+
+class CodeCarbonSource(SampledSource):
+    """CodeCarbon's offline tracker in the sampling process."""
+
+    name = "codecarbon"
+
+    def __init__(
+        self,
+        target: DeviceTarget,
+        rates: SamplingRates,  # noqa: ARG002 - CodeCarbon keeps its own pace
+        sampler: SamplerProcess | None = None,
+    ) -> None:
+        super().__init__(sampler or SamplerProcess(READER))
+        self._target = target
+
+    @staticmethod
+    def coverage(target: DeviceTarget) -> Coverage:
+        """Say what CodeCarbon would tell of these devices; it is not imported for that."""
+        problem = missing(ENERGY_SOURCES["codecarbon"], "energy_backend")
+        if problem is not None:
+            return Coverage(None, problem.what, problem.remedy)
+        return gpu_coverage(target.gpu_uuids) if target.kind == "gpu" else cpu_coverage(POWERCAP)
+
+    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
+        """Label CodeCarbon's figures; a part that it could not read is unknown, never zero."""
+        components = tuple(self._component(part) for part in recorded.summary["parts"])
+        grams = recorded.summary["grams"]
+        return EnergyRecording(
+            source=self.name,
+            components=components,
+            readings=recorded.readings,
+            cost=recorded.cost,
+            notes=tuple(self._notes(recorded, window, components)),
+            codecarbon_grams=grams,
+        )
+
+    def _component(self, part: dict[str, Any]) -> EnergyComponent:
+        wanted = self._target.gpu_uuids
+        if part["gpu"]:
+            in_scope = self._target.kind == "gpu" and (not wanted or part["name"] in wanted)
+        else:
+            in_scope = self._target.kind == "cpu"
+        return EnergyComponent(
+            name=part["name"],
+            energy_j=part["energy_j"],
+            kind="unmeasurable" if part["energy_j"] is None else part["kind"],
+            method=f"CodeCarbon: {part['method']}",
+            in_scope=in_scope,
+        )
+
+    def _notes(
+        self, recorded: Recorded, window: Window, components: Iterable[EnergyComponent]
+    ) -> Iterable[str]:
+        yield NO_UNCERTAINTY
+        if recorded.summary["grams"] is not None:
+            yield GRAMS
+        if abs(recorded.span.seconds - window.seconds) > SPAN_TOLERANCE * window.seconds:
+            yield (
+                f"CodeCarbon's figures cover {recorded.span.seconds:.3f} s "
+                f"around a window of {window.seconds:.3f} s"
+            )
+        for part in components:
+            if part.energy_j is None:
+                yield f"CodeCarbon could not read {part.name} all the time, so it is unknown"
+        for message in recorded.summary["messages"]:
+            yield f"CodeCarbon warned: {message}"
+
+
+def cpu_coverage(powercap: Path) -> Coverage:
+    """Say what CodeCarbon would tell of the CPU; with RAM it is a model on any machine."""
+    cpu = "measured by RAPL" if rapl_readable(powercap) else "modelled from its load"
+    return Coverage("modelled", f"CPU and RAM of the machine (CPU {cpu}, RAM modelled)")
+
+
+def rapl_readable(powercap: Path) -> bool:
+    """Tell whether any package's energy counter under powercap can be read."""
+    counters = powercap.glob("intel-rapl:*/energy_uj")
+    return any(os.access(counter, os.R_OK) for counter in counters)
+
+
+def gpu_coverage(uuids: tuple[str, ...]) -> Coverage:
+    """Say whether CodeCarbon would see these GPUs, or any GPU when none is named."""
+    if importlib.util.find_spec("amdsmi") and shutil.which("rocm-smi"):
+        return Coverage("measured", "the GPUs that do the work")
+    if shutil.which("nvidia-smi") is None:  # that is how CodeCarbon decides to look for GPUs
+        return Coverage(
+            None, "CodeCarbon finds no GPU: nvidia-smi is not on the PATH", "install the GPU driver"
+        )
+    seen, trouble = _nvidia_uuids()
+    unseen = [uuid for uuid in uuids if uuid not in seen]
+    if trouble or unseen or not seen:
+        what = trouble or f"NVML shows no such GPU: {', '.join(unseen) or 'none at all'}"
+        return Coverage(None, f"CodeCarbon cannot read the GPU: {what}", "check nvidia-smi -L")
+    return Coverage("measured", "the GPUs that do the work")
+
+
+def _nvidia_uuids() -> tuple[list[str], str]:
+    """List the GPUs that NVML shows, or say what went wrong."""
+    import pynvml  # noqa: PLC0415 - only machines with a GPU need it
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return [], str(error)
+    try:
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles], ""
+    except pynvml.NVMLError as error:
+        return [], str(error)
+    finally:
+        pynvml.nvmlShutdown()

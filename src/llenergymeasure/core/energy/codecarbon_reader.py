@@ -1,0 +1,243 @@
+"""CodeCarbon inside the sampling process: one of its tasks a stretch of a window.
+
+What was learnt from CodeCarbon 3.3 (``codecarbon/emissions_tracker.py``, ``core/gpu_device.py``):
+
+- ``stop`` and its own scheduler can measure the same stretch twice (a window of just the
+  scheduler's period then has double the energy), and ``stop`` leaves out up to 50 ms. Tasks have
+  neither fault, so the scheduler is never started.
+- Counters are unwrapped once a measurement, so a long window is measured in short stretches.
+- A part that can't be read adds 0 and a line in the log. Such a zero is unknown here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llenergymeasure.core.energy.sampling_child import Row
+
+JOULES_PER_KWH = 3.6e6
+STRETCH_S = 5.0
+LONGEST_TRUE_ZERO_S = 1.0  # a counter may not tick within a shorter stretch
+NO_SUCH_HOME = "/nonexistent"
+MACHINE = "machine"
+
+
+@dataclass
+class Part:
+    """One part of the machine over one window.
+
+    Attributes:
+        name: cpu, ram, or a GPU by UUID.
+        gpu: Whether it is a GPU.
+        kind: measured or modelled.
+        method: How CodeCarbon gets the figure.
+        energy_j: Joules so far; ``None`` once a stretch of the window is unknown.
+    """
+
+    name: str
+    gpu: bool
+    kind: str
+    method: str
+    energy_j: float | None = 0.0
+
+    def add(self, energy_j: float | None, seconds: float) -> None:
+        """Add a stretch; nothing at all over a long one means that it could not be read."""
+        unread = not energy_j and seconds > LONGEST_TRUE_ZERO_S
+        if energy_j is None or unread or self.energy_j is None:
+            self.energy_j = None
+        else:
+            self.energy_j += energy_j
+
+
+class CodeCarbonReader:
+    """Drives CodeCarbon's offline tracker: no network, no file, nobody's configuration file."""
+
+    period_s = STRETCH_S
+
+    def __init__(self) -> None:
+        _isolate()
+        self._tracker = _make_tracker()
+        self._log = _Log()
+        self._parts: list[Part] = []
+        self._grams = 0.0
+        self._stretch_from_s: float | None = None
+        self._count = 0
+        self._try_once()
+
+    def begin(self) -> None:
+        """Begin a window."""
+        self._parts = _parts(self._tracker)
+        self._grams = 0.0
+        self._log.messages.clear()
+        self._start_stretch()
+
+    def poll(self) -> Iterator[Row]:
+        """Measure the stretch that ends now, and give its mean power."""
+        began_s = self._stretch_from_s
+        if began_s is None or time.monotonic() - began_s < STRETCH_S / 2:
+            return
+        before_j = {part.name: part.energy_j for part in self._parts}
+        seconds = self._end_stretch()
+        self._start_stretch()
+        for part in self._parts:
+            earlier_j = before_j[part.name]
+            if part.energy_j is not None and earlier_j is not None:
+                yield _power_row(part, (part.energy_j - earlier_j) / seconds)
+
+    def end(self) -> dict[str, Any]:
+        """End the window; give every part, CodeCarbon's grams and what it complained about."""
+        self._end_stretch()
+        for part in self._parts:
+            part.energy_j = part.energy_j or None
+        return {
+            "parts": [asdict(part) for part in self._parts],
+            "grams": self._grams or None,
+            "messages": self._log.messages[:],
+        }
+
+    def close(self) -> None:
+        """Do nothing: CodeCarbon holds nothing that outlives the process."""
+
+    def _try_once(self) -> None:
+        # Loads tables and probes the machine now, rather than within a window.
+        self.begin()
+        self._end_stretch()
+
+    def _start_stretch(self) -> None:
+        self._count += 1
+        self._tracker.start_task(f"stretch-{self._count}")
+        self._stretch_from_s = time.monotonic()
+
+    def _end_stretch(self) -> float:
+        assert self._stretch_from_s is not None
+        data = self._tracker.stop_task()
+        seconds = time.monotonic() - self._stretch_from_s
+        self._stretch_from_s = None
+        energy_j = {
+            "cpu": data.cpu_energy * JOULES_PER_KWH,
+            "ram": data.ram_energy * JOULES_PER_KWH,
+            **_gpu_energies_j(self._tracker),
+        }
+        for part in self._parts:
+            part.add(energy_j.get(part.name), seconds)
+        self._grams += data.emissions * 1000
+        return seconds
+
+
+class _Log(logging.Handler):
+    """Keeps what CodeCarbon warns of, each message once: its only sign of a swallowed failure."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+        logging.getLogger("codecarbon").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        message = record.getMessage()
+        if message not in self.messages:
+            self.messages.append(message)
+
+
+def _isolate() -> None:
+    """Keep this process from the user's CodeCarbon settings, and its files from the user.
+
+    CodeCarbon reads ``.codecarbon.config`` in the home and the working directory and takes GPU
+    numbers from ``CUDA_VISIBLE_DEVICES``, which it then mistakes for NVML's.
+    """
+    foreign = [name for name in os.environ if name.lower().startswith("codecarbon_")]
+    for name in (*foreign, "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        os.environ.pop(name, None)
+    os.environ["HOME"] = NO_SUCH_HOME
+    os.chdir("/")
+
+
+def _make_tracker() -> Any:
+    from codecarbon import OfflineEmissionsTracker  # noqa: PLC0415 - heavy
+
+    with warnings.catch_warnings():
+        # 3.3 prefers output_methods, which 3.0 does not know.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tracker = OfflineEmissionsTracker(
+            country_iso_code="USA",
+            tracking_mode="machine",
+            measure_power_secs=1,
+            save_to_file=False,
+            allow_multiple_runs=True,
+            log_level="warning",
+            pue=1.0,
+        )
+    tracker.get_detected_hardware()
+    return tracker
+
+
+def _parts(tracker: Any) -> list[Part]:
+    parts: list[Part] = []
+    for hardware in tracker._hardware:
+        if type(hardware).__name__ == "GPU":
+            parts += [_gpu_part(uuid, device) for uuid, device in _gpus(hardware)]
+        else:
+            parts.append(_host_part(hardware))
+    return parts
+
+
+def _host_part(hardware: Any) -> Part:
+    """Name a part of the host and how its figure comes about; in doubt it is a model."""
+    kind = type(hardware).__name__
+    if kind == "RAM":
+        return Part("ram", False, "modelled", "constant power a memory module")
+    part = str(getattr(hardware, "chip_part", "CPU")).lower()
+    if kind == "Raspberry":
+        return Part(part, False, "measured", "power sensors of the board")
+    if kind == "AppleSiliconChip":
+        return Part(part, False, "modelled", "powermetrics, an estimate")
+    return Part(part, False, *_cpu_method(hardware))
+
+
+def _cpu_method(hardware: Any) -> tuple[str, str]:
+    """Give kind and method of a CPU figure."""
+    counters = {
+        "intel_rapl": "RAPL package counters",
+        "windows_emi": "RAPL through the Windows Energy Meter Interface",
+        "intel_power_gadget": "Intel Power Gadget",
+    }
+    mode = str(getattr(hardware, "_mode", "unknown"))
+    if mode in counters:
+        return "measured", counters[mode]
+    rated_w = getattr(hardware, "_tdp", None)
+    how = "CPU load" if mode == "cpu_load" else "a constant share"
+    return "modelled", f"{how} of an assumed rated power of {rated_w} W"
+
+
+def _gpu_part(uuid: str, device: Any) -> Part:
+    if getattr(device, "_use_power_fallback", False):
+        return Part(uuid, True, "measured", "mean of power readings, one a second")
+    return Part(uuid, True, "measured", "energy counter of the device")
+
+
+def _gpus(hardware: Any) -> list[tuple[str, Any]]:
+    """Pair every GPU with its UUID."""
+    static = hardware.devices.get_gpu_static_info()
+    return [(s["uuid"], d) for s, d in zip(static, hardware.devices.devices, strict=True)]
+
+
+def _gpu_energies_j(tracker: Any) -> dict[str, float]:
+    """Give each GPU's energy over the last measurement, which CodeCarbon itself only sums."""
+    return {
+        uuid: device.energy_delta.kWh * JOULES_PER_KWH
+        for hardware in tracker._hardware
+        if type(hardware).__name__ == "GPU"
+        for uuid, device in _gpus(hardware)
+    }
+
+
+def _power_row(part: Part, watts: float) -> Row:
+    if part.gpu:
+        return Row("gpu_power_w", part.name, watts)
+    return Row(f"{part.name}_power_w", MACHINE, watts)

@@ -1,0 +1,80 @@
+"""The contract of an energy source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRates:
+    """How often a source is read, in milliseconds."""
+
+    counter_poll_ms: float = 5.0
+    power_poll_ms: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Whether a source can tell the energy of some devices.
+
+    Attributes:
+        kind: The kind of figure it would give, or ``None`` when it cannot.
+        scope: What its total would cover, in words; or why it cannot be used.
+        remedy: What to type so that it can be used; empty when it can.
+    """
+
+    kind: Literal["measured", "modelled", "unmeasurable"] | None
+    scope: str
+    remedy: str = ""
+
+
+class EnergyBackend(Protocol):
+    """One reader of energy, for one experiment.
+
+    Calls come in the order ``start``, then any number of ``open_window`` and ``close_window``
+    pairs, then ``stop``. Readings are taken in a process of their own.
+    """
+
+    name: str
+
+    def start(self) -> None:
+        """Begin reading; return once the first reading is in.
+
+        Raises:
+            BackendError: The source does not answer.
+        """
+        ...
+
+    def open_window(self) -> None:
+        """Return when a window may begin: enough has been read before it."""
+        ...
+
+    def close_window(self, window: Window) -> EnergyRecording:
+        """Give what was recorded over a window that just ended, after reading on for a while.
+
+        A source that failed meanwhile gives an unmeasurable recording with the reason in its
+        notes; it never raises and never gives zero.
+        """
+        ...
+
+    def stop(self) -> None:
+        """End reading and its process; safe to call twice and after a failure."""
+        ...
+
+
+class EnergySourceType(Protocol):
+    """How a source is made: what every implementation's class offers."""
+
+    @staticmethod
+    def coverage(target: DeviceTarget) -> Coverage:
+        """Say what the source would tell of these devices on this machine."""
+        ...
+
+    def __call__(self, target: DeviceTarget, rates: SamplingRates) -> EnergyBackend:
+        """Make the source for these devices."""
+        ...

@@ -1,0 +1,261 @@
+"""Analytic floating-point operations, and how much of a device's peak they come to.
+
+Multiplications and additions each count as one operation. A pass over a token costs 2 operations
+for each weight it is multiplied with; attention costs 4 x layers x heads x head_dim for each pair
+of query and key (2 for the scores, 2 for the weighted sum), see Kaplan et al. 2020, section 2.1
+(https://arxiv.org/abs/2001.08361). Norms, activations, rotary embeddings and softmax are left out,
+and so are LoRA adapters that are not merged. Quantisation changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llenergymeasure.config.ssot import WEIGHT_BITS, Precision
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.peaks import DevicePeak
+from llenergymeasure.domain.results import FlopsPhase, FlopsResult
+from llenergymeasure.domain.samples import RequestSample
+
+Counts = NDArray[np.float64]  # exact up to 2^53, and sums of squares do not overflow
+
+
+class RequestTokens(NamedTuple):
+    """Token counts of requests, one element each, as in ``RequestSample``."""
+
+    input_tokens: Counts  # (requests,)
+    padded_input_tokens: Counts  # (requests,)
+    output_tokens: Counts  # (requests,)
+    executed_output_tokens: Counts  # (requests,)
+
+    @classmethod
+    def of(
+        cls,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        padded_input_tokens: ArrayLike | None = None,
+        executed_output_tokens: ArrayLike | None = None,
+    ) -> Self:
+        """Build from sequences; what was executed is by default what was useful."""
+        padded = input_tokens if padded_input_tokens is None else padded_input_tokens
+        executed = output_tokens if executed_output_tokens is None else executed_output_tokens
+        columns = (input_tokens, padded, output_tokens, executed)
+        return cls(*(np.asarray(column, dtype=np.float64) for column in columns))
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[RequestSample]) -> Self:
+        """Take the counts of the requests that ended well."""
+        rows = [
+            (s.input_tokens, s.padded_input_tokens, s.output_tokens, s.executed_output_tokens)
+            for s in samples
+            if s.finish != "failed"
+        ]
+        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+
+
+class Work(NamedTuple):
+    """Operations of a set of requests: what was asked for, and what the engine computed for it."""
+
+    useful_prefill: FlopsPhase
+    useful_decode: FlopsPhase
+    executed_prefill: FlopsPhase
+    executed_decode: FlopsPhase
+
+    @property
+    def useful_total(self) -> float:
+        """Useful operations of both phases."""
+        return self.useful_prefill.total + self.useful_decode.total
+
+    @property
+    def executed_total(self) -> float:
+        """Executed operations of both phases."""
+        return self.executed_prefill.total + self.executed_decode.total
+
+
+def count_work(architecture: ModelArchitecture, tokens: RequestTokens, beams: int = 1) -> Work:
+    """Count the operations of a set of requests.
+
+    Args:
+        architecture: Shape of the model.
+        tokens: What each request took and gave.
+        beams: Rows that the engine computed a request; only one of them is useful.
+    """
+    useful = tokens.input_tokens, tokens.output_tokens
+    executed = tokens.padded_input_tokens, tokens.executed_output_tokens
+    return Work(
+        prefill_flops(architecture, useful[0]),
+        decode_flops(architecture, *useful),
+        prefill_flops(architecture, executed[0], beams),
+        decode_flops(architecture, *executed, beams),
+    )
+
+
+def prefill_flops(architecture: ModelArchitecture, lengths: Counts, rows: int = 1) -> FlopsPhase:
+    """Count the operations of prefills, one a request, each with one row of logits.
+
+    Args:
+        architecture: Shape of the model.
+        lengths: Tokens of each prompt, shape (requests,).
+        rows: Identical rows a request.
+    """
+    pairs = np.sum(lengths * (lengths + 1) / 2)  # causal: a token sees itself and those before it
+    return _phase(architecture, rows * np.sum(lengths), rows * pairs, rows * np.size(lengths))
+
+
+def decode_flops(
+    architecture: ModelArchitecture, lengths: Counts, outputs: Counts, rows: int = 1
+) -> FlopsPhase:
+    """Count the operations of decoding: one pass for each output token but the first.
+
+    Args:
+        architecture: Shape of the model.
+        lengths: Tokens of each prompt, shape (requests,).
+        outputs: Tokens each request produced, shape (requests,).
+        rows: Identical rows a request.
+    """
+    passes = np.sum(_decode_passes(outputs))
+    pairs = np.sum(_context_tokens(lengths, outputs))
+    return _phase(architecture, rows * passes, rows * pairs, rows * passes)
+
+
+def mfu(
+    useful_flops: float, seconds: float, peak: DevicePeak | None, precision: Precision, devices: int
+) -> float | None:
+    """Give model FLOPs utilisation, a share of 1; ``None`` for an unknown device.
+
+    Useful operations / time / (dense peak of the compute type x devices), after Chowdhery et al.
+    2022, appendix B (https://arxiv.org/abs/2204.02311).
+    """
+    if peak is None or seconds <= 0:
+        return None
+    return useful_flops / seconds / (peak.compute_tflops(precision) * 1e12 * devices)
+
+
+class DecodeTraffic(NamedTuple):
+    """What decoding read from memory, and how long it took.
+
+    Attributes:
+        steps: Decode passes over a batch.
+        mean_rows: Rows a pass, on average.
+        context_tokens: Tokens of KV cache read, over all rows and passes.
+        seconds: Time from first tokens to last ones, summed over batches.
+    """
+
+    steps: int
+    mean_rows: float
+    context_tokens: float
+    seconds: float
+
+
+def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTraffic | None:
+    """Reconstruct the decode passes of static batches, finished rows included.
+
+    Returns:
+        The traffic, or ``None`` where no batch decoded. For engines that batch continuously the
+        samples do not tell, and this must not be used.
+    """
+    batches: dict[tuple[int, int], list[RequestSample]] = {}
+    for sample in samples:
+        if sample.finish != "failed":
+            batches.setdefault((sample.pass_index, sample.batch_index), []).append(sample)
+    parts = [_batch_traffic(batch, beams) for batch in batches.values()]
+    steps = sum(part.steps for part in parts)
+    seconds = sum(part.seconds for part in parts)
+    if steps == 0 or seconds <= 0:
+        return None
+    rows = sum(part.mean_rows * part.steps for part in parts) / steps
+    return DecodeTraffic(steps, rows, sum(part.context_tokens for part in parts), seconds)
+
+
+def mbu(
+    architecture: ModelArchitecture,
+    traffic: DecodeTraffic | None,
+    peak: DevicePeak | None,
+    precision: Precision,
+    devices: int = 1,
+) -> float | None:
+    """Give model bandwidth utilisation of decoding, a share of 1; ``None`` where unknown.
+
+    (Weight bytes a step x steps + KV-cache bytes read) / decode time / (peak bandwidth x devices),
+    after https://www.databricks.com/blog/llm-inference-performance-engineering-best-practices.
+    Over several devices each reads its shard of the weights.
+    """
+    if traffic is None or peak is None or traffic.seconds <= 0:
+        return None
+    weights = weight_bytes_read(architecture, precision, traffic.mean_rows) * traffic.steps
+    cache = architecture.kv_bytes_per_token(_cache_bytes(precision)) * traffic.context_tokens
+    return (weights + cache) / traffic.seconds / (peak.bandwidth_gb_s * 1e9 * devices)
+
+
+def weight_bytes_read(architecture: ModelArchitecture, precision: Precision, rows: float) -> float:
+    """Count the bytes of weights that one decode pass reads.
+
+    The input embeddings are left out (a pass looks up a few rows), the output embeddings are not,
+    tied or otherwise. Of a mixture's experts, those that the rows are expected to visit under
+    uniform routing: E (1 - (1 - k/E)^rows) of E.
+    """
+    moe = architecture.experts
+    visited = None
+    if moe is not None:
+        visited = moe.total * (1 - (1 - moe.active / moe.total) ** rows)
+    unquantised = architecture.lm_head_parameters + architecture.vector_parameters
+    linear = architecture.linear_parameters(visited) * WEIGHT_BITS[precision] / 8
+    return linear + unquantised * _cache_bytes(precision)
+
+
+def flops_result(
+    work: Work,
+    *,
+    mfu_share: float | None = None,
+    mbu_share: float | None = None,
+    peak: DevicePeak | None = None,
+) -> FlopsResult:
+    """Put the figures together as a result stores them."""
+    return FlopsResult(
+        **work._asdict(),
+        useful_total=work.useful_total,
+        executed_total=work.executed_total,
+        mfu=mfu_share,
+        mbu=mbu_share,
+        peak_source=peak.name if peak else None,
+    )
+
+
+def _phase(architecture: ModelArchitecture, tokens: float, pairs: float, rows: float) -> FlopsPhase:
+    linear = 2.0 * architecture.linear_parameters_active * float(tokens)
+    attention = 4.0 * architecture.layers * architecture.attention_width * float(pairs)
+    lm_head = 2.0 * architecture.lm_head_parameters * float(rows)
+    total = linear + attention + lm_head
+    return FlopsPhase(linear=linear, attention=attention, lm_head=lm_head, total=total)
+
+
+def _decode_passes(outputs: Counts) -> Counts:
+    return np.maximum(outputs - 1, 0)
+
+
+def _context_tokens(lengths: Counts, outputs: Counts) -> Counts:
+    """Sum the context of each decode pass: length + 1, length + 2, ... of each request."""
+    passes = _decode_passes(outputs)
+    return passes * lengths + passes * (passes + 1) / 2
+
+
+def _batch_traffic(batch: list[RequestSample], beams: int) -> DecodeTraffic:
+    tokens = RequestTokens.from_samples(batch)
+    lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
+    firsts = [s.first_token_ns for s in batch if s.first_token_ns is not None]
+    lasts = [s.last_token_ns for s in batch if s.last_token_ns is not None]
+    return DecodeTraffic(
+        steps=int(np.max(_decode_passes(outputs))),
+        mean_rows=float(len(batch) * beams),
+        context_tokens=float(np.sum(_context_tokens(lengths, outputs))) * beams,
+        seconds=(max(lasts) - min(firsts)) / 1e9 if firsts and lasts else 0.0,
+    )
+
+
+def _cache_bytes(precision: Precision) -> int:
+    """Bytes of a value that is not quantised: KV cache, embeddings, norms."""
+    return 4 if precision == "fp32" else 2

@@ -1,0 +1,165 @@
+"""How much memory an experiment will need, from its configuration and the shape of its model.
+
+An estimate to plan with, made before anything is loaded. It leaves out what the engine itself takes
+(CUDA context, workspaces, fragmentation, caches allocated ahead of need), the constants of
+quantised formats (3 to 12 % of their weights), draft models and adapters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.config.ssot import WEIGHT_BITS, Precision
+from llenergymeasure.core.models.architecture import ModelArchitecture
+
+MIB = 2**20
+ASSUMED_INPUT_TOKENS = 1024  # where prompts are never cut; mixed-1k ends at about this length
+_LOGIT_BYTES = 4  # logits are raised to fp32 before the next token is chosen
+
+# Requests an engine serves at once unless told otherwise.
+# https://docs.vllm.ai/en/latest/configuration/engine_args/ (max_num_seqs)
+# https://nvidia.github.io/TensorRT-LLM/llm-api/reference.html (max_batch_size)
+_DEFAULT_BATCH = {"vllm": 256, "tensorrt": 2048}
+# Tokens such an engine puts through one pass at most: max_num_batched_tokens, max_num_tokens.
+_PASS_TOKENS = {"vllm": 8192, "tensorrt": 8192}
+_SHARD_FIELDS = ("tensor_parallel_size", "pipeline_parallel_size", "tp_size", "pp_size")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Memory one copy of the model needs, over all devices that share it.
+
+    Attributes:
+        weights_mb: Weights, MiB.
+        kv_cache_mb: Keys and values of the requests served at once, at full length, MiB.
+        activations_mb: Buffers at the peak of prefill, and the logits, MiB.
+        shards: Devices the model is spread over.
+        rows: Rows computed at once, beams included.
+        context_tokens: Tokens of prompt and answer assumed for each.
+    """
+
+    weights_mb: float
+    kv_cache_mb: float
+    activations_mb: float
+    shards: int
+    rows: int
+    context_tokens: int
+
+    @property
+    def total_mb(self) -> float:
+        """Sum of the items, MiB."""
+        return self.weights_mb + self.kv_cache_mb + self.activations_mb
+
+    @property
+    def per_device_mb(self) -> float:
+        """Share of each device, MiB."""
+        return self.total_mb / self.shards
+
+
+def estimate_memory(
+    config: ExperimentConfig,
+    architecture: ModelArchitecture,
+    longest_input_tokens: int | None = None,
+) -> MemoryEstimate:
+    """Estimate the memory of one copy of the model; several processes each need as much.
+
+    Args:
+        config: The experiment.
+        architecture: Shape of its model.
+        longest_input_tokens: Longest prompt, where it is known; else ``max_input_tokens``, or
+            :data:`ASSUMED_INPUT_TOKENS` where that is null.
+    """
+    rows = rows_at_once(config)
+    inputs, context = _lengths(config, architecture, longest_input_tokens)
+    passing = min(rows * inputs, _PASS_TOKENS.get(config.backend, rows * inputs))
+    return MemoryEstimate(
+        weights_mb=weight_bytes(architecture, config.precision) / MIB,
+        kv_cache_mb=architecture.kv_bytes_per_token(_cache_bytes(config)) * rows * context / MIB,
+        activations_mb=activation_bytes(architecture, config.precision, passing, rows) / MIB,
+        shards=_shards(config),
+        rows=rows,
+        context_tokens=context,
+    )
+
+
+def weight_bytes(architecture: ModelArchitecture, precision: Precision) -> float:
+    """Count the bytes of all weights.
+
+    Quantisation covers the matrices inside the layers; embeddings, lm_head, biases and norms stay
+    at 16 bits (https://huggingface.co/docs/transformers/quantization/bitsandbytes).
+    """
+    linear = architecture.linear_parameters()
+    rest = architecture.parameters - linear
+    return linear * WEIGHT_BITS[precision] / 8 + rest * _compute_bytes(precision)
+
+
+def activation_bytes(
+    architecture: ModelArchitecture, precision: Precision, tokens: int, rows: int
+) -> float:
+    """Count the bytes of buffers alive at the peak of a prefill.
+
+    The residual stream and its normalised copy, and beside them the larger of attention (queries,
+    keys, values and the result) and MLP (its inner buffers and the result); then one row of logits
+    for each row of the batch.
+    """
+    values = 2 * architecture.hidden + max(
+        _attention_values(architecture), _mlp_values(architecture)
+    )
+    logits = rows * architecture.vocabulary * _LOGIT_BYTES
+    return tokens * values * _compute_bytes(precision) + logits
+
+
+def rows_at_once(config: ExperimentConfig) -> int:
+    """Count the rows computed at once: the batch, no more than there are prompts, times beams."""
+    asked = getattr(config.section, backend_entry(config.backend).batch_field, None)
+    batch = asked or _DEFAULT_BATCH.get(config.backend, 1)
+    return min(int(batch), config.n) * (config.decoder.num_beams or 1)
+
+
+def _lengths(
+    config: ExperimentConfig, architecture: ModelArchitecture, longest: int | None
+) -> tuple[int, int]:
+    limit = architecture.context_limit
+    if not isinstance(config.dataset, str):
+        longest = config.dataset.synthetic.input_len
+    known = [length for length in (longest, config.max_input_tokens) if length is not None]
+    inputs = min(known, default=ASSUMED_INPUT_TOKENS)
+    inputs = inputs if limit is None else min(inputs, limit)
+    context = inputs + config.max_new_tokens
+    return inputs, context if limit is None else min(context, limit)
+
+
+def _attention_values(architecture: ModelArchitecture) -> int:
+    keys = 2 * architecture.kv_heads * architecture.head_dim
+    return 2 * architecture.attention_width + keys
+
+
+def _mlp_values(architecture: ModelArchitecture) -> int:
+    moe = architecture.experts
+    width = architecture.intermediate
+    if moe is not None:
+        width = max(width if moe.layers < architecture.layers else 0, _expert_width(architecture))
+    return architecture.mlp_matrices * width + architecture.hidden
+
+
+def _expert_width(architecture: ModelArchitecture) -> int:
+    moe = architecture.experts
+    return 0 if moe is None else moe.active * moe.intermediate + moe.shared_intermediate
+
+
+def _compute_bytes(precision: Precision) -> int:
+    return 4 if precision == "fp32" else 2
+
+
+def _cache_bytes(config: ExperimentConfig) -> int:
+    kind = str(getattr(config.section, "kv_cache_dtype", None) or "")
+    return 1 if kind.startswith(("fp8", "int8")) else _compute_bytes(config.precision)
+
+
+def _shards(config: ExperimentConfig) -> int:
+    shards = 1
+    for field in _SHARD_FIELDS:
+        shards *= getattr(config.section, field, None) or 1
+    return shards

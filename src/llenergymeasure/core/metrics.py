@@ -1,0 +1,213 @@
+"""Latency, throughput and energy figures, from raw samples.
+
+Everything here is a function from data to data. Times of all passes and processes are pooled
+before any statistic is taken. A failed request is counted and is in no average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+
+from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.results import (
+    Distribution,
+    EnergyPhases,
+    EnergyResult,
+    LatencyResult,
+    ThroughputResult,
+)
+from llenergymeasure.domain.samples import RequestSample, Window
+
+NS_PER_MS = 1e6
+
+_AMORTISED = (
+    "amortised: all energy of the window over its output tokens, and over its completed requests"
+)
+_DIFFERENTIAL = (
+    f"{_AMORTISED}; prefill told from decode by a second window that produces one token a prompt"
+)
+
+
+def latency_result(samples: Sequence[RequestSample]) -> LatencyResult:
+    """Pool the times of completed requests, all in ms.
+
+    * TTFT: first token - scheduled
+    * TPOT: (last token - first token) / (output tokens - 1), of requests with two tokens or more
+    * ITL: each gap between successive arrivals; a gap that delivered several tokens is one gap
+    * E2E: last token - scheduled
+    * queue: scheduled - issued
+
+    A request without one of the times is left out of the figures that need it; a figure without
+    any request is ``None``.
+    """
+    done = _completed(samples)
+    return LatencyResult(
+        ttft_ms=_distribution(_ttft_ns(done)),
+        tpot_ms=_distribution(_tpot_ns(done)),
+        itl_ms=_distribution(chain.from_iterable(s.gaps_ns for s in done if s.gaps_ns)),
+        e2e_ms=_distribution(_e2e_ns(done)),
+        queue_ms=_distribution(s.scheduled_ns - s.issued_ns for s in done),
+    )
+
+
+def throughput_result(
+    samples: Sequence[RequestSample],
+    window: Window,
+    *,
+    passes: int,
+    prompts_truncated: int,
+    pads: bool = True,
+) -> ThroughputResult:
+    """Count the work of completed requests and divide it by the window.
+
+    Args:
+        samples: Every request of every pass.
+        window: From the first request to the end of the last.
+        passes: Passes over the prompts in the window.
+        prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
+        pads: Whether the engine works on padded batches; where not, padding waste is ``None``.
+    """
+    done = _completed(samples)
+    inputs = sum(s.input_tokens for s in done)
+    outputs = sum(s.output_tokens for s in done)
+    return ThroughputResult(
+        window_s=window.seconds,
+        passes=passes,
+        requests_completed=len(done),
+        requests_failed=len(samples) - len(done),
+        input_tokens=inputs,
+        output_tokens=outputs,
+        output_tokens_per_second=_ratio(outputs, window.seconds),
+        total_tokens_per_second=_ratio(inputs + outputs, window.seconds),
+        requests_per_second=_ratio(len(done), window.seconds),
+        prompts_truncated=prompts_truncated,
+        padding_waste=_padding_waste(done) if pads else None,
+    )
+
+
+def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
+    recording: EnergyRecording,
+    throughput: ThroughputResult,
+    *,
+    mean_e2e_s: float | None,
+    selection_reason: str,
+    scope: str,
+    loaded_idle_w: float | None = None,
+    phases: EnergyPhases | None = None,
+) -> EnergyResult:
+    """Relate the energy of the window to the work done in the same window.
+
+    A figure whose numerator is unknown or whose denominator is nought or unknown is ``None``.
+
+    Args:
+        recording: What the energy source recorded over the window.
+        throughput: Work done in the window.
+        mean_e2e_s: Mean end-to-end time of completed requests, s.
+        selection_reason: Why this source was read.
+        scope: What the total covers.
+        loaded_idle_w: Power with the model resident and no work, W.
+        phases: Prefill and decode apart, where that was asked for.
+    """
+    total_j, window_s = recording.total_j, throughput.window_s
+    per_request_j = _ratio(total_j, throughput.requests_completed)
+    return EnergyResult(
+        source=recording.source,
+        selection_reason=selection_reason,
+        kind=recording.kind,
+        scope=scope,
+        total_j=total_j,
+        interval95_j=recording.interval_j if recording.kind == "measured" else None,
+        per_output_token_j=_ratio(total_j, throughput.output_tokens),
+        per_request_j=per_request_j,
+        tokens_per_j=_ratio(throughput.output_tokens, total_j),
+        mean_power_w=_ratio(total_j, window_s),
+        edp_js=_product(per_request_j, mean_e2e_s),
+        adjusted_j=_difference(total_j, _product(loaded_idle_w, window_s)),
+        attribution=_DIFFERENTIAL if phases else _AMORTISED,
+        phases=phases,
+        components=recording.components,
+        sampling=recording.cost,
+        notes=recording.notes,
+    )
+
+
+def energy_phases(
+    whole: EnergyRecording,
+    passes: int,
+    prefill: EnergyRecording,
+    prefill_window: Window,
+    prefill_passes: int,
+) -> EnergyPhases:
+    """Tell prefill from decode: a whole pass, less a pass of the same prompts with one token each.
+
+    Args:
+        whole: Energy of the measured window.
+        passes: Passes in it.
+        prefill: Energy of the prefill-only window.
+        prefill_window: That window.
+        prefill_passes: Passes in it.
+    """
+    prefill_j = _ratio(prefill.total_j, prefill_passes)
+    return EnergyPhases(
+        prefill_j=prefill_j,
+        decode_j=_difference(_ratio(whole.total_j, passes), prefill_j),
+        prefill_window_s=prefill_window.seconds,
+        prefill_passes=prefill_passes,
+    )
+
+
+def _completed(samples: Sequence[RequestSample]) -> list[RequestSample]:
+    return [sample for sample in samples if sample.finish != "failed"]
+
+
+def _ttft_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
+    return (s.first_token_ns - s.scheduled_ns for s in samples if s.first_token_ns is not None)
+
+
+def _e2e_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
+    return (s.last_token_ns - s.scheduled_ns for s in samples if s.last_token_ns is not None)
+
+
+def _tpot_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
+    for s in samples:
+        if s.output_tokens > 1 and s.first_token_ns is not None and s.last_token_ns is not None:
+            yield (s.last_token_ns - s.first_token_ns) / (s.output_tokens - 1)
+
+
+def _distribution(values_ns: Iterable[float]) -> Distribution | None:
+    values_ms = np.fromiter(values_ns, np.float64) / NS_PER_MS  # (samples,)
+    if not values_ms.size:
+        return None
+    low, p50, p90, p95, p99, high = np.percentile(values_ms, (0, 50, 90, 95, 99, 100)).tolist()
+    return Distribution(
+        count=values_ms.size,
+        mean=float(values_ms.mean()),
+        minimum=low,
+        p50=p50,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        maximum=high,
+    )
+
+
+def _padding_waste(samples: Sequence[RequestSample]) -> float | None:
+    """Give padding / all tokens computed: of prompts, and of rows that waited for their batch."""
+    useful = sum(s.input_tokens + s.output_tokens for s in samples)
+    computed = sum(s.padded_input_tokens + s.executed_output_tokens for s in samples)
+    return _ratio(computed - useful, computed)
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    return numerator / denominator if numerator is not None and denominator else None
+
+
+def _product(left: float | None, right: float | None) -> float | None:
+    return left * right if left is not None and right is not None else None
+
+
+def _difference(left: float | None, right: float | None) -> float | None:
+    return left - right if left is not None and right is not None else None

@@ -1,0 +1,148 @@
+"""Read a ``config.json`` whose fields go by different names in different families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from llenergymeasure.core.models.families import Traits
+from llenergymeasure.exceptions import ConfigError
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
+    "head_dim": ("head_dim", "kv_channels"),
+    "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "vocabulary": ("vocab_size", "padded_vocab_size"),
+    "context": (
+        "max_position_embeddings",
+        "n_positions",
+        "max_sequence_length",
+        "max_seq_len",
+        "seq_length",
+        "n_ctx",
+    ),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "experts_active": ("num_experts_per_tok", "num_experts_per_token", "moe_top_k"),
+    "shared_experts": ("n_shared_experts", "num_shared_experts"),
+    "moe_intermediate": ("moe_intermediate_size", "expert_intermediate_size"),
+    "shared_intermediate": ("shared_expert_intermediate_size",),
+    "query_rank": ("q_lora_rank",),
+    "key_value_rank": ("kv_lora_rank",),
+    "nope_dim": ("qk_nope_head_dim",),
+    "rope_dim": ("qk_rope_head_dim",),
+    "value_dim": ("v_head_dim",),
+}
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+_BIAS_KEYS = {
+    "qkv_bias": ("attention_bias", "use_qkv_bias", "qkv_bias", "use_bias", "enable_bias", "bias"),
+    "output_bias": ("attention_bias", "use_bias", "enable_bias", "bias"),
+    "mlp_bias": ("mlp_bias", "use_bias", "enable_bias", "bias"),
+}
+_UNGATED_ACTIVATIONS = ("gelu", "relu")
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReader:
+    """A ``config.json`` with one name a field.
+
+    Attributes:
+        data: The part that describes the language model.
+    """
+
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """Take the language model out of a configuration that describes more than one."""
+        for name in _NESTED:
+            inner = config.get(name)
+            if isinstance(inner, Mapping):
+                return cls.of({**_inherited(config), **inner})
+        return cls(config)
+
+    @property
+    def model_type(self) -> str:
+        """The family, or ``"unknown"``."""
+        return str(self.data.get("model_type") or "unknown")
+
+    def need(self, field: str) -> int:
+        """Read a field that must be there.
+
+        Raises:
+            ConfigError: It is missing or no positive integer.
+        """
+        value = self.find(field)
+        if value is None:
+            names = _NAMES[field]
+            others = f" (or {', '.join(names[1:])})" if names[1:] else ""
+            raise ConfigError(
+                f"config.json of model type '{self.model_type}' has no {names[0]}{others}",
+                where=names[0],
+            )
+        return value
+
+    def find(self, field: str) -> int | None:
+        """Read a field under the first of its names that has a value, or give ``None``.
+
+        Raises:
+            ConfigError: The value is no positive integer.
+        """
+        for name in _NAMES[field]:
+            value = self.data.get(name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigError(
+                    f"config.json: {name} is {value!r}; it must be a positive integer", where=name
+                )
+            return value or None
+        return None
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Read a switch."""
+        value = self.data.get(name)
+        return default if value is None else bool(value)
+
+    def bias(self, kind: str, default: bool) -> bool:
+        """Tell whether a group of projections has a bias, by whichever key says so."""
+        for name in _BIAS_KEYS[kind]:
+            value = self.data.get(name)
+            if isinstance(value, bool):
+                return value
+        return default
+
+    def kv_heads(self, heads: int) -> int:
+        """Count key and value heads; families with one for all queries say so in a switch."""
+        if self.flag("multi_query") and not self.flag("new_decoder_architecture"):
+            return 1
+        return self.find("kv_heads") or heads
+
+    def norms(self, traits: Traits) -> int:
+        """Count the normalisations of a layer; Falcon's parallel layers share one."""
+        parallel = self.flag("parallel_attn", True) and not self.flag("new_decoder_architecture")
+        return 1 if self.model_type == "falcon" and parallel else traits.norms
+
+    def gated(self, traits: Traits) -> bool:
+        """Tell whether MLPs are gated; for an unknown family the activation decides."""
+        if traits.gated is not None:
+            return traits.gated
+        activation = self.data.get("hidden_act") or self.data.get("activation_function") or "silu"
+        return not str(activation).startswith(_UNGATED_ACTIVATIONS)
+
+    def sparse_layers(self, layers: int) -> list[int]:
+        """List the layers that have experts instead of a dense MLP."""
+        step = self.data.get("decoder_sparse_step") or self.data.get("moe_layer_freq") or 1
+        step = step if isinstance(step, int) else 1
+        first = self.data.get("first_k_dense_replace")
+        dense = set(self.data.get("mlp_only_layers") or ())
+        if isinstance(first, int):  # DeepSeek counts layers from 0, Qwen from 1
+            return [layer for layer in range(first, layers) if layer % step == 0]
+        return [layer for layer in range(layers) if layer not in dense and (layer + 1) % step == 0]
+
+
+def _inherited(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"tie_word_embeddings": config.get("tie_word_embeddings")}

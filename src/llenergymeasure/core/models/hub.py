@@ -1,0 +1,150 @@
+"""The Hugging Face Hub: what is in its cache, and why a model cannot be fetched.
+
+https://huggingface.co/docs/huggingface_hub/package_reference/utilities#errors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from llenergymeasure.config.secrets import redact
+from llenergymeasure.core.models import catalogue
+from llenergymeasure.exceptions import Problem
+
+CONFIG_FILE = "config.json"
+_OFFLINE_ROUTES = (
+    "without the Hub, set model to a local directory, or measure an architecture with random "
+    "weights, e.g. model: random:tiny-llama"
+)
+_UNREACHABLE = "'{repo}' is not in the Hub cache, and the Hub cannot be reached ({detail})"
+_RECONNECT = f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_OFFLINE_ROUTES}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A Hub and its local cache.
+
+    Attributes:
+        endpoint: Address of the Hub; by default what ``HF_ENDPOINT`` says, else huggingface.co.
+        cache_dir: Where files are kept; by default what ``HF_HUB_CACHE`` says.
+        timeout_s: How long to wait for an answer, s.
+    """
+
+    endpoint: str | None = None
+    cache_dir: Path | None = None
+    timeout_s: float = 5.0
+
+    def cached(self, repo_id: str, filename: str, revision: str | None) -> Path | None:
+        """Locate a file in the cache, or give ``None``; never touches the network."""
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(
+                repo_id, filename, cache_dir=self.cache_dir, revision=revision
+            )
+        except HFValidationError:
+            return None
+        return Path(found) if isinstance(found, str) else None
+
+    def problem(self, repo_id: str, revision: str | None) -> Problem | None:
+        """Make sure that ``config.json`` of a model is in the cache; say why where it cannot be."""
+        if self.cached(repo_id, CONFIG_FILE, revision):
+            return None
+        from huggingface_hub import errors
+
+        # The HTTP library differs between versions of huggingface_hub; its base error does not
+        # descend from OSError in all of them.
+        http_error = errors.HTTPError  # type: ignore[attr-defined]
+        try:
+            self._fetch(repo_id, revision)
+        except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
+            return _explain(error, repo_id, revision)
+        return None
+
+    def _fetch(self, repo_id: str, revision: str | None) -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+        # Asking for the metadata first fails at once; the download alone would retry for a minute.
+        url = hf_hub_url(repo_id, CONFIG_FILE, revision=revision, endpoint=self.endpoint)
+        get_hf_file_metadata(url, timeout=self.timeout_s)
+        hf_hub_download(
+            repo_id,
+            CONFIG_FILE,
+            revision=revision,
+            endpoint=self.endpoint,
+            cache_dir=self.cache_dir,
+            etag_timeout=self.timeout_s,
+        )
+
+
+class _Explanation(NamedTuple):
+    """What an error of the Hub means; the texts take ``repo``, ``revision`` and ``detail``."""
+
+    error: type[Exception]
+    what: str
+    remedy: str
+    where: str = "model"
+
+
+def _explanations() -> Iterator[_Explanation]:
+    """Yield what each foreign error means, the more special before the more general."""
+    from huggingface_hub import errors
+
+    yield _Explanation(
+        errors.HFValidationError,
+        "'{repo}' is neither a local directory nor a possible name on the Hub",
+        "use owner/name, a path such as ./my-model, or random:<architecture>",
+    )
+    yield _Explanation(
+        errors.OfflineModeIsEnabled,
+        "'{repo}' is not in the Hub cache, and HF_HUB_OFFLINE forbids fetching it",
+        f"unset HF_HUB_OFFLINE; {_OFFLINE_ROUTES}",
+    )
+    yield _Explanation(
+        errors.GatedRepoError,
+        "'{repo}' is gated, and this machine has no token with access to it",
+        "accept the licence at https://huggingface.co/{repo}, then set HF_TOKEN to a token of "
+        "the account that did",
+    )
+    yield _Explanation(
+        errors.RepositoryNotFoundError,
+        "'{repo}' is not on the Hub, or is private",
+        "check the spelling; for a private model set HF_TOKEN; for a local directory write a "
+        "path, e.g. ./{repo}",
+    )
+    yield _Explanation(
+        errors.RevisionNotFoundError,
+        "'{repo}' has no revision '{revision}'",
+        "choose a branch, tag or commit from https://huggingface.co/{repo}/tree/main, or remove "
+        "the line",
+        where="revision",
+    )
+    yield _Explanation(errors.LocalEntryNotFoundError, _UNREACHABLE, _RECONNECT)
+    yield _Explanation(
+        errors.EntryNotFoundError,
+        f"'{{repo}}' has no {CONFIG_FILE}",
+        "name a repository that holds a transformers model; for an adapter set lora.adapter_id",
+    )
+    yield _Explanation(
+        errors.HfHubHTTPError,
+        "the Hub refused '{repo}': {detail}",
+        f"check HF_TOKEN and https://status.huggingface.co; {_OFFLINE_ROUTES}",
+    )
+    yield _Explanation(Exception, _UNREACHABLE, _RECONNECT)
+
+
+def _explain(error: Exception, repo_id: str, revision: str | None) -> Problem:
+    row = next(row for row in _explanations() if isinstance(error, row.error))
+    words = {"repo": repo_id, "revision": revision, "detail": redact(_first_line(error))}
+    mistaken = repo_id in catalogue.names()
+    remedy = "did you mean 'random:{repo}'?" if mistaken else row.remedy
+    return Problem(row.what.format(**words), row.where, remedy.format(**words))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

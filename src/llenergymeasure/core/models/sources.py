@@ -1,0 +1,225 @@
+"""Where a model comes from: the Hub, a directory, or an architecture with random weights."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llenergymeasure.config.hashing import canonical_hash
+from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.core.models import catalogue, tokenizer_files
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.hub import CONFIG_FILE, Hub
+from llenergymeasure.exceptions import ConfigError, Problem
+
+_PATH_PREFIXES = ("./", "../", "/", "~")
+_HUB = Hub()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model as a configuration names it.
+
+    Attributes:
+        kind: ``hub``, ``directory`` with weights, or ``random`` weights.
+        name: Hub id, directory, or architecture, without the ``random:``.
+        path: The directory, or ``None`` for the Hub and for the catalogue.
+        revision: Branch, tag or commit on the Hub, or ``None``.
+    """
+
+    kind: Literal["hub", "directory", "random"]
+    name: str
+    path: Path | None = None
+    revision: str | None = None
+
+
+def resolve(model: str, revision: str | None = None) -> ModelSource:
+    """Say what the name of a model stands for; nothing is opened.
+
+    ``random:`` before a catalogue name or a directory means random weights. A directory that
+    exists, or a name that begins like a path, is a directory; all else is an id on the Hub.
+    """
+    if model.startswith(RANDOM_PREFIX):
+        name = model.removeprefix(RANDOM_PREFIX)
+        in_catalogue = name in catalogue.names() and not name.startswith(_PATH_PREFIXES)
+        return ModelSource("random", name, None if in_catalogue else _as_directory(name))
+    path = _as_directory(model)
+    if path is not None:
+        return ModelSource("directory", model, path)
+    return ModelSource("hub", model, revision=revision)
+
+
+def model_problems(
+    model: str, revision: str | None = None, *, hub: Hub = _HUB, tokenizer: Path | None = None
+) -> list[Problem]:
+    """List what stops a model from being loaded here.
+
+    For a model on the Hub this fetches its ``config.json``, unless it is cached.
+
+    Args:
+        model: As the configuration names it.
+        revision: Branch, tag or commit on the Hub.
+        hub: The Hub to ask.
+        tokenizer: Directory of the tokenizer for random models; by default the packaged one.
+    """
+    source = resolve(model, revision)
+    if source.kind == "hub" and (problem := hub.problem(source.name, revision)):
+        return [problem]
+    if problem := _missing(source):
+        return [problem]
+    try:
+        config = read_config(source, hub)
+        if source.kind == "random":
+            _tokenizer_fits(source, config or {}, tokenizer or tokenizer_files.packaged())
+    except ConfigError as error:
+        return [Problem(error.message, "model", _config_remedy(source))]
+    return []
+
+
+def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
+    """Read the ``config.json`` of a model without the network; ``None`` when it is not here.
+
+    Raises:
+        ConfigError: The file cannot be read, or the architecture is not in the catalogue.
+    """
+    if source.kind == "random" and source.path is None:
+        return catalogue.config(source.name)
+    if source.path is not None:
+        path: Path | None = source.path / CONFIG_FILE
+    else:
+        path = hub.cached(source.name, CONFIG_FILE, source.revision)
+    return None if path is None else _read_json(path)
+
+
+def architecture_of(source: ModelSource, hub: Hub = _HUB) -> ModelArchitecture | None:
+    """Give the shape of a model without the network.
+
+    Returns:
+        The shape, or ``None`` when its configuration is not on this machine, cannot be read, or
+        does not describe a decoder-only transformer.
+    """
+    try:
+        config = read_config(source, hub)
+        return None if config is None else ModelArchitecture.from_config(config)
+    except ConfigError:
+        return None
+
+
+def reference(source: ModelSource, cache_dir: Path) -> str:
+    """Give what an engine is told to load: a Hub id, or a directory.
+
+    Raises:
+        ConfigError: A random model cannot be written.
+    """
+    return source.name if source.kind == "hub" else str(materialise(source, cache_dir))
+
+
+def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None = None) -> Path:
+    """Make the directory of a random model: its configuration and a tokenizer, no weights.
+
+    Several processes may do so at once. A directory with weights is given as it is.
+
+    Args:
+        source: A random model or a directory.
+        cache_dir: The directory is made in ``random/`` below it.
+        tokenizer: Directory of the tokenizer to pad; by default the packaged one.
+
+    Raises:
+        ConfigError: The architecture cannot be read, has a smaller vocabulary than the packaged
+            tokenizer and none of its own, or is on the Hub, where engines fetch models themselves.
+    """
+    if source.kind == "directory" and source.path is not None:
+        return source.path
+    config = read_config(source) if source.kind == "random" else None
+    if config is None:
+        raise ConfigError(f"'{source.name}' is on the Hub; load it by its id", where="model")
+    folder = tokenizer or tokenizer_files.packaged()
+    own = tokenizer_files.own_files(source.path) if source.path else []
+    if not own:
+        config = {**config, **tokenizer_files.special_ids(folder)}
+    inputs = {path.name: path.read_bytes() for path in own or tokenizer_files.own_files(folder)}
+    target = cache_dir / "random" / _directory_name(source, config, inputs)
+    if not (target / CONFIG_FILE).exists():  # it is written last
+        _fill(target, config, inputs if own else _padded(inputs, config))
+    return target
+
+
+def _padded(files: Mapping[str, bytes], config: Mapping[str, Any]) -> dict[str, bytes]:
+    vocabulary = ModelArchitecture.from_config(config).vocabulary
+    text = tokenizer_files.padded(files["tokenizer.json"].decode(), vocabulary)
+    return {**files, "tokenizer.json": text.encode()}
+
+
+def _fill(target: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        _write(target / name, content)
+    _write(target / CONFIG_FILE, json.dumps(config, indent=2).encode())
+
+
+def _as_directory(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    return path if name.startswith(_PATH_PREFIXES) or path.is_dir() else None
+
+
+def _missing(source: ModelSource) -> Problem | None:
+    if source.path is None:
+        return None
+    prefix = RANDOM_PREFIX if source.kind == "random" else ""
+    if not source.path.is_dir():
+        return Problem(
+            f"the directory '{source.name}' does not exist",
+            "model",
+            f"correct the path in model: {prefix}{source.name} (seen from {Path.cwd()})",
+        )
+    if not (source.path / CONFIG_FILE).is_file():
+        return Problem(
+            f"the directory '{source.name}' has no {CONFIG_FILE}",
+            "model",
+            f"name a directory that holds a transformers model, with its {CONFIG_FILE}",
+        )
+    return None
+
+
+def _config_remedy(source: ModelSource) -> str:
+    if source.kind == "random" and source.path is None:
+        return f"use one of {', '.join(catalogue.names())}, or a directory with a {CONFIG_FILE}"
+    place = f"{source.path}/{CONFIG_FILE}" if source.path else f"{CONFIG_FILE} of {source.name}"
+    return f"mend {place}, or name another model"
+
+
+def _tokenizer_fits(source: ModelSource, config: Mapping[str, Any], tokenizer: Path) -> None:
+    vocabulary = ModelArchitecture.from_config(config).vocabulary
+    if source.path is None or not tokenizer_files.own_files(source.path):
+        tokenizer_files.check_fits(_read_json(tokenizer / "tokenizer.json"), vocabulary)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds no JSON object", where=str(path))
+    return data
+
+
+def _directory_name(
+    source: ModelSource, config: Mapping[str, Any], inputs: Mapping[str, bytes]
+) -> str:
+    contents = {name: content.hex() for name, content in inputs.items()}
+    stem = source.path.resolve().name if source.path else source.name
+    return f"{stem}-{canonical_hash([config, contents])}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put a file in place whole, whoever else is writing it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).replace(path)

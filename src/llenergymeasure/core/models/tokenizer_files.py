@@ -1,0 +1,123 @@
+"""The files of a tokenizer: the one that ships with the package, its padding, its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.exceptions import ConfigError
+
+NAMES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_FILLER = re.compile(r"<\|filler_\d+\|>")
+_SPECIAL_IDS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "pad_token": "pad_token_id",
+}
+
+
+def packaged() -> Path:
+    """Locate the tokenizer that ships with the package."""
+    return Path(str(files("llenergymeasure.core.models") / "tokenizer"))
+
+
+def is_filler(token: str) -> bool:
+    """Tell whether a token only pads the vocabulary."""
+    return _FILLER.fullmatch(token) is not None
+
+
+def own_files(folder: Path) -> list[Path]:
+    """List the tokenizer files of a directory; empty where it has no vocabulary."""
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        return []
+    return [folder / name for name in NAMES if (folder / name).is_file()]
+
+
+def padded(tokenizer_json: str, vocabulary: int) -> str:
+    """Fill a byte-level BPE ``tokenizer.json`` up to a size with tokens that text never gives.
+
+    The filler goes into the BPE's own vocabulary, where it costs nothing at encoding time, and no
+    merge leads to it.
+
+    Args:
+        tokenizer_json: The file's text.
+        vocabulary: Entries wanted.
+
+    Raises:
+        ConfigError: The tokenizer has more entries than that.
+    """
+    data: dict[str, Any] = json.loads(tokenizer_json)
+    taken = check_fits(data, vocabulary)
+    filler = {f"<|filler_{index}|>": index for index in range(vocabulary) if index not in taken}
+    data["model"]["vocab"].update(filler)
+    data["model"]["ignore_merges"] = False  # or a word of the vocabulary would be taken whole
+    return json.dumps(data, ensure_ascii=False)
+
+
+def check_fits(data: dict[str, Any], vocabulary: int) -> set[int]:
+    """Give the ids that the contents of a ``tokenizer.json`` use.
+
+    Raises:
+        ConfigError: They do not fit into the vocabulary.
+    """
+    taken = set(data["model"]["vocab"].values()) | {token["id"] for token in data["added_tokens"]}
+    needed = max(taken) + 1
+    if needed > vocabulary:
+        raise ConfigError(
+            f"the architecture's vocabulary of {vocabulary:,} is smaller than the {needed:,} "
+            "entries of the packaged tokenizer; put tokenizer files beside its config.json, or "
+            f"set vocab_size to at least {needed:,}",
+            where="vocab_size",
+        )
+    return taken
+
+
+def special_ids(folder: Path) -> dict[str, int]:
+    """Give the ids of a tokenizer's special tokens under the keys ``config.json`` has for them."""
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    ids = {**data["model"]["vocab"], **{t["content"]: t["id"] for t in data["added_tokens"]}}
+    tokens = {key: _text(settings.get(name)) for name, key in _SPECIAL_IDS.items()}
+    return {key: ids[token] for key, token in tokens.items() if token in ids}
+
+
+def fingerprint(find: Callable[[str], Path | None]) -> str | None:
+    """Hash a tokenizer with SHA-256, or give ``None`` where no file of it is found.
+
+    It is the hash of ``tokenizer.json`` where there is one, since that holds the whole mapping
+    from text to tokens; else that of all its files, each preceded by its name.
+
+    Args:
+        find: Locates a file by name, or gives ``None``.
+    """
+    whole = find("tokenizer.json")
+    if whole is not None:
+        return hashlib.sha256(whole.read_bytes()).hexdigest()
+    found = [path for name in NAMES if (path := find(name)) is not None]
+    return _hash_of_all(found) if found else None
+
+
+def _hash_of_all(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _text(token: Any) -> Any:
+    return token.get("content") if isinstance(token, dict) else token

@@ -1,0 +1,110 @@
+"""Text to tokens through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.core.models import tokenizer_files
+from llenergymeasure.core.models.hub import Hub
+from llenergymeasure.exceptions import ConfigError
+
+
+@dataclass(frozen=True)
+class HFTokenizer:
+    """A Hugging Face tokenizer; implements the ``Tokenizer`` of the backends' contract.
+
+    Attributes:
+        inner: The tokenizer as transformers loaded it.
+        find: Locates a file of the tokenizer by name, or gives ``None``.
+        apply_chat_template: Whether prompts are wrapped as a user message.
+    """
+
+    inner: Any
+    find: Callable[[str], Path | None]
+    apply_chat_template: bool = False
+
+    def encode(self, text: str) -> list[int]:
+        """Tokenise one prompt.
+
+        With the chat template, as one user message and the beginning of the answer; else with the
+        special tokens the model's tokenizer adds by itself, such as a beginning of sequence.
+        """
+        if not self.apply_chat_template:
+            return list(self.inner.encode(text, verbose=False))
+        message = [{"role": "user", "content": text}]
+        rendered = self.inner.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True
+        )
+        return list(self.inner.encode(rendered, add_special_tokens=False, verbose=False))
+
+    def ordinary_ids(self) -> tuple[int, ...]:
+        """List the ids that stand for text, ascending: no specials, no added tokens, no filler."""
+        return self._ordinary_ids
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Hash of the tokenizer's files, or ``None`` where none is found on this machine."""
+        return tokenizer_files.fingerprint(self.find)
+
+    @cached_property
+    def _ordinary_ids(self) -> tuple[int, ...]:
+        apart = {*self.inner.all_special_ids, *self.inner.added_tokens_decoder}
+        vocabulary = self.inner.get_vocab().items()
+        return tuple(
+            sorted(
+                index
+                for token, index in vocabulary
+                if index not in apart and not tokenizer_files.is_filler(token)
+            )
+        )
+
+
+def load_tokenizer(
+    reference: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    apply_chat_template: bool = False,
+) -> HFTokenizer:
+    """Load the tokenizer of a model.
+
+    Args:
+        reference: Hub id or directory.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether code that comes with the model may run.
+        apply_chat_template: Whether prompts are to be wrapped as a user message.
+
+    Raises:
+        ConfigError: It cannot be loaded, or has no chat template though one is asked for.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        inner = AutoTokenizer.from_pretrained(
+            reference, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"the tokenizer of '{reference}' cannot be loaded: {error}", where="model"
+        ) from error
+    if apply_chat_template and not getattr(inner, "chat_template", None):
+        raise ConfigError(
+            f"the tokenizer of '{reference}' has no chat template; set apply_chat_template: false, "
+            "or choose an instruction-tuned model",
+            where="apply_chat_template",
+        )
+    return HFTokenizer(inner, _finder(reference, revision), apply_chat_template)
+
+
+def _finder(reference: str, revision: str | None) -> Callable[[str], Path | None]:
+    folder = Path(reference)
+
+    def find(name: str) -> Path | None:
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+        return Hub().cached(reference, name, revision)
+
+    return find

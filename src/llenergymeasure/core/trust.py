@@ -1,0 +1,160 @@
+"""How far a result can be trusted: one function from recorded data to a verdict.
+
+A rule is a function from :class:`Evidence` to a finding or ``None``. To add one, write it, name it
+in ``_RULES``, and describe its code in :mod:`llenergymeasure.domain.warnings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.domain.results import TrustReason, TrustVerdict
+from llenergymeasure.domain.warnings import FINDINGS
+
+SHORT_WINDOW_S = 10.0
+FEW_BATCHES = 10
+
+Verdict = Literal["ok", "caution", "invalid"]
+
+_WORST_FIRST = ("invalid", "caution", "info")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict is reached from.
+
+    Attributes:
+        window_s: Length of the measured window, s.
+        passes: Passes over the prompts in it.
+        batches: Batches of one pass.
+        requests_completed: Requests that ended well, all passes.
+        requests_failed: Requests that failed.
+        prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
+        weights: Where the weights came from.
+        energy_asked: Whether an energy figure was asked for: anything but
+            ``energy_backend: none``, an ``auto`` that found no source included.
+        energy_kind: The kind of figure that came out.
+        energy_notes: What the source said about it.
+    """
+
+    window_s: float
+    passes: int
+    batches: int
+    requests_completed: int
+    requests_failed: int
+    prompts_truncated: int
+    weights: Literal["pretrained", "random", "none"]
+    energy_asked: bool
+    energy_kind: EnergyKind
+    energy_notes: tuple[str, ...] = ()
+
+
+class Found(NamedTuple):
+    """A code, and what was found in this result."""
+
+    code: str
+    detail: str
+
+
+def assess(evidence: Evidence) -> TrustVerdict:
+    """Reach a verdict: the worst of the reasons.
+
+    Every finding bears on the energy figures, so theirs is the same verdict; where no energy was
+    asked for it is ``off``, and the overall verdict is about the times alone.
+    """
+    found = [finding for rule in _RULES if (finding := rule(evidence)) is not None]
+    reasons = sorted(map(_reason, found), key=lambda reason: _WORST_FIRST.index(reason.level))
+    verdict = _worst(reasons)
+    return TrustVerdict(
+        verdict=verdict,
+        energy=verdict if evidence.energy_asked else "off",
+        reasons=tuple(reasons),
+    )
+
+
+def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
+    """List the codes of everything in a verdict that is more than information, worst first."""
+    return tuple(reason.code for reason in verdict.reasons if reason.level != "info")
+
+
+def _reason(found: Found) -> TrustReason:
+    meaning = FINDINGS[found.code]
+    return TrustReason(
+        code=found.code, level=meaning.level, detail=found.detail, remedy=meaning.remedy
+    )
+
+
+def _worst(reasons: Iterable[TrustReason]) -> Verdict:
+    levels = {reason.level for reason in reasons}
+    if "invalid" in levels:
+        return "invalid"
+    return "caution" if "caution" in levels else "ok"
+
+
+def _nothing_completed(evidence: Evidence) -> Found | None:
+    if evidence.requests_completed:
+        return None
+    return Found("nothing_completed", f"none of {evidence.requests_failed} requests ended well")
+
+
+def _failed_requests(evidence: Evidence) -> Found | None:
+    if not evidence.requests_failed:
+        return None
+    total = evidence.requests_completed + evidence.requests_failed
+    return Found("failed_requests", f"{evidence.requests_failed} of {total} requests failed")
+
+
+def _energy_unmeasurable(evidence: Evidence) -> Found | None:
+    if not evidence.energy_asked or evidence.energy_kind != "unmeasurable":
+        return None
+    notes = "; ".join(evidence.energy_notes)
+    return Found("energy_unmeasurable", notes or "the energy source gave no figure")
+
+
+def _modelled_energy(evidence: Evidence) -> Found | None:
+    if not evidence.energy_asked or evidence.energy_kind != "modelled":
+        return None
+    return Found("modelled_energy", "energy of this window is modelled, at least in part")
+
+
+def _window_short(evidence: Evidence) -> Found | None:
+    if evidence.window_s >= SHORT_WINDOW_S:
+        return None
+    return Found("window_short", f"window of {evidence.window_s:.3g} s, under {SHORT_WINDOW_S:g} s")
+
+
+def _random_weights(evidence: Evidence) -> Found | None:
+    if evidence.weights != "random":
+        return None
+    return Found("random_weights", "the weights are random")
+
+
+def _prompts_truncated(evidence: Evidence) -> Found | None:
+    if not evidence.prompts_truncated:
+        return None
+    return Found("prompts_truncated", f"{evidence.prompts_truncated} prompts were cut")
+
+
+def _drift_not_assessable(evidence: Evidence) -> Found | None:
+    if evidence.batches >= FEW_BATCHES or evidence.passes >= 2:
+        return None
+    noun = "batch" if evidence.batches == 1 else "batches"
+    return Found(
+        "drift_not_assessable",
+        f"{evidence.batches} {noun} and one pass; it takes {FEW_BATCHES} batches or two passes",
+    )
+
+
+_RULES: tuple[Callable[[Evidence], Found | None], ...] = (
+    _nothing_completed,
+    _energy_unmeasurable,
+    _failed_requests,
+    _window_short,
+    _modelled_energy,
+    _random_weights,
+    _prompts_truncated,
+    _drift_not_assessable,
+)
