@@ -1,0 +1,107 @@
+"""The two functions of the public interface."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, overload
+
+from llenergymeasure.config.loader import load_experiment_config, load_study_config
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.user_config import EffectiveSettings, load_settings
+from llenergymeasure.domain.results import ExperimentResult, StudyResult
+from llenergymeasure.orchestration.events import Listener
+from llenergymeasure.study.runner import StudyRunner
+
+
+class _NotGiven(Enum):
+    NOT_GIVEN = 0
+
+
+NOT_GIVEN: Final = _NotGiven.NOT_GIVEN
+
+
+@overload
+def run_experiment(
+    config: str | Path | ExperimentConfig, *, output_dir: str | Path | None = None
+) -> ExperimentResult: ...
+
+
+@overload
+def run_experiment(*, output_dir: str | Path | None = None, **fields: Any) -> ExperimentResult: ...
+
+
+def run_experiment(
+    config: str | Path | ExperimentConfig | None = None,
+    *,
+    output_dir: str | Path | None = None,
+    **fields: Any,
+) -> ExperimentResult:
+    """Measure one experiment in this process.
+
+    Args:
+        config: A YAML file or a configuration; leave it out to give the fields themselves.
+        output_dir: Where the experiment's directory is left; by default nothing is written.
+        fields: Fields of :class:`ExperimentConfig`, instead of ``config``.
+
+    Raises:
+        ConfigError: The file is invalid.
+        pydantic.ValidationError: The fields are invalid.
+        PreFlightError: This machine cannot run it; every problem is listed.
+        ExperimentError: It started and broke.
+        TypeError: Both ``config`` and fields were given.
+    """
+    study = _to_study_config(_to_experiment_config(config, fields))
+    directory = None if output_dir is None else Path(output_dir)
+    return run(study, load_settings(), directory).experiments[0]
+
+
+def run_study(
+    study: str | Path | StudyConfig, *, output_dir: str | Path | None | _NotGiven = NOT_GIVEN
+) -> StudyResult:
+    """Run the experiments of a study. This version takes studies of one experiment.
+
+    Args:
+        study: A YAML file or a configuration.
+        output_dir: Where results go; not given: as the user configuration says; ``None``: nowhere,
+            and the result's paths are null.
+
+    Raises:
+        ConfigError: The file is invalid.
+        PreFlightError: This machine cannot run it; every problem is listed.
+        ExperimentError: An experiment started and broke.
+        StudyError: The study asks for what this version does not do.
+    """
+    settings = load_settings()
+    if isinstance(output_dir, _NotGiven):
+        output_dir = settings.config.output.results_dir
+    directory = None if output_dir is None else Path(output_dir)
+    return run(_to_study_config(study), settings, directory)
+
+
+def run(
+    study: StudyConfig,
+    settings: EffectiveSettings,
+    results_dir: Path | None,
+    listener: Listener | None = None,
+) -> StudyResult:
+    """Run a study; what both public functions and the command come down to."""
+    return StudyRunner(study, settings, results_dir, listener).run()
+
+
+def _to_experiment_config(
+    config: str | Path | ExperimentConfig | None, fields: dict[str, Any]
+) -> ExperimentConfig:
+    if config is None:
+        return ExperimentConfig(**fields)
+    if fields:
+        raise TypeError("give either a configuration or its fields, not both")
+    return config if isinstance(config, ExperimentConfig) else load_experiment_config(Path(config))
+
+
+def _to_study_config(config: str | Path | ExperimentConfig | StudyConfig) -> StudyConfig:
+    if isinstance(config, StudyConfig):
+        return config
+    if isinstance(config, ExperimentConfig):
+        return StudyConfig(experiments=(config,))
+    return load_study_config(Path(config))

@@ -1,0 +1,1 @@
+"""Prompts: packaged, fetched, read from a file, or synthetic."""

@@ -1,0 +1,172 @@
+"""Read prompts from JSONL: one object a line, in file order.
+
+``prompt`` is required, ``max_new_tokens`` optional, other keys are ignored. A first line with
+``_provenance`` and no ``prompt`` is a header. Blank lines are skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llenergymeasure.domain.prompts import Dataset, Prompt
+from llenergymeasure.exceptions import PreFlightError, Problem
+
+MAX_BAD_LINES = 10
+
+_LINE_REMEDY = 'write each line as {"prompt": "..."}, with "max_new_tokens": N where it has its own'
+
+
+class Header(NamedTuple):
+    """The provenance header of a dataset."""
+
+    content: dict[str, Any]
+
+
+class BadLine(NamedTuple):
+    """A line that is no prompt, numbered from 1, and why."""
+
+    number: int
+    reason: str
+
+
+Line = Prompt | Header | BadLine
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Yield what each line of a file holds, without keeping any of it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if raw.strip():
+                yield _line(number, raw)
+
+
+def read_dataset(path: Path, name: str, n: int) -> Dataset:
+    """Read the first ``n`` prompts of a file; size and hash are of all of them.
+
+    Raises:
+        PreFlightError: The file cannot be read, has bad lines, or fewer than ``n`` prompts.
+    """
+    scan = _Scan(keep=n)
+    try:
+        scan.read(path)
+    except OSError as error:
+        raise PreFlightError([_unreadable(name, error)]) from None
+    if problems := scan.problems(name):
+        raise PreFlightError(problems)
+    return Dataset(
+        name=name,
+        prompts=tuple(scan.prompts),
+        size=scan.size,
+        sha256=scan.digest.hexdigest(),
+        provenance=scan.provenance,
+    )
+
+
+def too_few(name: str, size: int, n: int) -> list[Problem]:
+    """Say that a dataset has fewer prompts than asked for, where that is so."""
+    if n <= size:
+        return []
+    return [Problem(f"{n:,} prompts asked for, {name} has {size:,}", "n", f"set n: {size} or less")]
+
+
+@dataclass
+class _Scan:
+    """One pass over a file."""
+
+    keep: int
+    prompts: list[Prompt] = field(default_factory=list)
+    size: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    bad: list[BadLine] = field(default_factory=list)
+
+    def read(self, path: Path) -> None:
+        """Take in the file, up to the point where it has too many bad lines to go on."""
+        for line in read_lines(path):
+            if isinstance(line, Prompt):
+                self._add(line)
+            elif isinstance(line, Header):
+                self.provenance = line.content
+            else:
+                self.bad.append(line)
+                if len(self.bad) == MAX_BAD_LINES:
+                    return
+
+    def _add(self, prompt: Prompt) -> None:
+        self.digest.update(prompt.line())
+        self.size += 1
+        if self.size <= self.keep:
+            self.prompts.append(prompt)
+
+    def problems(self, name: str) -> list[Problem]:
+        if self.bad:
+            return [
+                Problem(line.reason, f"{name}, line {line.number}", _LINE_REMEDY)
+                for line in self.bad
+            ]
+        if self.size == 0:
+            return [Problem("it holds no prompts", name, _LINE_REMEDY)]
+        return too_few(name, self.size, self.keep)
+
+
+def _line(number: int, raw: bytes) -> Line:
+    try:
+        # Some editors put a byte-order mark at the start of a file.
+        data = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError:
+        return BadLine(number, "not UTF-8 text")
+    except json.JSONDecodeError as error:
+        return BadLine(number, f"not JSON: {error.msg} at column {error.colno}")
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return BadLine(number, "not a prompt, by far")
+    if number == 1 and isinstance(data, dict) and "_provenance" in data and "prompt" not in data:
+        return Header(data)
+    reason = _problem(data)
+    if reason is None:
+        return Prompt(text=data["prompt"], max_new_tokens=data.get("max_new_tokens"))
+    return BadLine(number, reason)
+
+
+def _problem(data: Any) -> str | None:
+    if not isinstance(data, dict):
+        return "not an object"
+    if "_provenance" in data and "prompt" not in data:
+        return "a header must be the first line"
+    return _prompt_problem(data.get("prompt")) or _limit_problem(data.get("max_new_tokens"))
+
+
+def _prompt_problem(text: Any) -> str | None:
+    if text is None:
+        return "'prompt' is missing"
+    if not isinstance(text, str):
+        return "'prompt' is not a string"
+    if not text:
+        return "'prompt' is empty"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair; no tokenizer takes it
+        return "'prompt' is not valid Unicode: it has half of a surrogate pair"
+    return None
+
+
+def _limit_problem(limit: Any) -> str | None:
+    if limit is None or (type(limit) is int and limit > 0):
+        return None
+    return "'max_new_tokens' is not a positive integer"
+
+
+def _unreadable(name: str, error: OSError) -> Problem:
+    return Problem(
+        f"cannot read {name}: {error.strerror}",
+        "dataset",
+        "give the path of a .jsonl file that exists; a path in YAML is taken from its folder",
+    )

@@ -1,0 +1,61 @@
+"""Prompts of exact length from a model's own vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from llenergymeasure.config.models import SyntheticSpec
+from llenergymeasure.datasets.jsonl import too_few
+from llenergymeasure.domain.prompts import Dataset, Prompt
+from llenergymeasure.exceptions import PreFlightError, Problem
+
+
+def synthetic_size(spec: SyntheticSpec, n: int) -> int:
+    """Give the number of prompts a synthetic dataset has."""
+    return n if spec.n is None else spec.n
+
+
+def generate(spec: SyntheticSpec, n: int, ordinary_ids: Sequence[int]) -> Dataset:
+    """Draw a synthetic dataset; prompt ``i`` is the same however many are asked for.
+
+    Args:
+        spec: Size, lengths and seed.
+        n: Prompts to keep.
+        ordinary_ids: Ids to draw from, each as likely as the others.
+
+    Raises:
+        PreFlightError: The dataset is smaller than ``n``, or there are no ids.
+    """
+    size = synthetic_size(spec, n)
+    if problems := [*too_few("synthetic", size, n), *_no_ids(ordinary_ids)]:
+        raise PreFlightError(problems)
+    digest, kept = hashlib.sha256(), []
+    for index, prompt in enumerate(_draw(spec, size, ordinary_ids)):
+        digest.update(prompt.line())
+        if index < n:
+            kept.append(prompt)
+    return Dataset("synthetic", tuple(kept), size, digest.hexdigest(), spec.model_dump())
+
+
+def _draw(spec: SyntheticSpec, size: int, ordinary_ids: Sequence[int]) -> Iterator[Prompt]:
+    ids = np.asarray(ordinary_ids)
+    # PCG64's stream is fixed by its definition; the default generator may change.
+    generator = np.random.Generator(np.random.PCG64(spec.seed))
+    for _ in range(size):
+        row = ids[generator.integers(0, len(ids), spec.input_len)]  # (input_len,)
+        yield Prompt(token_ids=tuple(row.tolist()), max_new_tokens=spec.output_len)
+
+
+def _no_ids(ordinary_ids: Sequence[int]) -> list[Problem]:
+    if len(ordinary_ids):
+        return []
+    return [
+        Problem(
+            "the tokenizer has no ordinary tokens to draw from",
+            "dataset.synthetic",
+            "use a text dataset such as mixed-1k, or a model with a tokenizer",
+        )
+    ]

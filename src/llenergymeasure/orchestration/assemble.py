@@ -1,0 +1,220 @@
+"""From what was measured to an :class:`ExperimentResult`: pool raw samples, then derive figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from llenergymeasure.core import flops, metrics, trust
+from llenergymeasure.core.peaks import peak_of
+from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
+from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.results import (
+    EnergyPhases,
+    EnergyResult,
+    ExperimentResult,
+    FlopsResult,
+    LatencyResult,
+    MemoryResult,
+    ModelInfo,
+    MultiGPUResult,
+    ResolvedSettings,
+    ThroughputResult,
+    TrustVerdict,
+    WindowInfo,
+)
+from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.orchestration.orchestrator import Measurement
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.aggregation import PooledSamples, pool
+
+
+def result(
+    measurements: Sequence[Measurement], environment: EnvironmentSnapshot
+) -> ExperimentResult:
+    """Derive every figure of a result from the pooled samples of all processes.
+
+    Args:
+        measurements: One a process; the first is the coordinator's.
+        environment: What it ran on.
+    """
+    first = measurements[0]
+    config = first.order.config
+    pooled = pool([measurement.raw for measurement in measurements])
+    latency = metrics.latency_result(pooled.requests)
+    throughput = _throughput(first, pooled)
+    energy = _energy(first, pooled, latency, throughput)
+    work = _flops(first, pooled, environment)
+    verdict = _trust(first, pooled, throughput)
+    return ExperimentResult(
+        measurement_config_hash=config.fingerprint(),
+        config=config,
+        resolved=_resolved(first),
+        window=_window(first, pooled),
+        energy_total_j=energy.total_j,
+        energy_per_output_token_j=energy.per_output_token_j,
+        energy_adjusted_j=energy.adjusted_j,
+        tokens_per_second=throughput.output_tokens_per_second,
+        ttft_ms=latency.ttft_ms.p50 if latency.ttft_ms else None,
+        tpot_ms=latency.tpot_ms.p50 if latency.tpot_ms else None,
+        peak_memory_mb=pooled.memory.peak_mb,
+        flops_total=work.useful_total if work else None,
+        energy=energy,
+        latency=latency,
+        throughput=throughput,
+        memory=_memory(pooled.memory),
+        flops=work,
+        warmup=first.warmup,
+        baseline=first.baseline,
+        multi_gpu=_multi_gpu(first),
+        co2_estimate=_co2(energy, pooled.energy, first.order),
+        environment=environment,
+        trust=verdict,
+        measurement_warnings=trust.warning_codes(verdict),
+        reproducibility_notes=tuple(_notes(first)),
+    )
+
+
+def _throughput(first: Measurement, pooled: PooledSamples) -> ThroughputResult:
+    return metrics.throughput_result(
+        pooled.requests,
+        pooled.window,
+        passes=len(pooled.passes),
+        prompts_truncated=first.work.truncated,
+        pads=first.report.pads,
+    )
+
+
+def _energy(
+    first: Measurement, pooled: PooledSamples, latency: LatencyResult, throughput: ThroughputResult
+) -> EnergyResult:
+    return metrics.energy_result(
+        pooled.energy,
+        throughput,
+        mean_e2e_s=latency.e2e_ms.mean / 1e3 if latency.e2e_ms else None,
+        selection_reason=first.selection.reason,
+        scope=first.selection.coverage.scope,
+        loaded_idle_w=first.baseline.loaded_idle_w,
+        phases=_phases(first, pooled),
+    )
+
+
+def _phases(first: Measurement, pooled: PooledSamples) -> EnergyPhases | None:
+    if first.prefill is None:
+        return None
+    return metrics.energy_phases(
+        pooled.energy,
+        len(pooled.passes),
+        first.prefill.energy,
+        first.prefill.window,
+        len(first.prefill.passes),
+    )
+
+
+def _flops(
+    first: Measurement, pooled: PooledSamples, environment: EnvironmentSnapshot
+) -> FlopsResult | None:
+    shape, config = first.report.architecture, first.order.config
+    if shape is None:
+        return None
+    beams, devices = config.decoder.num_beams or 1, first.report.compute_devices
+    peak = peak_of(_device_name(first, environment))
+    work = flops.count_work(shape, flops.RequestTokens.from_samples(pooled.requests), beams)
+    traffic = flops.static_traffic(pooled.requests, beams) if first.report.pads else None
+    return flops.flops_result(
+        work,
+        mfu_share=flops.mfu(
+            work.useful_total, pooled.window.seconds, peak, config.precision, devices
+        ),
+        mbu_share=flops.mbu(shape, traffic, peak, config.precision, devices),
+        peak=peak,
+    )
+
+
+def _device_name(first: Measurement, environment: EnvironmentSnapshot) -> str | None:
+    """Name the devices that did the work, where they are all of one kind."""
+    names = {gpu.name for gpu in environment.gpus if gpu.uuid in first.target.gpu_uuids}
+    return names.pop() if len(names) == 1 else None
+
+
+def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResult) -> TrustVerdict:
+    return trust.assess(
+        trust.Evidence(
+            window_s=pooled.window.seconds,
+            passes=len(pooled.passes),
+            batches=len(first.work.plan),
+            requests_completed=throughput.requests_completed,
+            requests_failed=throughput.requests_failed,
+            prompts_truncated=throughput.prompts_truncated,
+            weights=first.report.weights,
+            energy_asked=first.selection.name != "none",
+            energy_kind=pooled.energy.kind,
+            energy_notes=pooled.energy.notes,
+        )
+    )
+
+
+def _resolved(first: Measurement) -> ResolvedSettings:
+    shape = first.report.architecture
+    return ResolvedSettings(
+        backend=first.report.resolved,
+        model=ModelInfo(
+            name=first.order.config.model,
+            weights=first.report.weights,
+            parameters=shape.parameters if shape else None,
+            parameters_active=shape.parameters_active if shape else None,
+            tokenizer_sha256=first.report.tokenizer_sha256,
+        ),
+        dataset=first.work.dataset,
+        energy_source=first.selection.name,
+        runner=first.order.runner,
+        start_method=first.order.start_method,
+    )
+
+
+def _window(first: Measurement, pooled: PooledSamples) -> WindowInfo:
+    return WindowInfo(
+        t0_ns=pooled.window.t0_ns,
+        t1_ns=pooled.window.t1_ns,
+        started_at=first.started_at.isoformat(timespec="milliseconds"),
+        pass_seconds=tuple(one.seconds for one in pooled.passes),
+    )
+
+
+def _memory(reading: MemoryReading) -> MemoryResult:
+    return MemoryResult(
+        kind=reading.kind,
+        peak_mb=reading.peak_mb,
+        model_mb=reading.model_mb,
+        capacity_mb=reading.capacity_mb,
+    )
+
+
+def _multi_gpu(first: Measurement) -> MultiGPUResult | None:
+    devices = first.target.gpu_uuids
+    if len(devices) < 2:
+        return None
+    known = {part.name: part.energy_j for part in first.raw.energy.components}
+    return MultiGPUResult(devices=devices, energy_j={uuid: known.get(uuid) for uuid in devices})
+
+
+def _co2(energy: EnergyResult, recording: EnergyRecording, order: WorkOrder) -> CO2Estimate:
+    estimate = estimate_co2(
+        energy.total_j,
+        order.carbon_intensity_gco2_kwh,
+        order.carbon_intensity_source,
+        order.datacenter_pue,
+        order.datacenter_pue_source,
+    )
+    return estimate.model_copy(update={"codecarbon_grams": recording.codecarbon_grams})
+
+
+def _notes(first: Measurement) -> Iterator[str]:
+    config = first.order.config
+    yield from first.report.notes
+    if first.report.weights == "random":
+        yield f"weights are random, seed {config.random_seed}"
+    if config.decoder.decoding_strategy == "sampling":
+        yield f"tokens are sampled, seed {config.random_seed}"
+    if not config.ignores_eos:
+        yield "answers end where the model ends them, so token counts depend on the arithmetic"

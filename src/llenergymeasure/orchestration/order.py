@@ -1,0 +1,56 @@
+"""What a worker is asked to do: the experiment, and the facts of this machine it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from llenergymeasure import __version__
+from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
+from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.domain.base import Record
+
+
+class WorkOrder(Record):
+    """The contents of ``config.json``: everything a worker needs, wherever it runs."""
+
+    llenergymeasure_version: str = Field(__version__, description="Version that wrote the order.")
+    config: ExperimentConfig = Field(description="The experiment.")
+    energy_backend: EnergyBackendName = Field(
+        description="Energy source after the user configuration had its say."
+    )
+    carbon_intensity_gco2_kwh: float | None = Field(None, description="Carbon intensity.")
+    carbon_intensity_source: str | None = Field(None, description="Where it came from.")
+    datacenter_pue: float = Field(1.0, description="Power usage effectiveness.")
+    datacenter_pue_source: str = Field("default", description="Where it came from.")
+    counter_poll_ms: float = Field(5.0, description="Period of counter reads.")
+    power_poll_ms: float = Field(20.0, description="Period of power reads.")
+    model_cache_dir: str = Field(description="Cache of random models and fetched datasets.")
+    runner: str = Field("local", description="Where the backend executes.")
+    start_method: str = Field("inline", description="How the worker's process is started.")
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, settings: EffectiveSettings) -> Self:
+        """Combine an experiment with the settings of this machine."""
+        user, origins = settings
+        intensity = user.measurement.carbon_intensity_gco2_kwh
+        named = config.energy_backend != "auto"
+        return cls(
+            config=config,
+            energy_backend=config.energy_backend if named else user.measurement.energy_backend,
+            carbon_intensity_gco2_kwh=intensity,
+            carbon_intensity_source=origins.get("measurement.carbon_intensity_gco2_kwh"),
+            datacenter_pue=user.measurement.datacenter_pue,
+            datacenter_pue_source=origins.get("measurement.datacenter_pue", "default"),
+            counter_poll_ms=user.advanced.counter_poll_ms,
+            power_poll_ms=user.advanced.power_poll_ms,
+            model_cache_dir=str(user.model_cache_path()),
+            runner=user.runner(config.backend),
+        )
+
+    @property
+    def cache_dir(self) -> Path:
+        """The cache as a path."""
+        return Path(self.model_cache_dir)

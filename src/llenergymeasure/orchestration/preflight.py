@@ -1,0 +1,55 @@
+"""Everything that can be known to be missing before a model is loaded, reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llenergymeasure.config.registry import backend_entry, load_object, missing
+from llenergymeasure.core.backends.protocol import ModelLoader
+from llenergymeasure.core.energy import energy_problems
+from llenergymeasure.core.models.sources import model_problems, resolve
+from llenergymeasure.datasets.loader import dataset_problems
+from llenergymeasure.exceptions import PreFlightError, Problem
+from llenergymeasure.orchestration.order import WorkOrder
+
+
+def check(order: WorkOrder, *, offline: bool = False) -> None:
+    """Check hardware and backend, energy source, model and dataset, in this order.
+
+    Args:
+        order: What is to be done.
+        offline: Skip what needs the Hub.
+
+    Raises:
+        PreFlightError: It cannot be done here; holds every problem found.
+    """
+    problems = list(_problems(order, offline=offline))
+    if problems:
+        raise PreFlightError(problems)
+
+
+def _problems(order: WorkOrder, *, offline: bool) -> Iterator[Problem]:
+    config = order.config
+    yield from _runner_problems(order)
+    entry = backend_entry(config.backend)
+    if absent := missing(entry, "backend"):
+        yield absent
+    else:
+        assert entry.implementation is not None
+        loader: ModelLoader = load_object(entry.implementation)()
+        backend_problems = loader.problems(config)
+        yield from backend_problems
+        if not backend_problems:
+            yield from energy_problems(order.energy_backend, loader.target(config))
+    if config.backend != "scripted" and not (offline and resolve(config.model).kind == "hub"):
+        yield from model_problems(config.model, config.revision)
+    yield from dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline)
+
+
+def _runner_problems(order: WorkOrder) -> Iterator[Problem]:
+    if order.runner != "local":
+        yield Problem(
+            f"the runner '{order.runner}' is not part of this version of llenergymeasure",
+            f"runners.{order.config.backend}",
+            "use the runner local, and install the backend beside llenergymeasure",
+        )

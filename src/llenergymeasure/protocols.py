@@ -1,0 +1,50 @@
+"""Every seam of the package on one page.
+
+- :class:`ModelLoader` and :class:`InferenceEngine`: an inference backend.
+- :class:`EnergyBackend`: an energy source.
+- :class:`MetricsCollector`: raw samples to the figures of a result.
+- :class:`ResultsRepository`: where an experiment's files go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from llenergymeasure.core.backends.protocol import InferenceEngine, ModelLoader
+from llenergymeasure.core.energy.protocol import EnergyBackend
+from llenergymeasure.domain.energy import Reading
+from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.domain.samples import RawProcessResult, RequestSample
+
+__all__ = [
+    "EnergyBackend",
+    "InferenceEngine",
+    "MetricsCollector",
+    "ModelLoader",
+    "ResultsRepository",
+]
+
+
+class MetricsCollector(Protocol):
+    """Turns the raw samples of every process into one result."""
+
+    def __call__(self, processes: Sequence[RawProcessResult]) -> ExperimentResult:
+        """Pool the samples, then compute every figure from the pool."""
+        ...
+
+
+class ResultsRepository(Protocol):
+    """Keeps the files of one experiment."""
+
+    def save_samples(self, requests: Sequence[RequestSample], readings: Sequence[Reading]) -> None:
+        """Write the raw samples."""
+        ...
+
+    def save_result(self, result: ExperimentResult) -> None:
+        """Write the result; once this returns, the experiment is complete."""
+        ...
+
+    def save_error(self, code: str, message: str, phase: str) -> None:
+        """Write that the experiment failed, and how."""
+        ...
