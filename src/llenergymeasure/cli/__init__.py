@@ -1,0 +1,1 @@
+"""The ``llem`` command: parse, call the library, print."""

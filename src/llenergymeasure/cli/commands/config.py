@@ -1,0 +1,107 @@
+"""``llem config``: this machine, its backends, energy sources and settings, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from llenergymeasure import __version__
+from llenergymeasure.config.registry import (
+    BACKENDS,
+    ENERGY_SOURCES,
+    installed_version,
+    load_object,
+    missing,
+    plugin_backends,
+)
+from llenergymeasure.config.user_config import EffectiveSettings, default_path, load_settings
+from llenergymeasure.core.energy.protocol import EnergySourceType
+from llenergymeasure.core.environment import capture
+from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.target import DeviceTarget
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def config(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also list every installed package.")
+    ] = False,
+) -> None:
+    """Show this machine, its backends, energy sources and settings, and what to do next."""
+    settings = load_settings()
+    machine = capture(llenergymeasure_version=__version__)
+    sections = {
+        "machine": _machine(machine),
+        "backends": _backends(),
+        "energy sources": _sources(machine),
+        f"settings ({default_path()})": _settings(settings),
+        "next": _next_steps(),
+    }
+    if verbose:
+        sections["packages"] = _packages(machine)
+    blocks = (
+        f"{title}\n" + "\n".join(f"  {row}" for row in rows) for title, rows in sections.items()
+    )
+    typer.echo("\n\n".join(blocks))
+
+
+def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
+    yield f"{machine.os}, Python {machine.python_version}, llenergymeasure {__version__}"
+    yield f"{machine.cpu_model or 'unknown CPU'}, {machine.cpu_count_usable} of {machine.cpu_count} CPUs"
+    if machine.ram_mb is not None:
+        yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
+    for gpu in machine.gpus:
+        memory = "" if gpu.memory_mb is None else f", {gpu.memory_mb / 1024:.0f} GiB"
+        yield f"GPU {gpu.index}: {gpu.name}{memory}, {gpu.uuid}"
+    if not machine.gpus:
+        yield f"no GPU ({machine.gpu_note or 'NVML lists none'})"
+
+
+def _backends() -> Iterator[str]:
+    for name, entry in {**BACKENDS, **plugin_backends()}.items():
+        problem = missing(entry, "backend")
+        if problem is not None:
+            yield f"{name:11} no   {problem.what}"
+            yield f"{'':16}{problem.remedy}"
+        else:
+            version = installed_version(entry)
+            yield f"{name:11} yes  {f'{entry.package} {version}' if version else 'built in'}"
+
+
+def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
+    targets = [DeviceTarget("cpu")]
+    if machine.gpus:
+        targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
+    for name, entry in ENERGY_SOURCES.items():
+        problem = missing(entry, "energy_backend")
+        if problem is not None:
+            yield f"{name:11} no   {problem.what}"
+            yield f"{'':16}{problem.remedy}"
+            continue
+        source: EnergySourceType = load_object(str(entry.implementation))
+        for target in targets:
+            covered = source.coverage(target)
+            answer = "yes" if covered.kind else "no "
+            yield f"{name:11} {answer}  {target.kind}: {covered.kind or ''} {covered.scope}".rstrip()
+            if covered.remedy:
+                yield f"{'':16}{covered.remedy}"
+
+
+def _settings(settings: EffectiveSettings) -> Iterator[str]:
+    for name, value, origin in settings.rows():
+        shown = "null" if value is None else str(value)
+        yield f"{name:38} {shown:24} {origin}"
+
+
+def _next_steps() -> Iterator[str]:
+    yield "llem run --model random:tiny-llama -n 20    a first measurement, nothing to download"
+    yield "llem run experiment.yaml --dry-run          the plan of an experiment"
+
+
+def _packages(machine: EnvironmentSnapshot) -> Iterator[str]:
+    for name, version in sorted(machine.packages.items()):
+        yield f"{name:38} {version}"

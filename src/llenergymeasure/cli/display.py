@@ -1,0 +1,114 @@
+"""What goes to standard error while an experiment runs: a bar in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+from llenergymeasure.orchestration.events import Event
+
+_PHASES = {
+    "baseline": "measuring the idle device",
+    "load": "loading the model",
+    "prepare": "preparing prompts",
+    "idle": "measuring the device with the model loaded",
+    "warmup": "warming up",
+    "settle": "letting the device settle",
+    "measure": "measuring",
+    "prefill": "measuring prefill alone",
+    "collect": "collecting",
+    "save": "saving",
+}
+_QUIET_PHASES = ("collect", "save")
+
+
+class Display(Protocol):
+    """Something that shows events and can be closed."""
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        ...
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def __call__(self, event: Event) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class LineDisplay:
+    """One line a phase, for pipes and log files."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._start_s = clock()
+
+    def __call__(self, event: Event) -> None:
+        """Print the phase that begins."""
+        if event.done is None and event.phase not in _QUIET_PHASES:
+            self._print(f"llem: {self._clock() - self._start_s:6.1f} s  {_PHASES[event.phase]}")
+
+    def close(self) -> None:
+        """Do nothing; lines stand on their own."""
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)  # noqa: T201
+
+
+class BarDisplay:
+    """One bar that follows the phases, with the time that is left; gone at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: tqdm[None] | None = None
+        self._phase = ""
+
+    def __call__(self, event: Event) -> None:
+        """Begin a phase's bar or move it on."""
+        if event.phase != self._phase:
+            self._begin(event)
+        if self._bar is not None and event.done is not None:
+            self._bar.total = event.total
+            self._bar.update(event.done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _begin(self, event: Event) -> None:
+        self.close()
+        self._phase = event.phase
+        counted = event.phase in ("warmup", "measure", "prefill")
+        layout = None if counted else "{desc} [{elapsed}]"
+        self._bar = tqdm(
+            desc=_PHASES.get(event.phase, event.phase),
+            total=None,
+            file=self._stream,
+            unit="req",
+            leave=False,
+            dynamic_ncols=True,
+            bar_format=layout,
+        )
+
+
+def make_display(verbosity: str) -> Display:
+    """Choose how to show progress on standard error."""
+    if verbosity == "quiet":
+        return NoDisplay()
+    if sys.stderr.isatty() and verbosity != "verbose":
+        return BarDisplay(sys.stderr)
+    return LineDisplay(sys.stderr)
