@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from llenergymeasure._version import __version__
+
 if TYPE_CHECKING:
     from llenergymeasure._api import run_experiment, run_study
     from llenergymeasure.config.models import ExperimentConfig, StudyConfig
     from llenergymeasure.domain.results import ExperimentResult, StudyResult
-
-__version__: str = "2.0.0"
 
 __all__ = [
     "ExperimentConfig",

@@ -57,7 +57,7 @@ def run_experiment(
 
 
 def run_study(
-    study: str | Path | StudyConfig, *, output_dir: str | Path | None | _NotGiven = NOT_GIVEN
+    study: str | Path | StudyConfig, *, output_dir: str | Path | _NotGiven | None = NOT_GIVEN
 ) -> StudyResult:
     """Run the experiments of a study. This version takes studies of one experiment.
 

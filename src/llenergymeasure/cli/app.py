@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llenergymeasure import __version__
+from llenergymeasure._version import __version__
 from llenergymeasure.exceptions import LLEMError
 
 _COMMANDS = {
@@ -27,11 +27,11 @@ _INTERRUPTED = 130
 class LazyCommands(TyperGroup):
     """Imports a command's module when that command is asked for, so that help stays quick."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
+    def list_commands(self, ctx: Any) -> list[str]:
         """Name the commands in the order of the table."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import the module of a command and build it."""
         if cmd_name not in _COMMANDS:
             return None
@@ -40,7 +40,7 @@ class LazyCommands(TyperGroup):
         command.name = cmd_name
         return command
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -66,7 +66,7 @@ def _print_versions(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool,
         typer.Option(
             "--version",
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     except LLEMError as error:
         code = _report(error, as_json="--json" in arguments)
     except (KeyboardInterrupt, typer.Abort):
-        code = _report(_Interrupted(), as_json="--json" in arguments)
+        code = _report(_InterruptedError(), as_json="--json" in arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; nothing more can be said
         code = 1
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
-class _Interrupted(LLEMError):
+class _InterruptedError(LLEMError):
     code = "interrupted"
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ def _report(error: LLEMError, *, as_json: bool) -> int:
         body = {"code": error.code, "message": error.message, "where": error.where}
         print(json.dumps({"error": body}, ensure_ascii=False))  # noqa: T201
     print(f"llem: {error.message}", file=sys.stderr)  # noqa: T201
-    return _INTERRUPTED if isinstance(error, _Interrupted) else 1
+    return _INTERRUPTED if isinstance(error, _InterruptedError) else 1
 
 
 def _report_usage(error: Exception) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -64,7 +64,7 @@ class LineDisplay:
         """Do nothing; lines stand on their own."""
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)  # noqa: T201
+        print(line, file=self._stream, flush=True)
 
 
 class BarDisplay:
@@ -72,7 +72,7 @@ class BarDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._phase = ""
 
     def __call__(self, event: Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -58,7 +58,8 @@ def sample_values(schema: dict[str, Any]) -> list[Any]:
         return [schema["const"]]
     if "anyOf" in schema:
         return [value for option in schema["anyOf"] for value in sample_values(option)]
-    return _SAMPLES.get(schema.get("type", ""), lambda _: [])(schema)
+    make: Callable[[dict[str, Any]], list[Any]] = _SAMPLES.get(schema.get("type", ""), _no_samples)
+    return make(schema)
 
 
 def _numbers(schema: dict[str, Any], step: float) -> list[Any]:
@@ -69,7 +70,11 @@ def _numbers(schema: dict[str, Any], step: float) -> list[Any]:
     return [value for value in values if high is None or value <= high]
 
 
-_SAMPLES: dict[str, Any] = {
+def _no_samples(_: dict[str, Any]) -> list[Any]:
+    return []
+
+
+_SAMPLES: dict[str, Callable[[dict[str, Any]], list[Any]]] = {
     "boolean": lambda _: [False, True],
     "integer": lambda schema: [int(value) for value in _numbers(schema, 1)],
     "number": lambda schema: [float(value) for value in _numbers(schema, 0.5)],
@@ -120,7 +125,7 @@ def type_name(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {type_name(schema.get('items', {}))}"
     names = {"object": "section" if "properties" in schema else "mapping", "number": "number"}
-    kind = schema.get("type", "any")
+    kind: str = schema.get("type", "any")
     return names.get(kind, kind) + _bounds(schema)
 
 

@@ -205,5 +205,5 @@ def _available(field: str) -> list[str]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split("+")[0].split(".")
+    parts = version.split("+", maxsplit=1)[0].split(".")
     return tuple(int(part) for part in parts if part.isdigit())

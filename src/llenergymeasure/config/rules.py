@@ -113,7 +113,8 @@ def _end_of_sequence_settings_have_effect(config: ExperimentConfig) -> Iterator[
     if ignores_eos(config):
         yield "decoder.min_new_tokens: has no effect while the end of sequence is ignored"
     elif minimum > config.max_new_tokens:
-        yield f"decoder.min_new_tokens: {minimum} is more than max_new_tokens: {config.max_new_tokens}"
+        limit = config.max_new_tokens
+        yield f"decoder.min_new_tokens: {minimum} is more than max_new_tokens: {limit}"
 
 
 def _synthetic_counts_agree(config: ExperimentConfig) -> Iterator[str]:

@@ -118,7 +118,8 @@ def git_commit(package: Path = _PACKAGE) -> str | None:
     root = package.parent.parent
     if package.parent.name != "src" or not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "rev-parse", "--verify", "HEAD"]
+    # An explicit directory wins over GIT_DIR, which a hook that started us may have set.
+    command = ["git", f"--git-dir={root / '.git'}", "rev-parse", "--verify", "HEAD"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=1, check=True)  # noqa: S603 - fixed command
         return done.stdout.strip() or None

@@ -43,7 +43,7 @@ def survey_gpus(nvml: Any = None) -> GPUSurvey:
 
 
 def _pynvml() -> Any:
-    import pynvml  # noqa: PLC0415 - only where a survey is taken
+    import pynvml
 
     return pynvml
 

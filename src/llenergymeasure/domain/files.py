@@ -92,8 +92,8 @@ def fill_row(data: Mapping[str, Any], sink: BinaryIO, model: type[BaseModel] | N
     With a model, every field it declares is a column of its declared type, so that rows of
     different results can be put together even where one of them has nulls. Lists become JSON text.
     """
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     declared = dict(_declared_columns(model)) if model else {}
     columns = {

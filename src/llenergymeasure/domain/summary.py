@@ -46,7 +46,8 @@ def _subject(result: ExperimentResult) -> Iterator[str]:
     yield from _field(
         "Prompts",
         f"{dataset.name}, {dataset.used:,} of {dataset.size:,}"
-        + (f"; {cut:,} cut to {limit:,} tokens" if cut and limit else ""),
+        + (f"; {cut:,} cut" if cut else "")
+        + (f" to at most {limit:,} tokens" if cut and limit else ""),
     )
 
 
@@ -99,7 +100,8 @@ def _energy(result: ExperimentResult) -> Iterator[str]:
         yield from _field(
             "CO2",
             f"{fmt.quantity(grams, 'g')} CO2e",
-            f"at {co2.carbon_intensity_gco2_kwh:g} g/kWh ({co2.carbon_intensity_source}) and "
+            f"at {co2.carbon_intensity_gco2_kwh:g} g/kWh "
+            f"({co2.carbon_intensity_source or 'of unknown source'}) and "
             f"PUE {co2.datacenter_pue:g} ({co2.datacenter_pue_source})",
         )
 
@@ -120,7 +122,7 @@ def _total(energy: EnergyResult) -> Iterator[str]:
         yield f"{shown} {energy.kind} by {source} ({energy.scope}); no interval"
     else:
         yield f"{shown} (95 %, sensor scale); absolute accuracy {energy.absolute_accuracy}"
-        yield f"measured by {source}: {energy.scope}"
+        yield f"{energy.kind} by {source}: {energy.scope}"
 
 
 def _shares(result: ExperimentResult) -> Iterator[str]:

@@ -67,7 +67,7 @@ def _log_handlers_moved(writer: RedactingWriter) -> Iterator[None]:
         if handler.stream in (sys.__stdout__, sys.__stderr__)
     ]
     for handler, _ in held:
-        handler.setStream(writer)
+        handler.setStream(writer)  # type: ignore[arg-type] # it writes and flushes
     try:
         yield
     finally:

@@ -17,12 +17,17 @@ from collections.abc import Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, load_object
-from llenergymeasure.core.backends.protocol import Batch, EngineReport, InferenceEngine, ModelLoader
+from llenergymeasure.core.backends.protocol import (
+    Batch,
+    EngineReport,
+    InferenceEngine,
+    ModelLoader,
+    PassTrace,
+)
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.workload import build_requests, warmup_batches
@@ -243,9 +248,10 @@ class ExperimentOrchestrator:
     def _run_passes(
         self, engine: InferenceEngine, plan: Sequence[Batch], source: EnergyBackend
     ) -> MeasuredWindow:
-        """Run passes over the prompts until the window is long enough; nothing else happens in it."""
+        """Run passes over the prompts until the window is long enough."""
         floor_ns = round(self._config.window.min_duration_seconds * 1e9)
-        traces, passes = [], []
+        traces: list[PassTrace] = []
+        passes: list[Window] = []
         started_at = datetime.now(UTC).astimezone()
         t0_ns = begun_ns = time.monotonic_ns()
         while not passes or begun_ns - t0_ns < floor_ns:

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field
 
-from llenergymeasure import __version__
+from llenergymeasure._version import __version__
 from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.base import Record

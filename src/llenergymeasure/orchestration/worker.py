@@ -13,7 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from llenergymeasure import __version__
+from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment

@@ -96,8 +96,8 @@ def read_timeseries(path: Path) -> tuple[Reading, ...]:
 
 
 def _write(rows: Sequence[Any], columns: Sequence[Column], path: Path, window: Window) -> None:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     schema = _schema(columns, window)
     arrays = [
@@ -108,7 +108,7 @@ def _write(rows: Sequence[Any], columns: Sequence[Column], path: Path, window: W
 
 
 def _schema(columns: Sequence[Column], window: Window) -> pa.Schema:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow as pa
 
     types = {
         "int64": pa.int64(),
@@ -132,8 +132,8 @@ def _schema(columns: Sequence[Column], window: Window) -> pa.Schema:
 
 
 def _read(path: Path, columns: Sequence[Column]) -> dict[str, list[Any]]:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with path.open("rb") as source:

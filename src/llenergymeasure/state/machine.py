@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 from llenergymeasure.exceptions import ExperimentError
 
 
-class ExperimentState(str, Enum):
+class ExperimentState(StrEnum):
     """Where an experiment stands."""
 
     INITIALISING = "initialising"  # pre-flight, baseline, model load, warm-up

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llenergymeasure import __version__
+from llenergymeasure._version import __version__
 from llenergymeasure.config.registry import (
     BACKENDS,
     ENERGY_SOURCES,
@@ -51,7 +51,8 @@ def config(
 
 def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
     yield f"{machine.os}, Python {machine.python_version}, llenergymeasure {__version__}"
-    yield f"{machine.cpu_model or 'unknown CPU'}, {machine.cpu_count_usable} of {machine.cpu_count} CPUs"
+    cpus = f"{machine.cpu_count_usable} of {machine.cpu_count} CPUs"
+    yield f"{machine.cpu_model or 'unknown CPU'}, {cpus}"
     if machine.ram_mb is not None:
         yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
     for gpu in machine.gpus:
@@ -86,7 +87,8 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
         for target in targets:
             covered = source.coverage(target)
             answer = "yes" if covered.kind else "no "
-            yield f"{name:11} {answer}  {target.kind}: {covered.kind or ''} {covered.scope}".rstrip()
+            kind = f"{covered.kind}, " if covered.kind else ""
+            yield f"{name:11} {answer}  {target.kind}: {kind}{covered.scope}"
             if covered.remedy:
                 yield f"{'':16}{covered.remedy}"
 

@@ -28,7 +28,7 @@ def _field(name: str, *flags: str) -> Any:
 
 
 @app.command()
-def run(  # noqa: PLR0913 - one parameter a flag
+def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     config: Annotated[
         Path | None, typer.Argument(help="YAML file of an experiment.", show_default=False)
     ] = None,

@@ -26,7 +26,7 @@ class ResidentSet:
             (_PROC / "clear_refs").write_text("5")
 
     def peak_mb(self) -> float | None:
-        """Highest resident set since this object was made, MiB; ``None`` where it cannot be told."""
+        """Highest resident set since this object was made, MiB; ``None`` where unknown."""
         try:
             status = (_PROC / "status").read_text()
         except OSError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.pytorch_engine import PyTorchEngine
+from llenergymeasure.core.backends.pytorch_engine import LoadedParts, PyTorchEngine
 from llenergymeasure.core.backends.pytorch_errors import translated
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.domain.target import DeviceTarget
@@ -21,14 +21,6 @@ _ATTENTION_PACKAGES = {
     "flash_attention_2": ("flash_attn", "pip install flash-attn --no-build-isolation"),
     "flash_attention_3": ("flash_attn_interface", "pip install flash-attn-3"),
 }
-
-
-class LoadedParts(NamedTuple):
-    """What loading gives: the model, its tokenizer, and the drafting model if there is one."""
-
-    model: Any
-    tokenizer: tokenizers.HFTokenizer
-    draft: Any | None
 
 
 class PyTorchBackend:
@@ -70,7 +62,7 @@ class PyTorchBackend:
         device = _device(section)
         with translated("load", config):
             parts = _load_parts(config, section, device, cache_dir)
-        return PyTorchEngine(config, section, device, *parts)
+        return PyTorchEngine(config, device, parts)
 
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:
@@ -147,7 +139,7 @@ def _with_adapter(model: Any, config: ExperimentConfig) -> Any:
     from peft import PeftModel
 
     assert config.lora is not None
-    adapter = config.lora.adapter_path or config.lora.adapter_id
+    adapter = str(config.lora.adapter_path or config.lora.adapter_id)
     adapted = PeftModel.from_pretrained(model, adapter)
     return adapted.merge_and_unload() if config.lora.merge_weights else adapted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
@@ -27,30 +27,30 @@ from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.domain.samples import MemoryReading
 
 
+class LoadedParts(NamedTuple):
+    """What loading gives: the model, its tokenizer, and the drafting model if there is one."""
+
+    model: Any
+    tokenizer: HFTokenizer
+    draft: Any | None
+
+
 class PyTorchEngine:
     """Runs each batch as one ``generate`` call; see the protocol for the contract."""
 
-    def __init__(
-        self,
-        config: ExperimentConfig,
-        section: PyTorchConfig,
-        device: str,
-        model: Any,
-        tokenizer: HFTokenizer,
-        draft: Any | None,
-    ) -> None:
+    def __init__(self, config: ExperimentConfig, device: str, parts: LoadedParts) -> None:
         import torch
 
         self._torch = torch
-        self._config, self._section, self._device = config, section, device
-        self._model, self._draft = model, draft
-        self.tokenizer = tokenizer
+        section = config.pytorch or PyTorchConfig()
+        self._config, self._section = config, section
+        self._model, self.tokenizer, self._draft = parts
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
-        self._eos_ids = frozenset() if config.ignores_eos else _eos_ids(model, tokenizer)
-        self._pad_id = _pad_id(tokenizer, self._eos_ids)
-        _forget_generation_defaults(model, draft)
+        self._eos_ids = frozenset() if config.ignores_eos else _eos_ids(self._model, self.tokenizer)
+        self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
+        _forget_generation_defaults(self._model, self._draft)
         self._on_cuda = device.startswith("cuda") or section.device_map is not None
         self._resident = host_memory.ResidentSet()
         if self._on_cuda:
@@ -178,7 +178,7 @@ class PyTorchEngine:
         return {
             "batch_size": section.batch_size or 1,
             "batching_strategy": section.batching_strategy or "static",
-            "attn_implementation": self._model.config._attn_implementation,  # noqa: SLF001
+            "attn_implementation": self._model.config._attn_implementation,
             "torch_compile": bool(section.torch_compile),
             "load_in_4bit": self._config.precision == "int4",
             "load_in_8bit": self._config.precision == "int8",
@@ -200,7 +200,7 @@ class PyTorchEngine:
 
 
 def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
-    """Map the decoder section to ``GenerationConfig`` arguments, null parameters as neutral ones."""
+    """Map the decoder section to ``GenerationConfig`` arguments; null becomes neutral."""
     options: dict[str, Any] = {
         "do_sample": decoder.decoding_strategy == "sampling",
         "num_beams": decoder.num_beams or 1,

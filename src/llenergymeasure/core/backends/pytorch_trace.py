@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from llenergymeasure.core.backends.protocol import Batch
@@ -165,14 +166,14 @@ class PyTorchTrace:
             first_token_ns=own[0] if own else None,
             last_token_ns=own[-1] if own else None,
             delivered_ns=trace.delivered_ns,
-            gaps_ns=tuple(b - a for a, b in zip(own, own[1:], strict=False)),
+            gaps_ns=tuple(b - a for a, b in pairwise(own)),
             gap_tokens=gap_tokens,
             finish="stop" if stopped else "length",
         )
 
 
 def _torch_bool() -> Any:
-    import torch  # noqa: PLC0415 - the engine has imported it by now
+    import torch
 
     return torch.bool
 
@@ -182,7 +183,7 @@ def _token_counts(trace: BatchTrace) -> list[int]:
     if isinstance(trace.clock, TokenClock):
         return [1] * len(trace.clock.stamps)
     lengths = [trace.prompt_length, *trace.clock.lengths]
-    return [after - before for before, after in zip(lengths, lengths[1:], strict=False)]
+    return [after - before for before, after in pairwise(lengths)]
 
 
 def _produced(tokens: list[int], eos_ids: frozenset[int]) -> int:
@@ -196,7 +197,7 @@ def _produced(tokens: list[int], eos_ids: frozenset[int]) -> int:
 def _own_arrivals(
     arrivals: list[tuple[int, int]], produced: int
 ) -> tuple[list[int], tuple[int, ...] | None]:
-    """Keep the arrivals up to a row's own last token, and the tokens of each gap unless all are 1."""
+    """Keep a row's arrivals up to its own last token, and the size of each unless all are 1."""
     times: list[int] = []
     sizes: list[int] = []
     seen = 0

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
@@ -146,10 +147,7 @@ class ScriptedEngine:
                 first_token_ns=arrivals[0],
                 last_token_ns=arrivals[count - 1],
                 delivered_ns=delivered_ns,
-                gaps_ns=tuple(
-                    after - before
-                    for before, after in zip(arrivals[:count], arrivals[1:count], strict=False)
-                ),
+                gaps_ns=tuple(after - before for before, after in pairwise(arrivals[:count])),
             )
             for request, count in zip(batch, counts, strict=True)
         ]
@@ -178,7 +176,7 @@ class ScriptedBackend:
         uuids = _section(config).device_uuids
         return DeviceTarget("gpu", uuids) if uuids else DeviceTarget("cpu")
 
-    def load(self, config: ExperimentConfig, cache_dir: Path) -> ScriptedEngine:  # noqa: ARG002
+    def load(self, config: ExperimentConfig, cache_dir: Path) -> ScriptedEngine:
         """Load nothing."""
         section = _section(config)
         if section.fail_at == "load":

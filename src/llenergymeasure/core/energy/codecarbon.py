@@ -35,7 +35,7 @@ class CodeCarbonSource(SampledSource):
     def __init__(
         self,
         target: DeviceTarget,
-        rates: SamplingRates,  # noqa: ARG002 - CodeCarbon keeps its own pace
+        rates: SamplingRates,
         sampler: SamplerProcess | None = None,
     ) -> None:
         super().__init__(sampler or SamplerProcess(READER))
@@ -124,7 +124,7 @@ def gpu_coverage(uuids: tuple[str, ...]) -> Coverage:
 
 def _nvidia_uuids() -> tuple[list[str], str]:
     """List the GPUs that NVML shows, or say what went wrong."""
-    import pynvml  # noqa: PLC0415 - only machines with a GPU need it
+    import pynvml
 
     try:
         pynvml.nvmlInit()

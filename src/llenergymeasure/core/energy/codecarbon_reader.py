@@ -159,7 +159,7 @@ def _isolate() -> None:
 
 
 def _make_tracker() -> Any:
-    from codecarbon import OfflineEmissionsTracker  # noqa: PLC0415 - heavy
+    from codecarbon import OfflineEmissionsTracker
 
     with warnings.catch_warnings():
         # 3.3 prefers output_methods, which 3.0 does not know.

@@ -27,7 +27,7 @@ class NoSource:
     def open_window(self) -> None:
         """Do nothing."""
 
-    def close_window(self, window: Window) -> EnergyRecording:  # noqa: ARG002 - nothing was read
+    def close_window(self, window: Window) -> EnergyRecording:
         """Give a recording without any figure."""
         return EnergyRecording(source=self.name)
 

@@ -5,7 +5,6 @@ https://huggingface.co/docs/huggingface_hub/package_reference/utilities#errors
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -82,63 +81,65 @@ class Hub:
 
 
 class _Explanation(NamedTuple):
-    """What an error of the Hub means; the texts take ``repo``, ``revision`` and ``detail``."""
+    """What an error of huggingface_hub means; texts take ``repo``, ``revision``, ``detail``."""
 
-    error: type[Exception]
+    error: str
     what: str
     remedy: str
     where: str = "model"
 
 
-def _explanations() -> Iterator[_Explanation]:
-    """Yield what each foreign error means, the more special before the more general."""
-    from huggingface_hub import errors
-
-    yield _Explanation(
-        errors.HFValidationError,
+# The more special errors stand before the more general ones they descend from.
+_EXPLANATIONS = (
+    _Explanation(
+        "HFValidationError",
         "'{repo}' is neither a local directory nor a possible name on the Hub",
         "use owner/name, a path such as ./my-model, or random:<architecture>",
-    )
-    yield _Explanation(
-        errors.OfflineModeIsEnabled,
+    ),
+    _Explanation(
+        "OfflineModeIsEnabled",
         "'{repo}' is not in the Hub cache, and HF_HUB_OFFLINE forbids fetching it",
         f"unset HF_HUB_OFFLINE; {_OFFLINE_ROUTES}",
-    )
-    yield _Explanation(
-        errors.GatedRepoError,
+    ),
+    _Explanation(
+        "GatedRepoError",
         "'{repo}' is gated, and this machine has no token with access to it",
         "accept the licence at https://huggingface.co/{repo}, then set HF_TOKEN to a token of "
         "the account that did",
-    )
-    yield _Explanation(
-        errors.RepositoryNotFoundError,
+    ),
+    _Explanation(
+        "RepositoryNotFoundError",
         "'{repo}' is not on the Hub, or is private",
         "check the spelling; for a private model set HF_TOKEN; for a local directory write a "
         "path, e.g. ./{repo}",
-    )
-    yield _Explanation(
-        errors.RevisionNotFoundError,
+    ),
+    _Explanation(
+        "RevisionNotFoundError",
         "'{repo}' has no revision '{revision}'",
         "choose a branch, tag or commit from https://huggingface.co/{repo}/tree/main, or remove "
         "the line",
         where="revision",
-    )
-    yield _Explanation(errors.LocalEntryNotFoundError, _UNREACHABLE, _RECONNECT)
-    yield _Explanation(
-        errors.EntryNotFoundError,
+    ),
+    _Explanation("LocalEntryNotFoundError", _UNREACHABLE, _RECONNECT),
+    _Explanation(
+        "EntryNotFoundError",
         f"'{{repo}}' has no {CONFIG_FILE}",
         "name a repository that holds a transformers model; for an adapter set lora.adapter_id",
-    )
-    yield _Explanation(
-        errors.HfHubHTTPError,
+    ),
+    _Explanation(
+        "HfHubHTTPError",
         "the Hub refused '{repo}': {detail}",
         f"check HF_TOKEN and https://status.huggingface.co; {_OFFLINE_ROUTES}",
-    )
-    yield _Explanation(Exception, _UNREACHABLE, _RECONNECT)
+    ),
+)
+_OTHERWISE = _Explanation("", _UNREACHABLE, _RECONNECT)
 
 
 def _explain(error: Exception, repo_id: str, revision: str | None) -> Problem:
-    row = next(row for row in _explanations() if isinstance(error, row.error))
+    from huggingface_hub import errors
+
+    matches = (row for row in _EXPLANATIONS if isinstance(error, getattr(errors, row.error)))
+    row = next(matches, _OTHERWISE)
     words = {"repo": repo_id, "revision": revision, "detail": redact(_first_line(error))}
     mistaken = repo_id in catalogue.names()
     remedy = "did you mean 'random:{repo}'?" if mistaken else row.remedy

@@ -150,8 +150,10 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
 
 def _padded(files: Mapping[str, bytes], config: Mapping[str, Any]) -> dict[str, bytes]:
     vocabulary = ModelArchitecture.from_config(config).vocabulary
-    text = tokenizer_files.padded(files["tokenizer.json"].decode(), vocabulary)
-    return {**files, "tokenizer.json": text.encode()}
+    entries = tokenizer_files.padded(files["tokenizer.json"].decode(), vocabulary)
+    settings = tokenizer_files.padded_settings(files["tokenizer_config.json"].decode())
+    changed = {"tokenizer.json": entries.encode(), "tokenizer_config.json": settings.encode()}
+    return {**files, **changed}
 
 
 def _fill(target: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> None:

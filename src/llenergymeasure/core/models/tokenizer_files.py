@@ -23,6 +23,7 @@ NAMES = (
     "chat_template.jinja",
 )
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_PADDED_BY = "padded_by_llenergymeasure"
 _FILLER = re.compile(r"<\|filler_\d+\|>")
 _SPECIAL_IDS = {
     "bos_token": "bos_token_id",
@@ -85,6 +86,23 @@ def check_fits(data: dict[str, Any], vocabulary: int) -> set[int]:
             where="vocab_size",
         )
     return taken
+
+
+def padded_settings(tokenizer_config: str) -> str:
+    """Mark a ``tokenizer_config.json`` as that of a padded tokenizer.
+
+    The mark tells :func:`is_padded` to have it loaded as it is. A loader that goes by the model's
+    type instead, as transformers does for Qwen2, may add the unknown token of that type to the
+    vocabulary unless the settings name one that exists.
+    """
+    settings = json.loads(tokenizer_config)
+    return json.dumps({**settings, "unk_token": settings["pad_token"], _PADDED_BY: True}, indent=2)
+
+
+def is_padded(folder: Path) -> bool:
+    """Tell whether the tokenizer of a directory is the packaged one, padded."""
+    settings = folder / "tokenizer_config.json"
+    return settings.is_file() and _PADDED_BY in json.loads(settings.read_text(encoding="utf-8"))
 
 
 def special_ids(folder: Path) -> dict[str, int]:

@@ -80,10 +80,14 @@ def load_tokenizer(
     Raises:
         ConfigError: It cannot be loaded, or has no chat template though one is asked for.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # The automatic class rebuilds a tokenizer to the type of the model, e.g. with Qwen2's splitting
+    # of words; the packaged tokenizer is to cut text alike for every architecture.
+    padded = tokenizer_files.is_padded(Path(reference))
+    loader = PreTrainedTokenizerFast if padded else AutoTokenizer
     try:
-        inner = AutoTokenizer.from_pretrained(
+        inner = loader.from_pretrained(
             reference, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, ImportError) as error:
