@@ -13,9 +13,8 @@ from typing import Protocol
 
 from llenergymeasure.core.backends.protocol import InferenceEngine, ModelLoader
 from llenergymeasure.core.energy.protocol import EnergyBackend
-from llenergymeasure.domain.energy import Reading
-from llenergymeasure.domain.results import ExperimentResult
-from llenergymeasure.domain.samples import RawProcessResult, RequestSample
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.samples import RawProcessResult
 
 __all__ = [
     "EnergyBackend",
@@ -37,14 +36,14 @@ class MetricsCollector(Protocol):
 class ResultsRepository(Protocol):
     """Keeps the files of one experiment."""
 
-    def save_samples(self, requests: Sequence[RequestSample], readings: Sequence[Reading]) -> None:
-        """Write the raw samples."""
+    def save_samples(self, raw: RawProcessResult) -> None:
+        """Write the raw samples of a process: its requests and its readings."""
         ...
 
     def save_result(self, result: ExperimentResult) -> None:
         """Write the result; once this returns, the experiment is complete."""
         ...
 
-    def save_error(self, code: str, message: str, phase: str) -> None:
+    def save_failure(self, failure: FailedExperiment) -> None:
         """Write that the experiment failed, and how."""
         ...

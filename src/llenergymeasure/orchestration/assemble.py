@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.peaks import peak_of
@@ -23,24 +24,33 @@ from llenergymeasure.domain.results import (
     TrustVerdict,
     WindowInfo,
 )
-from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.domain.samples import MemoryReading, RawProcessResult
 from llenergymeasure.orchestration.orchestrator import Measurement
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.aggregation import PooledSamples, pool
 
 
-def result(
-    measurements: Sequence[Measurement], environment: EnvironmentSnapshot
-) -> ExperimentResult:
-    """Derive every figure of a result from the pooled samples of all processes.
+@dataclass(frozen=True, slots=True)
+class ResultCollector:
+    """Derives every figure of a result from the pooled samples of all processes.
 
-    Args:
-        measurements: One a process; the first is the coordinator's.
+    Attributes:
+        first: What the coordinating process measured.
         environment: What it ran on.
     """
-    first = measurements[0]
+
+    first: Measurement
+    environment: EnvironmentSnapshot
+
+    def __call__(self, processes: Sequence[RawProcessResult]) -> ExperimentResult:
+        """Pool the samples, then compute every figure from the pool."""
+        return _result(self.first, pool(processes), self.environment)
+
+
+def _result(
+    first: Measurement, pooled: PooledSamples, environment: EnvironmentSnapshot
+) -> ExperimentResult:
     config = first.order.config
-    pooled = pool([measurement.raw for measurement in measurements])
     latency = metrics.latency_result(pooled.requests)
     throughput = _throughput(first, pooled)
     energy = _energy(first, pooled, latency, throughput)

@@ -18,13 +18,14 @@ from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError
-from llenergymeasure.orchestration import assemble
+from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output
 from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.results import persistence, tables
+from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.repository import DirectoryRepository
 from llenergymeasure.state.machine import StateMachine
 
 
@@ -44,25 +45,26 @@ def run(
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
     order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    repository: ResultsRepository = DirectoryRepository(directory)
     with contextlib.closing(EventLog(directory.events, listener)) as events:
         machine = StateMachine(events.phase)
         with captured_output(directory.log):
             try:
-                _measure_and_save(directory, order, machine, events)
+                _measure_and_save(repository, order, machine, events)
             except LLEMError as error:
-                return _fail(directory, order, machine.phase, error.code, error.message)
+                return _fail(repository, order, machine.phase, error.code, error.message)
             except KeyboardInterrupt:
-                _fail(directory, order, machine.phase, "interrupted", "interrupted by the user")
+                _fail(repository, order, machine.phase, "interrupted", "interrupted by the user")
                 raise
             except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
                 traceback.print_exc()
                 message = f"{type(error).__name__}: {error}"
-                return _fail(directory, order, machine.phase, "internal", message)
+                return _fail(repository, order, machine.phase, "internal", message)
     return None
 
 
 def _measure_and_save(
-    directory: ExperimentDirectory, order: WorkOrder, machine: StateMachine, events: EventLog
+    repository: ResultsRepository, order: WorkOrder, machine: StateMachine, events: EventLog
 ) -> None:
     snapshot = capture(
         llenergymeasure_version=__version__,
@@ -73,20 +75,19 @@ def _measure_and_save(
     )
     measurement = ExperimentOrchestrator(order, machine, events).run()
     machine.enter("save")
-    result = assemble.result([measurement], snapshot)
-    raw = measurement.raw
-    tables.write_requests(raw.requests, directory.requests, raw.window)
-    tables.write_timeseries(raw.energy.readings, directory.timeseries, raw.window)
-    persistence.to_json(result, directory.root)
+    collector: MetricsCollector = ResultCollector(measurement, snapshot)
+    result = collector([measurement.raw])
+    repository.save_samples(measurement.raw)
+    repository.save_result(result)
 
 
 def _fail(
-    directory: ExperimentDirectory, order: WorkOrder, phase: str, code: str, message: str
+    repository: ResultsRepository, order: WorkOrder, phase: str, code: str, message: str
 ) -> FailedExperiment:
     failure = FailedExperiment(config=order.config, phase=phase, code=code, message=redact(message))
     # A full disk may refuse this too; the caller still has the failure itself.
     with contextlib.suppress(ExperimentError):
-        persistence.write_json_atomically(directory.error, failure.model_dump_json(indent=2) + "\n")
+        repository.save_failure(failure)
     return failure
 
 
