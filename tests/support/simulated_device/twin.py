@@ -171,7 +171,7 @@ class VirtualDevice:
             sensed_j = self._sensed_j(ends_s - p.lag_s)
             elapsed_s = ends_s[1:] - ends_s[0]
             joules = p.gain * (sensed_j[1:] - sensed_j[0]) + p.offset_w * elapsed_s
-            return joules.reshape(tick.shape)
+            return np.asarray(joules.reshape(tick.shape), dtype=np.float64)
         every = np.arange(first, tick.max(initial=first) + 1)
         ends_s = self._tick_s(every, p.counter_period_s, p.counter_phase_s)
         width_s = np.diff(ends_s)
@@ -197,7 +197,8 @@ class VirtualDevice:
         if self.profile.rise_s == 0.0:
             return joules
         # s' = (p - s) / r integrates to: integral of s = integral of p - r (s - s0).
-        return joules - self.profile.rise_s * (self._followed_w(t_s) - self.load.level_w[0])
+        behind_w = self._followed_w(t_s) - float(self.load.level_w[0])
+        return joules - self.profile.rise_s * behind_w
 
     def _followed_w(self, t_s: FloatArray) -> FloatArray:
         i = self.load.piece_at(t_s)
