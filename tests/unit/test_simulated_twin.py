@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.support.simulated_device import loads
@@ -16,6 +19,8 @@ from tests.support.simulated_device.profiles import (
     with_random_phase,
 )
 from tests.support.simulated_device.twin import START_MJ, NotSupported, VirtualDevice
+
+from llenergymeasure.core.backends.scripted import LoadLog
 
 STEP = loads.step(1.0, 2.0, inside_w=400.0, outside_w=75.0)
 COUNTING = [name for name, profile in PROFILES.items() if profile.counter_supported]
@@ -72,6 +77,18 @@ def test_a_load_survives_its_log() -> None:
     assert read.energy_j(-20.0, 3.0) == STEP.energy_j(-9.0, 3.0) + 11.0 * 60.0
     with pytest.raises(ValueError, match="constant"):
         loads.to_log(loads.ramp(0.0, 1.0))
+
+
+def test_the_log_of_the_scripted_backend_is_a_load(tmp_path: Path) -> None:
+    path = tmp_path / "load.log"
+    start_s = time.monotonic()
+    log = LoadLog(str(path))
+    log.write(400.0)
+    log.write(75.5)
+    read = loads.from_log(path.read_text(), idle_w=60.0, epoch_s=start_s)
+    assert read.level_w.tolist() == [60.0, 400.0, 75.5]
+    assert np.all(np.diff(read.start_s) >= 0.0)
+    assert read.start_s[-1] <= time.monotonic()
 
 
 def test_an_old_line_of_a_log_rewrites_no_history() -> None:

@@ -79,6 +79,7 @@ class DeviceProfile:
 VOLTA, PASCAL, AMPERE, ADA, HOPPER = 5, 4, 7, 8, 9
 
 A100 = DeviceProfile("NVIDIA A100-SXM4-80GB", AMPERE, idle_w=60.0, limit_w=400.0)
+A100_40GB = replace(A100, name="NVIDIA A100-PCIE-40GB", limit_w=250.0, averaging_window_s=0.018)
 H100 = DeviceProfile(
     "NVIDIA H100 80GB HBM3",
     HOPPER,
@@ -95,6 +96,13 @@ RTX_4090 = DeviceProfile(
     averaging_window_s=0.11,
     one_second_average=True,
     average_supported=True,
+)
+RTX_3090 = replace(
+    RTX_4090,
+    name="NVIDIA GeForce RTX 3090",
+    architecture=AMPERE,
+    limit_w=350.0,
+    averaging_window_s=0.1,
 )
 V100 = DeviceProfile(
     "Tesla V100-SXM2-16GB",
@@ -137,7 +145,9 @@ H100_PART_TIME = replace(H100, part_time=0.25)
 
 PROFILES = {
     "a100": A100,
+    "a100-40gb": A100_40GB,
     "h100": H100,
+    "rtx3090": RTX_3090,
     "rtx4090": RTX_4090,
     "v100": V100,
     "a10": A10,

@@ -204,6 +204,7 @@ API int nvmlDeviceGetPowerManagementLimitConstraints(Device *d, unsigned *low, u
 }
 
 enum { FIELD_ENERGY = 83, FIELD_AVERAGE = 185, FIELD_INSTANT = 186 };
+enum { SCOPE_GPU = 0 };
 enum { TYPE_UNSIGNED = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
 
 typedef struct {
@@ -218,6 +219,7 @@ static int fill_field(Device *d, FieldValue *f) {
     snprintf(name, sizeof name, "field:%u", f->field);
     int code = failure_now(d, name);
     if (code) return code;
+    if (f->scope != SCOPE_GPU) return NOT_SUPPORTED; /* no meter of the memory or the module */
     f->type = f->field == FIELD_ENERGY ? TYPE_UNSIGNED_LONG_LONG : TYPE_UNSIGNED;
     if (f->field == FIELD_ENERGY && d->counter_supported)
         f->value.ull = (unsigned long long)shown_counter_mj(d);
