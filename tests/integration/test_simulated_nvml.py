@@ -111,7 +111,7 @@ SENSORS = {
     "part time": vary(A100_PART_TIME, tick_jitter_s=0.003, gain=1.044, offset_w=-3.0),
     "lagging": vary(V100, rise_s=0.05, lag_s=0.013, noise_w=7.0),
     "averaging": vary(RTX_4090, noise_w=3.0, counter_gain=1.07),
-    "slow part time": vary(H100, part_time=0.25, rise_s=0.03, counter_phase_s=0.09),
+    "slow part time": vary(H100, part_time=0.25, rise_s=0.03, lag_s=0.017, counter_phase_s=0.09),
 }
 
 
