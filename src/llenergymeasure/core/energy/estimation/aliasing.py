@@ -1,0 +1,57 @@
+"""Load that repeats in step with a sensor's ticks.
+
+A sensor that looks at a share of each tick sees such load at the same moment of its period every
+time: the figure can be wrong by tens of per cent, and nothing in the readings tells. The times of
+the steps that the load consists of (tokens, batches) do: folded onto the tick they crowd together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llenergymeasure.core.energy.estimation.series import Floats
+
+HARMONICS = 12  # of the tick: load up to as many times faster
+LEAST_STEPS = 6
+RISK = 0.1
+CHANCE = 9.0  # N R² of unrelated steps exceeds it once in 8,000 (Rayleigh's test)
+
+
+@dataclass(frozen=True, slots=True)
+class Aliasing:
+    """How far load keeps step with a sensor.
+
+    Attributes:
+        strength: Share of the load's swing that one look per tick may take for its mean, 0 to 1.
+        load_period_s: The load's usual period, or ``None`` with too few steps.
+        risk: Whether that is enough to distrust a sensor that looks part of the time.
+    """
+
+    strength: float
+    load_period_s: float | None
+    risk: bool
+
+
+def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
+    """Tell from the times of steps whether they keep step with the ticks.
+
+    For each harmonic m of the tick rate, R = |mean exp(2πi m t / T)| is 1 for steps that always
+    fall on the same moments of a tick, and near 1/√N for steps that do not (the Rayleigh test);
+    a look of share w passes sinc(m w) of it.
+
+    Args:
+        step_s: When each step of the load began, shape (n,).
+        tick_s: The sensor's tick.
+        look_share: Share of each tick it looks at.
+    """
+    if len(step_s) < LEAST_STEPS:
+        return Aliasing(0.0, None, risk=False)
+    period_s = float(np.median(np.diff(step_s)))
+    harmonic = np.arange(1, HARMONICS + 1)
+    crowding = np.abs(np.exp(2j * np.pi * np.outer(harmonic, step_s) / tick_s).mean(axis=1))
+    by_chance = len(step_s) * crowding**2 < CHANCE
+    passed = np.where(by_chance, 0.0, crowding * np.abs(np.sinc(harmonic * look_share)))
+    strength = float(passed.max()) if look_share < 1 else 0.0
+    return Aliasing(strength, period_s, risk=strength > RISK)

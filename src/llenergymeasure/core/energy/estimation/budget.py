@@ -1,0 +1,79 @@
+"""What is not known about an energy figure, line by line in joules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+
+COVERAGE_FACTOR = 2.0  # standard uncertainties to a 95 % interval
+MAX_SHARE = 0.2  # of the energy; a wider interval is no measurement
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One source of uncertainty.
+
+    Attributes:
+        name: What it comes from, a stable word.
+        standard_j: Its standard uncertainty, joules.
+        shared: Whether devices of one kind share it, so that it adds linearly over them.
+    """
+
+    name: str
+    standard_j: float
+    shared: bool = False
+
+
+def interval95_j(lines: Iterable[BudgetLine]) -> float:
+    """Half-width of the 95 % interval: twice the root of the summed squares (JCGM 100:2008)."""
+    return COVERAGE_FACTOR * sqrt(sum(line.standard_j**2 for line in lines))
+
+
+def merged(lines: Iterable[BudgetLine]) -> tuple[BudgetLine, ...]:
+    """Bring lines of one name together: squares add, or values where the line is shared."""
+    found: dict[str, list[BudgetLine]] = {}
+    for line in lines:
+        found.setdefault(line.name, []).append(line)
+    return tuple(_one(same) for same in found.values())
+
+
+def _one(same: list[BudgetLine]) -> BudgetLine:
+    if same[0].shared:
+        return BudgetLine(same[0].name, sum(line.standard_j for line in same), shared=True)
+    return BudgetLine(same[0].name, sqrt(sum(line.standard_j**2 for line in same)))
+
+
+def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: float) -> float | None:
+    """Give the shortest window whose interval would be within :data:`MAX_SHARE` of its energy.
+
+    Lines of the edges keep their size in a longer window; the part-time and gap lines grow with
+    the root of its length; aliasing grows with the length itself.
+
+    Returns:
+        Seconds, or ``None`` where no longer window would do or the power is not positive.
+    """
+    if power_w <= 0:
+        return None
+    lines = tuple(lines)
+    fixed = sum(line.standard_j**2 for line in lines if line.name not in {*GROWING, *LINEAR})
+    growing = sum(line.standard_j**2 for line in lines if line.name in GROWING) / length_s
+    linear = sum(line.standard_j**2 for line in lines if line.name in LINEAR) / length_s**2
+    allowed = (MAX_SHARE * power_w / COVERAGE_FACTOR) ** 2 - linear
+    if allowed <= 0:
+        return None
+    return (growing + sqrt(growing**2 + 4 * allowed * fixed)) / (2 * allowed)
+
+
+OUTSIDE_LEVEL = "outside_level_times_overhang"
+OUTSIDE_TIME = "outside_power_times_tick_time"
+TAIL = "tail_slope_times_overhang"
+EDGE_TIME = "level_step_times_edge_time"
+EDGE_SPLIT = "edge_tick_split"
+QUANTUM = "counter_quantum"
+GAPS = "sampling_gaps"
+PART_TIME = "part_time_sampling"
+ALIASING = "aliased_load"
+NO_GUARD = "no_guard"
+GROWING = frozenset({PART_TIME, GAPS})
+LINEAR = frozenset({ALIASING})

@@ -1,0 +1,83 @@
+"""What is known about a sensor's timing, by calibration or by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EDGE_TIME_CALIBRATED_S = 0.005
+EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
+SETTLE_UNKNOWN_S = 0.15
+LEAST_LOOK_SHARE = 0.25  # A100 and H100 look at 25 ms of every 100 ms (arXiv 2312.02741)
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Power that a device goes on drawing when its work is done.
+
+    Attributes:
+        excess_s: Its energy per watt of the step down, seconds: a tail of 10 J after a step of
+            400 W has 0.025.
+        settle_s: How long after the work until both tail and lag have passed through the sensor.
+    """
+
+    excess_s: float = 0.0
+    settle_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What calibration learned about a sensor.
+
+    Attributes:
+        tick_s: Time between two values; ``None`` where it outruns the polls.
+        jitter_s: Standard deviation of ticks about a steady comb.
+        lag_s: How much later than the device the sensor is.
+        tail: What the device draws after the work.
+        fully_integrating: Whether every moment is counted, not only a share of each tick.
+        look_share: Share of each tick that is looked at, at its end; ``None`` when not known.
+        edge_time_s: Standard uncertainty of ``lag_s`` and of the tail together.
+    """
+
+    tick_s: float | None = None
+    jitter_s: float | None = None
+    lag_s: float = 0.0
+    tail: Tail = Tail()
+    fully_integrating: bool = False
+    look_share: float | None = None
+    edge_time_s: float = EDGE_TIME_CALIBRATED_S
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The same with every gap filled by its default.
+
+    Attributes:
+        lag_s: See :class:`Calibration`.
+        settle_s: How long after the window its energy may still come in.
+        excess_s: See :class:`Tail`.
+        edge_time_s: See :class:`Calibration`.
+        look_share: Share of each tick taken to be looked at; 1 counts every moment.
+        look_known: Whether that share is known, so that its effect is taken off.
+    """
+
+    lag_s: float = 0.0
+    settle_s: float = SETTLE_UNKNOWN_S
+    excess_s: float = 0.0
+    edge_time_s: float = EDGE_TIME_UNKNOWN_S
+    look_share: float = LEAST_LOOK_SHARE
+    look_known: bool = False
+
+
+def timing(calibration: Calibration | None) -> Timing:
+    """Fill what a calibration does not tell with defaults."""
+    if calibration is None:
+        return Timing()
+    share = 1.0 if calibration.fully_integrating else calibration.look_share
+    return Timing(
+        lag_s=calibration.lag_s,
+        settle_s=max(calibration.tail.settle_s, calibration.lag_s),
+        excess_s=calibration.tail.excess_s,
+        edge_time_s=calibration.edge_time_s,
+        look_share=LEAST_LOOK_SHARE if share is None else share,
+        look_known=share is not None,
+    )

@@ -1,0 +1,343 @@
+"""Joules of a window from readings of a counter or of power, with an interval and its reasons.
+
+Band and comb: a counter publishes at ticks only, so the plain difference of two reads is off by up
+to a tick at each end. Here the ticks are found (:mod:`~.estimation.ticks`), whole ticks that cover
+the window are taken, and what was drawn outside is taken off (:mod:`~.estimation.band`). Every
+assumption that this needs has a line in the budget, in joules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import hypot
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.aliasing import Aliasing, find_aliasing
+from llenergymeasure.core.energy.estimation.band import EdgeMethod
+from llenergymeasure.core.energy.estimation.budget import BudgetLine
+from llenergymeasure.core.energy.estimation.integral import Hints, Integral, integrate
+from llenergymeasure.core.energy.estimation.power_path import (
+    mean_power_w,
+    one_second_timing,
+    power_ticks,
+    power_timing,
+)
+from llenergymeasure.core.energy.estimation.sensor import Calibration, Timing, timing
+from llenergymeasure.core.energy.estimation.series import (
+    CounterReadings,
+    PowerReadings,
+    Series,
+    counter_series,
+    power_series,
+    without_reset,
+)
+from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks
+from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.domain.samples import Window
+
+DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
+STALL_S = 0.1  # a read that takes longer stalled
+HINT_S = 0.5  # how far outside the window other power readings are asked for its level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceReadings:
+    """What was read of one device, guard time included.
+
+    Attributes:
+        counter: Its energy counter.
+        power: Its instantaneous power.
+        average_power: Its power as means over a second.
+    """
+
+    counter: CounterReadings | None = None
+    power: PowerReadings | None = None
+    average_power: PowerReadings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of one device beyond its readings.
+
+    Attributes:
+        counter: Calibration of its counter.
+        power: Calibration of its power sensor.
+        step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
+    """
+
+    counter: Calibration | None = None
+    power: Calibration | None = None
+    step_times_ns: Sequence[int] | NDArray[np.int64] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyEstimate:
+    """Energy of one window.
+
+    Attributes:
+        energy_j: Joules, or ``None`` where the readings tell nothing. Never 0 for not known.
+        interval95_j: Half-width of the 95 % interval on the sensor's own scale, or ``None``.
+        kind: ``measured``; ``unmeasurable`` without a figure or with an interval over 20 % of it.
+        source: ``counter``, ``power``, ``average_power`` or ``none``.
+        tick_s: Time between two values of the sensor, or ``None``.
+        jitter_s: Standard deviation of its ticks about a steady comb, or ``None``.
+        start: How the start of the window was read.
+        end: How its end was read.
+        before_w: Power before the window, or ``None``.
+        after_w: Power after it, or ``None``.
+        shortest_window_s: How long a window would have to be to be measurable, where it is not.
+        counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing.
+        budget: What is not known, line by line.
+        flags: Findings by their stable codes.
+    """
+
+    energy_j: float | None
+    interval95_j: float | None
+    kind: EnergyKind
+    source: str
+    tick_s: float | None = None
+    jitter_s: float | None = None
+    start: EdgeMethod = "none"
+    end: EdgeMethod = "none"
+    before_w: float | None = None
+    after_w: float | None = None
+    shortest_window_s: float | None = None
+    counter_over_power: float | None = None
+    budget: tuple[BudgetLine, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Path:
+    """One sensor's way to a figure."""
+
+    source: str
+    series: Series
+    ticks: Ticks
+    timing: Timing
+    calibration: Calibration | None
+    flags: tuple[str, ...] = ()
+    quantum_j: float = 1e-3
+
+
+def estimate_energy(
+    readings: DeviceReadings, window: Window, knowledge: Knowledge | None = None
+) -> EnergyEstimate:
+    """Give the energy of a window from the best sensor that can tell it.
+
+    The counter before instantaneous power before means over a second. Readings of zero that
+    follow others, counters that never move and sensors that say nothing give no figure.
+
+    Args:
+        readings: What was read, from some ticks before the window to some after it.
+        window: Its start and end.
+        knowledge: Calibrations and the times of the load's steps.
+
+    Raises:
+        ValueError: The window has no length.
+    """
+    if window.t1_ns <= window.t0_ns:
+        raise ValueError("the window ends before it begins")
+    knowledge = knowledge or Knowledge()
+    counter, findings = _counter_path(readings.counter, window, knowledge.counter)
+    power = _power_path(readings, window, knowledge.power)
+    path = counter or power
+    if path is None:
+        return EnergyEstimate(None, None, "unmeasurable", "none", flags=findings)
+    if counter is None and readings.counter is not None and not findings:
+        findings = ("counter_unusable",)
+    estimate = _by_path(path, power, window, knowledge)
+    if counter is not None and power is not None:
+        estimate = _compared(estimate, _integral(power, None, window))
+    return replace(estimate, flags=(*findings, *estimate.flags))
+
+
+def _counter_path(
+    readings: CounterReadings | None, window: Window, calibration: Calibration | None
+) -> tuple[_Path | None, tuple[str, ...]]:
+    if readings is None:
+        return None, ()
+    series, inside, anywhere = without_reset(counter_series(readings, window), window.seconds)
+    if inside:
+        return None, ("counter_reset",)
+    known = calibration or Calibration()
+    ticks = find_ticks(series, known.tick_s, known.jitter_s)
+    if ticks is None or ticks.time_s[-1] <= 0 or ticks.time_s[0] >= window.seconds:
+        return None, ()
+    flags = ("counter_reset_outside",) if anywhere else ()
+    shape = timing(calibration)
+    return _Path("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
+
+
+def _power_path(
+    readings: DeviceReadings, window: Window, calibration: Calibration | None
+) -> _Path | None:
+    known = calibration or Calibration()
+    for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
+        series = None if taken is None else power_series(taken, window)
+        ticks = None if series is None else power_ticks(series, known.tick_s)
+        if series is None or ticks is None or ticks.time_s[-1] <= 0:
+            continue
+        if ticks.time_s[0] >= window.seconds:
+            continue
+        if source == "power":
+            shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)
+        else:
+            shape, flags = one_second_timing(calibration, ticks.step_s), ("one_second_average",)
+        return _Path(source, series, ticks, shape, calibration, flags)
+    return None
+
+
+def _integral(path: _Path, hint: _Path | None, window: Window) -> Integral:
+    hints = Hints(quantum_j=path.quantum_j)
+    if hint is not None:
+        length_s, late_s = window.seconds, hint.timing.settle_s
+        hints = Hints(
+            mean_power_w(hint.series, -HINT_S, 0.0),
+            mean_power_w(hint.series, length_s + late_s, length_s + late_s + HINT_S),
+            path.quantum_j,
+        )
+    return integrate(path.ticks, window.seconds, path.timing, hints)
+
+
+def _by_path(
+    path: _Path, power: _Path | None, window: Window, knowledge: Knowledge
+) -> EnergyEstimate:
+    hint = power if path.source == "counter" else None
+    integral = _integral(path, hint, window)
+    gaps, gap_lines = _gaps(path, window, integral)
+    aliasing = _aliasing(path, window, knowledge)
+    lines = (*integral.lines, *gap_lines, *_alias_lines(aliasing, integral, window))
+    flags = (*path.flags, *gaps, *_sensor_flags(path), *_edge_flags(integral))
+    flags += ("aliasing_risk",) if aliasing.risk else ()
+    return _judged(path, integral, lines, flags, window.seconds)
+
+
+def _judged(
+    path: _Path,
+    integral: Integral,
+    lines: tuple[BudgetLine, ...],
+    flags: tuple[str, ...],
+    length_s: float,
+) -> EnergyEstimate:
+    lines = tuple(line for line in lines if line.standard_j > 0)
+    half_j, energy_j = budget.interval95_j(lines), integral.energy_j
+    measured = energy_j > 0 and half_j <= budget.MAX_SHARE * energy_j
+    shortest_s = budget.shortest_window_s(lines, energy_j / length_s, length_s)
+    return EnergyEstimate(
+        energy_j=energy_j if energy_j > 0 else None,
+        interval95_j=half_j if energy_j > 0 else None,
+        kind="measured" if measured else "unmeasurable",
+        source=path.source,
+        tick_s=path.ticks.period_s,
+        jitter_s=path.ticks.jitter_s,
+        start=integral.start,
+        end=integral.end,
+        before_w=integral.before_w,
+        after_w=integral.after_w,
+        shortest_window_s=None if measured else shortest_s,
+        budget=lines,
+        flags=flags,
+    )
+
+
+def _gaps(
+    path: _Path, window: Window, integral: Integral
+) -> tuple[tuple[str, ...], tuple[BudgetLine, ...]]:
+    """Find reads that stalled and stretches without any.
+
+    A counter counts on meanwhile; of power, the part beyond an update is not known.
+    """
+    series, tick_s = path.series, path.ticks.step_s
+    between, near_s = np.diff(series.at_s), 3 * tick_s
+    near = (series.at_s[1:] > -near_s) & (series.at_s[:-1] < window.seconds + near_s)
+    stalled = bool((series.after_s - series.before_s > STALL_S).any())
+    wide = bool((near & (between > max(3 * tick_s, STALL_S))).any())
+    flags = (*(("stalled_reads",) if stalled else ()), *(("sampling_gap",) if wide else ()))
+    missed_s = between[near & (between > 1.5 * tick_s)] - tick_s
+    if path.source == "counter" or not len(missed_s):
+        return flags, ()
+    swing_w = float(np.std(series.value)) + 0.1 * abs(integral.energy_j) / window.seconds
+    return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
+
+
+def _sensor_flags(path: _Path) -> tuple[str, ...]:
+    if path.calibration is None:
+        return ("sensor_uncalibrated",)
+    return ("part_time",) if path.timing.look_share < 1 else ()
+
+
+def _edge_flags(integral: Integral) -> tuple[str, ...]:
+    guarded = all(line.name != budget.NO_GUARD for line in integral.lines)
+    return () if guarded else ("no_guard",)
+
+
+def _aliasing(path: _Path, window: Window, knowledge: Knowledge) -> Aliasing:
+    steps_s = (np.asarray(knowledge.step_times_ns, dtype=np.int64) - window.t0_ns) / 1e9
+    steps_s = steps_s[(steps_s >= 0) & (steps_s <= window.seconds)]
+    return find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)
+
+
+def _alias_lines(aliasing: Aliasing, integral: Integral, window: Window) -> tuple[BudgetLine, ...]:
+    """Allow for half the rise over the quieter side, as far as the sensor may see one phase."""
+    if not aliasing.risk:
+        return ()
+    outside_w = min(integral.before_w or 0.0, integral.after_w or 0.0)
+    swing_w = max(integral.energy_j / window.seconds - outside_w, 0.0) / 2
+    return (BudgetLine(budget.ALIASING, aliasing.strength * swing_w * window.seconds),)
+
+
+def _compared(estimate: EnergyEstimate, by_power: Integral) -> EnergyEstimate:
+    """Compare counter with integrated power, allowing for what power does not see."""
+    if estimate.energy_j is None or by_power.energy_j <= 0:
+        return estimate
+    doubt_j = hypot(budget.interval95_j(by_power.lines), estimate.interval95_j or 0.0)
+    apart_j = abs(estimate.energy_j - by_power.energy_j) - doubt_j
+    flags = estimate.flags
+    if apart_j > DISAGREE_SHARE * by_power.energy_j:
+        flags = (*flags, "counter_power_disagree")
+    return replace(estimate, counter_over_power=estimate.energy_j / by_power.energy_j, flags=flags)
+
+
+def sum_devices(estimates: Sequence[EnergyEstimate]) -> EnergyEstimate:
+    """Add up devices that worked together.
+
+    What a reading or a tick brings is each device's own and adds in squares; lines that come from
+    what is assumed of the sensor (marked ``shared``) are alike for all and add as they are.
+
+    Returns:
+        The sum; without a figure as soon as one device has none.
+
+    Raises:
+        ValueError: There is no device.
+    """
+    if not estimates:
+        raise ValueError("no device to add up")
+    if len(estimates) == 1:
+        return estimates[0]
+    flags = tuple(dict.fromkeys(flag for one in estimates for flag in one.flags))
+    known = [one.energy_j for one in estimates if one.energy_j is not None]
+    sources = "+".join(sorted({one.source for one in estimates}))
+    if len(known) < len(estimates):
+        return EnergyEstimate(None, None, "unmeasurable", sources, flags=flags)
+    lines = budget.merged(line for one in estimates for line in one.budget)
+    half_j, energy_j = budget.interval95_j(lines), sum(known)
+    measured = half_j <= budget.MAX_SHARE * energy_j
+    return EnergyEstimate(
+        energy_j=energy_j,
+        interval95_j=half_j,
+        kind="measured" if measured else "unmeasurable",
+        source=sources,
+        start=_common([one.start for one in estimates]),
+        end=_common([one.end for one in estimates]),
+        budget=lines,
+        flags=flags,
+    )
+
+
+def _common(methods: Sequence[EdgeMethod]) -> EdgeMethod:
+    return methods[0] if len(set(methods)) == 1 else "none"
