@@ -15,17 +15,12 @@ from tests.support.models import (
     load_engine,
     requests,
     run,
-    save_adapter,
     save_model,
 )
 
 from llenergymeasure import run_experiment
-from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_engine import generating_model
-from llenergymeasure.exceptions import BackendError, ConfigError, Problem
+from llenergymeasure.exceptions import BackendError, ConfigError
 
-no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without CUDA")
 TEXTS = ["A river", "The second of two prompts is longer than the first", "Three"]
 TEMPLATE = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<answer>"
 
@@ -33,11 +28,6 @@ TEMPLATE = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<answer>"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     return save_model(tmp_path_factory.mktemp("models") / "model")
-
-
-@pytest.fixture(scope="module")
-def adapter(model, tmp_path_factory) -> Path:
-    return save_adapter(model, tmp_path_factory.mktemp("adapters") / "adapter")
 
 
 @pytest.fixture
@@ -52,11 +42,6 @@ def load(tmp_path):
     yield make
     for engine in loaded:
         engine.close()
-
-
-def problems(model: Path | str = "random:tiny-llama", **fields: Any) -> dict[str, Problem]:
-    config = ExperimentConfig(model=str(model), **fields)
-    return {problem.where: problem for problem in PyTorchBackend().problems(config)}
 
 
 def logits(engine) -> torch.Tensor:
@@ -183,83 +168,6 @@ def test_a_revision_means_nothing_for_a_directory(load, model):
     assert torch.equal(logits(load(model, revision="v1.0")), logits(load(model)))
 
 
-# Adapters
-
-
-def test_an_adapter_changes_the_model_and_merging_it_changes_nothing_more(load, model, adapter):
-    lora = {"adapter_path": str(adapter)}
-    base, apart = load(model), load(model, lora=lora)
-    merged = load(model, lora={**lora, "merge_weights": True})
-
-    assert not torch.allclose(logits(apart), logits(base), atol=1e-2)
-    assert torch.allclose(logits(apart), logits(merged), atol=1e-3)
-    assert answers(apart) == answers(merged) != answers(base)
-
-
-def test_only_an_adapter_that_stays_apart_is_noted(load, model, adapter):
-    lora = {"adapter_path": str(adapter)}
-
-    assert any("adapter" in note for note in load(model, lora=lora).inspect().notes)
-    assert load(model, lora={**lora, "merge_weights": True}).inspect().notes == ()
-
-
-def test_an_adapter_is_of_the_same_precision_as_the_model(load, model, adapter):
-    engine = load(model, precision="bf16", lora={"adapter_path": str(adapter)})
-
-    assert {parameter.dtype for parameter in engine._model.parameters()} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize("task", ["CAUSAL_LM", None])
-def test_a_shipped_generation_config_has_no_effect_under_an_adapter(load, model, tmp_path, task):
-    shipped = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "max_length": 3}
-    opinionated = save_model(tmp_path / "opinionated", shipped=shipped)
-    lora = {"adapter_path": str(save_adapter(model, tmp_path / "adapter", task=task))}
-
-    assert answers(load(opinionated, lora=lora), 20) == answers(load(model, lora=lora), 20)
-
-
-def test_compiling_reaches_the_model_under_an_adapter(load, model, adapter):
-    lora = {"adapter_path": str(adapter)}
-    engine = load(model, lora=lora, pytorch={"torch_compile": True})
-
-    assert generating_model(engine._model)._compiled_call_impl is not None
-
-
-def test_an_adapter_may_lie_in_the_home_directory(load, model, adapter, monkeypatch):
-    monkeypatch.setenv("HOME", str(adapter.parent))
-    lora = {"adapter_path": f"~/{adapter.name}"}
-
-    assert problems(model, lora=lora) == {}
-    assert not torch.equal(logits(load(model, lora=lora)), logits(load(model)))
-
-
-def test_a_missing_adapter_is_found_before_anything_loads(model, tmp_path):
-    found = problems(model, lora={"adapter_path": str(tmp_path / "nowhere")})
-
-    assert "adapter_config.json" in found["lora.adapter_path"].what
-
-
-@pytest.mark.parametrize("shape", [{"hidden_size": 32}, {"num_hidden_layers": 1}])
-def test_an_adapter_of_another_shape_is_an_error(load, adapter, tmp_path, shape):
-    other = save_model(tmp_path / "other", **shape)
-    with pytest.raises(BackendError, match="lora"):
-        load(other, lora={"adapter_path": str(adapter)})
-
-
-def test_an_adapter_of_another_architecture_is_an_error(load, model, adapter, tmp_path):
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    alien = tmp_path / "alien"
-    alien.mkdir()
-    (alien / "adapter_config.json").write_text(
-        json.dumps({**config, "target_modules": ["query_key_value"]})
-    )
-    (alien / "adapter_model.safetensors").write_bytes(
-        (adapter / "adapter_model.safetensors").read_bytes()
-    )
-    with pytest.raises(BackendError, match="check that lora"):
-        load(model, lora={"adapter_path": str(alien)})
-
-
 # Chat templates
 
 
@@ -295,23 +203,6 @@ def test_a_passthrough_argument_that_the_model_refuses_is_named(load, model, sou
         load(name, passthrough_kwargs={"flux_capacity": 3})
 
 
-@pytest.mark.parametrize(
-    ("name", "field"),
-    [
-        ("dtype", "precision"),
-        ("torch_dtype", "precision"),
-        ("attn_implementation", "pytorch.attn_implementation"),
-        ("device_map", "pytorch.device_map"),
-        ("revision", "revision"),
-        ("trust_remote_code", "trust_remote_code"),
-    ],
-)
-def test_a_passthrough_argument_never_overrules_a_field(name, field):
-    found = problems(passthrough_kwargs={name: "x"})
-
-    assert field in found[f"passthrough_kwargs.{name}"].remedy
-
-
 # Broken models
 
 
@@ -337,88 +228,3 @@ def test_missing_weights_are_an_error_of_the_backend(load, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(BackendError, match="PyTorch failed to load"):
         load(folder)
-
-
-# What this machine lacks
-
-
-@no_cuda
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_cuda_device_that_is_not_there_is_a_problem(device):
-    found = problems(pytorch={"device": device})
-
-    assert "no CUDA device" in found["pytorch.device"].what
-    assert "remove pytorch.device" in found["pytorch.device"].remedy
-
-
-@no_cuda
-def test_layers_cannot_be_spread_over_no_gpus(model):
-    assert (
-        "no CUDA device"
-        in problems(model, pytorch={"device_map": "auto"})["pytorch.device_map"].what
-    )
-
-
-def test_a_device_map_that_is_no_strategy_is_a_problem(model):
-    config = ExperimentConfig(model=str(model), pytorch={"device_map": "cuda:0"})
-    found = PyTorchBackend().problems(config)
-
-    assert any("a single device goes to pytorch.device" in problem.remedy for problem in found)
-
-
-def test_random_weights_cannot_be_spread():
-    found = PyTorchBackend().problems(
-        ExperimentConfig(model="random:tiny-llama", pytorch={"device_map": "auto"})
-    )
-
-    assert any("random weights" in problem.what for problem in found)
-
-
-@no_cuda
-@pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_quantised_loading_needs_cuda_and_bitsandbytes(model, precision):
-    config = ExperimentConfig(model=str(model), precision=precision)
-    found = PyTorchBackend().problems(config)
-
-    assert {problem.where for problem in found} == {"precision"}
-    assert any("CUDA" in problem.what for problem in found)
-
-
-def test_random_weights_cannot_be_quantised():
-    assert "random weights" in "".join(
-        problem.what
-        for problem in PyTorchBackend().problems(
-            ExperimentConfig(model="random:tiny-llama", precision="int8")
-        )
-    )
-
-
-@no_cuda
-@pytest.mark.parametrize("kernel", ["flash_attention_2", "flash_attention_3"])
-def test_flash_attention_is_refused_with_the_line_that_installs_it(model, kernel):
-    config = ExperimentConfig(model=str(model), pytorch={"attn_implementation": kernel})
-    found = PyTorchBackend().problems(config)
-
-    assert {problem.where for problem in found} == {"pytorch.attn_implementation"}
-    assert any(problem.remedy.startswith("pip install flash-attn") for problem in found)
-
-
-def test_more_than_one_process_is_refused():
-    assert (
-        "num_processes: 1" in problems(pytorch={"num_processes": 2})["pytorch.num_processes"].remedy
-    )
-    assert problems(pytorch={"num_processes": 1}) == {}
-
-
-def test_a_draft_model_that_is_not_there_is_a_problem(model, tmp_path):
-    decoder = {"speculative_decoding": True, "draft_model": str(tmp_path / "nowhere")}
-    (only,) = PyTorchBackend().problems(ExperimentConfig(model=str(model), decoder=decoder))
-
-    assert only.where == "decoder.draft_model"
-
-
-@no_cuda
-def test_without_a_gpu_the_cpu_does_the_work(model):
-    target = PyTorchBackend().target(ExperimentConfig(model=str(model)))
-
-    assert (target.kind, target.gpu_uuids) == ("cpu", ())

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
@@ -98,8 +101,38 @@ def _measure_and_save(
     machine.enter("save")
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
     result = collector([measurement.raw])
-    repository.save_samples(measurement.raw)
+    try:
+        _save(repository, measurement.raw, result)
+    except ExperimentError as error:
+        raise _rescued(error, measurement.raw, result) from None
+
+
+def _save(repository: ResultsRepository, raw: RawProcessResult, result: ExperimentResult) -> None:
+    repository.save_samples(raw)
     repository.save_result(result)
+
+
+def _rescued(
+    error: ExperimentError, raw: RawProcessResult, result: ExperimentResult
+) -> ExperimentError:
+    """Keep what was measured in the temporary directory of the system, and say so.
+
+    Gives the error as it was where there is no room either.
+    """
+    try:
+        root = Path(tempfile.mkdtemp(prefix="llem-rescued-"))
+    except OSError:
+        return error
+    try:
+        _save(DirectoryRepository(ExperimentDirectory(root)), raw, result)
+    except ExperimentError:
+        shutil.rmtree(root, ignore_errors=True)
+        return error
+    return ExperimentError(
+        f"{error.message}\n  what was measured is kept in {root}",
+        where=error.where,
+        cause=error.cause,
+    )
 
 
 def _fail(
