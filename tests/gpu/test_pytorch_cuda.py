@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.models import generated, load_engine, requests, run, save_adapter, save_model
 
 from llenergymeasure import run_experiment
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.host_memory import MIB
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.pytorch import PyTorchBackend
+from tests.support.models import generated, load_engine, requests, run, save_adapter, save_model
 
 pytestmark = pytest.mark.gpu
 TEXTS = ["A river", "The second of two prompts is longer than the first", "Three"]

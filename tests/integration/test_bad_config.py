@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.support.cli import QUICK, Llem
 
 SECRET = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.support.cli import QUICK, THIRD_PARTY, Llem
 
 SECRET = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"

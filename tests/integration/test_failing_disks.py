@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.cli import QUICK, THIRD_PARTY, Llem
 
 from llenergymeasure import ExperimentResult
+from tests.support.cli import QUICK, THIRD_PARTY, Llem
 
 
 @pytest.fixture

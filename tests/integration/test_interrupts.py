@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.support.cli import THIRD_PARTY, Done, Llem, interrupt, wait_for
 
 SLOW = """

@@ -6,13 +6,13 @@ import contextlib
 from itertools import pairwise
 
 import pytest
-from tests.support.known_power import KnownPower, constant, load_log
-from tests.support.scripted_run import make_order, run_scripted, scripted_config
 
 from llenergymeasure.exceptions import BackendError, PreFlightError
 from llenergymeasure.orchestration.events import EventLog
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.state.machine import ExperimentState, StateMachine
+from tests.support.known_power import KnownPower, constant, load_log
+from tests.support.scripted_run import make_order, run_scripted, scripted_config
 
 WATTS = 250.0
 IDLE_W, PREFILL_W, DECODE_W = 60.0, 400.0, 300.0

@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.pytorch import PyTorchBackend
+from llenergymeasure.core.backends.pytorch_engine import generating_model
+from llenergymeasure.exceptions import BackendError, Problem
 from tests.support.models import (
     generated,
     load_engine,
@@ -16,11 +21,6 @@ from tests.support.models import (
     save_adapter,
     save_model,
 )
-
-from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_engine import generating_model
-from llenergymeasure.exceptions import BackendError, Problem
 
 TEXTS = ["A river", "The second of two prompts is longer than the first", "Three"]
 

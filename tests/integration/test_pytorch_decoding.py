@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from llenergymeasure.config.models import DecoderConfig
+from llenergymeasure.core.backends.pytorch_engine import decoding_options
+from llenergymeasure.exceptions import BackendError
 from tests.support.models import (
     OFTEN,
     generated,
@@ -16,10 +20,6 @@ from tests.support.models import (
     run,
     save_model,
 )
-
-from llenergymeasure.config.models import DecoderConfig
-from llenergymeasure.core.backends.pytorch_engine import decoding_options
-from llenergymeasure.exceptions import BackendError
 
 TEXTS = [text[:200] for text in mixed_prompts(4)]
 SAMPLING = {"decoding_strategy": "sampling"}

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+
+from llenergymeasure import run_experiment
+from llenergymeasure.exceptions import BackendError, ConfigError
 from tests.support.models import (
     SHAPE,
     generated,
@@ -17,9 +20,6 @@ from tests.support.models import (
     run,
     save_model,
 )
-
-from llenergymeasure import run_experiment
-from llenergymeasure.exceptions import BackendError, ConfigError
 
 TEXTS = ["A river", "The second of two prompts is longer than the first", "Three"]
 TEMPLATE = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<answer>"

@@ -9,10 +9,10 @@ import weakref
 from pathlib import Path
 
 import pytest
-from tests.support.models import load_engine, save_model
 
 from llenergymeasure.core.backends.host_memory import MIB, ResidentSet
 from llenergymeasure.core.backends.protocol import Request
+from tests.support.models import load_engine, save_model
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 PREAMBLE = """

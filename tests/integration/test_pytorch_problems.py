@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.models import (
-    save_model,
-)
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.pytorch import PyTorchBackend
 from llenergymeasure.exceptions import Problem
+from tests.support.models import (
+    save_model,
+)
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without CUDA")
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from llenergymeasure import run_experiment
 from tests.support.models import (
     OFTEN,
     generated,
@@ -23,8 +25,6 @@ from tests.support.models import (
     run,
     save_model,
 )
-
-from llenergymeasure import run_experiment
 
 LIMIT = 96  # max_input_tokens
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.make_result import make_environment
-
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.assemble import ResultCollector
@@ -21,6 +19,7 @@ from llenergymeasure.orchestration.orchestrator import (
 )
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.state.machine import StateMachine
+from tests.support.make_result import make_environment
 
 
 @dataclass(frozen=True)

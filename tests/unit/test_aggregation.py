@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.support.make_result import make_process, make_sample
 
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import MemoryReading, RawProcessResult, Window
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results.aggregation import pool
+from tests.support.make_result import make_process, make_sample
 
 
 def _pair() -> list[RawProcessResult]:

@@ -3,16 +3,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.support.known_power import KnownPower, constant
-from tests.support.make_result import UUID, make_environment, make_process, make_sample
-from tests.support.plugins import installed_plugin
-from tests.support.scripted_run import run_scripted, scripted_config
 
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.results import BaselineResult, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
+from tests.support.known_power import KnownPower, constant
+from tests.support.make_result import UUID, make_environment, make_process, make_sample
+from tests.support.plugins import installed_plugin
+from tests.support.scripted_run import run_scripted, scripted_config
 
 
 @pytest.fixture(scope="module")

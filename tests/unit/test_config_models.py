@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from tests.support.plugins import installed_plugin
 
 from llenergymeasure.config import backend_configs, models
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig, SyntheticDataset
 from llenergymeasure.exceptions import ConfigError
+from tests.support.plugins import installed_plugin
 
 SECTIONS = [
     value

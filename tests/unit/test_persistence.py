@@ -17,15 +17,6 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.make_result import (
-    T0_NS,
-    make_energy,
-    make_failed_sample,
-    make_latency,
-    make_readings,
-    make_result,
-    make_sample,
-)
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import files
@@ -35,6 +26,15 @@ from llenergymeasure.domain.samples import RequestSample, Window
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
+from tests.support.make_result import (
+    T0_NS,
+    make_energy,
+    make_failed_sample,
+    make_latency,
+    make_readings,
+    make_result,
+    make_sample,
+)
 
 WINDOW = Window(T0_NS, T0_NS + 3_200_000_000)
 

@@ -4,13 +4,13 @@ import json
 import sys
 
 import pytest
-from tests.support.scripted_run import scripted_config
 
 from llenergymeasure.cli import plan
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration.order import WorkOrder
+from tests.support.scripted_run import scripted_config
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.scripted_run import make_order, scripted_config
 
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight
+from tests.support.scripted_run import make_order, scripted_config
 
 
 def problems(folder, *, offline: bool = True, order=None, **fields) -> dict[str, str]:

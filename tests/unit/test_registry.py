@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib.metadata
 
 import pytest
-from tests.support.plugins import installed_plugin
 
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.models import ExperimentConfig
@@ -18,6 +17,7 @@ from llenergymeasure.config.registry import (
     missing,
 )
 from llenergymeasure.exceptions import ConfigError
+from tests.support.plugins import installed_plugin
 
 
 @pytest.mark.parametrize("name", BACKENDS)

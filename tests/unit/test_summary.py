@@ -7,16 +7,6 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.make_result import (
-    make_energy,
-    make_environment,
-    make_flops,
-    make_latency,
-    make_resolved,
-    make_result,
-    make_throughput,
-    make_trust,
-)
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import format as fmt
@@ -29,6 +19,16 @@ from llenergymeasure.domain.results import (
     ModelInfo,
     TrustReason,
     TrustVerdict,
+)
+from tests.support.make_result import (
+    make_energy,
+    make_environment,
+    make_flops,
+    make_latency,
+    make_resolved,
+    make_result,
+    make_throughput,
+    make_trust,
 )
 
 

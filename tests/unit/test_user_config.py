@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import pytest
 from pydantic import ValidationError
-from tests.support.plugins import installed_plugin
 
 from llenergymeasure.config.user_config import (
     UserConfig,
@@ -14,6 +13,7 @@ from llenergymeasure.config.user_config import (
     runner_problem,
 )
 from llenergymeasure.exceptions import ConfigError
+from tests.support.plugins import installed_plugin
 
 
 @pytest.fixture
