@@ -7,6 +7,7 @@ BIN    := $(VENV)/bin
 # One torch for everybody who tests; a user's `pip install torch` chooses its own build.
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
 STAMP   = $(VENV)/.installed
+PEER    = $(VENV)-peer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint typecheck unit docs bench bench-fidelity bench-startup clean
@@ -47,11 +48,16 @@ docs: setup ## write the generated pages of docs/
 
 bench: bench-fidelity bench-startup ## every benchmark
 
-bench-fidelity: setup ## what llem reports against a bare generate loop and optimum-benchmark
-	benchmarks/fidelity.sh
+bench-fidelity: setup $(PEER)/.installed ## what llem reports against a bare generate loop and optimum-benchmark
+	$(BIN)/python benchmarks/fidelity.py --peer-python $(PEER)/bin/python
 
-bench-startup: setup ## time to --help, --version and import
-	$(BIN)/python benchmarks/startup.py
+bench-startup: ## time to --help, --version and import
+	$(PYTHON) benchmarks/startup.py
+
+$(PEER)/.installed: benchmarks/peer-requirements.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
 
 clean: ## remove virtual environments and caches
 	rm -rf $(VENV) $(VENV)-* .mypy_cache .pytest_cache .ruff_cache .coverage* build dist

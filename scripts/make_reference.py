@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from llenergymeasure.config.introspection import escaped, markdown_table, type_name
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, PluginEntry
 from llenergymeasure.config.ssot import DECODING_STRATEGIES, PRECISIONS
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.core.energy.selection import AUTO_ORDER
@@ -54,7 +54,7 @@ def backend_table() -> str:
             (
                 f"`{name}`",
                 "yes" if entry.implementation else "no",
-                f"{entry.package or 'nothing'} {f'≥ {entry.minimum}' if entry.minimum else ''}".strip(),
+                " ≥ ".join(filter(None, (entry.package or "nothing", entry.minimum))),
                 f"`{name}.{entry.batch_field}`",
                 ", ".join(f"`{p}`" for p in PRECISIONS if p in entry.precisions),
                 ", ".join(f"`{d}`" for d in DECODING_STRATEGIES if d in entry.decoding),
@@ -70,7 +70,7 @@ def energy_table() -> str:
         (
             f"`{name}`",
             "yes" if entry.implementation else "no",
-            f"`{entry.install}`" if entry.install else "nothing",
+            _needs(entry),
         )
         for name, entry in ENERGY_SOURCES.items()
     )
@@ -122,9 +122,15 @@ def result_tables() -> str:
     )
 
 
+def _needs(entry: PluginEntry) -> str:
+    if entry.implementation is None:
+        return "-"
+    return f"`{entry.install}`" if entry.install else "built in"
+
+
 def _columns(columns: Iterable[Column]) -> str:
     rows = (
-        (f"`{c.name}`", f"{c.type}{' or null' if c.nullable else ''}", escaped(c.description))
+        (f"`{c.name}`", escaped(c.type) + " or null" * c.nullable, escaped(c.description))
         for c in columns
     )
     return table(("column", "type", "meaning"), rows)
