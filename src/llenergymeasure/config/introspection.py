@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -34,17 +33,12 @@ def fields(model: type[BaseModel]) -> list[FieldInfo]:
 
 
 def describe(model: type[BaseModel], name: str) -> str:
-    """Give the description of one field, by its dotted name.
+    """Give the description of one field, without building the whole schema.
 
     Raises:
         KeyError: The model has no such field.
     """
-    return _descriptions(model)[name]
-
-
-@cache  # a command line asks once a flag, and a schema takes 10 ms
-def _descriptions(model: type[BaseModel]) -> dict[str, str]:
-    return {field.name: field.description for field in fields(model)}
+    return model.model_fields[name].description or ""
 
 
 def markdown_table(model: type[BaseModel]) -> str:
