@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-# One torch for everybody who tests; a user's `pip install torch` chooses its own build.
-PIP     = $(BIN)/python -m pip --disable-pip-version-check
+# $(call pip,VENV): install into a virtual environment, at the versions the tests run against.
+pip     = $(1)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 STAMP   = $(VENV)/.installed
+DEMO    = $(VENV)-demo
+PEER    = $(VENV)-peer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint typecheck unit docs bench bench-fidelity bench-startup clean
@@ -18,16 +20,16 @@ setup: $(STAMP) ## make a virtual environment with everything for development
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[pytorch,codecarbon,dev]'
+	$(call pip,$(VENV)) torch
+	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,dev]'
 	@touch $@
 
 demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure examples/quickstart.yaml
-	$(PYTHON) -m venv $(VENV)-demo
-	$(VENV)-demo/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
-	$(VENV)-demo/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[pytorch,codecarbon]'
+	$(PYTHON) -m venv $(DEMO)
+	$(call pip,$(DEMO)) torch
+	$(call pip,$(DEMO)) '.[pytorch,codecarbon]'
 	@echo
-	$(VENV)-demo/bin/llem run examples/quickstart.yaml
+	$(DEMO)/bin/llem run examples/quickstart.yaml
 
 test: setup lint typecheck unit ## every check: lint, types, import contracts, tests with coverage
 
@@ -47,11 +49,16 @@ docs: setup ## write the generated pages of docs/
 
 bench: bench-fidelity bench-startup ## every benchmark
 
-bench-fidelity: setup ## what llem reports against a bare generate loop and optimum-benchmark
-	benchmarks/fidelity.sh
+bench-fidelity: setup $(PEER)/.installed ## what llem reports against a bare generate loop and optimum-benchmark
+	$(BIN)/python benchmarks/fidelity.py --peer-python $(PEER)/bin/python
 
-bench-startup: setup ## time to --help, --version and import
-	$(BIN)/python benchmarks/startup.py
+bench-startup: ## time to --help, --version and import
+	$(PYTHON) benchmarks/startup.py
+
+$(PEER)/.installed: benchmarks/peer-requirements.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
 
 clean: ## remove virtual environments and caches
 	rm -rf $(VENV) $(VENV)-* .mypy_cache .pytest_cache .ruff_cache .coverage* build dist

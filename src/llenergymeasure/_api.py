@@ -74,7 +74,7 @@ def run_study(
     """
     settings = load_settings()
     if isinstance(output_dir, _NotGiven):
-        output_dir = settings.config.output.results_dir
+        output_dir = settings.config.results_path()
     directory = None if output_dir is None else Path(output_dir)
     return run(_to_study_config(study), settings, directory)
 

@@ -1,3 +1,3 @@
 """The version, in a module of its own so that every layer may read it."""
 
-__version__: str = "2.0.0"
+__version__ = "2.0.0"

@@ -7,7 +7,6 @@ interrupt.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from typing import Annotated, Any
 
@@ -15,13 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 from llenergymeasure._version import __version__
-from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.cli.interrupts import Interrupts
+from llenergymeasure.cli.report import WRONG_FLAGS, Report, let_go_of
 
 _COMMANDS = {
     "run": "Measure one experiment, from a YAML file or from flags.",
     "config": "Show this machine, its backends, energy sources and settings.",
 }
-_INTERRUPTED = 130
 
 
 class LazyCommands(TyperGroup):
@@ -51,7 +50,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     help="Measure what an LLM deployment choice costs in energy, speed and memory.",
 )
 
@@ -66,7 +65,8 @@ def _print_versions(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
         bool,
         typer.Option(
             "--version",
@@ -76,47 +76,38 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Hold the flags that stand before a command."""
+    """Show the help where no command is given; hold the flags that stand before one."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(WRONG_FLAGS)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    report = Report(
+        as_json="--json" in arguments, verbose=not {"-v", "--verbose"}.isdisjoint(arguments)
+    )
+    with Interrupts() as interrupts:
+        try:
+            code = _run(arguments)
+            sys.stdout.flush()
+        except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
+            code = report.interrupt(error) if interrupts.count else report.failure(error)
+    let_go_of(sys.stdout)
+    let_go_of(sys.stderr)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    # Not command.main(), which swallows interrupts and broken pipes before they can be explained.
+    command = typer.main.get_command(app)
     try:
-        code = app(args=arguments, standalone_mode=False, prog_name="llem")
-    except LLEMError as error:
-        code = _report(error, as_json="--json" in arguments)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _report(_InterruptedError(), as_json="--json" in arguments)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone; nothing more can be said
-        code = 1
-    except Exception as error:  # noqa: BLE001 - wrong flags come as the parser's own exceptions
-        code = _report_usage(error)
-    sys.exit(code or 0)
-
-
-class _InterruptedError(LLEMError):
-    code = "interrupted"
-
-    def __init__(self) -> None:
-        super().__init__("interrupted; no result was written")
-
-
-def _report(error: LLEMError, *, as_json: bool) -> int:
-    if as_json:
-        body = {"code": error.code, "message": error.message, "where": error.where}
-        print(json.dumps({"error": body}, ensure_ascii=False))  # noqa: T201
-    print(f"llem: {error.message}", file=sys.stderr)  # noqa: T201
-    return _INTERRUPTED if isinstance(error, _InterruptedError) else 1
-
-
-def _report_usage(error: Exception) -> int:
-    show = getattr(error, "show", None)
-    if show is None:
-        raise error
-    show()
-    return int(getattr(error, "exit_code", 2))
+        with command.make_context("llem", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -58,13 +59,15 @@ class LineDisplay:
     def __call__(self, event: Event) -> None:
         """Print the phase that begins."""
         if event.done is None and event.phase not in _QUIET_PHASES:
-            self._print(f"llem: {self._clock() - self._start_s:6.1f} s  {_PHASES[event.phase]}")
+            text = _PHASES.get(event.phase, event.phase)
+            self._print(f"llem: {self._clock() - self._start_s:6.1f} s  {text}")
 
     def close(self) -> None:
         """Do nothing; lines stand on their own."""
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # a reader that has gone must not end the experiment
+            print(line, file=self._stream, flush=True)
 
 
 class BarDisplay:
@@ -77,16 +80,18 @@ class BarDisplay:
 
     def __call__(self, event: Event) -> None:
         """Begin a phase's bar or move it on."""
-        if event.phase != self._phase:
-            self._begin(event)
-        if self._bar is not None and event.done is not None:
-            self._bar.total = event.total
-            self._bar.update(event.done - self._bar.n)
+        with contextlib.suppress(OSError):  # a terminal that has gone must not end the experiment
+            if event.phase != self._phase:
+                self._begin(event)
+            if self._bar is not None and event.done is not None:
+                self._bar.total = event.total
+                self._bar.update(event.done - self._bar.n)
 
     def close(self) -> None:
         """Take the bar off the terminal."""
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
             self._bar = None
 
     def _begin(self, event: Event) -> None:
@@ -100,6 +105,8 @@ class BarDisplay:
             file=self._stream,
             unit="req",
             leave=False,
+            mininterval=0,  # events come at most twice a second as it is
+            miniters=1,
             dynamic_ncols=True,
             bar_format=layout,
         )

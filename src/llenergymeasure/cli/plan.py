@@ -55,7 +55,7 @@ def _plan(order: WorkOrder, settings: EffectiveSettings) -> dict[str, Any]:
         "duration": _duration(config),
         "runner": order.runner,
         "energy_backend": order.energy_backend,
-        "results_dir": settings.config.output.results_dir,
+        "results_dir": str(settings.config.results_path()),
     }
 
 

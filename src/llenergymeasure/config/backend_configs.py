@@ -99,7 +99,7 @@ class TensorRTConfig(ConfigModel):
     engine_path: str | None = Field(
         None,
         description="Directory of an engine built before.",
-        json_schema_extra={"is_path": True},
+        json_schema_extra={"is_path": ""},
     )
 
 
@@ -112,7 +112,7 @@ class ScriptedConfig(ConfigModel):
     ttft_ms: Milliseconds = Field(20.0, description="Time from scheduled to the first token.")
     itl_ms: Milliseconds = Field(5.0, description="Time between tokens.")
     output_tokens: Count | None = Field(
-        None, description="Tokens every request produces (default: its max_new_tokens)."
+        None, description="Tokens every request produces, at most its max_new_tokens (default)."
     )
     batch_size: Count = Field(1, description="Requests that run side by side.")
     fail_at: Literal["load", "warmup", "measure"] | None = Field(
@@ -124,7 +124,7 @@ class ScriptedConfig(ConfigModel):
     load_log: str | None = Field(
         None,
         description="File to which each change of load is appended: monotonic seconds and watts.",
-        json_schema_extra={"is_path": True},
+        json_schema_extra={"is_path": ""},
     )
     idle_w: Watts = Field(60.0, description="Power written to load_log between batches.")
     prefill_w: Watts = Field(400.0, description="Power written to load_log until the first token.")

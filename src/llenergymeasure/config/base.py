@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from llenergymeasure.config.secrets import redact
 
 
 class ConfigModel(BaseModel):
@@ -43,16 +45,14 @@ class ConfigModel(BaseModel):
         if not isinstance(data, dict):
             return handler(data)
         unknown = [name for name in data if not cls.accepts(str(name))]
-        errors = [_line((name,), _unknown(str(name), cls.model_fields)) for name in unknown]
+        errors = [_unknown(redact(str(name)), cls.model_fields) for name in unknown]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
             model = handler(cls.prepare(known))
         except ValidationError as error:
             errors += [_line(line["loc"], _as_custom(line)) for line in error.errors()]
-        except PydanticCustomError as error:
-            errors.append(_line((), error))
         if errors:
-            raise ValidationError.from_exception_data(cls.__name__, errors)
+            raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True)
         return model
 
 
@@ -63,14 +63,53 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"valid names: {', '.join(names)}"
 
 
+class FieldProblem(NamedTuple):
+    """What is wrong with one field, and what to change.
+
+    Attributes:
+        field: Its dotted name.
+        message: What is wrong, without the name of the field.
+    """
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+def refuse(title: str, problems: Iterable[FieldProblem]) -> None:
+    """Report problems of single fields, each under its own name; nothing where there are none.
+
+    Raises:
+        ValidationError: There are problems.
+    """
+    lines = [_line(tuple(field.split(".")), invalid(message)) for field, message in problems]
+    if lines:
+        raise ValidationError.from_exception_data(title, lines, hide_input=True)
+
+
+def build_section(name: str, model: type[ConfigModel], value: Any) -> ConfigModel:
+    """Build a model that stands under a name in a larger one.
+
+    Raises:
+        ValidationError: It is invalid; every problem is found under the name.
+    """
+    try:
+        return value if isinstance(value, model) else model.model_validate(value)
+    except ValidationError as error:
+        lines = [_line((name, *line["loc"]), _as_custom(line)) for line in error.errors()]
+        raise ValidationError.from_exception_data(name, lines, hide_input=True) from None
+
+
 def invalid(message: str) -> PydanticCustomError:
     """Build the error a validator raises; its message reaches the user as it is."""
     return PydanticCustomError("invalid_combination", "{message}", {"message": message})
 
 
-def _unknown(name: str, fields: Iterable[str]) -> PydanticCustomError:
+def _unknown(name: str, fields: Iterable[str]) -> InitErrorDetails:
     message = f"unknown field '{name}', {nearest(name, fields)}"
-    return PydanticCustomError("unknown_field", "{message}", {"message": message})
+    return _line((name,), PydanticCustomError("unknown_field", "{message}", {"message": message}))
 
 
 def _as_custom(line: Any) -> PydanticCustomError:

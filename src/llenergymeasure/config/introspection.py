@@ -33,21 +33,26 @@ def fields(model: type[BaseModel]) -> list[FieldInfo]:
 
 
 def describe(model: type[BaseModel], name: str) -> str:
-    """Give the description of one field, by its dotted name.
+    """Give the description of one field, without building the whole schema.
 
     Raises:
         KeyError: The model has no such field.
     """
-    return {field.name: field.description for field in fields(model)}[name]
+    return model.model_fields[name].description or ""
 
 
 def markdown_table(model: type[BaseModel]) -> str:
     """Render the fields of a model as a Markdown table."""
     rows = [
-        f"| `{field.name}` | {field.type} | `{field.default}` | {field.description} |"
+        f"| `{field.name}` | {field.type} | `{field.default}` | {escaped(field.description)} |"
         for field in fields(model)
     ]
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def escaped(text: str) -> str:
+    """Keep Markdown from taking ``<name>`` for a tag and ``|`` for the end of a cell."""
+    return text.replace("<", "\\<").replace("|", "\\|")
 
 
 def sample_values(schema: dict[str, Any]) -> list[Any]:
@@ -131,7 +136,7 @@ def type_name(schema: dict[str, Any]) -> str:
 
 def _bounds(schema: dict[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    found = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
     return f" ({', '.join(found)})" if found else ""
 
 

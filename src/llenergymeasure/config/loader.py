@@ -9,6 +9,7 @@ from typing import Any
 from llenergymeasure.config import yaml_file
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
+from llenergymeasure.config.registry import backend_entry, backend_names
 from llenergymeasure.exceptions import ConfigError
 
 _STUDY_FIELDS = ("sweep", "execution", "base", "cold_start")
@@ -26,14 +27,21 @@ def load_experiment_config(
     Raises:
         ConfigError: The file or the combination is invalid.
     """
-    file = (
-        yaml_file.YamlFile(Path("command line"), {}, {}) if path is None else yaml_file.read(path)
-    )
+    file = yaml_file.YamlFile(Path("command line"), {}) if path is None else yaml_file.read(path)
     _reject_study(file, (*_STUDY_FIELDS, "experiments"))
-    data = yaml_file.anchor_paths(ExperimentConfig, file.data, file.path.parent)
+    file = yaml_file.anchored(ExperimentConfig, file)
     for name, value in (overrides or {}).items():
-        put(data, name, value)
-    return yaml_file.build(ExperimentConfig, data, file)
+        put(file.data, name, value)
+    flags = {tuple(name.split(".")): flag_name(name) for name in overrides or {}}
+    return yaml_file.build(ExperimentConfig, file._replace(flags=flags))
+
+
+def flag_name(field: str) -> str:
+    """Name the flag that sets a field, by the field's dotted name."""
+    section, _, name = field.rpartition(".")
+    if section in backend_names() and name == backend_entry(section).batch_field:
+        return "--batch-size"
+    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
 def load_study_config(path: Path) -> StudyConfig:

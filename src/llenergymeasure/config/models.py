@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     ConfigDict,
     Field,
+    JsonValue,
     field_validator,
     model_validator,
 )
@@ -19,7 +20,7 @@ from llenergymeasure.config.backend_configs import (
     TensorRTConfig,
     VLLMConfig,
 )
-from llenergymeasure.config.base import ConfigModel, invalid
+from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
 from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.registry import backend_entry, load_object, plugin_backends
 from llenergymeasure.config.secrets import secret_paths
@@ -61,7 +62,7 @@ class DecoderConfig(ConfigModel):
     draft_model: str | None = Field(
         None,
         description="Model that drafts, with the same vocabulary; only for speculative_decoding.",
-        json_schema_extra={"is_path": True},
+        json_schema_extra={"is_path": ""},
     )
 
 
@@ -124,7 +125,7 @@ class LoRAConfig(ConfigModel):
 
     adapter_id: str | None = Field(None, description="Hub id of the adapter.")
     adapter_path: str | None = Field(
-        None, description="Local directory of the adapter.", json_schema_extra={"is_path": True}
+        None, description="Local directory of the adapter.", json_schema_extra={"is_path": ""}
     )
     merge_weights: bool = Field(False, description="Fold the adapter into the weights at load.")
 
@@ -148,7 +149,7 @@ class ExperimentConfig(ConfigModel):
     model: str = Field(
         min_length=1,
         description="Hub id, local directory, or random:<architecture> for random weights.",
-        json_schema_extra={"is_path": True},
+        json_schema_extra={"is_path": ""},
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
@@ -160,7 +161,7 @@ class ExperimentConfig(ConfigModel):
     dataset: str | SyntheticDataset = Field(
         "mixed-1k",
         description="mixed-1k, aienergyscore, a .jsonl file, or {synthetic: {...}}.",
-        json_schema_extra={"is_path": True},
+        json_schema_extra={"is_path": ".jsonl"},
     )
     n: Count = Field(100, description="Prompts used, from the start of the dataset.")
     max_input_tokens: Count | None = Field(
@@ -184,7 +185,7 @@ class ExperimentConfig(ConfigModel):
     tensorrt: TensorRTConfig | None = Field(None, description="Settings of the tensorrt backend.")
     scripted: ScriptedConfig | None = Field(None, description="Settings of the scripted backend.")
     lora: LoRAConfig | None = Field(None, description="A LoRA adapter.")
-    passthrough_kwargs: dict[str, Any] | None = Field(
+    passthrough_kwargs: dict[str, JsonValue] | None = Field(
         None, description="Handed to the engine's constructor as is; the one escape hatch."
     )
 
@@ -196,11 +197,15 @@ class ExperimentConfig(ConfigModel):
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse credentials, fill in what the dataset decides, build the sections of plugins."""
-        for path in secret_paths(data):
-            raise invalid(f"{path} looks like a credential; keep it in the environment (HF_TOKEN)")
-        extra = {name: data[name] for name in data if name not in cls.model_fields}
-        sections = {name: _plugin_section(name, value) for name, value in extra.items()}
-        return {**rules.with_synthetic_defaults(data), **sections}
+        refuse_credentials(cls.__name__, data)
+        extra = [name for name in data if name not in cls.model_fields]
+        known = {name: value for name, value in data.items() if name not in extra}
+        sections = {
+            name: build_section(name, load_object(backend_entry(name).section), data[name])
+            for name in extra
+            if data[name] is not None
+        }
+        return {**rules.with_synthetic_defaults(known), **sections}
 
     @field_validator("backend")
     @classmethod
@@ -213,8 +218,7 @@ class ExperimentConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if problems := rules.contradictions(self):
-            raise invalid("; ".join(problems))
+        refuse(type(self).__name__, rules.contradictions(self))
         return self
 
     @property
@@ -234,9 +238,10 @@ class ExperimentConfig(ConfigModel):
         """Hash what is asked for (``measurement_config_hash``).
 
         Fields at their defaults are left out, so a later version that adds a field with a default
-        gives the same hash.
+        gives the same hash. So is a section without any setting, which asks for nothing.
         """
-        return canonical_hash(self.model_dump(mode="json", exclude_defaults=True))
+        asked = self.model_dump(mode="json", exclude_defaults=True)
+        return canonical_hash({name: value for name, value in asked.items() if value != {}})
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -248,12 +253,17 @@ class ExperimentConfig(ConfigModel):
             ConfigError: The file cannot be read or does not describe an experiment; the message
                 names file, line and field.
         """
-        return yaml_file.load_model(cls, Path(path))
+        return yaml_file.build(cls, yaml_file.anchored(cls, yaml_file.read(Path(path))))
 
 
-def _plugin_section(name: str, value: Any) -> Any:
-    model: type[ConfigModel] = load_object(backend_entry(name).section)
-    return value if isinstance(value, model) or value is None else model.model_validate(value)
+def refuse_credentials(title: str, data: dict[str, Any]) -> None:
+    """Refuse raw input that holds what looks like a credential, without echoing it.
+
+    Raises:
+        ValidationError: Some value does; every field is named.
+    """
+    advice = "looks like a credential; keep it in the environment (HF_TOKEN)"
+    refuse(title, (FieldProblem(path, advice) for path in secret_paths(data)))
 
 
 class StudyConfig(ConfigModel):
@@ -268,6 +278,13 @@ class StudyConfig(ConfigModel):
         min_length=1, strict=False, description="The experiments of the study."
     )
 
+    @classmethod
+    def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Refuse credentials; each experiment does so for itself."""
+        own = {name: value for name, value in data.items() if name != "experiments"}
+        refuse_credentials(cls.__name__, own)
+        return data
+
     def design_hash(self) -> str:
         """Hash the design (``study_design_hash``): the sorted hashes of the experiments."""
         return canonical_hash(sorted(experiment.fingerprint() for experiment in self.experiments))
@@ -280,4 +297,8 @@ class StudyConfig(ConfigModel):
             ConfigError: The file cannot be read or does not describe a study; the message names
                 file, line and field.
         """
-        return yaml_file.load_model(cls, Path(path), wrap_single_experiment=True)
+        file = yaml_file.read(Path(path))
+        if "experiments" in file.data:
+            return yaml_file.build(cls, yaml_file.anchored(cls, file))
+        experiment = yaml_file.build(ExperimentConfig, yaml_file.anchored(ExperimentConfig, file))
+        return cls(experiments=(experiment,))

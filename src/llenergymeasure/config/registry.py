@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -130,9 +131,32 @@ ENERGY_SOURCES: dict[str, PluginEntry] = {
 
 @cache
 def plugin_backends() -> dict[str, BackendEntry]:
-    """Collect the backends that installed packages add through the entry-point group."""
+    """Collect the backends that installed packages add through the entry-point group.
+
+    Raises:
+        ConfigError: A package offers something that is no backend.
+    """
     found = importlib.metadata.entry_points(group=BACKEND_ENTRY_POINTS)
-    return {point.name: point.load() for point in found}
+    return {point.name: _loaded(point) for point in found}
+
+
+def _loaded(point: importlib.metadata.EntryPoint) -> BackendEntry:
+    try:
+        entry = point.load()
+    except (ImportError, AttributeError) as error:
+        raise _broken_plugin(point, str(error)) from error
+    if not isinstance(entry, BackendEntry):
+        raise _broken_plugin(point, f"it is a {type(entry).__name__}, not a BackendEntry")
+    return entry
+
+
+def _broken_plugin(point: importlib.metadata.EntryPoint, reason: str) -> ConfigError:
+    package = point.dist.name if point.dist else point.module
+    return ConfigError(
+        f"the backend '{point.name}' ({point.value}) cannot be used: {reason}; mend or remove the "
+        f"package: pip uninstall {package}",
+        where="backend",
+    )
 
 
 def backend_names() -> list[str]:
@@ -149,7 +173,9 @@ def backend_entry(name: str) -> BackendEntry:
     entry = BACKENDS.get(name) or plugin_backends().get(name)
     if entry is None:
         raise ConfigError(
-            f"unknown backend '{name}', {nearest(name, backend_names())}", where="backend"
+            f"unknown backend '{name}', {nearest(name, backend_names())}; a backend that another "
+            "package adds needs that package installed here",
+            where="backend",
         )
     return entry
 
@@ -205,5 +231,9 @@ def _available(field: str) -> list[str]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split("+", maxsplit=1)[0].split(".")
-    return tuple(int(part) for part in parts if part.isdigit())
+    """Take the release numbers of a version, without the zeros at their end."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    parts = release[0].split(".") if release else []
+    while parts and not int(parts[-1]):
+        parts.pop()
+    return tuple(map(int, parts))

@@ -7,10 +7,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+# A key is random, so somewhere in it 20 letters and digits stand together; a model that happens to
+# be called sk-something is made of words.
 _SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|sk-(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{32,}|ghp_[A-Za-z0-9]{30,})\b"
+    r"\b(hf_[A-Za-z0-9]{20,}"
+    r"|sk-(?=[\w-]{0,60}?(?=[A-Za-z]{0,19}\d)[A-Za-z0-9]{20})[\w-]{32,}"
+    r"|ghp_[A-Za-z0-9]{30,})\b"
 )
-_SECRET_KEY = re.compile(r"(^|_)(token|password|passwd|secret|api_?key|auth_?token)$", re.I)
+# pad_token, eos_token and their kind are words of a tokenizer, max_new_tokens is a count.
+_SECRET_KEY = re.compile(
+    r"(^|[_-])(password|passwd|secret|api[_-]?key)$"
+    r"|^((hf|hub|hugging_?face(_hub)?|auth|use_auth|access|api|bearer)[_-]?)?token$",
+    re.I,
+)
 _URL_CREDENTIAL = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _HIDDEN = "***"
@@ -20,8 +29,9 @@ def secret_paths(data: Any, path: str = "") -> Iterator[str]:
     """Yield the dotted path of every value that looks like a credential, never the value."""
     if isinstance(data, Mapping):
         for key, value in data.items():
-            inner = f"{path}.{key}" if path else str(key)
-            if isinstance(value, str) and value and _SECRET_KEY.search(str(key)):
+            name = redact(str(key))
+            inner = f"{path}.{name}" if path else name
+            if _is_text(value) and _SECRET_KEY.search(name):
                 yield inner
             else:
                 yield from secret_paths(value, inner)
@@ -30,6 +40,10 @@ def secret_paths(data: Any, path: str = "") -> Iterator[str]:
             yield from secret_paths(value, f"{path}[{position}]")
     elif isinstance(data, str) and _SECRET_VALUE.search(data):
         yield path
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def redact(text: str) -> str:

@@ -40,6 +40,8 @@ WEIGHT_BITS: dict[Precision, int] = {
     "int4": 4,
 }
 
+QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
+
 QUANTISATION_PRECISION: dict[str, tuple[Precision, ...]] = {
     # Which `precision` each `quantization` method can mean, same pages as above.
     "fp8": ("fp8",),

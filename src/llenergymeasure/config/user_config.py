@@ -14,7 +14,7 @@ from platformdirs import user_cache_path, user_config_path
 from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.base import ConfigModel, invalid
+from llenergymeasure.config.base import ConfigModel, invalid, nearest
 from llenergymeasure.config.models import EnergyBackendName
 from llenergymeasure.config.paths import flatten, nest
 from llenergymeasure.config.registry import backend_names
@@ -97,14 +97,19 @@ class UserConfig(ConfigModel):
     def _runners_are_known(cls, runners: dict[str, str]) -> dict[str, str]:
         for backend, runner in runners.items():
             if backend not in backend_names():
-                raise invalid(f"runners.{backend}: no such backend")
+                hint = nearest(backend, backend_names())
+                raise invalid(f"there is no backend '{backend}', {hint}")
             if reason := runner_problem(runner):
-                raise invalid(f"runners.{backend}: {reason}")
+                raise invalid(f"{backend}: {reason}")
         return runners
 
     def runner(self, backend: str) -> str:
         """Say where a backend executes."""
         return self.runners.get(backend, "local")
+
+    def results_path(self) -> Path:
+        """Locate the directory that results are written to."""
+        return Path(self.output.results_dir).expanduser()
 
     def model_cache_path(self) -> Path:
         """Locate the cache of random models and fetched datasets."""
@@ -178,15 +183,14 @@ def load_settings(
 
 
 def _validated(values: dict[str, Any], origin: str) -> UserConfig:
-    file = yaml_file.YamlFile(Path(origin), {}, {})
-    return yaml_file.build(UserConfig, nest(values), file)
+    return yaml_file.build(UserConfig, yaml_file.YamlFile(Path(origin), nest(values)))
 
 
 def _file_layer(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    file = yaml_file.read(path)
-    config = yaml_file.build(UserConfig, file.data, file)
+    file = yaml_file.read(path, "runners: {pytorch: local}", may_be_empty=True)
+    config = yaml_file.build(UserConfig, file)
     return dict(flatten(config.model_dump(exclude_unset=True)))
 
 
@@ -203,8 +207,16 @@ def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[
         yield "$LLEM_NO_PROMPT", {"ui.prompt": False}
     for variable, runner in environ.items():
         if variable.startswith(RUNNER_VARIABLE) and runner:
-            backend = variable.removeprefix(RUNNER_VARIABLE).lower()
-            yield f"${variable}", {f"runners.{backend}": runner}
+            yield f"${variable}", {f"runners.{_backend_of(variable)}": runner}
+
+
+def _backend_of(variable: str) -> str:
+    names = {RUNNER_VARIABLE + name.upper().replace("-", "_"): name for name in backend_names()}
+    if variable not in names:
+        raise ConfigError(
+            f"${variable} names no backend, {nearest(variable, names)}", where=f"${variable}"
+        )
+    return names[variable]
 
 
 def _number(variable: str, text: str) -> float:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from llenergymeasure.config.plain_words import PlainProblem, listed, plain_problems
+from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.exceptions import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
+MAX_DEPTH = 50
 
 Model = TypeVar("Model", bound=BaseModel)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -20,88 +24,111 @@ _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class YamlFile(NamedTuple):
-    """The contents of a YAML file, and where each of its fields stands."""
+    """The contents of a YAML file, and where each of its fields stands.
+
+    Attributes:
+        path: The file, or a name for what the fields came from instead.
+        data: Its fields.
+        lines: Path of a field to its line.
+        flags: Path of a field to the flag that set it, where one did.
+    """
 
     path: Path
     data: dict[str, Any]
-    lines: dict[tuple[str, ...], int]
+    lines: Mapping[tuple[str, ...], int] = {}
+    flags: Mapping[tuple[str, ...], str] = {}
 
     def where(self, loc: tuple[Any, ...] = ()) -> str:
-        """Name file and line of a field, or of the nearest part of its path that exists."""
+        """Name the flag, or file and line, of a field or of the nearest part of its path."""
         parts = tuple(str(part) for part in loc)
         for length in range(len(parts), 0, -1):
+            if flag := self.flags.get(parts[:length]):
+                return flag
             if line := self.lines.get(parts[:length]):
                 return f"{self.path}, line {line}"
         return str(self.path)
 
 
-def read(path: Path) -> YamlFile:
+def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False) -> YamlFile:
     """Read a YAML file whose top level is a mapping.
 
+    Args:
+        path: The file.
+        example: A line it could hold, for messages.
+        may_be_empty: Whether a file without any field is fine.
+
     Raises:
-        ConfigError: It cannot be read, is empty, too large, expands too far through aliases, is
-            not valid YAML, repeats a key, or is not a mapping.
+        ConfigError: It cannot be read, is empty, too large, nested too deeply, expands too far
+            through aliases, is not valid YAML, repeats a key, or is not a mapping.
     """
     text = _text(path)
     try:
+        _check_depth(text, path)
         root = yaml.compose(text, Loader=_Loader)
+        if root is None and may_be_empty:
+            return YamlFile(path, {})
         if root is None:
             raise ConfigError(
-                f"{path} is empty; it needs at least a line 'model: ...'", where=str(path)
+                f"{path} is empty; it needs at least a line '{example}'", where=str(path)
             )
         _check_size(root, path)
         lines = dict(_lines(root, path))
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise _syntax_error(path, error) from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply", where=str(path)) from None
+    except ValueError as error:  # a date that does not exist, a number without end
+        raise ConfigError(f"{path}: not valid YAML: {error}", where=str(path)) from None
     if not isinstance(data, dict):
         kind = {"list": "a list", "str": "plain text"}.get(type(data).__name__, "a single value")
         raise ConfigError(
-            f"{path} holds {kind}; it must be a mapping of fields, such as 'model: ...'",
+            f"{path} holds {kind}; it must be a mapping of fields, such as '{example}'",
             where=str(path),
         )
     return YamlFile(path, data, lines)
 
 
-def build(model: type[Model], data: Any, file: YamlFile) -> Model:
-    """Validate data that came from a file.
+def build(model: type[Model], file: YamlFile) -> Model:
+    """Build a model from the fields of a file.
 
     Raises:
-        ConfigError: With one line a problem, each naming file, line and field.
+        ConfigError: With one line a problem, each naming file, line and field, or the flag.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(file.data)
     except ValidationError as error:
-        problems = [_describe(file, line) for line in error.errors()]
-        first = error.errors()[0]["loc"]
-        raise ConfigError("\n".join(problems), where=file.where(first)) from None
+        problems = list(plain_problems(error, file.data))
+        texts = [_describe(file, problem) for problem in problems]
+        raise ConfigError(listed(texts), where=file.where(problems[0].loc)) from None
 
 
-def load_model(model: type[Model], path: Path, *, wrap_single_experiment: bool = False) -> Model:
-    """Read a file and build a model from it, with relative paths taken from the file's folder."""
-    file = read(path)
-    data = file.data
-    if wrap_single_experiment and "experiments" not in data:
-        data = {"experiments": [data]}
-    return build(model, anchor_paths(model, data, file.path.parent), file)
+def anchored(model: type[BaseModel], file: YamlFile) -> YamlFile:
+    """Take relative paths in a file from the folder it lies in."""
+    return file._replace(data=anchor_paths(model, file.data, file.path.parent))
 
 
 def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
-    """Make relative paths absolute, for the fields marked ``is_path`` that name an existing one."""
+    """Make relative paths absolute, for the fields marked ``is_path`` that name an existing one.
+
+    The mark is the suffix that makes a value a path; empty where any value may be one.
+    """
     if not isinstance(data, dict):
         return data
-    anchored = dict(data)
+    result = dict(data)
     for name, field in model.model_fields.items():
         if name not in data:
             continue
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("is_path") and isinstance(data[name], str):
-            anchored[name] = _anchored(data[name], folder)
-        else:
-            anchored[name] = _anchor_inside(field.annotation, data[name], folder)
-    return anchored
+        suffix, value = _path_suffix(field), data[name]
+        if suffix is None or not isinstance(value, str):
+            result[name] = _anchor_inside(field.annotation, value, folder)
+        elif value.endswith(suffix):
+            result[name] = _anchored(value, folder)
+    return result
+
+
+def _path_suffix(field: FieldInfo) -> str | None:
+    extra = field.json_schema_extra
+    suffix = extra.get("is_path") if isinstance(extra, dict) else None
+    return suffix if isinstance(suffix, str) else None
 
 
 def _anchor_inside(annotation: Any, value: Any, folder: Path) -> Any:
@@ -120,24 +147,48 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _anchored(value: str, folder: Path) -> str:
-    prefix, colon, rest = value.rpartition("random:")
+    prefix, colon, rest = value.rpartition(RANDOM_PREFIX)
     candidate = folder / Path(rest).expanduser()
-    return f"{prefix}{colon}{candidate.resolve()}" if rest and candidate.exists() else value
+    # A folder that merely has the name of a catalogued architecture is no model.
+    evidence = candidate / "config.json" if colon else candidate
+    return f"{prefix}{colon}{candidate.resolve()}" if rest and _exists(evidence) else value
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file cannot be one
+        return False
 
 
 def _text(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(
-                f"{path} has {size:,} bytes; a configuration has at most {MAX_BYTES:,}",
-                where=str(path),
-            )
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text", where=str(path)) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(
+            f"{path} is too large; a configuration has at most {MAX_BYTES:,} bytes",
+            where=str(path),
+        )
+    return text
+
+
+def _check_depth(text: str, path: Path) -> None:
+    # Parsing goes event by event; composing recurses in C, where too deep a file ends the process.
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            where = f"{path}, line {event.start_mark.line + 1 if event.start_mark else '?'}"
+            raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep", where=where)
 
 
 def _check_size(root: yaml.Node, path: Path) -> None:
@@ -173,6 +224,7 @@ def _lines(
             yield from _lines(child, path, (*prefix, str(position)))
     if not isinstance(node, yaml.MappingNode):
         return
+    yield from _merged_lines(node, path, prefix)
     seen: set[str] = set()
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
@@ -185,6 +237,17 @@ def _lines(
         yield from _lines(value, path, (*prefix, name))
 
 
+def _merged_lines(
+    node: yaml.MappingNode, path: Path, prefix: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the lines of what ``<<:`` brings into a mapping; its own keys win over them."""
+    for key, value in node.value:
+        if key.tag == _MERGE_TAG:
+            merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for mapping in reversed(merged):  # of several, the first wins
+                yield from _lines(mapping, path, prefix)
+
+
 def _syntax_error(path: Path, error: yaml.YAMLError) -> ConfigError:
     mark = getattr(error, "problem_mark", None)
     where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -192,6 +255,8 @@ def _syntax_error(path: Path, error: yaml.YAMLError) -> ConfigError:
     return ConfigError(f"{where}: not valid YAML: {problem}", where=where)
 
 
-def _describe(file: YamlFile, line: Any) -> str:
-    field = ".".join(str(part) for part in line["loc"])
-    return f"{file.where(line['loc'])}: {field + ': ' if field else ''}{line['msg']}"
+def _describe(file: YamlFile, problem: PlainProblem) -> str:
+    field, where = ".".join(problem.loc), file.where(problem.loc)
+    if not field or where in file.flags.values():  # a flag is the name of its field
+        return f"{where}: {problem.message}"
+    return f"{where}: {field}: {problem.message}"

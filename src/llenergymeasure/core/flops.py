@@ -10,10 +10,7 @@ and so are LoRA adapters that are not merged. Quantisation changes nothing here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Self
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from llenergymeasure.config.ssot import WEIGHT_BITS, Precision
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -21,7 +18,11 @@ from llenergymeasure.core.peaks import DevicePeak
 from llenergymeasure.domain.results import FlopsPhase, FlopsResult
 from llenergymeasure.domain.samples import RequestSample
 
-Counts = NDArray[np.float64]  # exact up to 2^53, and sums of squares do not overflow
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    Counts = NDArray[np.float64]  # exact up to 2^53, and sums of squares do not overflow
 
 
 class RequestTokens(NamedTuple):
@@ -41,6 +42,8 @@ class RequestTokens(NamedTuple):
         executed_output_tokens: ArrayLike | None = None,
     ) -> Self:
         """Build from sequences; what was executed is by default what was useful."""
+        import numpy as np
+
         padded = input_tokens if padded_input_tokens is None else padded_input_tokens
         executed = output_tokens if executed_output_tokens is None else executed_output_tokens
         columns = (input_tokens, padded, output_tokens, executed)
@@ -49,6 +52,8 @@ class RequestTokens(NamedTuple):
     @classmethod
     def from_samples(cls, samples: Iterable[RequestSample]) -> Self:
         """Take the counts of the requests that ended well."""
+        import numpy as np
+
         rows = [
             (s.input_tokens, s.padded_input_tokens, s.output_tokens, s.executed_output_tokens)
             for s in samples
@@ -102,8 +107,8 @@ def prefill_flops(architecture: ModelArchitecture, lengths: Counts, rows: int = 
         lengths: Tokens of each prompt, shape (requests,).
         rows: Identical rows a request.
     """
-    pairs = np.sum(lengths * (lengths + 1) / 2)  # causal: a token sees itself and those before it
-    return _phase(architecture, rows * np.sum(lengths), rows * pairs, rows * np.size(lengths))
+    pairs = (lengths * (lengths + 1) / 2).sum()  # causal: a token sees itself and those before it
+    return _phase(architecture, rows * lengths.sum(), rows * pairs, rows * lengths.size)
 
 
 def decode_flops(
@@ -117,8 +122,8 @@ def decode_flops(
         outputs: Tokens each request produced, shape (requests,).
         rows: Identical rows a request.
     """
-    passes = np.sum(_decode_passes(outputs))
-    pairs = np.sum(_context_tokens(lengths, outputs))
+    passes = _decode_passes(outputs).sum()
+    pairs = _context_tokens(lengths, outputs).sum()
     return _phase(architecture, rows * passes, rows * pairs, rows * passes)
 
 
@@ -234,7 +239,7 @@ def _phase(architecture: ModelArchitecture, tokens: float, pairs: float, rows: f
 
 
 def _decode_passes(outputs: Counts) -> Counts:
-    return np.maximum(outputs - 1, 0)
+    return (outputs - 1).clip(min=0)
 
 
 def _context_tokens(lengths: Counts, outputs: Counts) -> Counts:
@@ -249,9 +254,9 @@ def _batch_traffic(batch: list[RequestSample], beams: int) -> DecodeTraffic:
     firsts = [s.first_token_ns for s in batch if s.first_token_ns is not None]
     lasts = [s.last_token_ns for s in batch if s.last_token_ns is not None]
     return DecodeTraffic(
-        steps=int(np.max(_decode_passes(outputs))),
+        steps=int(_decode_passes(outputs).max()),
         mean_rows=float(len(batch) * beams),
-        context_tokens=float(np.sum(_context_tokens(lengths, outputs))) * beams,
+        context_tokens=float(_context_tokens(lengths, outputs).sum()) * beams,
         seconds=(max(lasts) - min(firsts)) / 1e9 if firsts and lasts else 0.0,
     )
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-import numpy as np
-
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.results import (
     Distribution,
@@ -178,6 +176,8 @@ def _tpot_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
 
 
 def _distribution(values_ns: Iterable[float]) -> Distribution | None:
+    import numpy as np
+
     values_ms = np.fromiter(values_ns, np.float64) / NS_PER_MS  # (samples,)
     if not values_ms.size:
         return None

@@ -135,7 +135,8 @@ def _random_weights(evidence: Evidence) -> Found | None:
 def _prompts_truncated(evidence: Evidence) -> Found | None:
     if not evidence.prompts_truncated:
         return None
-    return Found("prompts_truncated", f"{evidence.prompts_truncated} prompts were cut")
+    cut = evidence.prompts_truncated
+    return Found("prompts_truncated", f"{cut:,} {'prompt was' if cut == 1 else 'prompts were'} cut")
 
 
 def _drift_not_assessable(evidence: Evidence) -> Found | None:

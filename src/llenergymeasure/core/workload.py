@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, Request, Tokenizer
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def warmup_batches(
             "warmup.thermal_floor_seconds: 0",
             where="warmup",
         )
+    import numpy as np
+
     ids = np.asarray(ordinary_ids, np.int64)
     return tuple(
         _redrawn(plan[position], ids, np.random.Generator(np.random.PCG64([seed, number])))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from llenergymeasure.config.models import SyntheticSpec
 from llenergymeasure.datasets.jsonl import too_few
 from llenergymeasure.domain.prompts import Dataset, Prompt
@@ -41,6 +39,8 @@ def generate(spec: SyntheticSpec, n: int, ordinary_ids: Sequence[int]) -> Datase
 
 
 def _draw(spec: SyntheticSpec, size: int, ordinary_ids: Sequence[int]) -> Iterator[Prompt]:
+    import numpy as np
+
     ids = np.asarray(ordinary_ids)
     # PCG64's stream is fixed by its definition; the default generator may change.
     generator = np.random.Generator(np.random.PCG64(spec.seed))

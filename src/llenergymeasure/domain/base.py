@@ -8,4 +8,9 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """Frozen data; fields that a later version adds are ignored on load."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        defer_build=True,  # a result has many models, and `--help` needs none of them
+    )

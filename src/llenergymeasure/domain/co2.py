@@ -21,7 +21,9 @@ class CO2Estimate(Record):
     datacenter_pue: float = Field(description="Power usage effectiveness used.")
     datacenter_pue_source: str = Field(description="Where that figure came from.")
     codecarbon_grams: float | None = Field(
-        None, description="CodeCarbon's own figure, where it was the source; never mixed in."
+        None,
+        description="CodeCarbon's own figure, where it was the source; never mixed in. Offline it "
+        "has to assume a country: the average grid of the USA.",
     )
 
 

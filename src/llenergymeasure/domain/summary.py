@@ -119,7 +119,8 @@ def _total(energy: EnergyResult) -> Iterator[str]:
     source = _SOURCES.get(energy.source, energy.source)
     shown = fmt.with_interval(energy.total_j, energy.interval95_j, "J")
     if energy.interval95_j is None:
-        yield f"{shown} {energy.kind} by {source} ({energy.scope}); no interval"
+        yield f"{shown}, no interval"
+        yield f"{energy.kind} by {source}: {energy.scope}"
     else:
         yield f"{shown} (95 %, sensor scale); absolute accuracy {energy.absolute_accuracy}"
         yield f"{energy.kind} by {source}: {energy.scope}"

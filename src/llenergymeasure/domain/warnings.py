@@ -49,7 +49,8 @@ FINDINGS: dict[str, Finding] = {
         level="caution",
         meaning="The energy comes from a model of the hardware, not from a meter; it has no "
         "interval.",
-        remedy="use a source that measures: nvml or zeus for a GPU, rapl for a CPU",
+        remedy="compare with other modelled figures only; llem config says for each source of this "
+        "machine whether it measures",
     ),
     "random_weights": Finding(
         level="caution",

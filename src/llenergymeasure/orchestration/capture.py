@@ -8,16 +8,26 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from llenergymeasure.config.secrets import redact
 
 
-class RedactingWriter(io.TextIOBase):
-    """A text stream that hides credentials and passes whole lines on."""
+def _full_disk_ignored() -> contextlib.suppress:
+    # An engine's chatter is not worth an experiment; a full disk speaks up at the result.
+    return contextlib.suppress(OSError)
 
-    def __init__(self, target: TextIO) -> None:
-        self._target = target
+
+class RedactingWriter(io.TextIOBase):
+    """A text stream that hides credentials and passes whole lines on.
+
+    Args:
+        target: Where they go.
+        successor: Where they go after :meth:`finish`, for what still holds on to this stream then.
+    """
+
+    def __init__(self, target: TextIO, successor: TextIO) -> None:
+        self._target, self._successor = target, successor
         self._pending = ""
 
     def writable(self) -> bool:
@@ -27,52 +37,66 @@ class RedactingWriter(io.TextIOBase):
     def write(self, text: str) -> int:
         """Take text; complete lines go on, redacted."""
         *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
-        for line in lines:
-            self._target.write(redact(line) + "\n")
+        with _full_disk_ignored():
+            for line in lines:
+                self._target.write(redact(line) + "\n")
         return len(text)
 
     def flush(self) -> None:
         """Pass complete lines on to the file."""
-        self._target.flush()
+        with _full_disk_ignored():
+            self._target.flush()
 
     def finish(self) -> None:
-        """Pass the last, unfinished line on."""
-        self._target.write(redact(self._pending))
+        """Pass the last, unfinished line on, and turn to the successor."""
+        with _full_disk_ignored():
+            self._target.write(redact(self._pending))
+            self._target.flush()
         self._pending = ""
-        self._target.flush()
+        self._target = self._successor
 
 
 @contextlib.contextmanager
 def captured_output(path: Path) -> Iterator[None]:
     """Send Python's standard output, standard error and log records to a file meanwhile."""
-    with path.open("a", encoding="utf-8", errors="replace") as file:
-        writer = RedactingWriter(file)
+    with contextlib.ExitStack() as stack:
+        file = path.open("a", encoding="utf-8", errors="replace")
+        stack.callback(_close, file)
+        outer = (sys.stdout, sys.stderr)
+        writer = RedactingWriter(file, successor=sys.stderr)
         try:
             with (
                 contextlib.redirect_stdout(writer),
                 contextlib.redirect_stderr(writer),
-                _log_handlers_moved(writer),
+                _log_handlers_moved(cast("TextIO", writer), outer),
             ):
                 yield
         finally:
             writer.finish()
 
 
+def _close(file: TextIO) -> None:
+    with _full_disk_ignored():
+        file.close()
+
+
 @contextlib.contextmanager
-def _log_handlers_moved(writer: RedactingWriter) -> Iterator[None]:
-    """Point log handlers that hold the old standard streams at the writer."""
-    held = [
-        (handler, handler.stream)
-        for handler in _handlers()
-        if handler.stream in (sys.__stdout__, sys.__stderr__)
-    ]
-    for handler, _ in held:
-        handler.setStream(writer)  # type: ignore[arg-type] # it writes and flushes
+def _log_handlers_moved(writer: TextIO, outer: tuple[TextIO, TextIO]) -> Iterator[None]:
+    """Point log handlers that hold the old standard streams at the writer.
+
+    Handlers made meanwhile, by an engine that was imported for the first time, hold the writer and
+    are given standard error at the end.
+    """
+    standard = (*outer, sys.__stdout__, sys.__stderr__)
+    held = {handler: handler.stream for handler in _handlers() if handler.stream in standard}
+    for handler in held:
+        handler.setStream(writer)
     try:
         yield
     finally:
-        for handler, stream in held:
-            handler.setStream(stream)
+        for handler in _handlers():
+            if handler.stream is writer:
+                handler.setStream(held.get(handler, outer[1]))
 
 
 def _handlers() -> Iterator[logging.StreamHandler[TextIO]]:

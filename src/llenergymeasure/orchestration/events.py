@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -40,9 +41,14 @@ class EventLog:
     Progress is written at most twice a second, so that telling it costs the measurement nothing.
     """
 
-    def __init__(self, path: Path, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        listener: Listener | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._listener = listener
+        self._listener, self._clock_ns = listener, clock_ns
         self._state, self._phase = ExperimentState.INITIALISING.value, "start"
         self._done = 0
         self._total: int | None = None
@@ -61,16 +67,18 @@ class EventLog:
     def progress(self, finished: int) -> None:
         """Note finished requests."""
         self._done += finished
-        if time.monotonic_ns() - self._last_ns >= PROGRESS_PERIOD_NS:
+        if self._clock_ns() - self._last_ns >= PROGRESS_PERIOD_NS:
             self._emit(self._done)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _emit(self, done: int | None) -> None:
-        event = Event(time.monotonic_ns(), self._state, self._phase, done, self._total)
+        event = Event(self._clock_ns(), self._state, self._phase, done, self._total)
         self._last_ns = event.t_ns
-        self._file.write(json.dumps(event._asdict()) + "\n")
+        with contextlib.suppress(OSError):  # a full disk speaks up when the result is written
+            self._file.write(json.dumps(event._asdict()) + "\n")
         if self._listener is not None:
             self._listener(event)

@@ -13,13 +13,13 @@ prefill     only for window.phases: differential
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, load_object
 from llenergymeasure.core.backends.protocol import (
     Batch,
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from llenergymeasure.domain.prompts import Dataset
 
 WARMUP_PASS = -1
+
+SourceChoice = Callable[[EnergyBackendName, DeviceTarget, SamplingRates], Selection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,23 @@ class ExperimentOrchestrator:
     """Takes one experiment through its phases.
 
     Not exported, but open to custom integrations; it carries no promise of stability.
+
+    Args:
+        order: What is to be done.
+        machine: Told of every phase.
+        events: Told of every finished request.
+        select: Chooses the energy source.
     """
 
-    def __init__(self, order: WorkOrder, machine: StateMachine, events: EventLog) -> None:
+    def __init__(
+        self,
+        order: WorkOrder,
+        machine: StateMachine,
+        events: EventLog,
+        select: SourceChoice = get_active_energy_backend,
+    ) -> None:
         self._order, self._config = order, order.config
-        self._machine, self._events = machine, events
+        self._machine, self._events, self._select = machine, events, select
 
     def run(self) -> Measurement:
         """Measure.
@@ -110,7 +124,7 @@ class ExperimentOrchestrator:
         """
         loader = load_backend(self._config.backend)
         target = loader.target(self._config)
-        selection = get_active_energy_backend(self._order.energy_backend, target, self._rates())
+        selection = self._select(self._order.energy_backend, target, self._rates())
         with running(selection.source):
             device_idle_w = self._idle_power("baseline", selection)
             self._machine.enter("load")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llenergymeasure.config.registry import backend_entry, load_object, missing
+from llenergymeasure.config.registry import BackendEntry, backend_entry, load_object, missing
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import energy_problems
 from llenergymeasure.core.models.sources import model_problems, resolve
@@ -35,15 +35,24 @@ def _problems(order: WorkOrder, *, offline: bool) -> Iterator[Problem]:
     if absent := missing(entry, "backend"):
         yield absent
     else:
-        assert entry.implementation is not None
-        loader: ModelLoader = load_object(entry.implementation)()
-        backend_problems = loader.problems(config)
-        yield from backend_problems
-        if not backend_problems:
-            yield from energy_problems(order.energy_backend, loader.target(config))
+        yield from _backend_problems(order, entry)
     if config.backend != "scripted" and not (offline and resolve(config.model).kind == "hub"):
         yield from model_problems(config.model, config.revision)
     yield from dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline)
+
+
+def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:
+    assert entry.implementation is not None
+    try:
+        loader: ModelLoader = load_object(entry.implementation)()
+        problems = loader.problems(order.config)
+    except ModuleNotFoundError as error:  # an engine that is installed in part
+        what = f"'{entry.name}' needs the package {error.name}, which is not installed"
+        yield Problem(what, "backend", entry.install or f"pip install {error.name}")
+        return
+    yield from problems
+    if not problems:
+        yield from energy_problems(order.energy_backend, loader.target(order.config))
 
 
 def _runner_problems(order: WorkOrder) -> Iterator[Problem]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
-from llenergymeasure.orchestration.capture import captured_output
+from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.orchestration.order import WorkOrder
@@ -45,22 +48,43 @@ def run(
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
     order = WorkOrder.model_validate_json(directory.config.read_bytes())
-    repository: ResultsRepository = DirectoryRepository(directory)
-    with contextlib.closing(EventLog(directory.events, listener)) as events:
-        machine = StateMachine(events.phase)
-        with captured_output(directory.log):
-            try:
-                _measure_and_save(repository, order, machine, events)
-            except LLEMError as error:
-                return _fail(repository, order, machine.phase, error.code, error.message)
-            except KeyboardInterrupt:
-                _fail(repository, order, machine.phase, "interrupted", "interrupted by the user")
-                raise
-            except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
-                traceback.print_exc()
-                message = f"{type(error).__name__}: {error}"
-                return _fail(repository, order, machine.phase, "internal", message)
+    repository = DirectoryRepository(directory)
+    with contextlib.ExitStack() as stack:
+        try:
+            events = stack.enter_context(contextlib.closing(EventLog(directory.events, listener)))
+            stack.enter_context(captured_output(directory.log))
+        except OSError as error:
+            return _fail(repository, order, "start", "experiment", _unwritable(error))
+        return _run_phases(repository, order, events)
+
+
+def _run_phases(
+    repository: DirectoryRepository, order: WorkOrder, events: EventLog
+) -> FailedExperiment | None:
+    machine = StateMachine(events.phase)
+    try:
+        _measure_and_save(repository, order, machine, events)
+    except LLEMError as error:
+        return _fail(repository, order, machine.phase, error.code, error.message)
+    except KeyboardInterrupt:
+        raise _interrupt(repository, order, machine.phase) from None
+    except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}"
+        return _fail(repository, order, machine.phase, "internal", message)
     return None
+
+
+def _unwritable(error: OSError) -> str:
+    return f"cannot write {error.filename}: {error.strerror}; put results elsewhere with --output"
+
+
+def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) -> KeyboardInterrupt:
+    directory = repository.directory
+    if directory.result.is_file():
+        return KeyboardInterrupt(f"interrupted after the result was written to {directory.root}")
+    _fail(repository, order, phase, "interrupted", "interrupted by the user")
+    return KeyboardInterrupt(f"interrupted in phase '{phase}'; no result was written")
 
 
 def _measure_and_save(
@@ -77,8 +101,38 @@ def _measure_and_save(
     machine.enter("save")
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
     result = collector([measurement.raw])
-    repository.save_samples(measurement.raw)
+    try:
+        _save(repository, measurement.raw, result)
+    except ExperimentError as error:
+        raise _rescued(error, measurement.raw, result) from None
+
+
+def _save(repository: ResultsRepository, raw: RawProcessResult, result: ExperimentResult) -> None:
+    repository.save_samples(raw)
     repository.save_result(result)
+
+
+def _rescued(
+    error: ExperimentError, raw: RawProcessResult, result: ExperimentResult
+) -> ExperimentError:
+    """Keep what was measured in the temporary directory of the system, and say so.
+
+    Gives the error as it was where there is no room either.
+    """
+    try:
+        root = Path(tempfile.mkdtemp(prefix="llem-rescued-"))
+    except OSError:
+        return error
+    try:
+        _save(DirectoryRepository(ExperimentDirectory(root)), raw, result)
+    except ExperimentError:
+        shutil.rmtree(root, ignore_errors=True)
+        return error
+    return ExperimentError(
+        f"{error.message}\n  what was measured is kept in {root}",
+        where=error.where,
+        cause=error.cause,
+    )
 
 
 def _fail(
@@ -92,16 +146,18 @@ def _fail(
 
 
 def collect(
-    directory: ExperimentDirectory, failure: FailedExperiment | None = None
+    directory: ExperimentDirectory, failure: FailedExperiment | None = None, *, kept: bool = True
 ) -> ExperimentResult:
     """Read what a worker left.
 
     Args:
         directory: Where it ran.
         failure: What it returned, where it ran inline and the disk may have refused to keep it.
+        kept: Whether the directory stays, so that a message can point into it.
 
     Raises:
-        ExperimentError: It failed, or left nothing that can be read.
+        ExperimentError: It failed, or left nothing that can be read. What the engine printed last
+            is a note of the exception.
     """
     if directory.result.is_file():
         return ExperimentResult.from_json(directory.result)
@@ -112,12 +168,23 @@ def collect(
             f"the worker left neither a result nor an error in {directory.root}",
             where=str(directory.root),
         )
-    raise ExperimentError(
-        f"the experiment failed in phase '{failure.phase}': {failure.message}",
+    raise _error(directory, failure, kept=kept)
+
+
+def _error(
+    directory: ExperimentDirectory, failure: FailedExperiment, *, kept: bool
+) -> ExperimentError:
+    said = tail(directory.log)
+    hint = f"\n  what the engine printed: {directory.log}" if kept and said else ""
+    error = ExperimentError(
+        f"the experiment failed in phase '{failure.phase}': {failure.message}{hint}",
         where=failure.phase,
         config=failure.config.model_dump(mode="json"),
         cause=failure.code,
     )
+    if said:
+        error.add_note(f"the engine's last words:\n{said}")
+    return error
 
 
 def main(arguments: list[str]) -> int:

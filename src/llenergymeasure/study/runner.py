@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
-from llenergymeasure.exceptions import StudyError
+from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.events import Listener
 from llenergymeasure.orchestration.order import WorkOrder
@@ -52,9 +52,9 @@ class StudyRunner:
         order = WorkOrder.of(experiment, self._settings)
         preflight.check(order)
         with self._directory(experiment) as directory:
-            write_json_atomically(directory.config, order.model_dump_json(indent=2) + "\n")
+            _write_order(directory, order)
             failure = worker.run(directory, self._listener)
-            result = worker.collect(directory, failure)
+            result = worker.collect(directory, failure, kept=self._results_dir is not None)
         kept = None if self._results_dir is None else str(directory.result)
         return StudyResult(
             name=self._study.name,
@@ -75,7 +75,7 @@ class StudyRunner:
             )
         return (self._study.experiments[0],)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _directory(self, experiment: ExperimentConfig) -> Iterator[ExperimentDirectory]:
         if self._results_dir is None:
             with tempfile.TemporaryDirectory(prefix="llem-") as path:
@@ -83,3 +83,12 @@ class StudyRunner:
             return
         name = experiment_name(experiment.model, experiment.backend, datetime.now().astimezone())
         yield ExperimentDirectory(claim_directory(self._results_dir, name))
+
+
+def _write_order(directory: ExperimentDirectory, order: WorkOrder) -> None:
+    try:
+        write_json_atomically(directory.config, order.model_dump_json(indent=2) + "\n")
+    except ExperimentError:
+        with contextlib.suppress(OSError):
+            directory.root.rmdir()  # nothing has started, so nothing is left
+        raise

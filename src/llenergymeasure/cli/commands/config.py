@@ -67,7 +67,7 @@ def _backends() -> Iterator[str]:
         problem = missing(entry, "backend")
         if problem is not None:
             yield f"{name:11} no   {problem.what}"
-            yield f"{'':16}{problem.remedy}"
+            yield f"{'':17}{problem.remedy}"
         else:
             version = installed_version(entry)
             yield f"{name:11} yes  {f'{entry.package} {version}' if version else 'built in'}"
@@ -81,7 +81,7 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
         problem = missing(entry, "energy_backend")
         if problem is not None:
             yield f"{name:11} no   {problem.what}"
-            yield f"{'':16}{problem.remedy}"
+            yield f"{'':17}{problem.remedy}"
             continue
         source: EnergySourceType = load_object(str(entry.implementation))
         for target in targets:
@@ -90,7 +90,7 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
             kind = f"{covered.kind}, " if covered.kind else ""
             yield f"{name:11} {answer}  {target.kind}: {kind}{covered.scope}"
             if covered.remedy:
-                yield f"{'':16}{covered.remedy}"
+                yield f"{'':17}{covered.remedy}"
 
 
 def _settings(settings: EffectiveSettings) -> Iterator[str]:

@@ -15,7 +15,7 @@ from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.loader import load_experiment_config
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.config.user_config import EffectiveSettings, load_settings
+from llenergymeasure.config.user_config import EffectiveSettings, load_settings, runner_problem
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.orchestration.order import WorkOrder
@@ -73,6 +73,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "max_new_tokens": max_new_tokens,
         "energy_backend": energy_backend,
     }
+    if runner is not None and (reason := runner_problem(runner)):
+        raise ConfigError(f"--runner: {reason}", where="--runner")
     experiment = _experiment(config, overrides, batch_size)
     verbosity = "quiet" if quiet else "verbose" if verbose else None
     flags = {
@@ -101,7 +103,7 @@ def _experiment(
 
 
 def _measure(experiment: ExperimentConfig, settings: EffectiveSettings, *, as_json: bool) -> None:
-    results_dir = Path(settings.config.output.results_dir)
+    results_dir = settings.config.results_path()
     with contextlib.closing(make_display(settings.config.ui.verbosity)) as display:
         study = StudyConfig(experiments=(experiment,))
         outcome = _api.run(study, settings, results_dir, display)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
-from llenergymeasure.core.backends import host_memory
 from llenergymeasure.core.backends.batching import dynamic_batches, static_batches
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch_errors import translated
+from llenergymeasure.core.backends.pytorch_memory import CudaMemory, HostMemory
 from llenergymeasure.core.backends.pytorch_trace import (
     BatchTrace,
     BudgetCriterion,
@@ -24,7 +24,6 @@ from llenergymeasure.core.backends.pytorch_trace import (
 )
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
-from llenergymeasure.domain.samples import MemoryReading
 
 
 class LoadedParts(NamedTuple):
@@ -38,7 +37,7 @@ class LoadedParts(NamedTuple):
 class PyTorchEngine:
     """Runs each batch as one ``generate`` call; see the protocol for the contract."""
 
-    def __init__(self, config: ExperimentConfig, device: str, parts: LoadedParts) -> None:
+    def __init__(self, config: ExperimentConfig, parts: LoadedParts) -> None:
         import torch
 
         self._torch = torch
@@ -51,12 +50,8 @@ class PyTorchEngine:
         self._eos_ids = frozenset() if config.ignores_eos else _eos_ids(self._model, self.tokenizer)
         self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
         _forget_generation_defaults(self._model, self._draft)
-        self._on_cuda = device.startswith("cuda") or section.device_map is not None
-        self._resident = host_memory.ResidentSet()
-        if self._on_cuda:
-            torch.cuda.reset_peak_memory_stats()
-        self._model_mb = self._memory_now_mb()
-        torch.manual_seed(config.random_seed)
+        self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
+        self._memory = CudaMemory(torch, self._gpus) if self._gpus else HostMemory()
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
         """Group requests into static or dynamic batches."""
@@ -64,14 +59,19 @@ class PyTorchEngine:
         return group(requests, self._section.batch_size or 1)
 
     def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> PyTorchTrace:
-        """Generate batch after batch; returns with the device synchronised."""
+        """Generate batch after batch; returns with the device synchronised.
+
+        Every pass begins with the same seed, so that sampled passes are alike and do not depend on
+        how long the warm-up took.
+        """
+        self._torch.manual_seed(self._config.random_seed)
         trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids)
         with translated("generate", self._config), self._torch.inference_mode():
             for batch in batches:
                 trace.batches.append(self._generate(batch))
                 progress(len(batch))
-            if self._on_cuda:
-                self._torch.cuda.synchronize()
+            for gpu in self._gpus:
+                self._torch.cuda.synchronize(gpu)
         return trace
 
     def inspect(self) -> EngineReport:
@@ -80,7 +80,7 @@ class PyTorchEngine:
         return EngineReport(
             resolved=self._resolved(),
             weights="random" if self._config.model.startswith("random:") else "pretrained",
-            memory=self._memory(),
+            memory=self._memory.reading(),
             architecture=ModelArchitecture.from_config(self._model.config.to_dict()),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=getattr(shape, "max_position_embeddings", None),
@@ -94,11 +94,12 @@ class PyTorchEngine:
         self._model = self._draft = None
         self._torch.set_num_threads(self._threads_before)
         gc.collect()
-        if self._on_cuda:
+        if self._gpus:
             self._torch.cuda.empty_cache()
 
     def _generate(self, batch: Batch) -> BatchTrace:
-        stamps = CudaStamps(self._torch) if self._on_cuda else HostStamps()
+        place = self._input_device()
+        stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
         ids, mask = self._inputs(batch)  # (batch, longest prompt)
         clock: TokenClock | BurstClock = (
             BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
@@ -151,27 +152,8 @@ class PyTorchEngine:
         return self._model.get_input_embeddings().weight.device
 
     def _used_devices(self) -> set[str]:
-        return {str(parameter.device) for parameter in self._model.parameters()}
-
-    def _memory_now_mb(self) -> float:
-        if self._on_cuda:
-            return float(self._torch.cuda.memory_allocated() / host_memory.MIB)
-        return self._resident.start_mb
-
-    def _memory(self) -> MemoryReading:
-        if not self._on_cuda:
-            return MemoryReading(
-                "resident_set",
-                self._resident.peak_mb(),
-                self._model_mb,
-                host_memory.capacity_mb(),
-            )
-        cuda = self._torch.cuda
-        total = cuda.get_device_properties(cuda.current_device()).total_memory
-        peak = cuda.max_memory_allocated()
-        return MemoryReading(
-            "device", peak / host_memory.MIB, self._model_mb, total / host_memory.MIB
-        )
+        models = [model for model in (self._model, self._draft) if model is not None]
+        return {str(parameter.device) for model in models for parameter in model.parameters()}
 
     def _resolved(self) -> dict[str, Any]:
         section = self._section
@@ -215,13 +197,18 @@ def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
     return options
 
 
+def generating_model(model: Any) -> Any:
+    """Give the transformers model that runs ``generate``: that inside, where peft wraps it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _forget_generation_defaults(*models: Any) -> None:
     """Keep what a model ships as ``generation_config`` out of the workload."""
     from transformers import GenerationConfig
 
-    for model in models:
-        if model is not None:
-            model.generation_config = GenerationConfig()
+    for model in [model for model in models if model is not None]:
+        # peft's wrapper hands its own to the model inside, or does not, depending on its kind
+        model.generation_config = generating_model(model).generation_config = GenerationConfig()
 
 
 def _eos_ids(model: Any, tokenizer: HFTokenizer) -> frozenset[int]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import BackendError
 
-_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, KeyError, AttributeError, TypeError)
+# Signs of a slip in somebody's code: theirs is translated, one of this package is left as it is.
+_SLIPS = (LookupError, AttributeError, TypeError, AssertionError)
+_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, *_SLIPS)
+_PACKAGE = __name__.partition(".")[0]
 
 # A piece of the message (lower case) and the option that mends it, most telling first.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -17,6 +21,7 @@ _REMEDIES = (
     ("unexpected keyword argument", "check passthrough_kwargs: the model does not take it"),
     ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
     ("does not support an attention", "choose another pytorch.attn_implementation"),
+    ("target modules", "check that lora names an adapter of this model"),
     ("size mismatch", "check that lora or decoder.draft_model belongs to this model"),
     ("assistant", "decoder.draft_model must share the model's vocabulary"),
     ("c++ compiler", "install gcc, or set pytorch.torch_compile: false"),
@@ -35,10 +40,23 @@ def translated(phase: str, config: ExperimentConfig) -> Iterator[None]:
         yield
     except MemoryError:
         raise _out_of_memory(phase, config) from None
-    except _FOREIGN as error:
+    except (*_FOREIGN, _damaged_weights()) as error:
+        if isinstance(error, _SLIPS) and _is_ours(error):
+            raise
         if _is_out_of_memory(error):
             raise _out_of_memory(phase, config) from error
         raise _plain(phase, error) from error
+
+
+def _damaged_weights() -> type[Exception]:
+    error: type[Exception] = importlib.import_module("safetensors").SafetensorError
+    return error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether the line that raised is of this package."""
+    innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    return str(innermost.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

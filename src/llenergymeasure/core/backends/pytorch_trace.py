@@ -6,6 +6,7 @@ host clock there would time the launch of kernels and leave prefill out of the t
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ class TokenClock:
         """Note the time of one step; ``scores`` is (batch, vocabulary)."""
         self.stamps.append(self._stamp())
         return scores
+
+
+# transformers inspects a processor's signature at every step; a ready one costs a third.
+TokenClock.__call__.__signature__ = inspect.signature(TokenClock.__call__)  # type: ignore[attr-defined]
 
 
 class BurstClock:
@@ -59,8 +64,10 @@ class BudgetCriterion:
         self._budgets = budgets  # (batch,)
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """Tell which rows have all their tokens; ``input_ids`` is (batch, length)."""
-        return self._budgets <= input_ids.shape[1] - self._prompt_length
+        """Tell which rows have all their tokens; ``input_ids`` is (batch x beams, length)."""
+        beams = input_ids.shape[0] // self._budgets.shape[0]
+        budgets = self._budgets.repeat_interleave(beams)  # (batch x beams,)
+        return budgets <= input_ids.shape[1] - self._prompt_length
 
 
 class HostStamps:
@@ -79,18 +86,22 @@ class HostStamps:
 
 
 class CudaStamps:
-    """Time stamps of a CUDA stream: events, tied to the host clock at the start of a batch."""
+    """Time stamps of a CUDA stream: events, tied to the host clock at the start of a batch.
 
-    def __init__(self, torch: Any) -> None:
-        self._torch = torch
-        torch.cuda.synchronize()
+    The stream is that of the device where the tokens are; events of another device, such as the
+    current one, would know nothing of the work.
+    """
+
+    def __init__(self, torch: Any, device: Any) -> None:
+        self._torch, self._device = torch, device
+        torch.cuda.synchronize(device)
         self.start_ns = time.monotonic_ns()
         self._start = self.stamp()
 
     def stamp(self) -> Any:
         """Record an event; it waits for nothing."""
         event = self._torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(self._torch.cuda.current_stream(self._device))
         return event
 
     def resolve(self, stamps: Sequence[Any]) -> list[int]:

@@ -126,7 +126,7 @@ class ScriptedEngine:
     ) -> list[RequestSample]:
         start_ns = time.monotonic_ns()
         self._log.write(self._section.prefill_w)
-        counts = [self._section.output_tokens or request.max_new_tokens for request in batch]
+        counts = [self._output_tokens(request) for request in batch]
         arrivals = [_wait(start_ns, self._section.ttft_ms)]
         self._log.write(self._section.decode_w)
         for step in range(1, max(counts)):
@@ -148,9 +148,14 @@ class ScriptedEngine:
                 last_token_ns=arrivals[count - 1],
                 delivered_ns=delivered_ns,
                 gaps_ns=tuple(after - before for before, after in pairwise(arrivals[:count])),
+                finish="stop" if count < request.max_new_tokens else "length",
             )
             for request, count in zip(batch, counts, strict=True)
         ]
+
+    def _output_tokens(self, request: Request) -> int:
+        scripted = self._section.output_tokens or request.max_new_tokens
+        return min(scripted, request.max_new_tokens)
 
 
 def _wait(start_ns: int, after_ms: float) -> int:

@@ -22,9 +22,6 @@ POWERCAP = Path("/sys/class/powercap")
 SPAN_TOLERANCE = 0.02
 
 NO_UNCERTAINTY = "CodeCarbon states no uncertainty, so its figures have no interval"
-GRAMS = (
-    "CodeCarbon's grams are for the average grid of the USA: offline, it has to assume a country"
-)
 
 
 class CodeCarbonSource(SampledSource):
@@ -80,8 +77,6 @@ class CodeCarbonSource(SampledSource):
         self, recorded: Recorded, window: Window, components: Iterable[EnergyComponent]
     ) -> Iterable[str]:
         yield NO_UNCERTAINTY
-        if recorded.summary["grams"] is not None:
-            yield GRAMS
         if abs(recorded.span.seconds - window.seconds) > SPAN_TOLERANCE * window.seconds:
             yield (
                 f"CodeCarbon's figures cover {recorded.span.seconds:.3f} s "
@@ -97,7 +92,7 @@ class CodeCarbonSource(SampledSource):
 def cpu_coverage(powercap: Path) -> Coverage:
     """Say what CodeCarbon would tell of the CPU; with RAM it is a model on any machine."""
     cpu = "measured by RAPL" if rapl_readable(powercap) else "modelled from its load"
-    return Coverage("modelled", f"CPU and RAM of the machine (CPU {cpu}, RAM modelled)")
+    return Coverage("modelled", f"CPU and RAM of the machine; CPU {cpu}, RAM modelled as constant")
 
 
 def rapl_readable(powercap: Path) -> bool:

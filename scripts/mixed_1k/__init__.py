@@ -1,0 +1,1 @@
+"""Source material and composition of the packaged `mixed-1k` prompt dataset."""

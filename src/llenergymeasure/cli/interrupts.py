@@ -1,0 +1,58 @@
+"""What Ctrl-C does: the first one stops the run in good order, an impatient third one at once."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+INTERRUPTED = 130
+"""Exit code of a run that the user interrupted (128 + SIGINT)."""
+
+_STILL_STOPPING = b"\nllem: stopping; press Ctrl-C once more to leave without tidying up\n"
+
+
+class Interrupts:
+    """Turns the first SIGINT into ``KeyboardInterrupt`` and keeps later ones from breaking in.
+
+    A second one while files are closed and processes ended would leave half of that undone.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupts:
+        # A shell starts background jobs with SIGINT ignored; that is respected.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            if self._before is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.count:
+            # The interpreter takes the handler away before it ends; the next one would kill it.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        elif self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            raise KeyboardInterrupt
+        if self.count > 2:
+            os._exit(INTERRUPTED)
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _STILL_STOPPING)

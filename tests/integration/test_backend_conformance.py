@@ -1,0 +1,170 @@
+"""What every inference backend does, run over all that are registered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import BACKENDS, load_object, missing, plugin_backends
+from llenergymeasure.core.backends.protocol import Request
+
+ENTRIES = {**BACKENDS, **plugin_backends()}
+REGISTERED = [name for name, entry in ENTRIES.items() if entry.implementation is not None]
+TEXTS = ["One", "Two words are here", "A longer request, which asks for a list of five rivers."] * 3
+
+
+@pytest.fixture(scope="module", params=REGISTERED)
+def config(request: pytest.FixtureRequest) -> ExperimentConfig:
+    entry = ENTRIES[request.param]
+    if problem := missing(entry, "backend"):
+        pytest.skip(str(problem))
+    precision = "fp32" if "fp32" in entry.precisions else entry.precisions[0]
+    return ExperimentConfig(
+        model="random:tiny-llama",
+        backend=entry.name,
+        precision=precision,
+        max_new_tokens=5,
+        **{entry.name: {entry.batch_field: 2}},
+    )
+
+
+@pytest.fixture(scope="module")
+def loader(config):
+    made = load_object(ENTRIES[config.backend].implementation)()
+    if problems := made.problems(config):
+        pytest.skip(str(problems[0]))
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(config, loader, tmp_path_factory):
+    made = loader.load(config, tmp_path_factory.mktemp("cache"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def requests(engine) -> list[Request]:
+    return [
+        Request(index, tuple(engine.tokenizer.encode(text)), 1 + index % 5)
+        for index, text in enumerate(TEXTS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def samples(engine, requests):
+    return engine.run(engine.plan(requests), 3, lambda _: None).samples()
+
+
+def test_the_target_names_gpus_only_for_work_on_gpus(loader, config):
+    target = loader.target(config)
+
+    assert target.kind in ("cpu", "gpu")
+    assert target.kind == "gpu" or not target.gpu_uuids
+    assert loader.target(config) == target
+
+
+def test_a_text_has_tokens_and_the_same_ones_every_time(engine):
+    tokens = engine.tokenizer.encode("The same text twice")
+
+    assert tokens
+    assert tokens == engine.tokenizer.encode("The same text twice")
+    assert len(engine.tokenizer.encode("The same text twice, and more of it")) > len(tokens)
+
+
+def test_ordinary_ids_are_distinct_and_can_be_generated_from(engine):
+    ids = engine.tokenizer.ordinary_ids()
+    batch = (Request(0, tuple(ids[:7]), 2),)
+
+    assert len(set(ids)) == len(ids) > 100
+    assert engine.run((batch,), 0, lambda _: None).samples()[0].input_tokens == 7
+
+
+def test_a_plan_is_a_partition_of_the_requests_and_always_the_same(engine, requests):
+    before = list(requests)
+    plan = engine.plan(requests)
+
+    assert Counter(request for batch in plan for request in batch) == Counter(requests)
+    assert all(plan)
+    assert engine.plan(requests) == plan
+    assert requests == before
+    assert engine.plan([]) == ()
+
+
+def test_a_run_gives_one_sample_a_request(engine, requests, samples):
+    by_index = {request.index: request for request in requests}
+
+    assert sorted(sample.request for sample in samples) == sorted(by_index)
+    for sample in samples:
+        request = by_index[sample.request]
+        assert sample.input_tokens == len(request.token_ids)
+        assert 1 <= sample.output_tokens <= request.max_new_tokens
+        assert sample.padded_input_tokens >= sample.input_tokens
+        assert sample.executed_output_tokens >= sample.output_tokens
+        assert sample.pass_index == 3
+        assert sample.error is None
+
+
+def test_the_samples_of_a_batch_share_its_index(engine, requests, samples):
+    where = {request.index: n for n, batch in enumerate(engine.plan(requests)) for request in batch}
+
+    assert {sample.request: sample.batch_index for sample in samples} == where
+
+
+def test_times_of_a_request_never_run_backwards(samples):
+    for sample in samples:
+        times = (
+            sample.issued_ns,
+            sample.scheduled_ns,
+            sample.first_token_ns,
+            sample.last_token_ns,
+            sample.delivered_ns,
+        )
+        assert all(before <= after for before, after in pairwise(times)), sample
+
+
+def test_gaps_add_up_to_the_time_from_the_first_token_to_the_last(samples):
+    for sample in samples:
+        if sample.gaps_ns is not None:
+            assert sum(sample.gaps_ns) == sample.last_token_ns - sample.first_token_ns
+            assert all(gap >= 0 for gap in sample.gaps_ns)
+            tokens = sample.gap_tokens or (1,) * len(sample.gaps_ns)
+            assert len(tokens) == len(sample.gaps_ns)
+            assert sample.output_tokens - sum(tokens) >= 1
+
+
+def test_progress_adds_up_to_the_requests(engine, requests):
+    seen: list[int] = []
+    engine.run(engine.plan(requests), 0, seen.append)
+
+    assert sum(seen) == len(requests)
+
+
+def test_running_nothing_gives_no_samples(engine):
+    assert engine.run((), 0, lambda _: None).samples() == ()
+
+
+def test_the_report_resolves_every_field_of_the_section(config, engine, samples):
+    report = engine.inspect()
+
+    assert set(report.resolved) >= set(type(config.section).model_fields)
+    assert report.resolved[ENTRIES[config.backend].batch_field] == 2
+    assert report.compute_devices >= 1
+    assert report.weights in ("random", "none")
+    assert (report.architecture is None) == (report.weights == "none")
+
+
+def test_memory_is_known_and_not_zero(engine, samples):
+    memory = engine.inspect().memory
+
+    assert memory.kind != "none"
+    assert 0 < memory.model_mb <= memory.peak_mb <= memory.capacity_mb
+
+
+def test_an_engine_can_be_closed_twice(loader, config, tmp_path):
+    made = loader.load(config, tmp_path)
+    made.close()
+    made.close()

@@ -1,0 +1,127 @@
+"""What the PyTorch backend refuses before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.pytorch import PyTorchBackend
+from llenergymeasure.exceptions import Problem
+from tests.support.models import (
+    save_model,
+)
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without CUDA")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "model")
+
+
+def problems(model: Path | str = "random:tiny-llama", **fields: Any) -> dict[str, Problem]:
+    config = ExperimentConfig(model=str(model), **fields)
+    return {problem.where: problem for problem in PyTorchBackend().problems(config)}
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("dtype", "precision"),
+        ("torch_dtype", "precision"),
+        ("attn_implementation", "pytorch.attn_implementation"),
+        ("device_map", "pytorch.device_map"),
+        ("revision", "revision"),
+        ("trust_remote_code", "trust_remote_code"),
+    ],
+)
+def test_a_passthrough_argument_never_overrules_a_field(name, field):
+    found = problems(passthrough_kwargs={name: "x"})
+
+    assert field in found[f"passthrough_kwargs.{name}"].remedy
+
+
+@no_cuda
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_cuda_device_that_is_not_there_is_a_problem(device):
+    found = problems(pytorch={"device": device})
+
+    assert "no CUDA device" in found["pytorch.device"].what
+    assert "remove pytorch.device" in found["pytorch.device"].remedy
+
+
+@no_cuda
+def test_layers_cannot_be_spread_over_no_gpus(model):
+    assert (
+        "no CUDA device"
+        in problems(model, pytorch={"device_map": "auto"})["pytorch.device_map"].what
+    )
+
+
+def test_a_device_map_that_is_no_strategy_is_a_problem(model):
+    config = ExperimentConfig(model=str(model), pytorch={"device_map": "cuda:0"})
+    found = PyTorchBackend().problems(config)
+
+    assert any("a single device goes to pytorch.device" in problem.remedy for problem in found)
+
+
+def test_random_weights_cannot_be_spread():
+    found = PyTorchBackend().problems(
+        ExperimentConfig(model="random:tiny-llama", pytorch={"device_map": "auto"})
+    )
+
+    assert any("random weights" in problem.what for problem in found)
+
+
+@no_cuda
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_quantised_loading_needs_cuda_and_bitsandbytes(model, precision):
+    config = ExperimentConfig(model=str(model), precision=precision)
+    found = PyTorchBackend().problems(config)
+
+    assert {problem.where for problem in found} == {"precision"}
+    assert any("CUDA" in problem.what for problem in found)
+
+
+def test_random_weights_cannot_be_quantised():
+    assert "random weights" in "".join(
+        problem.what
+        for problem in PyTorchBackend().problems(
+            ExperimentConfig(model="random:tiny-llama", precision="int8")
+        )
+    )
+
+
+@no_cuda
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "flash_attention_3"])
+def test_flash_attention_is_refused_with_the_line_that_installs_it(model, kernel):
+    config = ExperimentConfig(model=str(model), pytorch={"attn_implementation": kernel})
+    found = PyTorchBackend().problems(config)
+
+    assert {problem.where for problem in found} == {"pytorch.attn_implementation"}
+    assert any(problem.remedy.startswith("pip install flash-attn") for problem in found)
+
+
+def test_more_than_one_process_is_refused():
+    assert (
+        "num_processes: 1" in problems(pytorch={"num_processes": 2})["pytorch.num_processes"].remedy
+    )
+    assert problems(pytorch={"num_processes": 1}) == {}
+
+
+def test_a_draft_model_that_is_not_there_is_a_problem(model, tmp_path):
+    decoder = {"speculative_decoding": True, "draft_model": str(tmp_path / "nowhere")}
+    (only,) = PyTorchBackend().problems(ExperimentConfig(model=str(model), decoder=decoder))
+
+    assert only.where == "decoder.draft_model"
+
+
+@no_cuda
+def test_without_a_gpu_the_cpu_does_the_work(model):
+    target = PyTorchBackend().target(ExperimentConfig(model=str(model)))
+
+    assert (target.kind, target.gpu_uuids) == ("cpu", ())

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.results import BaselineResult, ExperimentResult
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.orchestration.assemble import ResultCollector
+from tests.support.known_power import KnownPower, constant
+from tests.support.make_result import UUID, make_environment, make_process, make_sample
+from tests.support.plugins import installed_plugin
+from tests.support.scripted_run import run_scripted, scripted_config
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """What the coordinating process measured, with energy from a device of 250 W."""
+    folder = tmp_path_factory.mktemp("run")
+    return run_scripted(folder, scripted_config(), KnownPower(constant(250.0)).select).measurement
+
+
+def collect(first, *processes) -> ExperimentResult:
+    return ResultCollector(first, make_environment())(processes or [first.raw])
+
+
+def test_headline_figures_are_those_of_the_sections(first):
+    result = collect(first)
+
+    assert result.energy_total_j == result.energy.total_j
+    assert result.energy_per_output_token_j == result.energy.per_output_token_j
+    assert result.energy_adjusted_j == result.energy.adjusted_j
+    assert result.tokens_per_second == result.throughput.output_tokens_per_second
+    assert result.ttft_ms == result.latency.ttft_ms.p50
+    assert result.tpot_ms == result.latency.tpot_ms.p50
+    assert result.peak_memory_mb == result.memory.peak_mb
+    assert result.flops_total is None, "the scripted backend has no architecture"
+
+
+def test_what_was_asked_and_what_was_in_force_stand_side_by_side(first):
+    result = collect(first)
+
+    assert result.config == first.order.config
+    assert result.measurement_config_hash == first.order.config.fingerprint()
+    assert result.resolved.backend["batch_size"] == 2
+    assert result.resolved.energy_source == "known"
+    assert result.resolved.dataset.used == 4
+    assert result.energy.selection_reason == "known in a test"
+    assert result.energy.scope == "the device"
+
+
+def test_samples_of_all_processes_are_pooled_before_any_statistic(first):
+    """Three quick requests and one slow one: the median is that of requests, not of processes."""
+    quick = [make_sample(i, first_token_ns=make_sample(i).scheduled_ns + 10**6) for i in range(3)]
+    slow = make_sample(3, first_token_ns=make_sample(3).scheduled_ns + 9 * 10**6)
+    result = collect(
+        first,
+        make_process(0, requests=tuple(quick)),
+        make_process(1, requests=(slow,)),
+    )
+
+    assert result.ttft_ms == pytest.approx(1.0), "the mean of process medians would be 5"
+    assert result.latency.ttft_ms.count == 4
+    assert result.latency.ttft_ms.mean == pytest.approx(3.0)
+    assert result.throughput.output_tokens == 12
+
+
+def test_a_baseline_that_was_not_taken_leaves_the_adjusted_figure_unknown(first):
+    skipped = BaselineResult(
+        device_idle_w=None, loaded_idle_w=None, duration_s=None, skipped="not measured"
+    )
+
+    assert collect(replace(first, baseline=skipped)).energy_adjusted_j is None
+
+
+def test_energy_above_idle_is_never_clipped(first):
+    warm = BaselineResult(device_idle_w=None, loaded_idle_w=300.0, duration_s=1.0, skipped=None)
+    result = collect(replace(first, baseline=warm))
+
+    assert result.energy_adjusted_j == pytest.approx(-50.0 * result.throughput.window_s)
+
+
+def test_several_devices_are_told_one_by_one(first):
+    known = EnergyRecording(
+        "nvml",
+        (EnergyComponent(name=UUID, energy_j=5.0, kind="measured", method="c", in_scope=True),),
+    )
+    several = replace(
+        first,
+        target=DeviceTarget("gpu", (UUID, "GPU-other")),
+        raw=replace(first.raw, energy=known),
+    )
+    result = ResultCollector(several, make_environment())([several.raw])
+
+    assert result.multi_gpu.devices == (UUID, "GPU-other")
+    assert result.multi_gpu.energy_j == {UUID: 5.0, "GPU-other": None}
+    assert collect(first).multi_gpu is None
+
+
+def test_emissions_need_an_intensity(first):
+    order = first.order.model_copy(
+        update={"carbon_intensity_gco2_kwh": 360.0, "datacenter_pue": 2.0}
+    )
+    result = collect(replace(first, order=order))
+
+    assert collect(first).co2_estimate.co2_grams is None
+    assert result.co2_estimate.co2_grams == pytest.approx(result.energy_total_j / 3.6e6 * 720.0)
+
+
+def test_what_a_repeat_depends_on_is_noted(first, tmp_path):
+    config = scripted_config(decoder={"decoding_strategy": "sampling"}, random_seed=7)
+    notes = run_scripted(tmp_path, config).result.reproducibility_notes
+
+    assert "tokens are sampled, seed 7" in notes
+    assert any("token counts depend on the arithmetic" in note for note in notes)
+    assert not any("sampled" in note for note in collect(first).reproducibility_notes)
+
+
+def test_a_short_window_of_few_batches_is_not_trusted_blindly(first):
+    result = collect(first)
+
+    assert "window_short" in result.measurement_warnings
+    assert result.trust.verdict == "caution"
+
+
+def test_a_result_comes_back_from_its_file(first, tmp_path):
+    result = collect(first)
+    result.to_json(tmp_path / "result.json")
+
+    assert ExperimentResult.from_json(tmp_path / "result.json") == result
+
+
+def test_a_result_of_a_plugin_that_is_not_installed_names_the_missing_backend(first, tmp_path):
+    (tmp_path / "plugin").mkdir()
+    with installed_plugin(tmp_path / "plugin"):
+        config = scripted_config(backend="echo-engine", scripted=None, **{"echo-engine": {}})
+        stored = collect(first).model_copy(update={"config": config})
+        stored.to_json(tmp_path / "result.json")
+        assert ExperimentResult.from_json(tmp_path).config.backend == "echo-engine"
+
+    with pytest.raises(LLEMError, match="unknown backend 'echo-engine'") as caught:
+        ExperimentResult.from_json(tmp_path)
+    assert "needs that package installed here" in caught.value.message

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+
+from llenergymeasure.orchestration.capture import RedactingWriter, captured_output, tail
+
+KEY = "hf_" + "QwErTyUiOpAsDfGhJkLzXcVbNm12345678"
+
+
+@pytest.fixture
+def logger():
+    """A logger of its own, without handlers, that goes away."""
+    made = logging.getLogger("engine-of-a-test")
+    made.propagate = False
+    yield made
+    made.handlers.clear()
+    logging.root.manager.loggerDict.pop(made.name)
+
+
+def test_what_is_printed_goes_to_the_file_and_not_to_the_terminal(tmp_path, capsys):
+    with captured_output(tmp_path / "log.txt"):
+        print("to stdout")
+        print("to stderr", file=sys.stderr)
+    print("afterwards")
+
+    assert (tmp_path / "log.txt").read_text() == "to stdout\nto stderr\n"
+    assert capsys.readouterr().out == "afterwards\n"
+
+
+def test_credentials_never_reach_the_file_even_in_pieces(tmp_path):
+    with captured_output(tmp_path / "log.txt"):
+        print("token", KEY)
+        sys.stdout.write(KEY[:10])
+        sys.stdout.flush()
+        sys.stdout.write(KEY[10:])
+
+    text = (tmp_path / "log.txt").read_text()
+    assert text == "token ***\n***"
+
+
+def test_a_bar_that_rewrites_its_line_becomes_lines():
+    target = io.StringIO()
+    writer = RedactingWriter(target, io.StringIO())
+    writer.write("10%\r20%\rdone\n")
+
+    assert target.getvalue() == "10%\n20%\ndone\n"
+    assert writer.writable()
+
+
+def test_what_holds_on_to_the_stream_is_sent_to_the_successor():
+    target, successor = io.StringIO(), io.StringIO()
+    writer = RedactingWriter(target, successor)
+    writer.write("unfinished")
+    writer.finish()
+    writer.write(f"later {KEY}\n")
+    writer.flush()
+
+    assert target.getvalue() == "unfinished"
+    assert successor.getvalue() == "later ***\n"
+
+
+def test_log_handlers_that_hold_a_standard_stream_are_moved_and_put_back(tmp_path, logger):
+    before = logging.StreamHandler(sys.stderr)
+    logger.addHandler(before)
+    with captured_output(tmp_path / "log.txt"):
+        logger.warning("meanwhile")
+
+    assert (tmp_path / "log.txt").read_text() == "meanwhile\n"
+    assert before.stream is sys.stderr
+
+
+def test_a_handler_made_meanwhile_works_afterwards_and_in_the_next_run(tmp_path, logger, capsys):
+    with captured_output(tmp_path / "first.txt"):
+        logger.addHandler(logging.StreamHandler())
+        logger.warning("one")
+    logger.warning("between")
+    with captured_output(tmp_path / "second.txt"):
+        logger.warning("two")
+
+    assert (tmp_path / "first.txt").read_text() == "one\n"
+    assert (tmp_path / "second.txt").read_text() == "two\n"
+    assert capsys.readouterr().err == "between\n"
+
+
+def test_handlers_of_files_are_left_alone(tmp_path, logger):
+    handler = logging.FileHandler(tmp_path / "own.txt")
+    logger.addHandler(handler)
+    with captured_output(tmp_path / "log.txt"):
+        logger.warning("meanwhile")
+    handler.close()
+
+    assert (tmp_path / "own.txt").read_text() == "meanwhile\n"
+    assert (tmp_path / "log.txt").read_text() == ""
+
+
+def test_streams_come_back_after_an_error(tmp_path):
+    outer = (sys.stdout, sys.stderr)
+
+    def fail() -> None:
+        with captured_output(tmp_path / "log.txt"):
+            print("half a line", end="")
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (sys.stdout, sys.stderr) == outer
+    assert (tmp_path / "log.txt").read_text() == "half a line"
+
+
+def test_the_tail_is_the_last_lines(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"".join(b"%d\n" % i for i in range(40)) + b"\xff\n\n")
+
+    assert tail(path, 3) == "38\n39\n�"
+    assert len(tail(path).splitlines()) == 15
+    assert tail(tmp_path / "absent.txt") == ""

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from llenergymeasure.cli.display import (
+    BarDisplay,
+    LineDisplay,
+    NoDisplay,
+    make_display,
+)
+from llenergymeasure.orchestration.events import Event
+
+
+def events(*phases: str) -> list[Event]:
+    return [Event(0, "initialising", phase) for phase in phases]
+
+
+@pytest.fixture
+def stream():
+    return io.StringIO()
+
+
+def test_a_line_a_phase_with_the_time_since_the_start(stream):
+    seconds = iter([100.0, 100.5, 112.25])
+    display = LineDisplay(stream, lambda: next(seconds))
+    for event in events("load", "measure"):
+        display(event)
+    display.close()
+
+    assert stream.getvalue().splitlines() == [
+        "llem:    0.5 s  loading the model",
+        "llem:   12.2 s  measuring",
+    ]
+
+
+def test_lines_say_nothing_of_progress_nor_of_phases_that_take_no_time(stream):
+    display = LineDisplay(stream)
+    display(Event(0, "measuring", "measure", 5, 10))
+    for event in events("collect", "save"):
+        display(event)
+
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("make", [LineDisplay, BarDisplay])
+def test_a_phase_without_a_description_is_shown_by_its_name(stream, make):
+    display = make(stream)
+    for event in events("polish"):
+        display(event)
+    display.close()
+
+    assert "polish" in stream.getvalue()
+
+
+def test_a_bar_follows_the_requests_of_a_phase(stream):
+    display = BarDisplay(stream)
+    display(Event(0, "measuring", "measure"))
+    display(Event(0, "measuring", "measure", 5, 10))
+    display(Event(0, "measuring", "measure", 10, 10))
+    display.close()
+
+    assert "measuring" in stream.getvalue()
+    assert "10/10" in stream.getvalue()
+
+
+def test_a_bar_that_is_closed_leaves_an_empty_line(stream):
+    display = BarDisplay(stream)
+    display(Event(0, "initialising", "load"))
+    display.close()
+    display.close()
+
+    assert stream.getvalue().rstrip(" ").endswith("\r")
+
+
+def test_silence_is_silent(capsys):
+    display = NoDisplay()
+    display(Event(0, "measuring", "measure"))
+    display.close()
+
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "kind"),
+    [("quiet", NoDisplay), ("standard", LineDisplay), ("verbose", LineDisplay)],
+)
+def test_without_a_terminal_progress_comes_in_lines_or_not_at_all(verbosity, kind, capsys):
+    assert isinstance(make_display(verbosity), kind)

@@ -1,0 +1,193 @@
+"""CodeCarbon's figures as a recording: scope, kind, and what is unknown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.core.energy.codecarbon import (
+    CodeCarbonSource,
+    cpu_coverage,
+    gpu_coverage,
+    rapl_readable,
+)
+from llenergymeasure.core.energy.codecarbon_reader import Part
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.sampler import Recorded
+from llenergymeasure.domain.co2 import CO2Estimate
+from llenergymeasure.domain.energy import SamplingCost
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+
+NVML = Path(__file__).parents[1] / "support" / "simulated_nvml"
+SECOND = Window(0, 1_000_000_000)
+COST = SamplingCost(reads=0, mean_read_ms=None, p99_read_ms=None, cpu_seconds=0.0)
+
+
+def part(name: str, energy_j: float | None, kind: str = "modelled", gpu: bool = False):
+    return {"name": name, "gpu": gpu, "kind": kind, "method": "somehow", "energy_j": energy_j}
+
+
+def recording(target: DeviceTarget, *parts, span: Window = SECOND, messages=(), grams=0.1):
+    summary = {"parts": list(parts), "grams": grams, "messages": list(messages)}
+    source = CodeCarbonSource(target, SamplingRates())
+    return source.recording(Recorded((), summary, COST, span), SECOND)
+
+
+HOST = (part("cpu", 30.0, "measured"), part("ram", 10.0))
+GPUS = (
+    part("GPU-a", 100.0, "measured", gpu=True),
+    part("GPU-b", 50.0, "measured", gpu=True),
+)
+
+
+def test_work_on_a_cpu_counts_cpu_and_ram_and_shows_gpus_beside_them():
+    recorded = recording(DeviceTarget("cpu"), *HOST, *GPUS)
+
+    assert recorded.total_j == 40.0
+    assert recorded.kind == "modelled"
+    assert [c.name for c in recorded.components if not c.in_scope] == ["GPU-a", "GPU-b"]
+
+
+def test_work_on_a_gpu_counts_the_named_gpus_only():
+    recorded = recording(DeviceTarget("gpu", ("GPU-b",)), *HOST, *GPUS)
+
+    assert recorded.total_j == 50.0
+    assert recorded.kind == "measured"
+
+
+def test_work_on_unnamed_gpus_counts_all_of_them():
+    assert recording(DeviceTarget("gpu"), *HOST, *GPUS).total_j == 150.0
+
+
+def test_a_part_that_was_not_read_makes_the_total_unknown():
+    recorded = recording(DeviceTarget("cpu"), part("cpu", None, "measured"), part("ram", 10.0))
+
+    assert recorded.total_j is None
+    assert recorded.kind == "unmeasurable"
+    assert recorded.components[0].kind == "unmeasurable"
+    assert any("could not read cpu" in note for note in recorded.notes)
+
+
+def test_what_codecarbon_warned_of_reaches_the_notes():
+    recorded = recording(DeviceTarget("cpu"), *HOST, messages=["counter went backwards"])
+
+    assert "CodeCarbon warned: counter went backwards" in recorded.notes
+
+
+def test_a_span_that_is_not_the_window_is_told():
+    told = recording(DeviceTarget("cpu"), *HOST, span=Window(0, 1_100_000_000))
+    same = recording(DeviceTarget("cpu"), *HOST, span=Window(0, 1_010_000_000))
+
+    assert any("1.100 s around a window of 1.000 s" in note for note in told.notes)
+    assert not any("around a window" in note for note in same.notes)
+
+
+def test_grams_are_kept_apart_and_the_country_they_assume_is_documented():
+    with_grams = recording(DeviceTarget("cpu"), *HOST, grams=0.25)
+    without = recording(DeviceTarget("cpu"), *HOST, grams=None)
+
+    assert with_grams.codecarbon_grams == 0.25
+    assert without.codecarbon_grams is None
+    assert "USA" in str(CO2Estimate.model_fields["codecarbon_grams"].description)
+
+
+def test_a_long_stretch_without_energy_makes_the_part_unknown_for_good():
+    cpu = Part("cpu", False, "measured", "counter")
+    cpu.add(50.0, 5.0)
+    cpu.add(0.0, 5.0)
+    cpu.add(50.0, 5.0)
+
+    assert cpu.energy_j is None
+
+
+def test_a_short_stretch_between_two_ticks_may_be_zero():
+    cpu = Part("cpu", False, "measured", "counter")
+    cpu.add(50.0, 5.0)
+    cpu.add(0.0, 0.05)
+
+    assert cpu.energy_j == 50.0
+
+
+def test_a_part_that_codecarbon_leaves_out_is_unknown():
+    cpu = Part("cpu", False, "measured", "counter")
+    cpu.add(None, 0.05)
+
+    assert cpu.energy_j is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_counter_that_only_root_may_read_is_not_readable(tmp_path):
+    counter = _counter(tmp_path)
+    counter.chmod(0)
+
+    assert not rapl_readable(tmp_path)
+
+
+def test_rapl_shows_in_the_scope_and_ram_keeps_the_whole_modelled(tmp_path):
+    without = cpu_coverage(tmp_path)
+    _counter(tmp_path)
+    having = cpu_coverage(tmp_path)
+
+    assert (without.kind, having.kind) == ("modelled", "modelled")
+    assert "modelled from its load" in without.scope
+    assert "measured by RAPL" in having.scope
+
+
+def test_coverage_does_not_import_codecarbon():
+    CodeCarbonSource.coverage(DeviceTarget("cpu"))
+    CodeCarbonSource.coverage(DeviceTarget("gpu"))
+
+    assert "codecarbon" not in sys.modules
+
+
+def test_without_a_driver_a_gpu_is_not_covered(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    coverage = gpu_coverage(("GPU-aaaa",))
+
+    assert coverage.kind is None
+    assert "nvidia-smi" in coverage.scope
+    assert coverage.remedy
+
+
+def test_gpus_that_nvml_shows_are_covered_and_others_are_named(monkeypatch, tmp_path):
+    _install_simulated_gpus(monkeypatch, tmp_path)
+
+    assert gpu_coverage(("GPU-bbbb",)).kind == "measured"
+    assert gpu_coverage(()).kind == "measured"
+    absent = gpu_coverage(("GPU-bbbb", "GPU-none"))
+    assert absent.kind is None
+    assert "GPU-none" in absent.scope
+    assert "GPU-bbbb" not in absent.scope
+
+
+def test_a_driver_that_does_not_answer_is_a_reason(monkeypatch, tmp_path):
+    _install_simulated_gpus(monkeypatch, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "pynvml.py").write_text(
+        "class NVMLError(Exception): pass\ndef nvmlInit(): raise NVMLError('Driver Not Loaded')\n"
+    )
+    coverage = gpu_coverage(())
+
+    assert coverage.kind is None
+    assert "Driver Not Loaded" in coverage.scope
+
+
+def _counter(powercap: Path) -> Path:
+    domain = powercap / "intel-rapl:0"
+    domain.mkdir()
+    counter = domain / "energy_uj"
+    counter.write_text("1")
+    return counter
+
+
+def _install_simulated_gpus(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    tool = directory / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    monkeypatch.syspath_prepend(str(NVML))
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)

@@ -1,0 +1,102 @@
+"""Names of result directories, and claiming one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.results.filenames import MAX_LENGTH, claim_directory, experiment_name
+
+WHEN = datetime(2026, 2, 18, 14, 30, 5)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("meta-llama/Llama-3.1-8B", "llama-3.1-8b"),
+        ("random:tiny-llama", "random-tiny-llama"),
+        ("random:/data/My Models/Tiny_1", "random-tiny-1"),
+        ("/data/models/Mistral/", "mistral"),
+        ("..", "model"),
+        ("~", "model"),
+        (".hidden", "hidden"),
+        ("模型", "model"),
+        ("a\\b\x00c\nd", "a-b-c-d"),
+    ],
+)
+def test_a_name_begins_with_the_last_part_of_the_model(model: str, expected: str) -> None:
+    name = experiment_name(model, "pytorch", WHEN)
+    assert name == f"{expected}_pytorch_2026-02-18T14-30-05"
+
+
+@given(model=st.text(), backend=st.text())
+def test_every_name_is_one_safe_path_component_of_three_parts(model: str, backend: str) -> None:
+    name = experiment_name(model, backend, WHEN)
+    assert len(name) <= MAX_LENGTH
+    assert Path(name).name == name
+    assert not name.startswith(".")
+    assert name.isascii()
+    model_part, backend_part, time = name.split("_")
+    assert model_part
+    assert backend_part
+    assert time == "2026-02-18T14-30-05"
+
+
+def test_a_long_model_name_is_cut_and_the_time_is_kept() -> None:
+    name = experiment_name("m" * 500, "pytorch", WHEN)
+    assert len(name) == MAX_LENGTH
+    assert name.endswith("m_pytorch_2026-02-18T14-30-05")
+
+
+def test_a_taken_name_gets_the_next_number(tmp_path: Path) -> None:
+    claimed = [claim_directory(tmp_path / "deep" / "er", "run").name for _ in range(3)]
+    assert claimed == ["run", "run_1", "run_2"]
+
+
+def test_a_file_of_that_name_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    assert claim_directory(tmp_path, "run") == tmp_path / "run_1"
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_processes_that_claim_at_once_never_share_a_directory(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from llenergymeasure.results.filenames import claim_directory\n"
+        "sys.stdin.read()\n"
+        "for _ in range(50): print(claim_directory(Path(sys.argv[1]), 'run').name)\n"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.close()
+        child.stdin = None
+    names = [name for child in children for name in child.communicate()[0].split()]
+    assert len(names) == 150
+    assert len(set(names)) == 150
+
+
+@pytest.mark.parametrize("parent", ["taken", "taken/below", "x" * 300])
+def test_a_parent_that_cannot_be_used_is_named_with_the_flag_that_mends_it(
+    tmp_path: Path, parent: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ConfigError, match="--output") as caught:
+        claim_directory(tmp_path / parent, "run")
+    assert str(tmp_path / parent) in caught.value.message
+    assert caught.value.where == str(tmp_path / parent)

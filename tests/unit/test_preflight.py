@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from llenergymeasure.exceptions import PreFlightError
+from llenergymeasure.orchestration import preflight
+from tests.support.scripted_run import make_order, scripted_config
+
+
+def problems(folder, *, offline: bool = True, order=None, **fields) -> dict[str, str]:
+    """Give what each problem is about, with what and remedy; empty where all is well."""
+    try:
+        preflight.check(
+            make_order(scripted_config(**fields), folder, **(order or {})), offline=offline
+        )
+    except PreFlightError as error:
+        return {one.where: f"{one.what} | {one.remedy}" for one in error.problems}
+    return {}
+
+
+def test_an_experiment_that_can_run_has_no_problems(tmp_path):
+    assert problems(tmp_path) == {}
+    assert problems(tmp_path, offline=False) == {}
+
+
+def test_everything_that_is_missing_is_told_at_once(tmp_path):
+    found = problems(
+        tmp_path,
+        order={"runner": "docker:x", "energy_backend": "rapl"},
+        dataset="absent.jsonl",
+        scripted={"load_log": str(tmp_path / "absent" / "log")},
+    )
+
+    assert set(found) >= {"runners.scripted", "scripted.load_log"}
+    assert any("absent.jsonl" in text for text in found.values())
+
+
+def test_the_message_counts_the_problems_and_names_each_remedy(tmp_path):
+    order = make_order(scripted_config(dataset="absent.jsonl"), tmp_path, runner="docker:x")
+
+    with pytest.raises(PreFlightError) as caught:
+        preflight.check(order)
+
+    assert caught.value.message.startswith("2 problems before anything was loaded:")
+    for problem in caught.value.problems:
+        assert problem.what in caught.value.message
+        assert problem.remedy in caught.value.message
+    assert caught.value.where == ", ".join(one.where for one in caught.value.problems)
+
+
+def test_a_single_problem_is_counted_in_the_singular(tmp_path):
+    with pytest.raises(PreFlightError, match="1 problem before"):
+        preflight.check(make_order(scripted_config(), tmp_path, runner="docker:x"))
+
+
+def test_a_source_of_energy_that_is_not_there_is_never_replaced(tmp_path):
+    assert "energy_backend" in problems(tmp_path, order={"energy_backend": "rapl"})
+    assert problems(tmp_path, order={"energy_backend": "auto"}) == {}
+
+
+def test_more_prompts_than_the_dataset_has_are_refused_before_anything_loads(tmp_path):
+    found = problems(tmp_path, n=1001)
+
+    assert len(found) == 1
+    assert "1,000" in str(found) or "1000" in str(found)
+
+
+def test_a_backend_that_is_not_part_of_this_version_says_what_is(tmp_path):
+    found = problems(
+        tmp_path, model="random:tiny-llama", backend="tensorrt", scripted=None, precision="bf16"
+    )
+
+    assert "not part of this version" in found["backend"]
+    assert "pytorch" in found["backend"]
+
+
+def test_a_model_on_the_hub_is_not_looked_for_offline(tmp_path):
+    found = problems(tmp_path, model="org/absent", backend="vllm", scripted=None, precision="bf16")
+
+    assert set(found) == {"backend"}
+
+
+def test_a_random_model_of_no_architecture_is_refused_even_offline(tmp_path):
+    found = problems(
+        tmp_path, model="random:tiny-lama", backend="vllm", scripted=None, precision="bf16"
+    )
+
+    assert "tiny-llama" in found["model"]

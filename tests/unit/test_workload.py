@@ -1,0 +1,128 @@
+"""Prompts as an engine gets them, and the batches that warm it up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.protocol import Batch, Request
+from llenergymeasure.core.workload import build_requests, warmup_batches
+from llenergymeasure.domain.prompts import Prompt
+from llenergymeasure.exceptions import BackendError, ConfigError
+
+IDS = range(100, 1100)
+
+
+class Letters:
+    """A tokenizer that gives each character its own token."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text if character != "\0"]
+
+    def ordinary_ids(self) -> Sequence[int]:
+        return IDS
+
+
+def config(**fields: object) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"model": "m", "backend": "scripted", **fields})
+
+
+def batch(*lengths: int, new: int = 4) -> Batch:
+    return tuple(Request(row, (1,) * length, new) for row, length in enumerate(lengths))
+
+
+def shape(batch: Batch) -> list[tuple[int, int]]:
+    return [(len(request.token_ids), request.max_new_tokens) for request in batch]
+
+
+def test_only_the_first_n_prompts_become_requests() -> None:
+    workload = build_requests([Prompt("a"), Prompt("bc"), Prompt("d")], Letters(), config(n=2))
+    assert [(r.index, r.token_ids) for r in workload.requests] == [(0, (97,)), (1, (98, 99))]
+    assert workload.truncated == 0
+
+
+def test_a_prompt_longer_than_the_limit_keeps_its_beginning_and_is_counted() -> None:
+    prompts = [Prompt("abc"), Prompt("abcd"), Prompt("abcde")]
+    workload = build_requests(prompts, Letters(), config(max_input_tokens=3))
+    assert {r.token_ids for r in workload.requests} == {(97, 98, 99)}
+    assert workload.truncated == 2
+
+
+def test_without_a_limit_nothing_is_cut() -> None:
+    workload = build_requests([Prompt("a" * 2000)], Letters(), config(max_input_tokens=None))
+    assert (len(workload.requests[0].token_ids), workload.truncated) == (2000, 0)
+
+
+def test_a_prompts_own_max_new_tokens_comes_first() -> None:
+    prompts = [Prompt("a", max_new_tokens=5), Prompt("b")]
+    workload = build_requests(prompts, Letters(), config(max_new_tokens=9))
+    assert [r.max_new_tokens for r in workload.requests] == [5, 9]
+
+
+def test_tokens_that_are_given_are_not_tokenised_again() -> None:
+    workload = build_requests([Prompt(token_ids=(5, 6))], Letters(), config())
+    assert workload.requests[0].token_ids == (5, 6)
+
+
+def test_a_prompt_without_tokens_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match="prompt 2 of the dataset has no tokens"):
+        build_requests([Prompt("a"), Prompt("\0")], Letters(), config())
+
+
+def test_a_prompt_that_does_not_fit_the_context_is_an_error_that_names_the_fields() -> None:
+    prompts = [Prompt("a" * 6), Prompt("a" * 8), Prompt("a" * 7)]
+    assert build_requests(prompts, Letters(), config(max_new_tokens=4), context_limit=12)
+    with pytest.raises(ConfigError) as caught:
+        build_requests(prompts, Letters(), config(max_new_tokens=5), context_limit=11)
+    for part in ("2 prompts", "11 tokens", "prompt 2", "max_input_tokens", "max_new_tokens"):
+        assert part in caught.value.message
+
+
+def test_warm_up_has_measured_shapes_and_other_prompts() -> None:
+    plan = [batch(3, 5), batch(2, 2, new=9)]
+    warm = warmup_batches(plan, 2, IDS, seed=1)
+    assert sorted(map(shape, warm)) == sorted(map(shape, plan))
+    drawn = [token for b in warm for request in b for token in request.token_ids]
+    assert set(drawn) <= set(IDS)
+    assert len(set(drawn)) > 1
+
+
+def test_the_largest_batch_warms_up_first() -> None:
+    plan = [batch(9), batch(4, 4, 4), batch(10, 1), batch(1, new=2)]
+    assert shape(warmup_batches(plan, 1, IDS, seed=1)[0]) == shape(plan[2])
+
+
+def test_warm_up_is_spread_over_the_plan() -> None:
+    plan = [batch(length) for length in range(1, 101)]
+    warm = warmup_batches(plan, 5, IDS, seed=1)
+    assert [len(b[0].token_ids) for b in warm] == [100, 1, 25, 50, 75]
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 9])
+def test_warm_up_has_as_many_batches_as_asked_for(n: int) -> None:
+    plan = [batch(4), batch(3), batch(2), batch(1)]
+    lengths = [len(b[0].token_ids) for b in warmup_batches(plan, n, IDS, seed=1)]
+    assert len(lengths) == n
+    assert set(lengths[:4]) == {4, 3, 2, 1} or n < 4
+
+
+def test_every_warm_up_batch_draws_its_own_prompts() -> None:
+    warm = warmup_batches([batch(20, 20)], 4, IDS, seed=1)
+    later = warmup_batches([batch(20, 20)], 4, IDS, seed=1, first=4)
+    rows = [request.token_ids for b in (*warm, *later) for request in b]
+    assert len(set(rows)) == 16
+
+
+def test_warm_up_depends_on_its_arguments_alone() -> None:
+    plan = [batch(20), batch(30)]
+    assert warmup_batches(plan, 3, IDS, seed=1) == warmup_batches(plan, 3, IDS, seed=1)
+    assert warmup_batches(plan, 3, IDS, seed=1) != warmup_batches(plan, 3, IDS, seed=2)
+    assert warmup_batches(plan, 5, IDS, 1)[2:] == warmup_batches(plan, 3, IDS, 1, first=2)
+
+
+def test_no_warm_up_needs_no_tokens() -> None:
+    assert warmup_batches([batch(3)], 0, (), seed=1) == ()
+    with pytest.raises(BackendError, match="no ordinary tokens"):
+        warmup_batches([batch(3)], 1, (), seed=1)

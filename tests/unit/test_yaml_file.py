@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config import yaml_file
+from llenergymeasure.config.loader import flag_name, load_experiment_config, load_study_config
+from llenergymeasure.exceptions import ConfigError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(text: str | bytes) -> Path:
+        path = tmp_path / "experiment.yaml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return make
+
+
+def test_every_field_has_the_line_it_stands_on(write):
+    file = yaml_file.read(write("model: m\ndecoder:\n  top_k: 5\nlist:\n  - a: 1\n  - a: 2\n"))
+
+    assert file.data["decoder"] == {"top_k": 5}
+    assert file.lines[("decoder", "top_k")] == 3
+    assert file.lines[("list", "1", "a")] == 6
+    assert file.where(("list", 1, "a")) == f"{file.path}, line 6"
+    assert file.where(("decoder", "absent")) == f"{file.path}, line 2"
+    assert file.where(("absent",)) == str(file.path)
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefg")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty; it needs at least a line 'model: ...'"),
+        ("# only a comment\n", "is empty"),
+        ("- a\n- b\n", "holds a list"),
+        ("just words\n", "holds plain text"),
+        ("7\n", "holds a single value"),
+        ("model: m\nmodel: n\n", "line 2: 'model' is given twice"),
+        ("model: m\ndecoder:\n  top_k: 1\n  top_k: 2\n", "line 4: 'top_k' is given twice"),
+        ("model: [m\n", "not valid YAML"),
+        ("model: m\n\tn: 3\n", "line 2: not valid YAML"),
+        ("model: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("model: m\ndataset: 2024-13-45\n", "not valid YAML: month must be in"),
+        ("model: m\nn: " + "9" * 5000 + "\n", "not valid YAML"),
+        ("? [a]\n: b\n", "unhashable"),
+        ("a: &a [*a]\n", "expands to more than"),
+        (BOMB, "expands to more than 200,000 values"),
+        ("a: " + "[" * 5000 + "\n", "nested"),
+        ("x" * (1 << 20) + ": 1\n", "too large"),
+        (b"model: \xff\n", "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_the_reason(write, text, reason):
+    path = write(text)
+
+    with pytest.raises(ConfigError) as caught:
+        yaml_file.read(path)
+
+    assert reason in caught.value.message
+    assert str(path) in caught.value.message
+    assert str(path) in str(caught.value.where)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*absent\.yaml: No such file"):
+        yaml_file.read(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        yaml_file.read(tmp_path)
+
+
+def test_a_pipe_can_be_read(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("model: m\n",))
+    writer.start()
+
+    assert yaml_file.read(pipe).data == {"model": "m"}
+    writer.join()
+
+
+def test_aliases_and_merge_keys_work(write):
+    path = write("one: &one {a: 1, b: 2}\ntwo: {<<: *one, b: 3}\n")
+
+    assert yaml_file.read(path).data["two"] == {"a": 1, "b": 3}
+
+
+def test_names_that_are_no_text_are_reported_as_unknown_fields(write):
+    path = write("model: m\non: 1\n~: 2\n1.5: 3\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_experiment_config(path)
+
+    for name in ("'True'", "'None'", "'1.5'"):
+        assert f"unknown field {name}" in caught.value.message
+
+
+def test_a_value_too_long_for_a_path_is_left_alone(write):
+    config = load_experiment_config(write(f"model: {'x' * 5000}\n"))
+
+    assert config.model == "x" * 5000
+
+
+# Overrides ----------------------------------------------------------------------------------------
+
+
+def test_an_override_wins_over_the_file(write):
+    path = write("model: m\nn: 5\npytorch:\n  batch_size: 2\n  num_threads: 1\n")
+    config = load_experiment_config(path, {"n": 7, "pytorch.batch_size": 4})
+
+    assert config.n == 7
+    assert (config.pytorch.batch_size, config.pytorch.num_threads) == (4, 1)
+
+
+def test_overrides_alone_make_an_experiment():
+    config = load_experiment_config(None, {"model": "m", "vllm.max_num_seqs": 8, "backend": "vllm"})
+
+    assert config.vllm.max_num_seqs == 8
+
+
+def test_a_wrong_override_is_named_as_its_flag_and_a_wrong_field_by_its_line(write):
+    path = write("model: m\nmax_new_tokens: no\nprecision: bf16\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_experiment_config(path, {"precision": "fp7", "n": 0})
+
+    lines = {line.removeprefix("  - ") for line in caught.value.message.splitlines()}
+    assert any(line.startswith("--precision: ") for line in lines)
+    assert any(line.startswith("-n: ") for line in lines)
+    assert any(line.startswith(f"{path}, line 2: max_new_tokens: ") for line in lines)
+    assert caught.value.where in ("--precision", "-n", f"{path}, line 2")
+
+
+def test_a_contradiction_is_blamed_on_the_flag_that_caused_it(write):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment_config(write("model: m\n"), {"precision": "fp8"})
+
+    assert caught.value.where == "--precision"
+
+
+def test_what_is_missing_without_a_file_is_missing_on_the_command_line():
+    with pytest.raises(ConfigError, match="command line: model: "):
+        load_experiment_config(None, {"n": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "flag"),
+    [
+        ("n", "-n"),
+        ("precision", "--precision"),
+        ("max_new_tokens", "--max-new-tokens"),
+        ("pytorch.batch_size", "--batch-size"),
+        ("vllm.max_num_seqs", "--batch-size"),
+        ("tensorrt.max_batch_size", "--batch-size"),
+    ],
+)
+def test_a_flag_is_named_as_it_is_typed(field, flag):
+    assert flag_name(field) == flag
+
+
+def test_relative_paths_of_the_file_are_anchored_but_those_of_flags_are_not(write, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text("")
+    path = write("model: m\ndataset: prompts.jsonl\n")
+
+    assert load_experiment_config(path).dataset == str(tmp_path.resolve() / "prompts.jsonl")
+    override = load_experiment_config(path, {"dataset": "prompts.jsonl"})
+    assert override.dataset == "prompts.jsonl"
+
+
+@pytest.mark.parametrize(
+    "line", ["sweep: {n: [1, 2]}", "execution: {}", "backend: [pytorch, vllm]", "cold_start: true"]
+)
+def test_a_study_is_answered_with_what_this_version_does(write, line):
+    path = write(f"model: m\n{line}\n")
+
+    for load in (load_experiment_config, load_study_config):
+        with pytest.raises(ConfigError, match=r"line 2: .* one experiment a file"):
+            load(path)
