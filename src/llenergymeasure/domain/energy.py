@@ -31,6 +31,13 @@ class Reading:
     value: float
 
 
+class BudgetEntry(Record):
+    """One source of uncertainty of an energy figure."""
+
+    name: str = Field(description="What it comes from, a stable word.")
+    standard_j: float = Field(description="Its standard uncertainty, J.")
+
+
 class EnergyComponent(Record):
     """Energy of one part of the machine over the window."""
 
@@ -39,6 +46,19 @@ class EnergyComponent(Record):
     kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
     method: str = Field(description="How the figure came about.")
     in_scope: bool = Field(description="Whether it is part of the total.")
+    interval95_j: float | None = Field(
+        None, description="Half-width of the 95 % interval on the sensor's scale, J."
+    )
+    tick_ms: float | None = Field(None, description="Time between two values of the sensor, ms.")
+    jitter_ms: float | None = Field(
+        None, description="Standard deviation of its ticks about a steady comb, ms."
+    )
+    start_edge: str | None = Field(None, description="How the start of the window was read.")
+    end_edge: str | None = Field(None, description="How its end was read.")
+    counter_over_power: float | None = Field(
+        None, description="Energy by the counter / energy by integrated power."
+    )
+    budget: tuple[BudgetEntry, ...] = Field((), description="What makes up the interval.")
 
 
 class SamplingCost(Record):
@@ -61,6 +81,7 @@ class EnergyRecording:
         readings: Every raw reading, guard time included.
         cost: What taking the readings cost.
         notes: What a reader of the result should know about the source.
+        flags: Findings about the readings by their stable codes, of all devices in scope.
         codecarbon_grams: CodeCarbon's own emissions figure, gCO2e, where it was the source.
     """
 
@@ -70,6 +91,7 @@ class EnergyRecording:
     readings: tuple[Reading, ...] = ()
     cost: SamplingCost | None = None
     notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     codecarbon_grams: float | None = None
 
     @property
