@@ -115,7 +115,7 @@ ENERGY_SOURCES: dict[str, PluginEntry] = {
     for entry in (
         PluginEntry(name="nvml", implementation=None),
         PluginEntry(name="zeus", implementation=None),
-        PluginEntry(name="rapl", implementation=None),
+        PluginEntry(name="rapl", implementation=f"{_SOURCES}.rapl:RaplSource"),
         PluginEntry(
             name="codecarbon",
             implementation=f"{_SOURCES}.codecarbon:CodeCarbonSource",

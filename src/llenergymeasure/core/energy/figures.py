@@ -1,0 +1,141 @@
+"""From readings of a counter or of power to a recording: the same for every such source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
+from llenergymeasure.core.energy.estimator import EnergyEstimate, sum_devices
+from llenergymeasure.core.energy.sampler import Recorded
+from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording, Reading
+
+MEANINGS = {
+    "aliasing_risk": "the load repeats in step with the sensor, which may see only one phase of it",
+    "counter_power_disagree": "counter and integrated power differ by more than 5 %",
+    "counter_reset": "its counter started again inside the window",
+    "counter_reset_outside": "its counter started again next to the window",
+    "counter_unusable": "its counter did not move, so power readings were integrated",
+    "integrated_power": "integrated from power readings",
+    "no_guard": "too little was read next to the window",
+    "one_second_average": "integrated from power readings that are means over a second",
+    "part_time": "its sensor looks only part of the time",
+    "sampling_gap": "there is a gap in its readings",
+    "sensor_uncalibrated": "its sensor is not calibrated, which widens the interval",
+    "stalled_reads": "a read took longer than 0.1 s",
+}
+
+
+def counter_readings(
+    readings: Iterable[Reading], channel: str, device: str, unit_j: float
+) -> CounterReadings | None:
+    """Gather what one counter said, or ``None`` where it said nothing."""
+    before_ns, after_ns, value = _columns(readings, channel, device)
+    if not len(value):
+        return None
+    # A count below 2**53 is whole in a double, so rounding only changes the type.
+    return CounterReadings(before_ns, after_ns, np.rint(value).astype(np.int64), unit_j)
+
+
+def power_readings(readings: Iterable[Reading], channel: str, device: str) -> PowerReadings | None:
+    """Gather what one power sensor said in watts, or ``None`` where it said nothing."""
+    before_ns, after_ns, value = _columns(readings, channel, device)
+    return PowerReadings(before_ns, after_ns, value) if len(value) else None
+
+
+def record_devices(
+    source: str,
+    recorded: Recorded,
+    estimates: Mapping[str, EnergyEstimate],
+    *,
+    instrument: str,
+    notes: Sequence[str] = (),
+) -> EnergyRecording:
+    """Make a recording of the devices that did the work, all of them in scope.
+
+    A figure whose interval is too wide alone still counts where the sum is measured: a device
+    that idles beside busy ones has a wide interval and little energy.
+
+    Args:
+        source: Name of the source.
+        recorded: What its sampler recorded.
+        estimates: Energy of each device by its name.
+        instrument: What was read, in words.
+        notes: What else a reader of the result should know.
+    """
+    total = sum_devices(list(estimates.values())) if estimates else None
+    measured = total is not None and total.kind == "measured"
+    components = tuple(
+        component(name, estimate, instrument, accepted=measured)
+        for name, estimate in estimates.items()
+    )
+    found = (note for name, one in estimates.items() for note in findings(name, one))
+    return EnergyRecording(
+        source=source,
+        components=components,
+        interval_j=total.interval95_j if total is not None and measured else None,
+        readings=recorded.readings,
+        cost=recorded.cost,
+        notes=(*notes, *found),
+    )
+
+
+def component(
+    name: str, estimate: EnergyEstimate, instrument: str, *, accepted: bool = False
+) -> EnergyComponent:
+    """Label one device's figure; without one that can be stood by, it is unknown.
+
+    Args:
+        name: The device.
+        estimate: Its energy.
+        instrument: What was read, in words.
+        accepted: Take the figure however wide its own interval is.
+    """
+    energy_j = estimate.energy_j if accepted or estimate.kind == "measured" else None
+    return EnergyComponent(
+        name=name,
+        energy_j=energy_j,
+        kind="unmeasurable" if energy_j is None else "measured",
+        method=_method(estimate, instrument),
+        in_scope=True,
+    )
+
+
+def findings(name: str, estimate: EnergyEstimate) -> Iterator[str]:
+    """Say in words what was found about one device's figure."""
+    for flag in estimate.flags:
+        yield f"{name}: {MEANINGS.get(flag, flag)}"
+    if estimate.energy_j is None:
+        if "counter_reset" not in estimate.flags:
+            yield f"{name}: what was read of it tells no energy"
+    elif estimate.kind == "unmeasurable":
+        yield f"{name}: {_too_wide(estimate)}"
+
+
+def _columns(readings: Iterable[Reading], channel: str, device: str) -> tuple[np.ndarray, ...]:
+    rows = [r for r in readings if r.channel == channel and r.device == device]
+    return (
+        np.array([row.before_ns for row in rows], dtype=np.int64),
+        np.array([row.after_ns for row in rows], dtype=np.int64),
+        np.array([row.value for row in rows], dtype=np.float64),
+    )
+
+
+def _method(estimate: EnergyEstimate, instrument: str) -> str:
+    read = {"counter": "energy counter", "power": "integrated power"}.get(
+        estimate.source, estimate.source.replace("_", " ")
+    )
+    tick = "" if estimate.tick_s is None else f", tick {estimate.tick_s * 1e3:.3g} ms"
+    edges = f", start by {estimate.start}, end by {estimate.end}"
+    return f"{instrument}: {read}{tick}{edges if estimate.energy_j is not None else ''}"
+
+
+def _too_wide(estimate: EnergyEstimate) -> str:
+    assert estimate.energy_j is not None
+    assert estimate.interval95_j is not None
+    share = estimate.interval95_j / estimate.energy_j
+    said = f"{estimate.energy_j:.3g} J with an interval of {share:.0%} is no measurement"
+    if estimate.shortest_window_s is None:
+        return said
+    return f"{said}; a window of {estimate.shortest_window_s:.2g} s would do"
