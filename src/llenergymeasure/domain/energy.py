@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.device_state import DeviceState
 
 EnergyKind = Literal["measured", "modelled", "unmeasurable"]
 
@@ -82,6 +83,7 @@ class EnergyRecording:
         cost: What taking the readings cost.
         notes: What a reader of the result should know about the source.
         flags: Findings about the readings by their stable codes, of all devices in scope.
+        device_state: What each device was doing over the window, where that could be read.
         codecarbon_grams: CodeCarbon's own emissions figure, gCO2e, where it was the source.
     """
 
@@ -92,6 +94,7 @@ class EnergyRecording:
     cost: SamplingCost | None = None
     notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    device_state: tuple[DeviceState, ...] = ()
     codecarbon_grams: float | None = None
 
     @property
