@@ -41,6 +41,7 @@ from llenergymeasure.domain.samples import Window
 
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
 STALL_S = 0.1  # a read that takes longer stalled
+SHAPE_SHARE = 0.005  # of the energy: what power readings leave open even when calibrated
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
 
 
@@ -152,7 +153,8 @@ def estimate_energy(
         findings = ("counter_unusable",)
     estimate = _by_path(path, power, window, knowledge)
     if counter is not None and power is not None:
-        estimate = _compared(estimate, _integral(power, None, window))
+        by_power = _by_path(power, None, window, knowledge)
+        estimate = _compared(estimate, by_power)
     return replace(estimate, flags=(*findings, *estimate.flags))
 
 
@@ -211,7 +213,12 @@ def _by_path(
     integral = _integral(path, hint, window)
     gaps, gap_lines = _gaps(path, window, integral)
     aliasing = _aliasing(path, window, knowledge)
-    lines = (*integral.lines, *gap_lines, *_alias_lines(aliasing, integral, window))
+    lines = (
+        *integral.lines,
+        *gap_lines,
+        *_shape_lines(path, integral.energy_j),
+        *_alias_lines(aliasing, integral.energy_j),
+    )
     flags = (*path.flags, *gaps, *_sensor_flags(path), *_edge_flags(integral))
     flags += ("aliasing_risk",) if aliasing.risk else ()
     return _judged(path, integral, lines, flags, window.seconds)
@@ -265,6 +272,13 @@ def _gaps(
     return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
 
 
+def _shape_lines(path: _Path, energy_j: float) -> tuple[BudgetLine, ...]:
+    """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
+    if path.source == "counter":
+        return ()
+    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j)),)
+
+
 def _sensor_flags(path: _Path) -> tuple[str, ...]:
     if path.calibration is None:
         return ("sensor_uncalibrated",)
@@ -282,20 +296,18 @@ def _aliasing(path: _Path, window: Window, knowledge: Knowledge) -> Aliasing:
     return find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)
 
 
-def _alias_lines(aliasing: Aliasing, integral: Integral, window: Window) -> tuple[BudgetLine, ...]:
-    """Allow for half the rise over the quieter side, as far as the sensor may see one phase."""
+def _alias_lines(aliasing: Aliasing, energy_j: float) -> tuple[BudgetLine, ...]:
+    """Allow for half the power swinging unseen, as far as the load keeps step with the sensor."""
     if not aliasing.risk:
         return ()
-    outside_w = min(integral.before_w or 0.0, integral.after_w or 0.0)
-    swing_w = max(integral.energy_j / window.seconds - outside_w, 0.0) / 2
-    return (BudgetLine(budget.ALIASING, aliasing.strength * swing_w * window.seconds),)
+    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2),)
 
 
-def _compared(estimate: EnergyEstimate, by_power: Integral) -> EnergyEstimate:
-    """Compare counter with integrated power, allowing for what power does not see."""
-    if estimate.energy_j is None or by_power.energy_j <= 0:
+def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstimate:
+    """Compare counter with integrated power, allowing for what either does not see."""
+    if estimate.energy_j is None or by_power.energy_j is None:
         return estimate
-    doubt_j = hypot(budget.interval95_j(by_power.lines), estimate.interval95_j or 0.0)
+    doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
     apart_j = abs(estimate.energy_j - by_power.energy_j) - doubt_j
     flags = estimate.flags
     if apart_j > DISAGREE_SHARE * by_power.energy_j:

@@ -14,9 +14,11 @@ import numpy as np
 from llenergymeasure.core.energy.estimation.series import Floats
 
 HARMONICS = 12  # of the tick: load up to as many times faster
-LEAST_STEPS = 6
+LEAST_STEPS = 4
 RISK = 0.1
+SLOW = 1.5  # ticks: load that repeats less often has whole ticks in one state
 CHANCE = 9.0  # N R² of unrelated steps exceeds it once in 8,000 (Rayleigh's test)
+FEW_CHANCE = 0.8  # of N, where so few steps cannot reach that
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Aliasing:
     """How far load keeps step with a sensor.
 
     Attributes:
-        strength: Share of the load's swing that one look per tick may take for its mean, 0 to 1.
+        strength: Share of the load's power that one look per tick may be wrong by, 0 to 1.
         load_period_s: The load's usual period, or ``None`` with too few steps.
         risk: Whether that is enough to distrust a sensor that looks part of the time.
     """
@@ -51,7 +53,9 @@ def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
     period_s = float(np.median(np.diff(step_s)))
     harmonic = np.arange(1, HARMONICS + 1)
     crowding = np.abs(np.exp(2j * np.pi * np.outer(harmonic, step_s) / tick_s).mean(axis=1))
-    by_chance = len(step_s) * crowding**2 < CHANCE
+    by_chance = len(step_s) * crowding**2 < min(CHANCE, FEW_CHANCE * len(step_s))
     passed = np.where(by_chance, 0.0, crowding * np.abs(np.sinc(harmonic * look_share)))
-    strength = float(passed.max()) if look_share < 1 else 0.0
-    return Aliasing(strength, period_s, risk=strength > RISK)
+    kept = float(passed.max()) if look_share < 1 else 0.0
+    # Of a slower load only the ticks that hold its steps are seen wrongly.
+    wrong = 1.0 if period_s < SLOW * tick_s else (1 - look_share) * tick_s / period_s
+    return Aliasing(kept * wrong, period_s, risk=kept > RISK)

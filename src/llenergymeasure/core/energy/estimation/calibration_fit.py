@@ -1,26 +1,23 @@
 """What a sensor's timing is, from bursts of load at known times.
 
-Long bursts tell lag and tail: on their plateau the counter runs behind by the lag, and what they
-took in all exceeds plateau * length by the tail. Short bursts at random phases tell whether the
-counter looks at all of each tick: if not, some are seen whole and others not at all.
+Every burst is read with the same rules as a window, so that what calibration calls lag and tail is
+what a window needs taken off. Long bursts tell both: from the start to the plateau the counter
+falls behind by the lag, and from the plateau to the end it gains lag and tail. Short bursts at
+random phases tell whether it looks at all of each tick (``look``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from llenergymeasure.core.energy.estimation.band import end_axis, quiet_edge, start_axis
+from llenergymeasure.core.energy.estimation.look import ShortBursts, find_look
 from llenergymeasure.core.energy.estimation.power_path import power_ticks
-from llenergymeasure.core.energy.estimation.sensor import (
-    EDGE_TIME_CALIBRATED_S,
-    Calibration,
-    Tail,
-)
+from llenergymeasure.core.energy.estimation.sensor import EDGE_TIME_CALIBRATED_S, Calibration, Tail
 from llenergymeasure.core.energy.estimation.series import (
     CounterReadings,
     Floats,
@@ -32,52 +29,37 @@ from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks
 from llenergymeasure.domain.samples import Window
 
 LONG_S = 0.5  # bursts from this length on have a plateau
-SETTLED_S = 0.25  # after a step, until lag and tail have surely passed
-LEAST_LONG, LEAST_SHORT = 3, 10
-WHOLE_SHARE = 0.9  # a look of more of a tick than this counts as all of it
-BETTER = 0.5  # how far below the residue of a whole look another share has to bring it
+PLATEAU_AFTER_S = 0.15  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
+LONGEST_SETTLE_S = 0.25
+LEAST_LONG = 3
 UNSETTLED_S = 0.001  # energy still to come, per watt of the step, that counts as settled
 SETTLE_STEP_S = 0.02
-UNEXPLAINED = 0.08  # of a tick: bursts that a look leaves further off were looked at otherwise
-SHARES = np.linspace(0.05, 1.0, 39)
-LAG_STEPS = 26
-LOOK_NOISE = 0.03  # of a tick: finer differences are no sign of a look
 
 
-Chosen = NDArray[np.bool_]
-
-
-class Bursts(NamedTuple):
-    """Bursts in seconds on the ticks' clock, with the energy above idle that the counter gave.
+class Burst(NamedTuple):
+    """One burst with the ticks around it and no other burst's.
 
     Attributes:
-        start_s: When each began, shape (b,).
-        end_s: When it ended, shape (b,).
-        excess_j: Energy above idle from before it to well after it, shape (b,).
+        ticks: Ticks in seconds from its start.
+        length_s: How long it lasted.
     """
 
-    start_s: Floats
-    end_s: Floats
-    excess_j: Floats
-
-    @property
-    def length_s(self) -> Floats:
-        """How long each lasted."""
-        return self.end_s - self.start_s
-
-    def those(self, chosen: Chosen) -> Bursts:
-        """Some of them."""
-        return Bursts(self.start_s[chosen], self.end_s[chosen], self.excess_j[chosen])
+    ticks: Ticks
+    length_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Plateau:
-    """What long bursts tell: the step in watts, lag and tail in seconds, and their doubts."""
+class Response(NamedTuple):
+    """What one long burst tells.
+
+    Attributes:
+        step_w: Power of the plateau above idle.
+        lag_s: By how much the counter fell behind on the way to the plateau.
+        gain_s: What it made up for after the plateau: lag and tail.
+    """
 
     step_w: float
     lag_s: float
-    excess_s: float
-    doubt_s: float
+    gain_s: float
 
 
 def fit_calibration(
@@ -85,10 +67,11 @@ def fit_calibration(
 ) -> Calibration:
     """Learn a sensor's tick, jitter, lag, tail and look from a recorded series of bursts.
 
-    Between bursts the device is idle for at least half a second; some bursts last 0.5 s or more.
+    Between bursts the device is idle for at least three quarters of a second; at least three
+    bursts last half a second or more.
 
     Args:
-        readings: From before the first burst to at least half a second after the last.
+        readings: From a second before the first burst to a second after the last.
         bursts: When each burst of load began and ended.
 
     Raises:
@@ -97,25 +80,33 @@ def fit_calibration(
     if not bursts:
         raise ValueError("no bursts to calibrate with")
     ordered = sorted(bursts, key=lambda burst: burst.t0_ns)
-    origin = Window(ordered[0].t0_ns, ordered[-1].t1_ns)
-    ticks = _ticks(readings, origin)
+    ticks = _ticks(readings, ordered[0])
     if ticks is None:
         raise ValueError("the sensor's value hardly changed: nothing to calibrate")
-    known = measured_bursts(ticks, _seconds(ordered, origin.t0_ns))
-    long, short = known.those(known.length_s >= LONG_S), known.those(known.length_s < LONG_S)
-    if len(long.start_s) < LEAST_LONG:
-        raise ValueError(f"{len(long.start_s)} bursts of {LONG_S} s or more; {LEAST_LONG} needed")
-    plateau = _plateau(ticks, long)
-    share, lag_s = _look(ticks, short, plateau)
-    settle_s = _settle_s(ticks, long, plateau.step_w)
+    times_s = np.array([[b.t0_ns, b.t1_ns] for b in ordered]) - ordered[0].t0_ns
+    cut = cut_bursts(ticks, times_s / 1e9)
+    return _fit(ticks, [burst for burst in cut if burst.length_s >= LONG_S], cut)
+
+
+def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibration:
+    responses = _responses(long, LONGEST_SETTLE_S)
+    step_w = float(np.mean([response.step_w for response in responses]))
+    settle_s = find_settle_s(long, step_w)
+    responses = _responses(long, settle_s)
+    lag_s, lag_doubt_s = _mean([response.lag_s for response in responses])
+    tail_s, tail_doubt_s = _mean([response.gain_s - response.lag_s for response in responses])
+    short = _short([burst for burst in cut if burst.length_s < LONG_S], step_w, settle_s)
+    look = find_look(short, ticks.step_s, lag_s)
+    # A tail that is within its own doubt is drawn towards none.
+    tail_s *= tail_s**2 / (tail_s**2 + tail_doubt_s**2 + 1e-12)
     return Calibration(
         tick_s=ticks.period_s,
         jitter_s=ticks.jitter_s,
-        lag_s=lag_s,
-        tail=Tail(max(plateau.excess_s, 0.0), settle_s),
-        fully_integrating=share is not None and share > WHOLE_SHARE,
-        look_share=share,
-        edge_time_s=max(EDGE_TIME_CALIBRATED_S, plateau.doubt_s),
+        lag_s=max(look.lag_s, 0.0),
+        tail=Tail(max(tail_s, 0.0), settle_s),
+        fully_integrating=look.whole,
+        look_share=look.share,
+        edge_time_s=max(EDGE_TIME_CALIBRATED_S, float(np.hypot(lag_doubt_s, tail_doubt_s))),
     )
 
 
@@ -125,143 +116,105 @@ def _ticks(readings: CounterReadings | PowerReadings, origin: Window) -> Ticks |
     return power_ticks(power_series(readings, origin))
 
 
-def _seconds(bursts: Sequence[Window], origin_ns: int) -> Floats:
-    return np.array([[b.t0_ns - origin_ns, b.t1_ns - origin_ns] for b in bursts]) / 1e9
+def cut_bursts(ticks: Ticks, times_s: Floats) -> list[Burst]:
+    """Give each burst its own ticks, from after the one before to the start of the next.
 
-
-def measured_bursts(ticks: Ticks, times_s: Floats) -> Bursts:
-    """Give what each burst added to the counter, with idle power from both sides of it.
-
-    Bursts without two ticks of idle on both sides are left out.
+    Args:
+        ticks: Ticks of the whole recording.
+        times_s: Start and end of each burst on the ticks' clock, shape (b, 2).
     """
-    kept, excess = [], []
-    for k, (start, end) in enumerate(times_s):
-        since = times_s[k - 1, 1] + SETTLED_S if k else -np.inf
-        until = times_s[k + 1, 0] if k + 1 < len(times_s) else np.inf
-        added = _added_j(ticks, (since, start), (end + SETTLED_S, until))
-        if added is not None:
-            kept.append(k)
-            excess.append(added)
-    return Bursts(times_s[kept, 0], times_s[kept, 1], np.array(excess))
+    since = np.append(-np.inf, times_s[:-1, 1] + LONGEST_SETTLE_S)
+    until = np.append(times_s[1:, 0], np.inf)
+    return [
+        Burst(_part(ticks, low, high, start), end - start)
+        for low, high, (start, end) in zip(since, until, times_s, strict=True)
+    ]
 
 
-def _added_j(ticks: Ticks, before: tuple[float, float], after: tuple[float, float]) -> float | None:
-    left, right = _within(ticks, before), _within(ticks, after)
-    if len(left) < 2 or len(right) < 2:
-        return None
-    at, energy = ticks.time_s, ticks.energy_j
-    idle_w = [_power(ticks, left[0], left[-1]), _power(ticks, right[0], right[-1])]
-    span_s = at[right[0]] - at[left[-1]]
-    return float(energy[right[0]] - energy[left[-1]] - sum(idle_w) / 2 * span_s)
+def _part(ticks: Ticks, low_s: float, high_s: float, origin_s: float) -> Ticks:
+    at = slice(*np.searchsorted(ticks.time_s, [low_s, high_s]).tolist())
+    return Ticks(
+        ticks.time_s[at] - origin_s,
+        ticks.sigma_s[at],
+        ticks.energy_j[at],
+        ticks.period_s,
+        ticks.jitter_s,
+    )
 
 
-def _within(ticks: Ticks, span: tuple[float, float]) -> NDArray[np.intp]:
-    return np.flatnonzero((ticks.time_s >= span[0]) & (ticks.time_s <= span[1]))
+def _responses(long: Sequence[Burst], settle_s: float) -> list[Response]:
+    """Read every long burst.
 
-
-def _power(ticks: Ticks, first: int, last: int) -> float:
-    span_s = ticks.time_s[last] - ticks.time_s[first]
-    return float((ticks.energy_j[last] - ticks.energy_j[first]) / span_s)
-
-
-def _plateau(ticks: Ticks, long: Bursts) -> _Plateau:
-    """Fit the counter above idle on each plateau by ``step * (time since start - lag)``."""
-    rows = [_one_plateau(ticks, *burst) for burst in zip(long.start_s, long.end_s, strict=True)]
-    told = np.array([row for row in rows if row is not None])  # (bursts, step and lag)
+    Raises:
+        ValueError: Fewer than three can be read.
+    """
+    found = [_response(burst, settle_s) for burst in long]
+    told = [response for response in found if response is not None]
     if len(told) < LEAST_LONG:
-        raise ValueError("too few ticks within the long bursts to tell their power")
-    step_w = float(told[:, 0].mean())
-    excess = long.excess_j / step_w - long.length_s
-    doubt_s = np.hypot(told[:, 1].std(), excess.std()) / np.sqrt(len(told))
-    return _Plateau(step_w, float(told[:, 1].mean()), float(excess.mean()), float(doubt_s))
+        raise ValueError(
+            f"{len(told)} bursts of {LONG_S} s or more with idle time around them; "
+            f"{LEAST_LONG} are needed"
+        )
+    return told
 
 
-def _one_plateau(ticks: Ticks, start_s: float, end_s: float) -> tuple[float, float] | None:
-    before = _within(ticks, (start_s - SETTLED_S - 2 * ticks.step_s, start_s))
-    inside = _within(ticks, (start_s + min(SETTLED_S, (end_s - start_s) / 3), end_s))
-    if len(before) < 2 or len(inside) < 3:
+def _response(burst: Burst, settle_s: float) -> Response | None:
+    """Read one long burst, or give ``None`` where it has no idle ticks around or no plateau."""
+    ticks, length_s = burst
+    plateau = np.flatnonzero((ticks.time_s >= PLATEAU_AFTER_S) & (ticks.time_s <= length_s))
+    start = quiet_edge(start_axis(ticks, length_s, 0.0), 0.0)
+    end = quiet_edge(end_axis(ticks, length_s, 0.0, settle_s), 0.0)
+    if len(plateau) < 3 or start.outside_w is None or end.outside_w is None:
         return None
-    idle_w = _power(ticks, before[0], before[-1])
-    since = ticks.time_s[inside] - start_s
-    above = ticks.energy_j[inside] - ticks.energy_j[before[-1]]
-    above -= idle_w * (ticks.time_s[inside] - ticks.time_s[before[-1]])
-    step_w, offset_j = np.polyfit(since, above, 1)
-    return float(step_w), float(-offset_j / step_w)
+    first, last = int(plateau[0]), int(plateau[-1])
+    at_s, energy_j = ticks.time_s, ticks.energy_j
+    hot_w = float((energy_j[last] - energy_j[first]) / (at_s[last] - at_s[first]))
+    step_w = hot_w - (start.outside_w + end.outside_w) / 2
+    behind_j = start.energy_j + hot_w * at_s[first] - energy_j[first]
+    gained_j = -end.energy_j - energy_j[last] - hot_w * (length_s - at_s[last])
+    return Response(step_w, float(behind_j / step_w), float(gained_j / step_w))
 
 
-def _look(ticks: Ticks, short: Bursts, plateau: _Plateau) -> tuple[float | None, float]:
-    """Find the share of each tick that explains what the short bursts added, and the lag.
-
-    Returns:
-        The share, ``None`` where too few short bursts or no share tells; and the lag in seconds.
-    """
-    if len(short.start_s) < LEAST_SHORT:
-        return None, max(plateau.lag_s, 0.0)
-    added_s = short.excess_j / plateau.step_w
-    residue = np.array([_residues(ticks, short, added_s, w, plateau.lag_s) for w in SHARES])
-    best = np.unravel_index(int(residue.argmin()), residue.shape)
-    share = float(SHARES[best[0]])
-    lag_s = float(_lags(ticks, share, plateau.lag_s)[best[1]])
-    noise_s2 = (LOOK_NOISE * ticks.step_s) ** 2
-    if residue[best] + noise_s2 > BETTER * (residue[-1].min() + noise_s2):
-        return 1.0, max(plateau.lag_s, 0.0)
-    told = residue[best] < (UNEXPLAINED * ticks.step_s) ** 2
-    return (share if told else None), max(lag_s, 0.0)
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
-def _lags(ticks: Ticks, share: float, plateau_lag_s: float) -> Floats:
-    """List lags within a tick of the plateau's, which a look of part of a tick makes early."""
-    middle_s = plateau_lag_s + (1 - share) * ticks.step_s / 2
-    return middle_s + np.linspace(-0.5, 0.5, LAG_STEPS) * ticks.step_s
-
-
-def _residues(
-    ticks: Ticks, bursts: Bursts, added_s: Floats, share: float, plateau_lag_s: float
-) -> list[float]:
-    lags_s = _lags(ticks, share, plateau_lag_s)
-    return [_residue(ticks, bursts, added_s, share, float(lag_s)) for lag_s in lags_s]
-
-
-def _residue(ticks: Ticks, bursts: Bursts, added_s: Floats, share: float, lag_s: float) -> float:
-    seen_s = _seen_s(ticks, bursts.start_s + lag_s, bursts.end_s + lag_s, share)
-    rest = added_s - seen_s
-    # Late polls spoil single bursts of power readings: the middle of the rest is what counts.
-    return float((1.4826 * np.median(np.abs(rest - np.median(rest)))) ** 2)
-
-
-def _seen_s(ticks: Ticks, start_s: Floats, end_s: Floats, share: float) -> Floats:
-    """Give how long each burst appears to last to a look of some share at the end of each tick."""
-    reach = 2 + int(np.ceil((end_s - start_s).max() / ticks.step_s))
-    first = np.searchsorted(ticks.time_s, start_s)[:, None] + np.arange(reach)
-    until = ticks.time_s[np.minimum(first, len(ticks) - 1)]  # (bursts, ticks near it)
-    since = until - share * ticks.step_s
-    overlap = np.minimum(until, end_s[:, None]) - np.maximum(since, start_s[:, None])
-    seen: Floats = np.maximum(overlap, 0.0).sum(axis=1) / share
-    return seen
-
-
-def _settle_s(ticks: Ticks, long: Bursts, step_w: float) -> float:
+def find_settle_s(long: Sequence[Burst], step_w: float) -> float:
     """Find how long after a burst the counter has all of it, from ticks of every delay."""
     delay, rest = [], []
-    for start_s, end_s, excess_j in zip(*long, strict=True):
-        before = _within(ticks, (start_s - SETTLED_S - 2 * ticks.step_s, start_s))
-        after = _within(ticks, (end_s, end_s + 2 * SETTLED_S))
-        if len(before) < 2:
+    for ticks, length_s in long:
+        end = quiet_edge(end_axis(ticks, length_s, 0.0, LONGEST_SETTLE_S), 0.0)
+        after = (ticks.time_s > length_s) & (ticks.time_s < length_s + LONGEST_SETTLE_S)
+        if end.outside_w is None:
             continue
-        idle_w = _power(ticks, before[0], before[-1])
-        above = ticks.energy_j[after] - ticks.energy_j[before[-1]]
-        above -= idle_w * (ticks.time_s[after] - ticks.time_s[before[-1]])
-        delay.append(ticks.time_s[after] - end_s)
-        rest.append((excess_j - above) / step_w)
+        since_s = ticks.time_s[after] - length_s
+        delay.append(since_s)
+        rest.append((-end.energy_j - ticks.energy_j[after] + end.outside_w * since_s) / step_w)
     return _last_unsettled(np.concatenate(delay), np.concatenate(rest))
 
 
 def _last_unsettled(delay_s: Floats, rest_s: Floats) -> float:
     """Find the end of the last block of delays after which energy was still to come."""
-    edges = np.arange(0.0, 2 * SETTLED_S + SETTLE_STEP_S, SETTLE_STEP_S)
+    edges = np.arange(0.0, LONGEST_SETTLE_S + SETTLE_STEP_S, SETTLE_STEP_S)
     settled_s = 0.0
     for low, high in pairwise(edges):
         rest = rest_s[(delay_s >= low) & (delay_s < high)]
         if len(rest) > 1 and rest.mean() > UNSETTLED_S + 2 * rest.std() / np.sqrt(len(rest)):
             settled_s = float(high) + SETTLE_STEP_S
-    return min(settled_s, SETTLED_S)
+    return min(settled_s, LONGEST_SETTLE_S)
+
+
+def _short(short: Sequence[Burst], step_w: float, settle_s: float) -> ShortBursts:
+    """Give what each short burst added, as seconds of the step, with the ticks around it."""
+    added, ends, lengths = [], [], []
+    for ticks, length_s in short:
+        start = quiet_edge(start_axis(ticks, length_s, 0.0), 0.0)
+        end = quiet_edge(end_axis(ticks, length_s, 0.0, max(settle_s, LONGEST_SETTLE_S)), 0.0)
+        if start.outside_w is None or end.outside_w is None:
+            continue
+        added.append((-end.energy_j - start.energy_j) / step_w)
+        added[-1] -= (start.outside_w + end.outside_w) / 2 * length_s / step_w
+        # Ticks are alike: one of them and the tick's length place all the others.
+        ends.append(float(ticks.time_s[np.argmin(np.abs(ticks.time_s))]))
+        lengths.append(length_s)
+    return ShortBursts(np.array(added), np.array(ends), np.array(lengths))

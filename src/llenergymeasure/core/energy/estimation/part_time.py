@@ -16,7 +16,7 @@ from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.sensor import Timing
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 
-UNSEEN_SHARE = 0.2  # of the unseen part of an edge tick: its load need not be a clean step
+UNSEEN_SHARE = 0.3  # of the unseen part of an edge tick: its load need not be a clean step
 UNSEEN_SPREAD = 0.1  # of the level, where too few ticks tell how they differ
 
 
