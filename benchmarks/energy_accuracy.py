@@ -1,9 +1,9 @@
 """How near joules come to the truth, on a simulated device on a virtual clock.
 
-Run from the repository root: ``python -m benchmarks.energy_accuracy``. Compares band and comb with
-the plain difference of two counter reads (what ZeusMonitor takes at the begin and end of a window)
-and with linear interpolation between polls, on the very same readings. Phases of tick, poll and
-load are stratified; every window is lengthened by a random -T/2 to T/2.
+Run from the repository root: ``PYTHONPATH=. python benchmarks/energy_accuracy.py``. Compares band
+and comb with the plain difference of two counter reads (what ZeusMonitor takes at the begin and
+end of a window) and with linear interpolation between polls, on the very same readings. Phases of
+tick, poll and load are stratified; every window is lengthened by a random -T/2 to T/2.
 
 The simulation shows whether a known sensor is handled rightly; it says nothing about a real
 board's gain.
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from benchmarks.energy_cells import Cell, cells, make_load
-from benchmarks.energy_report import report
 
+from energy_cells import Cell, cells, make_load
+from energy_report import report
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
@@ -36,7 +36,7 @@ from llenergymeasure.core.energy.estimator import (
 )
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles
-from tests.support.simulated_device.twin import Polls, VirtualDevice
+from tests.support.simulated_device.twin import Polls, Quantity, VirtualDevice
 
 POLL_S, POWER_POLL_S, LATE_SHARE = 0.005, 0.005, 0.02
 GUARD_S, AVERAGE_GUARD_S = 0.6, 2.2
@@ -81,7 +81,7 @@ def power_readings(polls: Polls) -> PowerReadings:
 def calibrations(cell: Cell) -> tuple[Calibration, ...]:
     """Fit calibrations from bursts on the cell's device, as ``llem config --calibrate`` does."""
     rng = np.random.default_rng(cell.seed + 1)
-    return tuple(_calibration(cell, rng) for _ in range(CALIBRATIONS))
+    return tuple([_calibration(cell, rng) for _ in range(CALIBRATIONS)])
 
 
 def _calibration(cell: Cell, rng: np.random.Generator) -> Calibration:
@@ -98,7 +98,7 @@ def _calibration(cell: Cell, rng: np.random.Generator) -> Calibration:
         )
     load = loads.noisy(load.scaled(scale), cell.noise, -0.5, ends[-1] + 1, rng)
     twin = VirtualDevice(device, load, seed=int(rng.integers(2**40)))
-    quantity = "instant" if cell.sensor == "instant" else "counter"
+    quantity: Quantity = "instant" if cell.sensor == "instant" else "counter"
     polls = twin.poll(0.0, ends[-1] + 1, POLL_S, LATE_SHARE, rng, quantity=quantity)
     readings = power_readings(polls) if quantity == "instant" else counter_readings(polls)
     windows = [Window(int(a), int(b)) for a, b in zip(ns(starts), ns(ends), strict=True)]
@@ -117,7 +117,7 @@ class Phases(NamedTuple):
 def stratified(count: int, rng: np.random.Generator) -> list[Phases]:
     """Spread phases evenly, each in an order of its own (a Latin hypercube)."""
     columns = [(rng.permutation(count) + rng.random(count)) / count for _ in Phases._fields]
-    return [Phases(*row) for row in zip(*columns, strict=True)]
+    return [Phases(*row) for row in np.column_stack(columns).tolist()]
 
 
 def run_trial(cell: Cell, phases: Phases, index: int, rng: np.random.Generator) -> Trial:
@@ -151,7 +151,7 @@ def _knowledge(cell: Cell, calibration: Calibration | None, steps_ns: Any) -> Kn
 def _read(
     cell: Cell, twin: VirtualDevice, span: tuple[float, float], rng: np.random.Generator
 ) -> DeviceReadings:
-    def poll(quantity: Any) -> Polls:
+    def poll(quantity: Quantity) -> Polls:
         return twin.poll(*span, POLL_S, LATE_SHARE, rng, quantity=quantity)
 
     if cell.sensor == "instant":

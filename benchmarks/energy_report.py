@@ -13,8 +13,8 @@ NOT_HARM = {"sensor_uncalibrated", "integrated_power", "one_second_average"}
 INTRODUCTION = """# How near joules come to the truth
 
 A simulated device on a virtual clock: the true energy is known. Written by
-`python -m benchmarks.energy_accuracy`. It shows whether a known sensor is handled rightly; it says
-nothing about a real board's gain.
+`PYTHONPATH=. python benchmarks/energy_accuracy.py --held-out`. It shows whether a known sensor is
+handled rightly; it says nothing about a real board's gain.
 
 Errors are per cent of the true energy: 95th percentile and mean of the absolute error, bias, and
 half-width of the 95 % interval (median). *Plain* is the difference of two counter reads, *linear*

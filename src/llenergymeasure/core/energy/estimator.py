@@ -8,121 +8,43 @@ assumption that this needs has a line in the budget, in joules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import hypot
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.aliasing import Aliasing, find_aliasing
-from llenergymeasure.core.energy.estimation.band import EdgeMethod
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
+from llenergymeasure.core.energy.estimation.estimate import EnergyEstimate, sum_devices
 from llenergymeasure.core.energy.estimation.integral import Hints, Integral, integrate
-from llenergymeasure.core.energy.estimation.power_path import (
-    mean_power_w,
-    one_second_timing,
-    power_ticks,
-    power_timing,
-)
-from llenergymeasure.core.energy.estimation.sensor import Calibration, Timing, timing
+from llenergymeasure.core.energy.estimation.paths import Path, counter_path, power_path
+from llenergymeasure.core.energy.estimation.power_path import mean_power_w
+from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
 from llenergymeasure.core.energy.estimation.series import (
     CounterReadings,
+    DeviceReadings,
     PowerReadings,
-    Series,
-    counter_series,
-    power_series,
-    without_reset,
+    unwrap,
 )
-from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks
-from llenergymeasure.domain.energy import EnergyKind
 from llenergymeasure.domain.samples import Window
+
+__all__ = [
+    "Calibration",
+    "CounterReadings",
+    "DeviceReadings",
+    "EnergyEstimate",
+    "Knowledge",
+    "PowerReadings",
+    "estimate_energy",
+    "sum_devices",
+    "unwrap",
+]
 
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
 STALL_S = 0.1  # a read that takes longer stalled
 SHAPE_SHARE = 0.005  # of the energy: what power readings leave open even when calibrated
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DeviceReadings:
-    """What was read of one device, guard time included.
-
-    Attributes:
-        counter: Its energy counter.
-        power: Its instantaneous power.
-        average_power: Its power as means over a second.
-    """
-
-    counter: CounterReadings | None = None
-    power: PowerReadings | None = None
-    average_power: PowerReadings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """What is known of one device beyond its readings.
-
-    Attributes:
-        counter: Calibration of its counter.
-        power: Calibration of its power sensor.
-        step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
-    """
-
-    counter: Calibration | None = None
-    power: Calibration | None = None
-    step_times_ns: Sequence[int] | NDArray[np.int64] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EnergyEstimate:
-    """Energy of one window.
-
-    Attributes:
-        energy_j: Joules, or ``None`` where the readings tell nothing. Never 0 for not known.
-        interval95_j: Half-width of the 95 % interval on the sensor's own scale, or ``None``.
-        kind: ``measured``; ``unmeasurable`` without a figure or with an interval over 20 % of it.
-        source: ``counter``, ``power``, ``average_power`` or ``none``.
-        tick_s: Time between two values of the sensor, or ``None``.
-        jitter_s: Standard deviation of its ticks about a steady comb, or ``None``.
-        start: How the start of the window was read.
-        end: How its end was read.
-        before_w: Power before the window, or ``None``.
-        after_w: Power after it, or ``None``.
-        shortest_window_s: How long a window would have to be to be measurable, where it is not.
-        counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing.
-        budget: What is not known, line by line.
-        flags: Findings by their stable codes.
-    """
-
-    energy_j: float | None
-    interval95_j: float | None
-    kind: EnergyKind
-    source: str
-    tick_s: float | None = None
-    jitter_s: float | None = None
-    start: EdgeMethod = "none"
-    end: EdgeMethod = "none"
-    before_w: float | None = None
-    after_w: float | None = None
-    shortest_window_s: float | None = None
-    counter_over_power: float | None = None
-    budget: tuple[BudgetLine, ...] = ()
-    flags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Path:
-    """One sensor's way to a figure."""
-
-    source: str
-    series: Series
-    ticks: Ticks
-    timing: Timing
-    calibration: Calibration | None
-    flags: tuple[str, ...] = ()
-    quantum_j: float = 1e-3
 
 
 def estimate_energy(
@@ -144,8 +66,8 @@ def estimate_energy(
     if window.t1_ns <= window.t0_ns:
         raise ValueError("the window ends before it begins")
     knowledge = knowledge or Knowledge()
-    counter, findings = _counter_path(readings.counter, window, knowledge.counter)
-    power = _power_path(readings, window, knowledge.power)
+    counter, findings = counter_path(readings.counter, window, knowledge.counter)
+    power = power_path(readings, window, knowledge.power)
     path = counter or power
     if path is None:
         return EnergyEstimate(None, None, "unmeasurable", "none", flags=findings)
@@ -158,43 +80,7 @@ def estimate_energy(
     return replace(estimate, flags=(*findings, *estimate.flags))
 
 
-def _counter_path(
-    readings: CounterReadings | None, window: Window, calibration: Calibration | None
-) -> tuple[_Path | None, tuple[str, ...]]:
-    if readings is None:
-        return None, ()
-    series, inside, anywhere = without_reset(counter_series(readings, window), window.seconds)
-    if inside:
-        return None, ("counter_reset",)
-    known = calibration or Calibration()
-    ticks = find_ticks(series, known.tick_s, known.jitter_s)
-    if ticks is None or ticks.time_s[-1] <= 0 or ticks.time_s[0] >= window.seconds:
-        return None, ()
-    flags = ("counter_reset_outside",) if anywhere else ()
-    shape = timing(calibration)
-    return _Path("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
-
-
-def _power_path(
-    readings: DeviceReadings, window: Window, calibration: Calibration | None
-) -> _Path | None:
-    known = calibration or Calibration()
-    for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
-        series = None if taken is None else power_series(taken, window)
-        ticks = None if series is None else power_ticks(series, known.tick_s)
-        if series is None or ticks is None or ticks.time_s[-1] <= 0:
-            continue
-        if ticks.time_s[0] >= window.seconds:
-            continue
-        if source == "power":
-            shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)
-        else:
-            shape, flags = one_second_timing(calibration, ticks.step_s), ("one_second_average",)
-        return _Path(source, series, ticks, shape, calibration, flags)
-    return None
-
-
-def _integral(path: _Path, hint: _Path | None, window: Window) -> Integral:
+def _integral(path: Path, hint: Path | None, window: Window) -> Integral:
     hints = Hints(quantum_j=path.quantum_j)
     if hint is not None:
         length_s, late_s = window.seconds, hint.timing.settle_s
@@ -207,7 +93,7 @@ def _integral(path: _Path, hint: _Path | None, window: Window) -> Integral:
 
 
 def _by_path(
-    path: _Path, power: _Path | None, window: Window, knowledge: Knowledge
+    path: Path, power: Path | None, window: Window, knowledge: Knowledge
 ) -> EnergyEstimate:
     hint = power if path.source == "counter" else None
     integral = _integral(path, hint, window)
@@ -225,7 +111,7 @@ def _by_path(
 
 
 def _judged(
-    path: _Path,
+    path: Path,
     integral: Integral,
     lines: tuple[BudgetLine, ...],
     flags: tuple[str, ...],
@@ -253,7 +139,7 @@ def _judged(
 
 
 def _gaps(
-    path: _Path, window: Window, integral: Integral
+    path: Path, window: Window, integral: Integral
 ) -> tuple[tuple[str, ...], tuple[BudgetLine, ...]]:
     """Find reads that stalled and stretches without any.
 
@@ -272,14 +158,14 @@ def _gaps(
     return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
 
 
-def _shape_lines(path: _Path, energy_j: float) -> tuple[BudgetLine, ...]:
+def _shape_lines(path: Path, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
     if path.source == "counter":
         return ()
     return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j)),)
 
 
-def _sensor_flags(path: _Path) -> tuple[str, ...]:
+def _sensor_flags(path: Path) -> tuple[str, ...]:
     if path.calibration is None:
         return ("sensor_uncalibrated",)
     return ("part_time",) if path.timing.look_share < 1 else ()
@@ -290,7 +176,7 @@ def _edge_flags(integral: Integral) -> tuple[str, ...]:
     return () if guarded else ("no_guard",)
 
 
-def _aliasing(path: _Path, window: Window, knowledge: Knowledge) -> Aliasing:
+def _aliasing(path: Path, window: Window, knowledge: Knowledge) -> Aliasing:
     steps_s = (np.asarray(knowledge.step_times_ns, dtype=np.int64) - window.t0_ns) / 1e9
     steps_s = steps_s[(steps_s >= 0) & (steps_s <= window.seconds)]
     return find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)
@@ -313,43 +199,3 @@ def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstim
     if apart_j > DISAGREE_SHARE * by_power.energy_j:
         flags = (*flags, "counter_power_disagree")
     return replace(estimate, counter_over_power=estimate.energy_j / by_power.energy_j, flags=flags)
-
-
-def sum_devices(estimates: Sequence[EnergyEstimate]) -> EnergyEstimate:
-    """Add up devices that worked together.
-
-    What a reading or a tick brings is each device's own and adds in squares; lines that come from
-    what is assumed of the sensor (marked ``shared``) are alike for all and add as they are.
-
-    Returns:
-        The sum; without a figure as soon as one device has none.
-
-    Raises:
-        ValueError: There is no device.
-    """
-    if not estimates:
-        raise ValueError("no device to add up")
-    if len(estimates) == 1:
-        return estimates[0]
-    flags = tuple(dict.fromkeys(flag for one in estimates for flag in one.flags))
-    known = [one.energy_j for one in estimates if one.energy_j is not None]
-    sources = "+".join(sorted({one.source for one in estimates}))
-    if len(known) < len(estimates):
-        return EnergyEstimate(None, None, "unmeasurable", sources, flags=flags)
-    lines = budget.merged(line for one in estimates for line in one.budget)
-    half_j, energy_j = budget.interval95_j(lines), sum(known)
-    measured = half_j <= budget.MAX_SHARE * energy_j
-    return EnergyEstimate(
-        energy_j=energy_j,
-        interval95_j=half_j,
-        kind="measured" if measured else "unmeasurable",
-        source=sources,
-        start=_common([one.start for one in estimates]),
-        end=_common([one.end for one in estimates]),
-        budget=lines,
-        flags=flags,
-    )
-
-
-def _common(methods: Sequence[EdgeMethod]) -> EdgeMethod:
-    return methods[0] if len(set(methods)) == 1 else "none"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from llenergymeasure.core.energy.estimation.series import Ints
 
 EDGE_TIME_CALIBRATED_S = 0.005
 EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
@@ -45,6 +48,21 @@ class Calibration:
     fully_integrating: bool = False
     look_share: float | None = None
     edge_time_s: float = EDGE_TIME_CALIBRATED_S
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of one device beyond its readings.
+
+    Attributes:
+        counter: Calibration of its counter.
+        power: Calibration of its power sensor.
+        step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
+    """
+
+    counter: Calibration | None = None
+    power: Calibration | None = None
+    step_times_ns: Sequence[int] | Ints = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,21 @@ class PowerReadings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DeviceReadings:
+    """What was read of one device, guard time included.
+
+    Attributes:
+        counter: Its energy counter.
+        power: Its instantaneous power.
+        average_power: Its power as means over a second.
+    """
+
+    counter: CounterReadings | None = None
+    power: PowerReadings | None = None
+    average_power: PowerReadings | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """Readings in seconds from the start of the window.
 
