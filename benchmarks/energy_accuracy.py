@@ -92,10 +92,10 @@ def _calibration(cell: Cell, rng: np.random.Generator) -> Calibration:
     starts = ends - lengths
     levels = np.append(75.0, np.tile([400.0, 75.0], 60))
     load = loads.steps(np.append(-9.0, np.stack([starts, ends], axis=1).ravel()), levels)
-    if cell.tail_w_s and cell.tail_known:
-        load = functools.reduce(
-            lambda whole, end: whole + loads.tail(end, *cell.tail_w_s), ends, load
-        )
+    if cell.tail_w_s is not None and cell.tail_known:
+        watts, over_s = cell.tail_w_s
+        for end in ends:
+            load = load + loads.tail(end, watts, over_s)
     load = loads.noisy(load.scaled(scale), cell.noise, -0.5, ends[-1] + 1, rng)
     twin = VirtualDevice(device, load, seed=int(rng.integers(2**40)))
     quantity: Quantity = "instant" if cell.sensor == "instant" else "counter"

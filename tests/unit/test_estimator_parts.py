@@ -1,0 +1,197 @@
+"""The parts of the estimator, one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llenergymeasure.core.energy.estimation.aliasing import find_aliasing
+from llenergymeasure.core.energy.estimation.baseline import (
+    adjusted,
+    idle_from_power,
+    idle_from_ticks,
+)
+from llenergymeasure.core.energy.estimation.budget import (
+    EDGE_TIME,
+    PART_TIME,
+    BudgetLine,
+    interval95_j,
+    merged,
+    shortest_window_s,
+)
+from llenergymeasure.core.energy.estimation.closure import Figure, closure, difference
+from llenergymeasure.core.energy.estimation.part_time import moved_s
+from llenergymeasure.core.energy.estimation.series import Series, counter_series, unwrap
+from llenergymeasure.core.energy.estimation.ticks import find_ticks
+from tests.support.estimator_cases import counter_of, pencil_counter, polls_at, window
+from tests.support.simulated_device import loads, profiles
+from tests.support.simulated_device.twin import VirtualDevice
+
+
+def ticks_of(readings, length_s=1.0):
+    return find_ticks(counter_series(readings, window(length_s)))
+
+
+@pytest.mark.parametrize("tick_s", [0.02, 0.05, 0.083, 0.1, 0.12])
+def test_the_tick_is_found_from_polls(tick_s):
+    readings = pencil_counter(polls_at(-0.6, 2.6), tick_s, 0.013, loads.step(0.0, 2.0))
+    ticks = ticks_of(readings)
+    assert ticks.period_s == pytest.approx(tick_s, rel=2e-3)
+    # Instant polls 5 ms apart know a tick to 5 ms, and the comb to better.
+    off_s = (ticks.time_s - 0.013 + tick_s / 2) % tick_s - tick_s / 2
+    assert np.abs(off_s).max() <= 0.005
+
+
+def test_late_polls_do_not_move_the_comb():
+    rng = np.random.default_rng(5)
+    device = VirtualDevice(profiles.A100, loads.step(0.0, 5.0))
+    steady = ticks_of(counter_of(device.poll(-0.6, 5.6, 0.0051, 0.0, rng)))
+    late = ticks_of(counter_of(device.poll(-0.6, 5.6, 0.0051, 0.1, rng)))
+    assert late.period_s == pytest.approx(steady.period_s, rel=2e-4)
+    assert np.abs(((late.time_s + 0.05) % 0.1) - 0.05).max() < 0.003
+
+
+@pytest.mark.parametrize("jitter_s", [0.003, 0.005])
+def test_jitter_is_told_from_polling(jitter_s):
+    rng = np.random.default_rng(6)
+    profile = profiles.vary(profiles.A100, tick_jitter_s=jitter_s)
+    device = VirtualDevice(profile, loads.step(0.0, 60.0), seed=4)
+    ticks = ticks_of(counter_of(device.poll(-0.6, 60.6, 0.00513, 0.02, rng)))
+    assert ticks.jitter_s == pytest.approx(jitter_s / 3**0.5, rel=0.25)
+
+
+def test_a_jittery_fast_counter_is_numbered_without_slips():
+    rng = np.random.default_rng(7)
+    profile = profiles.vary(profiles.V100, tick_jitter_s=0.005)
+    device = VirtualDevice(profile, loads.step(0.0, 20.0), seed=4)
+    ticks = ticks_of(counter_of(device.poll(-0.6, 20.6, 0.005, 0.02, rng)))
+    assert ticks.period_s == pytest.approx(0.02, rel=1e-4)
+    assert ticks.jitter_s < 0.004
+
+
+def test_a_counter_that_changed_once_has_no_ticks():
+    readings = pencil_counter(polls_at(-0.05, 0.05), 0.1, 0.0, loads.flat(100.0, -9.0))
+    assert ticks_of(readings) is None
+
+
+@given(st.lists(st.integers(0, 10**9 - 1), max_size=40), st.integers(10**9, 2**62 // 10**3))
+def test_unwrapping_is_exact(steps, max_range):
+    total = np.cumsum(np.array([123, *steps], dtype=np.int64))
+    assert np.array_equal(unwrap(total % max_range, max_range), total)
+
+
+def test_unwrapping_a_known_domain_is_exact_to_the_microjoule():
+    max_range = 262_143_328_850
+    read = np.array([262_143_328_000, 150, 200, 262_143_328_849, 0], dtype=np.int64)
+    expected = [
+        262_143_328_000,
+        max_range + 150,
+        max_range + 200,
+        max_range + 262_143_328_849,
+        2 * max_range,
+    ]
+    assert unwrap(read, max_range).tolist() == expected
+
+
+@pytest.mark.parametrize("wrong", [-1, 101])
+def test_a_reading_beyond_the_range_is_refused(wrong):
+    with pytest.raises(ValueError, match="outside 0 to 100"):
+        unwrap(np.array([5, wrong]), 100)
+
+
+def test_nothing_to_unwrap_stays_nothing():
+    assert len(unwrap(np.empty(0, dtype=np.int64), 100)) == 0
+
+
+def test_passes_may_differ_by_their_intervals_and_one_per_cent():
+    first, second = Figure(100.0, 3.0), Figure(106.0, 4.0)
+    found = closure(first, second)
+    assert found.allowed_j == pytest.approx(5.0 + 1.03)
+    assert found.closes
+    assert not closure(first, Figure(106.1, 4.0)).closes
+
+
+def test_decode_is_whole_less_prefill_and_doubts_add_in_squares():
+    assert difference(Figure(500.0, 4.0), Figure(120.0, 3.0)) == Figure(380.0, 5.0)
+
+
+def test_lines_of_one_name_add_in_squares_unless_shared():
+    lines = merged(
+        BudgetLine(name, joules, shared=name == "b")
+        for name, joules in (("a", 3.0), ("a", 4.0), ("b", 1.0), ("b", 2.0))
+    )
+    assert lines == (BudgetLine("a", 5.0), BudgetLine("b", 3.0, shared=True))
+    assert interval95_j(lines) == pytest.approx(2 * (25 + 9) ** 0.5)
+
+
+def test_the_shortest_window_brings_the_interval_to_a_fifth():
+    assert shortest_window_s([BudgetLine(EDGE_TIME, 10.0)], 100.0, 0.5) == pytest.approx(1.0)
+    growing = shortest_window_s([BudgetLine(PART_TIME, 10.0)], 100.0, 0.5)
+    assert growing == pytest.approx(2.0)  # 10 J in 0.5 s are 20 J in 2 s: 40 of 200 J
+    assert shortest_window_s([BudgetLine(EDGE_TIME, 10.0)], 0.0, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("to_end_s", "early_s"),
+    [(0.0, 0.0), (0.025, 0.075), (0.0125, 0.0375), (0.1, 0.0), (0.05, 0.05)],
+)
+def test_a_look_of_a_quarter_moves_a_step(to_end_s, early_s):
+    assert moved_s(to_end_s, 0.1, 0.25) == pytest.approx(early_s)
+
+
+@pytest.mark.parametrize("period_s", [0.05, 0.1, 0.2, 0.3])
+def test_load_in_step_with_the_tick_is_a_risk_to_a_look_of_a_quarter(period_s):
+    steps = np.arange(0.013, 10.0, period_s)
+    assert find_aliasing(steps, 0.1, 0.25).risk
+    assert not find_aliasing(steps, 0.1, 1.0).risk
+
+
+def test_load_out_of_step_is_no_risk():
+    rng = np.random.default_rng(8)
+    harmless = 0
+    for _ in range(200):
+        steps = np.cumsum(rng.normal(0.031, 0.004, 300))
+        harmless += not find_aliasing(steps, 0.1, 0.25).risk
+    assert harmless >= 190
+    assert not find_aliasing(np.array([0.1, 0.2, 0.3]), 0.1, 0.25).risk
+
+
+def test_a_slower_load_is_seen_wrongly_at_its_steps_only():
+    fast = find_aliasing(np.arange(0.0, 20.0, 0.1), 0.1, 0.25)
+    slow = find_aliasing(np.arange(0.0, 20.0, 0.5), 0.1, 0.25)
+    assert slow.strength == pytest.approx(fast.strength * 0.15, rel=0.01)
+
+
+def test_idle_power_is_told_with_its_interval():
+    readings = pencil_counter(polls_at(0.0, 30.0), 0.1, 0.0, loads.flat(75.0, -9.0))
+    idle = idle_from_ticks(ticks_of(readings))
+    assert idle.power_w == pytest.approx(75.0, abs=0.1)
+    assert idle.interval95_w < 0.5
+    assert idle.steady
+
+
+def test_idle_power_that_falls_is_not_steady():
+    at_s = polls_at(0.0, 30.0, 0.1)
+    falling = Series(at_s, at_s, 90.0 - at_s + np.random.default_rng(1).normal(0, 0.5, len(at_s)))
+    idle = idle_from_power(falling)
+    assert idle.drift_w == pytest.approx(-15.0, abs=2.0)
+    assert idle.interval95_w >= 7.0
+
+
+def test_a_moment_of_idle_tells_nothing():
+    at_s = polls_at(0.0, 0.3, 0.1)
+    assert idle_from_power(Series(at_s, at_s, np.full(3, 75.0))) is None
+    readings = pencil_counter(polls_at(0.0, 0.35), 0.1, 0.0, loads.flat(75.0, -9.0))
+    assert idle_from_ticks(ticks_of(readings)) is None
+
+
+def test_adjusted_energy_carries_the_doubt_of_both_and_is_not_clipped():
+    at_s = polls_at(0.0, 30.0, 0.1)
+    watts = 75.0 + np.random.default_rng(2).normal(0, 2.0, len(at_s))
+    idle = idle_from_power(Series(at_s, at_s, watts))
+    figure = adjusted(Figure(700.0, 6.0), idle, 10.0)
+    assert figure.energy_j == pytest.approx(700.0 - 10 * idle.power_w)
+    assert figure.energy_j < 0
+    assert figure.interval95_j == pytest.approx(np.hypot(6.0, 10 * idle.interval95_w))
