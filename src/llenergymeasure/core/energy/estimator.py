@@ -18,7 +18,7 @@ from llenergymeasure.core.energy.estimation.aliasing import Aliasing, find_alias
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.estimate import EnergyEstimate, sum_devices
 from llenergymeasure.core.energy.estimation.integral import Hints, Integral, integrate
-from llenergymeasure.core.energy.estimation.paths import Path, counter_path, power_path
+from llenergymeasure.core.energy.estimation.paths import SensorPath, counter_path, power_path
 from llenergymeasure.core.energy.estimation.power_path import mean_power_w
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
 from llenergymeasure.core.energy.estimation.series import (
@@ -80,7 +80,7 @@ def estimate_energy(
     return replace(estimate, flags=(*findings, *estimate.flags))
 
 
-def _integral(path: Path, hint: Path | None, window: Window) -> Integral:
+def _integral(path: SensorPath, hint: SensorPath | None, window: Window) -> Integral:
     hints = Hints(quantum_j=path.quantum_j)
     if hint is not None:
         length_s, late_s = window.seconds, hint.timing.settle_s
@@ -93,7 +93,7 @@ def _integral(path: Path, hint: Path | None, window: Window) -> Integral:
 
 
 def _by_path(
-    path: Path, power: Path | None, window: Window, knowledge: Knowledge
+    path: SensorPath, power: SensorPath | None, window: Window, knowledge: Knowledge
 ) -> EnergyEstimate:
     hint = power if path.source == "counter" else None
     integral = _integral(path, hint, window)
@@ -111,7 +111,7 @@ def _by_path(
 
 
 def _judged(
-    path: Path,
+    path: SensorPath,
     integral: Integral,
     lines: tuple[BudgetLine, ...],
     flags: tuple[str, ...],
@@ -139,7 +139,7 @@ def _judged(
 
 
 def _gaps(
-    path: Path, window: Window, integral: Integral
+    path: SensorPath, window: Window, integral: Integral
 ) -> tuple[tuple[str, ...], tuple[BudgetLine, ...]]:
     """Find reads that stalled and stretches without any.
 
@@ -158,14 +158,14 @@ def _gaps(
     return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
 
 
-def _shape_lines(path: Path, energy_j: float) -> tuple[BudgetLine, ...]:
+def _shape_lines(path: SensorPath, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
     if path.source == "counter":
         return ()
     return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j)),)
 
 
-def _sensor_flags(path: Path) -> tuple[str, ...]:
+def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
     if path.calibration is None:
         return ("sensor_uncalibrated",)
     return ("part_time",) if path.timing.look_share < 1 else ()
@@ -176,7 +176,7 @@ def _edge_flags(integral: Integral) -> tuple[str, ...]:
     return () if guarded else ("no_guard",)
 
 
-def _aliasing(path: Path, window: Window, knowledge: Knowledge) -> Aliasing:
+def _aliasing(path: SensorPath, window: Window, knowledge: Knowledge) -> Aliasing:
     steps_s = (np.asarray(knowledge.step_times_ns, dtype=np.int64) - window.t0_ns) / 1e9
     steps_s = steps_s[(steps_s >= 0) & (steps_s <= window.seconds)]
     return find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)

@@ -23,7 +23,7 @@ from llenergymeasure.domain.samples import Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Path:
+class SensorPath:
     """One sensor's way to a figure."""
 
     source: str
@@ -37,7 +37,7 @@ class Path:
 
 def counter_path(
     readings: CounterReadings | None, window: Window, calibration: Calibration | None
-) -> tuple[Path | None, tuple[str, ...]]:
+) -> tuple[SensorPath | None, tuple[str, ...]]:
     """Find the ticks of a counter; a counter that was reset in the window or never moves has none.
 
     Returns:
@@ -54,12 +54,12 @@ def counter_path(
         return None, ()
     flags = ("counter_reset_outside",) if anywhere else ()
     shape = timing(calibration)
-    return Path("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
+    return SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
 
 
 def power_path(
     readings: DeviceReadings, window: Window, calibration: Calibration | None
-) -> Path | None:
+) -> SensorPath | None:
     """Find the updates of instantaneous power, or else of means over a second."""
     known = calibration or Calibration()
     for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
@@ -73,5 +73,5 @@ def power_path(
             shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)
         else:
             shape, flags = one_second_timing(calibration, ticks.step_s), ("one_second_average",)
-        return Path(source, series, ticks, shape, calibration, flags)
+        return SensorPath(source, series, ticks, shape, calibration, flags)
     return None
