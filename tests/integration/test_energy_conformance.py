@@ -113,6 +113,9 @@ def test_a_source_whose_process_is_killed_gives_a_reason_and_no_figure(source):
 def test_no_process_outlives_a_killed_parent(name):
     if problem := missing(ENERGY_SOURCES[name], "energy_backend"):
         pytest.skip(str(problem))
+    coverage = load_object(ENERGY_SOURCES[name].implementation).coverage(TARGETS["cpu"])
+    if coverage.kind is None:
+        pytest.skip(coverage.scope)
     script = (
         "import time, psutil\n"
         "from llenergymeasure.config.registry import ENERGY_SOURCES, load_object\n"

@@ -234,8 +234,8 @@ def test_unwrapping_gives_back_every_microjoule(start_uj, steps_uj):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ([10_000_000, 11_000_000, 500, 1_000_500], "fell back, which is no wrap,"),
-        ([10_000_000, 11_000_000, 10_999_999, 12_000_000], "fell back, which is no wrap,"),
+        ([10_000_000, 11_000_000, 500, 1_000_500], "which is no wrap"),
+        ([10_000_000, 11_000_000, 10_999_999, 12_000_000], "which is no wrap"),
         ([10_000_000, 11_000_000, 9_000_000_000, 9_001_000_000], "leapt"),
         ([10_000_000, INTEL_RANGE_UJ + 1], "left its range"),
         ([10_000_000, -1], "left its range"),
@@ -243,18 +243,20 @@ def test_unwrapping_gives_back_every_microjoule(start_uj, steps_uj):
     ],
 )
 def test_a_counter_that_cannot_be_true_tells_no_energy(values, reason):
-    assert reason in counter_fault(taken(values), INTEL_RANGE_UJ)
+    assert reason in counter_fault(taken(values), INTEL_RANGE_UJ).reason
     recording = record(values)
     assert recording.total_j is None
     assert recording.kind == "unmeasurable"
     assert reason in recording.notes[0]
+    assert len(recording.notes) == 1
+    assert recording.flags == (("counter_reset",) if "wrap" in reason else ("counter_unusable",))
 
 
 def test_a_gap_in_which_the_counter_may_have_wrapped_tells_no_energy():
     values = rising(0, 280, 10, EPYC_RANGE_UJ)
 
     assert counter_fault(taken(values, step_ms=30_000), EPYC_RANGE_UJ) is None
-    assert "wrapped unseen" in counter_fault(taken(values, step_ms=40_000), EPYC_RANGE_UJ)
+    assert "wrapped unseen" in counter_fault(taken(values, 40_000), EPYC_RANGE_UJ).reason
 
 
 def test_a_counter_that_was_never_read_tells_no_energy():
@@ -295,7 +297,8 @@ def test_two_sockets_add_up_and_their_interval_is_no_wider_than_the_sum_of_both(
     assert {part.kind for part in recording.components} == {"measured"}
     assert all(part.in_scope for part in recording.components)
     assert 0 < recording.interval_j < 0.02 * recording.total_j
-    assert recording.notes == ()
+    assert recording.notes == recording.flags == ()
+    assert all(part.interval95_j > 0 and part.budget for part in recording.components)
 
 
 def readings_of(name: str, values: list[int]) -> list[Reading]:

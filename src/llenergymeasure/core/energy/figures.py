@@ -9,7 +9,7 @@ import numpy as np
 from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimator import EnergyEstimate, sum_devices
 from llenergymeasure.core.energy.sampler import Recorded
-from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording, Reading
+from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading
 
 MEANINGS = {
     "aliasing_risk": "the load repeats in step with the sensor, which may see only one phase of it",
@@ -24,6 +24,12 @@ MEANINGS = {
     "sampling_gap": "there is a gap in its readings",
     "sensor_uncalibrated": "its sensor is not calibrated, which widens the interval",
     "stalled_reads": "a read took longer than 0.1 s",
+}
+
+_READ = {
+    "counter": "energy counter",
+    "power": "integrated power readings",
+    "average_power": "integrated power readings, each a mean over a second",
 }
 
 
@@ -49,7 +55,7 @@ def record_devices(
     recorded: Recorded,
     estimates: Mapping[str, EnergyEstimate],
     *,
-    instrument: str,
+    reasons: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> EnergyRecording:
     """Make a recording of the devices that did the work, all of them in scope.
@@ -61,44 +67,54 @@ def record_devices(
         source: Name of the source.
         recorded: What its sampler recorded.
         estimates: Energy of each device by its name.
-        instrument: What was read, in words.
+        reasons: Why a device has no figure, where the source knows better than its readings.
         notes: What else a reader of the result should know.
     """
     total = sum_devices(list(estimates.values())) if estimates else None
     measured = total is not None and total.kind == "measured"
     components = tuple(
-        component(name, estimate, instrument, accepted=measured)
-        for name, estimate in estimates.items()
+        component(name, estimate, source, accepted=measured) for name, estimate in estimates.items()
     )
-    found = (note for name, one in estimates.items() for note in findings(name, one))
+    said = reasons or {}
+    found = [f"{name}: {reason}" for name, reason in said.items()]
+    for name, estimate in estimates.items():
+        found += () if name in said else findings(name, estimate)
     return EnergyRecording(
         source=source,
         components=components,
         interval_j=total.interval95_j if total is not None and measured else None,
         readings=recorded.readings,
         cost=recorded.cost,
-        notes=(*notes, *found),
+        notes=(*found, *notes),
+        flags=tuple(dict.fromkeys(flag for one in estimates.values() for flag in one.flags)),
     )
 
 
 def component(
-    name: str, estimate: EnergyEstimate, instrument: str, *, accepted: bool = False
+    name: str, estimate: EnergyEstimate, source: str, *, accepted: bool = False
 ) -> EnergyComponent:
     """Label one device's figure; without one that can be stood by, it is unknown.
 
     Args:
         name: The device.
         estimate: Its energy.
-        instrument: What was read, in words.
+        source: Name of the source.
         accepted: Take the figure however wide its own interval is.
     """
-    energy_j = estimate.energy_j if accepted or estimate.kind == "measured" else None
+    known = estimate.energy_j is not None and (accepted or estimate.kind == "measured")
     return EnergyComponent(
         name=name,
-        energy_j=energy_j,
-        kind="unmeasurable" if energy_j is None else "measured",
-        method=_method(estimate, instrument),
+        energy_j=estimate.energy_j if known else None,
+        kind="measured" if known else "unmeasurable",
+        method=f"{source}: {_READ.get(estimate.source, 'nothing')}",
         in_scope=True,
+        interval95_j=estimate.interval95_j if known else None,
+        tick_ms=_ms(estimate.tick_s),
+        jitter_ms=_ms(estimate.jitter_s),
+        start_edge=estimate.start,
+        end_edge=estimate.end,
+        counter_over_power=estimate.counter_over_power,
+        budget=tuple(BudgetEntry(name=x.name, standard_j=x.standard_j) for x in estimate.budget),
     )
 
 
@@ -122,13 +138,8 @@ def _columns(readings: Iterable[Reading], channel: str, device: str) -> tuple[np
     )
 
 
-def _method(estimate: EnergyEstimate, instrument: str) -> str:
-    read = {"counter": "energy counter", "power": "integrated power"}.get(
-        estimate.source, estimate.source.replace("_", " ")
-    )
-    tick = "" if estimate.tick_s is None else f", tick {estimate.tick_s * 1e3:.3g} ms"
-    edges = f", start by {estimate.start}, end by {estimate.end}"
-    return f"{instrument}: {read}{tick}{edges if estimate.energy_j is not None else ''}"
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
 
 
 def _too_wide(estimate: EnergyEstimate) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from llenergymeasure.core.energy.estimation.sensor import Calibration
-from llenergymeasure.core.energy.estimation.series import CounterReadings, unwrap
+from llenergymeasure.core.energy.estimation.series import CounterReadings, Ints, unwrap
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
     EnergyEstimate,
@@ -56,6 +57,18 @@ NOT_A_GPU = Coverage(
 Readable = Callable[[str], bool]
 
 
+class Fault(NamedTuple):
+    """Why a counter tells no energy.
+
+    Attributes:
+        reason: In words that follow "its counter".
+        flags: Findings by their stable codes.
+    """
+
+    reason: str
+    flags: tuple[str, ...] = ("counter_unusable",)
+
+
 class RaplSource(SampledSource):
     """RAPL's counters, read in the sampling process.
 
@@ -88,17 +101,20 @@ class RaplSource(SampledSource):
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
         """Give every counter's energy; one that cannot be trusted is unknown, with the reason."""
         estimates: dict[str, EnergyEstimate] = {}
-        notes: list[str] = []
+        reasons: dict[str, str] = {}
         for name, range_uj in recorded.summary["range_uj"].items():
-            reason = recorded.summary["failing"].get(name)
             taken = counter_readings(recorded.readings, CHANNEL, name, UJ)
-            reason = f"cannot be read: {reason}" if reason else counter_fault(taken, range_uj)
-            if reason is None and taken is not None:
+            failure = recorded.summary["failing"].get(name)
+            fault = Fault(f"cannot be read: {failure}") if failure else None
+            fault = fault or counter_fault(taken, range_uj)
+            if fault is None and taken is not None:
                 estimates[name] = domain_energy(taken, range_uj, window)
-            else:
-                estimates[name] = EnergyEstimate(None, None, "unmeasurable", "none")
-                notes.append(f"{name}: its counter {reason}")
-        return record_devices(self.name, recorded, estimates, instrument="RAPL", notes=notes)
+            elif fault is not None:
+                reasons[name] = f"its counter {fault.reason}"
+                estimates[name] = EnergyEstimate(
+                    None, None, "unmeasurable", "none", flags=fault.flags
+                )
+        return record_devices(self.name, recorded, estimates, reasons=reasons)
 
 
 def cpu_coverage(root: Path, readable: Readable | None = None) -> Coverage:
@@ -149,31 +165,33 @@ def domain_energy(taken: CounterReadings, range_uj: int, window: Window) -> Ener
     return estimate_energy(DeviceReadings(counter=counter), window, Knowledge(counter=known))
 
 
-def counter_fault(taken: CounterReadings | None, range_uj: int) -> str | None:
+def counter_fault(taken: CounterReadings | None, range_uj: int) -> Fault | None:
     """Say why readings of a counter tell no energy, or ``None`` where they do.
 
     A fall is a wrap only if what it then counts is no more than a package can draw; a gap in
     which the counter could have wrapped unseen leaves the number of wraps open.
     """
     if taken is None:
-        return "was never read"
+        return Fault("was never read")
     value = taken.value
     if value.min() < 0 or value.max() > range_uj:
-        return f"left its range of 0 to {range_uj} µJ"
+        return Fault(f"left its range of 0 to {range_uj} µJ")
     if value.min() == value.max():
-        return f"did not move in {len(value)} reads"
+        return Fault(f"did not move in {len(value)} reads")
     gaps_s = (taken.after_ns[1:] - taken.before_ns[:-1]) / 1e9
-    if len(gaps_s) and gaps_s.max() * MOST_W > range_uj * UJ:
-        return f"was not read for {gaps_s.max():.3g} s, in which it may have wrapped unseen"
+    if gaps_s.max() * MOST_W > range_uj * UJ:
+        return Fault(f"was not read for {gaps_s.max():.3g} s, in which it may have wrapped unseen")
     rises_j = np.diff(unwrap(value, range_uj)) * UJ
     wrong = np.flatnonzero(rises_j > MOST_W * (gaps_s + SLACK_S))
-    return _jump(value, int(wrong[0]), gaps_s) if len(wrong) else None
+    return _jump(value, int(wrong[0]), float(gaps_s[wrong[0]])) if len(wrong) else None
 
 
-def _jump(value: np.ndarray, at: int, gaps_s: np.ndarray) -> str:
+def _jump(value: Ints, at: int, gap_s: float) -> Fault:
     before_uj, after_uj = int(value[at]), int(value[at + 1])
-    how = "fell back, which is no wrap," if after_uj < before_uj else "leapt"
-    return f"{how} from {before_uj} to {after_uj} µJ within {gaps_s[at] * 1e3:.3g} ms"
+    said = f"from {before_uj} to {after_uj} µJ within {gap_s * 1e3:.3g} ms"
+    if after_uj < before_uj:
+        return Fault(f"fell back {said}, which is no wrap", ("counter_reset",))
+    return Fault(f"leapt {said}, more than a package can draw")
 
 
 def _absent(root: Path) -> Coverage:
