@@ -113,8 +113,22 @@ BACKENDS: dict[str, BackendEntry] = {
 ENERGY_SOURCES: dict[str, PluginEntry] = {
     entry.name: entry
     for entry in (
-        PluginEntry(name="nvml", implementation=None),
-        PluginEntry(name="zeus", implementation=None),
+        PluginEntry(
+            name="nvml",
+            implementation=f"{_SOURCES}.nvml:NVMLSource",
+            package="nvidia-ml-py",
+            module="pynvml",
+            minimum="12.560",
+            install="pip install 'nvidia-ml-py>=12.560'",
+        ),
+        PluginEntry(
+            name="zeus",
+            implementation=f"{_SOURCES}.zeus:ZeusSource",
+            package="zeus",
+            module="zeus",
+            minimum="0.13",
+            install="pip install 'llenergymeasure[zeus]'",
+        ),
         PluginEntry(name="rapl", implementation=f"{_SOURCES}.rapl:RaplSource"),
         PluginEntry(
             name="codecarbon",

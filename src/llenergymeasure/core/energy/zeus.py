@@ -1,0 +1,180 @@
+"""Zeus as an energy source: raw readings through its device layer, so that AMD works as well."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.core.energy.estimator import (
+    DeviceReadings,
+    EnergyEstimate,
+    Knowledge,
+    estimate_energy,
+)
+from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
+from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
+from llenergymeasure.core.energy.sampled_source import SampledSource
+from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.core.energy.zeus_reader import AVERAGE_POWER, COUNTER, POWER, Device
+from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
+from llenergymeasure.domain.energy import EnergyRecording, Reading
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+
+READER = "llenergymeasure.core.energy.zeus_reader:ZeusReader"
+MJ = 1e-3
+LEAD_S = 0.6  # half a second of level and a tick before the window
+TAIL_S = 0.8  # the same after it, and what comes in late
+SLOW_TAIL_S = 1.8  # where power is a mean over a second
+ASK_LIMIT_S = 60.0
+
+_ASK = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from llenergymeasure.core.energy.zeus_reader import print_devices; print_devices()"
+)
+_CPU = Coverage(
+    None,
+    "Zeus is read for GPUs here, and covers no device that did the work: the CPU did",
+    "set energy_backend: rapl or codecarbon",
+)
+_MIG = "a MIG slice has no energy of its own, and the GPU's energy is that of all its slices"
+
+
+class ZeusSource(SampledSource):
+    """Zeus's device layer, read in the sampling process.
+
+    Args:
+        target: The devices that do the work.
+        rates: How often to read.
+        sampler: The process that reads; by default one of its own.
+        knowledge: What is known of devices beyond their readings, by UUID.
+    """
+
+    name = "zeus"
+    lead_s = LEAD_S
+    tail_s = TAIL_S
+
+    def __init__(
+        self,
+        target: DeviceTarget,
+        rates: SamplingRates,
+        sampler: SamplerProcess | None = None,
+        knowledge: Mapping[str, Knowledge] | None = None,
+    ) -> None:
+        arguments = {
+            "uuids": list(target.gpu_uuids),
+            "counter_poll_s": rates.counter_poll_ms / 1e3,
+            "power_poll_s": rates.power_poll_ms / 1e3,
+        }
+        super().__init__(sampler or SamplerProcess(ReaderSpec(READER, arguments)))
+        self._knowledge = knowledge or {}
+
+    @staticmethod
+    def coverage(target: DeviceTarget) -> Coverage:
+        """Say what Zeus would tell of these devices on this machine."""
+        if target.kind == "cpu":
+            return _CPU
+        problem = missing(ENERGY_SOURCES["zeus"], "energy_backend")
+        if problem is not None:
+            return Coverage(None, problem.what, problem.remedy)
+        return gpu_coverage(target.gpu_uuids, survey_gpus())
+
+    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
+        """Give every GPU's energy; one that went away in the window is unknown."""
+        summary = recorded.summary
+        estimates: dict[str, EnergyEstimate] = {}
+        reasons: dict[str, str] = {}
+        for name in summary["devices"]:
+            if needed := _needed(summary, name):
+                reasons[name] = f"it no longer answered when the window ended ({needed})"
+                estimates[name] = EnergyEstimate(None, None, "unmeasurable", "none")
+            else:
+                taken = device_readings(recorded.readings, name)
+                estimates[name] = estimate_energy(taken, window, self._knowledge.get(name))
+        if any(one.source == "average_power" for one in estimates.values()):
+            self.tail_s = SLOW_TAIL_S  # from the next window on
+        notes = tuple(_notes(summary))
+        return record_devices(self.name, recorded, estimates, reasons=reasons, notes=notes)
+
+
+def device_readings(readings: tuple[Reading, ...], name: str) -> DeviceReadings:
+    """Gather what was read of one GPU."""
+    return DeviceReadings(
+        counter=counter_readings(readings, COUNTER, name, MJ),
+        power=power_readings(readings, POWER, name),
+        average_power=power_readings(readings, AVERAGE_POWER, name),
+    )
+
+
+def gpu_coverage(uuids: tuple[str, ...], survey: GPUSurvey) -> Coverage:
+    """Say whether Zeus would see these GPUs, or any GPU when none is named.
+
+    Zeus asks NVML first, and AMD's library only where NVML does not answer.
+    """
+    if any("MIG-" in uuid for uuid in uuids):
+        return Coverage(None, _MIG, "use whole GPUs, or set energy_backend: none")
+    sliced = [gpu.uuid for gpu in survey.gpus if gpu.mig_mode and (gpu.uuid in uuids or not uuids)]
+    if sliced:
+        return Coverage(None, f"MIG is on ({', '.join(sliced)}): {_MIG}", "sudo nvidia-smi -mig 0")
+    if survey.gpus:
+        return _seen(uuids, [Device(gpu.uuid, (), None) for gpu in survey.gpus])
+    answer = _ask_zeus()
+    if "error" in answer:
+        what = f"Zeus sees no GPU: {answer['error']} ({survey.note})"
+        return Coverage(None, what, "install the GPU driver")
+    devices = [Device(name, tuple(also), None) for name, *also in answer["devices"]]
+    if len(uuids) == len(devices):
+        uuids = ()  # all of them work, whatever they are called
+    return _seen(uuids, devices)
+
+
+def _seen(uuids: tuple[str, ...], devices: list[Device]) -> Coverage:
+    unseen = [uuid for uuid in uuids if not any(device.is_called(uuid) for device in devices)]
+    if unseen or not devices:
+        what = f"Zeus sees no such GPU: {', '.join(unseen) or 'none at all'}"
+        return Coverage(None, what, "check nvidia-smi -L or amd-smi list")
+    count = len(uuids or devices)
+    which = "the GPU that does" if count == 1 else f"the {count} GPUs that do"
+    return Coverage("measured", f"{which} the work")
+
+
+def _ask_zeus() -> dict[str, Any]:
+    """Let Zeus look for devices in a process of its own, which vendor libraries may spoil."""
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter and our own code
+            [sys.executable, "-P", "-c", _ASK, json.dumps(sys.path)],
+            capture_output=True,
+            text=True,
+            timeout=ASK_LIMIT_S,
+            check=False,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        return {"error": f"it did not answer ({error})"}
+    return answer
+
+
+def _needed(summary: Mapping[str, Any], name: str) -> str | None:
+    """Say why what the energy rests on could not be read at last: the counter, or else power."""
+    failing: dict[str, str] = summary["failing"][name]
+    refused = summary["refused"].get(name, {})
+    if COUNTER not in refused:
+        return failing.get(COUNTER)
+    return "; ".join(failing.values()) or None
+
+
+def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    for name, refused in summary["refused"].items():
+        if COUNTER in refused:
+            yield f"{name}: no energy counter ({refused[COUNTER]}), so power is integrated instead"
+        if AVERAGE_POWER in refused:
+            yield f"{name}: no power reading ({refused[AVERAGE_POWER]})"
+    for name, failing in summary["failing"].items():
+        if failing and _needed(summary, name) is None:
+            yield f"{name}: power no longer answered ({'; '.join(failing.values())})"
+    for name, what in summary["shared"].items():
+        yield f"{name}: the readings are those of {what}"

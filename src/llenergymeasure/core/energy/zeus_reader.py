@@ -1,0 +1,251 @@
+"""Zeus's device layer inside the sampling process: raw readings, no arithmetic of Zeus.
+
+What was learnt from Zeus 0.13 to 0.16 (``zeus/device/gpu``):
+
+- It takes ``CUDA_VISIBLE_DEVICES`` for numbers of NVML, fails on UUIDs there, and tells no UUID
+  itself. So it is shown every device here, and devices are told apart by what the vendor's
+  library says about the handle that Zeus holds.
+- With ``ZEUSD_SOCK_PATH`` or ``ZEUSD_HOST_PORT`` set it wants to reach its daemon, which only
+  changing settings needs.
+- On AMD it compares the counter with power for half a second and gives the counter up when both
+  are far apart. Of a two-die MI250 only the first die has readings, and they hold both dies.
+- On Grace Hopper, power is that of the whole module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from llenergymeasure.core.energy.sampling_child import Row
+
+COUNTER = "gpu_energy_mj"
+POWER = "gpu_power_w"
+AVERAGE_POWER = "gpu_average_power_w"
+MW_PER_W = 1e3
+
+_FOREIGN = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ZEUSD_SOCK_PATH",
+    "ZEUSD_HOST_PORT",
+)
+
+
+class Device(NamedTuple):
+    """One GPU as Zeus holds it.
+
+    Attributes:
+        name: Its UUID.
+        also: Other names that a framework may have for it.
+        gpu: Zeus's object, a ``zeus.device.gpu.common.GPU``.
+        holds: What its readings hold where that is more than the device.
+    """
+
+    name: str
+    also: tuple[str, ...]
+    gpu: Any
+    holds: str | None = None
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name means this device, however it is written."""
+        return _bare(name) in {_bare(one) for one in (self.name, *self.also)}
+
+
+class Layer(NamedTuple):
+    """Zeus's device layer.
+
+    Attributes:
+        vendor: ``nvidia`` or ``amd``.
+        devices: Every GPU it sees.
+        errors: What its calls raise where a device does not answer.
+    """
+
+    vendor: str
+    devices: tuple[Device, ...]
+    errors: tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One thing that is read of one device.
+
+    Attributes:
+        channel: What it is, with its unit.
+        device: Whose it is.
+        read: Reads it in Zeus's unit.
+        per_unit: Zeus's units in one of ours.
+        every: It is read at every so many polls.
+    """
+
+    channel: str
+    device: str
+    read: Callable[[], int]
+    per_unit: float = 1.0
+    every: int = 1
+
+
+class ZeusReader:
+    """Reads the counter at every poll, and power at some.
+
+    Args:
+        uuids: The GPUs to read; none names all of them.
+        counter_poll_s: Time between polls of the counter.
+        power_poll_s: Time between polls of power, rounded to a multiple of the other.
+        layer: Zeus's device layer; by default the real one.
+
+    Raises:
+        LookupError: Zeus sees no such GPU, or none of them answers.
+    """
+
+    def __init__(
+        self,
+        uuids: Sequence[str],
+        counter_poll_s: float,
+        power_poll_s: float,
+        layer: Layer | None = None,
+    ) -> None:
+        self.period_s = counter_poll_s
+        self._layer = open_layer() if layer is None else layer
+        self._power_every = max(1, round(power_poll_s / counter_poll_s))
+        self._refused: dict[str, dict[str, str]] = {}
+        self._failing: dict[tuple[str, str], str] = {}
+        self._devices = chosen(self._layer, uuids)
+        self._quantities = [one for device in self._devices for one in self._offered(device)]
+        self._polls = 0
+        if not self._quantities:
+            raise LookupError(f"no GPU tells energy or power: {self._refused}")
+
+    def begin(self) -> None:
+        """Begin a window."""
+        self._failing.clear()
+        self._polls = 0
+
+    def poll(self) -> Iterator[Row]:
+        """Read what is due; what fails is asked again when it is due again."""
+        number, self._polls = self._polls, self._polls + 1
+        for one in self._quantities:
+            if number % one.every:
+                continue
+            try:
+                value = one.read()
+            except self._layer.errors as error:
+                self._failing[one.device, one.channel] = _said(error)
+                continue
+            self._failing.pop((one.device, one.channel), None)
+            yield Row(one.channel, one.device, value / one.per_unit)
+
+    def end(self) -> dict[str, Any]:
+        """End the window; give the devices, what each does not offer, and what failed last."""
+        names = [device.name for device in self._devices]
+        failing: dict[str, dict[str, str]] = {name: {} for name in names}
+        for (name, channel), reason in self._failing.items():
+            failing[name][channel] = reason
+        return {
+            "devices": names,
+            "refused": self._refused,
+            "failing": failing,
+            "shared": {one.name: one.holds for one in self._devices if one.holds},
+        }
+
+    def close(self) -> None:
+        """Do nothing: Zeus lets go of the devices with the process."""
+
+    def _offered(self, device: Device) -> Iterator[Quantity]:
+        """Try what a device offers: its counter, and power, of the moment before of a second."""
+        gpu, refused = device.gpu, self._refused.setdefault(device.name, {})
+        reason = self._refusal(gpu.get_total_energy_consumption)
+        if reason is None and not gpu.supports_get_total_energy_consumption():
+            reason = "Zeus does not trust it"
+        if reason is None:
+            yield Quantity(COUNTER, device.name, gpu.get_total_energy_consumption)
+        else:
+            refused[COUNTER] = reason
+        powers = {POWER: gpu.get_instant_power_usage, AVERAGE_POWER: gpu.get_average_power_usage}
+        for channel, read in powers.items():
+            reason = self._refusal(read)
+            if reason is None:
+                yield Quantity(channel, device.name, read, MW_PER_W, self._power_every)
+                return
+            refused[channel] = reason
+
+    def _refusal(self, read: Callable[[], object]) -> str | None:
+        try:
+            read()
+        except self._layer.errors as error:
+            return _said(error)
+        return None
+
+
+def open_layer() -> Layer:
+    """Let Zeus find every device of the machine."""
+    for variable in _FOREIGN:
+        os.environ.pop(variable, None)
+    from zeus.device.exception import ZeusBaseGPUError
+    from zeus.device.gpu import get_gpus
+
+    found = get_gpus()
+    vendor = "nvidia" if type(found).__name__.startswith("NVIDIA") else "amd"
+    device = _nvidia if vendor == "nvidia" else _amd
+    # amdsmi says "N/A" where it has no number, which Zeus takes for one.
+    errors = (ZeusBaseGPUError, ValueError)
+    return Layer(vendor, tuple(device(gpu) for gpu in found.gpus), errors)
+
+
+def chosen(layer: Layer, uuids: Sequence[str]) -> tuple[Device, ...]:
+    """Pick devices by UUID; none named picks all.
+
+    Raises:
+        LookupError: Zeus sees no GPU, or not every one of these.
+    """
+    if not layer.devices:
+        raise LookupError("Zeus sees no GPU")
+    found = {uuid: device for uuid in uuids for device in layer.devices if device.is_called(uuid)}
+    if uuids and len(found) == len(uuids):
+        return tuple(device._replace(name=uuid) for uuid, device in found.items())
+    # AMD's libraries name a device in ways of their own; when all of them work, names don't matter.
+    if not uuids or (layer.vendor == "amd" and len(uuids) == len(layer.devices)):
+        return layer.devices
+    unseen = ", ".join(uuid for uuid in uuids if uuid not in found)
+    seen = ", ".join(device.name for device in layer.devices)
+    raise LookupError(f"Zeus sees no such GPU: {unseen}; it sees {seen}")
+
+
+def print_devices() -> None:
+    """Print the UUIDs that Zeus sees, or why it sees none, as JSON."""
+    try:
+        layer = open_layer()
+        print(json.dumps({"devices": [[one.name, *one.also] for one in layer.devices]}))  # noqa: T201 - the answer to the process that asked
+    except Exception as error:  # noqa: BLE001 - whatever Zeus raises is the answer
+        print(json.dumps({"error": _said(error)}))  # noqa: T201
+
+
+def _nvidia(gpu: Any) -> Device:
+    import pynvml
+
+    hopper = getattr(gpu, "_is_grace_hopper", False)
+    holds = "the whole Grace Hopper module, CPU included" if hopper else None
+    return Device(str(pynvml.nvmlDeviceGetUUID(gpu.handle)), (), gpu, holds)
+
+
+def _amd(gpu: Any) -> Device:
+    """Name an AMD GPU by its UUID, its serial, and that serial as HIP spells it: as text."""
+    import amdsmi
+
+    uuid = str(amdsmi.amdsmi_get_gpu_device_uuid(gpu.handle))
+    serial = str(amdsmi.amdsmi_get_gpu_asic_info(gpu.handle)["asic_serial"]).lower()
+    bare = serial.removeprefix("0x")
+    holds = "both dies of the MI250" if "MI250" in str(gpu.get_name()) else None
+    return Device(uuid, (bare, bare.encode().hex()), gpu, holds)
+
+
+def _bare(name: str) -> str:
+    return name.lower().removeprefix("gpu-").replace("-", "")
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
