@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from llenergymeasure.core import trust
+from llenergymeasure.core import energy
+from llenergymeasure.core.energy.figures import MEANINGS
 from llenergymeasure.core.trust import Evidence, assess, warning_codes
+from llenergymeasure.domain.device_state import DeviceState, count_events
+from llenergymeasure.domain.results import BaselineResult, PassComparison
 from llenergymeasure.domain.warnings import FINDINGS
 
+UUID = "GPU-00000000-0000-0000-0000-000000000001"
+QUIET = DeviceState(
+    device=UUID,
+    start_c=50.0,
+    end_c=60.0,
+    clock_sm_mhz=1400.0,
+    state_samples=100,
+    power_limit_w=400.0,
+    power_limit_default_w=400.0,
+    persistence_mode=True,
+    foreign_pids=(),
+)
+STEADY = PassComparison(
+    passes_each=2,
+    first_j=1000.0,
+    second_j=1004.0,
+    allowed_j=15.0,
+    closes=True,
+    power_change=0.004,
+    power_change_interval95=0.005,
+    clock_change=0.002,
+)
+IDLE = BaselineResult(
+    device_idle_w=60.0,
+    loaded_idle_w=65.0,
+    device_idle_steady=True,
+    loaded_idle_steady=True,
+    duration_s=30.0,
+    skipped=None,
+)
 SOUND = Evidence(
     window_s=60.0,
     passes=2,
@@ -22,7 +55,34 @@ SOUND = Evidence(
     weights="pretrained",
     energy_asked=True,
     energy_kind="measured",
+    gpu_uuids=(UUID,),
+    devices=(QUIET,),
+    reference_c={UUID: 52.0},
+    comparison=STEADY,
+    baseline=IDLE,
+    prefix_cache_hits=0,
 )
+
+
+def device(**changes: object) -> Evidence:
+    """Make sound evidence but for the state of its device."""
+    return replace(SOUND, devices=(QUIET.model_copy(update=changes),))
+
+
+def events(*bits: int) -> Evidence:
+    """Make sound evidence but for the clock-event reasons of four samples."""
+    return device(state_samples=4, clock_events=count_events(bits))
+
+
+def halves(**changes: object) -> Evidence:
+    """Make sound evidence but for how the halves compare."""
+    return replace(SOUND, comparison=STEADY.model_copy(update=changes))
+
+
+def flag(code: str) -> Evidence:
+    """Make sound evidence but for what the readings show."""
+    return replace(SOUND, energy_flags=(code,))
+
 
 CASES: dict[str, Evidence] = {
     "nothing_completed": replace(SOUND, requests_completed=0),
@@ -32,7 +92,25 @@ CASES: dict[str, Evidence] = {
     "modelled_energy": replace(SOUND, energy_kind="modelled"),
     "random_weights": replace(SOUND, weights="random"),
     "prompts_truncated": replace(SOUND, prompts_truncated=4),
-    "drift_not_assessable": replace(SOUND, batches=9, passes=1),
+    "drift_not_assessable": replace(SOUND, batches=9, passes=1, comparison=None),
+    "hardware_thermal_slowdown": events(0x40),
+    "power_brake": events(0x80, 0x0),
+    "hardware_slowdown": events(0x8, 0x0, 0x8),
+    "software_thermal_slowdown": events(0x20),
+    "power_limit_reached": events(0x4, 0x4, 0x4, 0x4),
+    "power_limit_lowered": device(power_limit_w=300.0),
+    "foreign_process": device(foreign_pids=(4242,)),
+    "processes_unknown": device(foreign_pids=None),
+    "persistence_off": device(persistence_mode=False),
+    "start_temperature": device(start_c=55.1),
+    "closure_failed": halves(second_j=1016.0, closes=False),
+    "power_drift": halves(power_change=-0.016),
+    "clock_drift": halves(clock_change=-0.011),
+    "baseline_unsteady": replace(
+        SOUND, baseline=IDLE.model_copy(update={"loaded_idle_steady": False})
+    ),
+    "prefix_cache_hits": replace(SOUND, prefix_cache_hits=3),
+    **{code: flag(code) for code in MEANINGS},
 }
 
 
@@ -56,7 +134,68 @@ def test_each_finding_is_made_alone_and_weighs_as_the_table_says(code: str) -> N
 
 def test_every_code_of_the_table_can_be_found() -> None:
     assert set(CASES) == set(FINDINGS)
-    assert set(re.findall(r'Found\(\s*"(\w+)"', inspect.getsource(trust))) == set(FINDINGS)
+
+
+def test_every_flag_that_an_estimate_can_carry_has_a_finding() -> None:
+    folder = Path(energy.__file__).parent
+    source = "\n".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
+    carried = {
+        word
+        for line in re.findall(r"^.*flags.*$", source, re.MULTILINE)
+        for word in re.findall(r'"([a-z]+(?:_[a-z]+)+)"', line)
+    }
+    assert {"aliasing_risk", "counter_reset_outside"} <= carried
+    assert set(MEANINGS) <= set(FINDINGS)
+    assert carried <= set(FINDINGS)
+
+
+def test_a_single_sample_of_hardware_slowdown_is_a_blip() -> None:
+    assert assess(events(0x8, 0x0, 0x0, 0x0)).reasons == ()
+
+
+def test_a_device_at_its_default_limit_is_trusted() -> None:
+    assert assess(events(0x4, 0x4)).verdict == "ok"
+
+
+def test_a_lowered_limit_that_is_reached_is_told_once() -> None:
+    capped = device(power_limit_w=300.0, state_samples=4, clock_events=count_events([0x4]))
+    assert warning_codes(assess(capped)) == ("power_limit_lowered",)
+    assert len(assess(capped).reasons) == 1
+
+
+def test_a_start_within_three_degrees_or_without_a_reference_is_fine() -> None:
+    assert assess(device(start_c=55.0)).reasons == ()
+    assert assess(replace(device(start_c=90.0), reference_c={})).reasons == ()
+
+
+def test_a_change_of_power_within_its_interval_is_no_drift() -> None:
+    assert assess(halves(power_change=0.0149)).reasons == ()
+
+
+def test_a_gpu_whose_state_was_not_read_leaves_its_processes_unknown() -> None:
+    assert warning_codes(assess(replace(SOUND, devices=()))) == ("processes_unknown",)
+    off = replace(SOUND, devices=(), energy_asked=False, energy_kind="unmeasurable")
+    assert assess(off).reasons == ()
+    assert assess(replace(SOUND, devices=(), gpu_uuids=())).reasons == ()
+
+
+def test_a_finding_names_every_device_it_holds_of() -> None:
+    hot = QUIET.model_copy(update={"clock_events": {"hardware_thermal": 2}})
+    hotter = hot.model_copy(update={"device": "GPU-2"})
+    detail = assess(replace(SOUND, devices=(hot, hotter, QUIET))).reasons[0].detail
+    assert detail == f"{UUID}: in 2 of 100 samples; GPU-2: in 2 of 100 samples"
+
+
+def test_reset_counters_and_slowed_devices_void_a_result() -> None:
+    for code in (
+        "hardware_thermal_slowdown",
+        "power_brake",
+        "hardware_slowdown",
+        "counter_reset",
+        "foreign_process",
+        "energy_unmeasurable",
+    ):
+        assert assess(CASES[code]).verdict == "invalid", code
 
 
 def test_a_window_of_ten_seconds_is_long_enough() -> None:

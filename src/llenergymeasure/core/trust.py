@@ -1,18 +1,21 @@
 """How far a result can be trusted: one function from recorded data to a verdict.
 
-A rule is a function from :class:`Evidence` to a finding or ``None``. To add one, write it, name it
-in ``_RULES``, and describe its code in :mod:`llenergymeasure.domain.warnings`.
+A rule is a function from :class:`~.evidence.Evidence` to a finding or ``None``. To add one, write
+it, name it in ``_RULES`` (or in ``RULES`` of :mod:`~.device_rules` and :mod:`~.energy_rules`), and
+describe its code in :mod:`llenergymeasure.domain.warnings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
-from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.core import device_rules, energy_rules
+from llenergymeasure.core.evidence import Evidence, Found
 from llenergymeasure.domain.results import TrustReason, TrustVerdict
 from llenergymeasure.domain.warnings import FINDINGS
+
+__all__ = ["Evidence", "assess", "warning_codes"]
 
 SHORT_WINDOW_S = 10.0
 FEW_BATCHES = 10
@@ -22,51 +25,15 @@ Verdict = Literal["ok", "caution", "invalid"]
 _WORST_FIRST = ("invalid", "caution", "info")
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a verdict is reached from.
-
-    Attributes:
-        window_s: Length of the measured window, s.
-        passes: Passes over the prompts in it.
-        batches: Batches of one pass.
-        requests_completed: Requests that ended well, all passes.
-        requests_failed: Requests that failed.
-        prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
-        weights: Where the weights came from.
-        energy_asked: Whether an energy figure was asked for: anything but
-            ``energy_backend: none``, an ``auto`` that found no source included.
-        energy_kind: The kind of figure that came out.
-        energy_notes: What the source said about it.
-    """
-
-    window_s: float
-    passes: int
-    batches: int
-    requests_completed: int
-    requests_failed: int
-    prompts_truncated: int
-    weights: Literal["pretrained", "random", "none"]
-    energy_asked: bool
-    energy_kind: EnergyKind
-    energy_notes: tuple[str, ...] = ()
-
-
-class Found(NamedTuple):
-    """A code, and what was found in this result."""
-
-    code: str
-    detail: str
-
-
 def assess(evidence: Evidence) -> TrustVerdict:
     """Reach a verdict: the worst of the reasons.
 
     Every finding bears on the energy figures, so theirs is the same verdict; where no energy was
     asked for it is ``off``, and the overall verdict is about the times alone.
     """
-    found = [finding for rule in _RULES if (finding := rule(evidence)) is not None]
-    reasons = sorted(map(_reason, found), key=lambda reason: _WORST_FIRST.index(reason.level))
+    reasons = sorted(
+        map(_reason, _findings(evidence)), key=lambda reason: _WORST_FIRST.index(reason.level)
+    )
     verdict = _worst(reasons)
     return TrustVerdict(
         verdict=verdict,
@@ -78,6 +45,14 @@ def assess(evidence: Evidence) -> TrustVerdict:
 def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
     """List the codes of everything in a verdict that is more than information, worst first."""
     return tuple(reason.code for reason in verdict.reasons if reason.level != "info")
+
+
+def _findings(evidence: Evidence) -> Iterator[Found]:
+    for rule in (*_RULES, *device_rules.RULES):
+        if (finding := rule(evidence)) is not None:
+            yield finding
+    for find in energy_rules.RULES:
+        yield from find(evidence)
 
 
 def _reason(found: Found) -> TrustReason:

@@ -35,6 +35,37 @@ FINDINGS: dict[str, Finding] = {
         remedy="read the notes of the energy source; llem config lists the sources of this "
         "machine, and energy_backend: none asks for no energy",
     ),
+    "hardware_thermal_slowdown": Finding(
+        level="invalid",
+        meaning="The hardware slowed the device down because it was too hot; times and energy are "
+        "those of an overheated device.",
+        remedy="improve cooling or wait for the device to cool down, and repeat",
+    ),
+    "power_brake": Finding(
+        level="invalid",
+        meaning="The device was slowed down from outside, by its power supply; times and energy "
+        "are not its own.",
+        remedy="check the power supply of the machine, and repeat",
+    ),
+    "hardware_slowdown": Finding(
+        level="invalid",
+        meaning="The hardware slowed the device down for more than a moment.",
+        remedy="read the clock-event reasons with nvidia-smi -q -d PERFORMANCE, mend their cause "
+        "and repeat",
+    ),
+    "foreign_process": Finding(
+        level="invalid",
+        meaning="Another process computed on the device, so its energy and its delays are in the "
+        "figures.",
+        remedy="end the other processes (nvidia-smi lists them), or choose a free device with "
+        "CUDA_VISIBLE_DEVICES",
+    ),
+    "counter_reset": Finding(
+        level="invalid",
+        meaning="The energy counter started again inside the window, so what it counted before is "
+        "lost.",
+        remedy="keep the driver loaded with nvidia-smi -pm 1, and repeat",
+    ),
     "failed_requests": Finding(
         level="caution",
         meaning="Failed requests took time and energy, and are in no average.",
@@ -52,6 +83,118 @@ FINDINGS: dict[str, Finding] = {
         remedy="compare with other modelled figures only; llem config says for each source of this "
         "machine whether it measures",
     ),
+    "software_thermal_slowdown": Finding(
+        level="caution",
+        meaning="The driver slowed the device down because of its heat.",
+        remedy="improve cooling, or wait longer between experiments",
+    ),
+    "power_limit_lowered": Finding(
+        level="caution",
+        meaning="The power limit is below the device's default, so figures are not those of the "
+        "device as sold.",
+        remedy="compare only with figures at the same limit; nvidia-smi -q -d POWER shows both "
+        "limits",
+    ),
+    "processes_unknown": Finding(
+        level="caution",
+        meaning="Nobody could see whether other processes computed on the device.",
+        remedy="run where NVML can list processes: outside a container, or in one that shares the "
+        "host's process ids",
+    ),
+    "start_temperature": Finding(
+        level="caution",
+        meaning="The device started more than 3 °C from where it should; leakage current grows "
+        "with heat.",
+        remedy="wait longer between experiments, or raise warmup.thermal_floor_seconds",
+    ),
+    "power_drift": Finding(
+        level="caution",
+        meaning="Power changed by more than 1 % between halves of the window that did the same "
+        "work.",
+        remedy="raise warmup.thermal_floor_seconds, and window.min_duration_seconds",
+    ),
+    "clock_drift": Finding(
+        level="caution",
+        meaning="The clock changed by more than 1 % between halves of the window that did the "
+        "same work.",
+        remedy="raise warmup.thermal_floor_seconds; a lower power limit or locked clocks keep it "
+        "steady",
+    ),
+    "closure_failed": Finding(
+        level="caution",
+        meaning="Halves of the window that did the same work took different energy, by more than "
+        "their intervals and 1 % allow.",
+        remedy="repeat with a longer window.min_duration_seconds; read power in timeseries.parquet",
+    ),
+    "persistence_off": Finding(
+        level="caution",
+        meaning="Without persistence mode the driver may unload between uses, which resets "
+        "counters and clocks.",
+        remedy="sudo nvidia-smi -pm 1",
+    ),
+    "counter_power_disagree": Finding(
+        level="caution",
+        meaning="Energy by the counter and energy by integrated power differ by more than 5 % "
+        "beyond what either may miss; one of the two sensors is wrong.",
+        remedy="compare both in energy.components, and repeat; an external meter tells which is "
+        "right",
+    ),
+    "counter_unusable": Finding(
+        level="caution",
+        meaning="The device has an energy counter that did not move, so power readings had to do.",
+        remedy="update the driver; a longer window narrows the interval",
+    ),
+    "sensor_uncalibrated": Finding(
+        level="caution",
+        meaning="Lag and tail of the sensor, and whether it counts every moment, are not known; "
+        "the interval allows for the usual, which makes it wide.",
+        remedy="llem config --calibrate",
+    ),
+    "aliasing_risk": Finding(
+        level="caution",
+        meaning="A sensor that looks at a share of each tick sees only one phase of load that "
+        "repeats in step with it; the interval allows for half the power.",
+        remedy="change the batch size or max_new_tokens so that steps and ticks fall out of step",
+    ),
+    "integrated_power": Finding(
+        level="caution",
+        meaning="The device has no energy counter; samples of power miss what happens between "
+        "them.",
+        remedy="a longer window narrows the interval",
+    ),
+    "one_second_average": Finding(
+        level="caution",
+        meaning="The device tells only power averaged over a second, so the edges of the window "
+        "are blurred.",
+        remedy="set window.min_duration_seconds: 30 or more, or update the driver",
+    ),
+    "no_guard": Finding(
+        level="caution",
+        meaning="Readings do not reach far enough beyond the window to tell its edges.",
+        remedy="repeat; on a busy machine leave a CPU to the sampling process",
+    ),
+    "sampling_gap": Finding(
+        level="caution",
+        meaning="There is a gap in the readings; the interval allows for what it may hide.",
+        remedy="repeat; on a busy machine leave a CPU to the sampling process",
+    ),
+    "stalled_reads": Finding(
+        level="caution",
+        meaning="The sensor took unusually long to answer; the interval allows for it.",
+        remedy="repeat; look for other programs that poll the device",
+    ),
+    "baseline_unsteady": Finding(
+        level="caution",
+        meaning="Idle power drifted while it was measured, so energy above idle is less certain "
+        "than its interval says.",
+        remedy="wait until the device has cooled down, or raise baseline.duration_seconds",
+    ),
+    "prefix_cache_hits": Finding(
+        level="caution",
+        meaning="Prompts were found in the prefix cache, so less was computed than the prompts "
+        "ask for.",
+        remedy="turn prefix caching off, or empty the cache between passes",
+    ),
     "random_weights": Finding(
         level="caution",
         meaning="The values of the weights shift power draw by several per cent.",
@@ -61,6 +204,22 @@ FINDINGS: dict[str, Finding] = {
         level="info",
         meaning="Prompts were cut, so the workload is shorter than the dataset's.",
         remedy="raise max_input_tokens, or set it to null, to keep prompts whole",
+    ),
+    "power_limit_reached": Finding(
+        level="info",
+        meaning="The device ran at its default power limit, as hot loads do.",
+        remedy="nothing; figures are those of the device at its default limit",
+    ),
+    "part_time": Finding(
+        level="info",
+        meaning="The sensor looks at a share of each tick only; the interval allows for what it "
+        "does not see.",
+        remedy="nothing; a longer window narrows the interval",
+    ),
+    "counter_reset_outside": Finding(
+        level="info",
+        meaning="The energy counter started again next to the window, not inside it.",
+        remedy="keep the driver loaded with nvidia-smi -pm 1",
     ),
     "drift_not_assessable": Finding(
         level="info",
