@@ -17,7 +17,7 @@ from llenergymeasure.core.metrics import (
     throughput_result,
 )
 from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, EnergyRecording
-from llenergymeasure.domain.results import EnergyResult, ThroughputResult
+from llenergymeasure.domain.results import BaselineResult, EnergyResult, ThroughputResult
 from llenergymeasure.domain.samples import RequestSample, Window
 
 MS = 1_000_000
@@ -62,14 +62,22 @@ def energy(
     work: ThroughputResult,
     mean_e2e_s: float | None = 0.05,
     loaded_idle_w: float | None = None,
+    idle_interval95_w: float | None = None,
 ) -> EnergyResult:
+    baseline = BaselineResult(
+        device_idle_w=None,
+        loaded_idle_w=loaded_idle_w,
+        loaded_idle_interval95_w=idle_interval95_w,
+        duration_s=1.0,
+        skipped=None,
+    )
     return energy_result(
         source,
         work,
         mean_e2e_s=mean_e2e_s,
         selection_reason="asked for",
         scope="one GPU",
-        loaded_idle_w=loaded_idle_w,
+        baseline=baseline,
     )
 
 
@@ -182,6 +190,16 @@ def test_energy_is_related_to_the_work_of_the_same_window() -> None:
 
 def test_adjusted_energy_is_never_clipped() -> None:
     assert energy(recording(80.0), throughput(SAMPLE), loaded_idle_w=50.0).adjusted_j == -20
+
+
+def test_the_interval_above_idle_holds_that_of_the_baseline() -> None:
+    figures = energy(
+        recording(80.0), throughput(SAMPLE), loaded_idle_w=15.0, idle_interval95_w=0.75
+    )
+    assert figures.adjusted_interval95_j == pytest.approx(2.5), "2 J and 0.75 W over 2 s"
+    assert (
+        energy(recording(80.0), throughput(SAMPLE), loaded_idle_w=1.0).adjusted_interval95_j is None
+    )
 
 
 def test_without_a_baseline_there_is_no_adjusted_energy() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from platformdirs import user_cache_path, user_config_path
+from platformdirs import user_cache_path, user_config_path, user_data_path
 from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
@@ -150,6 +150,11 @@ def runner_problem(runner: str) -> str | None:
 def default_path() -> Path:
     """Locate the user's configuration file; it need not exist."""
     return user_config_path("llenergymeasure") / "config.yaml"
+
+
+def data_path() -> Path:
+    """Locate where calibrations of sensors and idle power of devices are kept."""
+    return user_data_path("llenergymeasure")
 
 
 def load_settings(

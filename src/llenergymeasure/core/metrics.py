@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from math import hypot
 
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.results import (
+    BaselineResult,
     Distribution,
     EnergyPhases,
     EnergyResult,
     LatencyResult,
+    PassComparison,
     ThroughputResult,
 )
 from llenergymeasure.domain.samples import RequestSample, Window
@@ -93,8 +96,9 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
     mean_e2e_s: float | None,
     selection_reason: str,
     scope: str,
-    loaded_idle_w: float | None = None,
+    baseline: BaselineResult | None = None,
     phases: EnergyPhases | None = None,
+    comparison: PassComparison | None = None,
 ) -> EnergyResult:
     """Relate the energy of the window to the work done in the same window.
 
@@ -106,10 +110,14 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         mean_e2e_s: Mean end-to-end time of completed requests, s.
         selection_reason: Why this source was read.
         scope: What the total covers.
-        loaded_idle_w: Power with the model resident and no work, W.
+        baseline: Power with the model resident and no work, where it was measured.
         phases: Prefill and decode apart, where that was asked for.
+        comparison: How halves of the window compare.
     """
     total_j, window_s = recording.total_j, throughput.window_s
+    interval_j = recording.interval_j if recording.kind == "measured" else None
+    idle_w = baseline.loaded_idle_w if baseline else None
+    idle_interval_w = baseline.loaded_idle_interval95_w if baseline else None
     per_request_j = _ratio(total_j, throughput.requests_completed)
     return EnergyResult(
         source=recording.source,
@@ -117,17 +125,20 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         kind=recording.kind,
         scope=scope,
         total_j=total_j,
-        interval95_j=recording.interval_j if recording.kind == "measured" else None,
+        interval95_j=interval_j,
         per_output_token_j=_ratio(total_j, throughput.output_tokens),
         per_request_j=per_request_j,
         tokens_per_j=_ratio(throughput.output_tokens, total_j),
         mean_power_w=_ratio(total_j, window_s),
         edp_js=_product(per_request_j, mean_e2e_s),
-        adjusted_j=_difference(total_j, _product(loaded_idle_w, window_s)),
+        adjusted_j=_difference(total_j, _product(idle_w, window_s)),
+        adjusted_interval95_j=_root_sum(interval_j, _product(idle_interval_w, window_s)),
         attribution=_DIFFERENTIAL if phases else _AMORTISED,
         phases=phases,
+        comparison=comparison,
         components=recording.components,
         sampling=recording.cost,
+        flags=recording.flags,
         notes=recording.notes,
     )
 
@@ -211,3 +222,7 @@ def _product(left: float | None, right: float | None) -> float | None:
 
 def _difference(left: float | None, right: float | None) -> float | None:
     return left - right if left is not None and right is not None else None
+
+
+def _root_sum(left: float | None, right: float | None) -> float | None:
+    return hypot(left, right) if left is not None and right is not None else None

@@ -15,6 +15,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import files, summary
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
+from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, SamplingCost
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.samples import MemoryKind, RawProcessResult
@@ -102,6 +103,30 @@ class EnergyPhases(Record):
     prefill_passes: int = Field(description="Prefill-only passes in it.")
 
 
+class PassComparison(Record):
+    """The first passes of the window and the last ones, which did the same work."""
+
+    passes_each: int = Field(description="Passes in each half; of an odd number one is left out.")
+    first_j: float = Field(description="Energy of the first half, J.")
+    second_j: float = Field(description="Energy of the second half, J.")
+    allowed_j: float = Field(
+        description="By how much they may differ, J: root of the sum of their squared intervals, "
+        "and 1 % of their mean."
+    )
+    closes: bool = Field(description="Whether they agree.")
+    power_change: float | None = Field(
+        None, description="Mean power of the second half / of the first - 1."
+    )
+    power_change_interval95: float | None = Field(
+        None, description="Half-width of its 95 % interval."
+    )
+    clock_change: float | None = Field(
+        None,
+        description="Mean SM clock of the second half / of the first - 1, of the device where it "
+        "is largest; null where no clock was read.",
+    )
+
+
 class EnergyResult(Record):
     """Energy of the measured window, with source, kind and uncertainty."""
 
@@ -125,10 +150,21 @@ class EnergyResult(Record):
     adjusted_j: float | None = Field(
         description="total_j - loaded_idle_w x window, J; never clipped; null without a baseline."
     )
+    adjusted_interval95_j: float | None = Field(
+        None,
+        description="Half-width of the 95 % interval of adjusted_j, J: root of interval95_j "
+        "squared + (loaded_idle_interval95_w x window) squared.",
+    )
     attribution: str = Field(description="How energy is attributed to tokens and requests.")
     phases: EnergyPhases | None = Field(None, description="Only for window.phases: differential.")
+    comparison: PassComparison | None = Field(
+        None,
+        description="Closure test: halves of the window that did the same work; null for a single "
+        "pass, and for sources that cannot be divided.",
+    )
     components: tuple[EnergyComponent, ...] = Field((), description="Every part that was told.")
     sampling: SamplingCost | None = Field(None, description="Cost of taking the readings.")
+    flags: tuple[str, ...] = Field((), description="Codes of what the readings show.")
     notes: tuple[str, ...] = Field((), description="What to know about the source.")
 
 
@@ -180,15 +216,30 @@ class BaselineResult(Record):
 
     device_idle_w: float | None = Field(description="Before the model was loaded, W.")
     loaded_idle_w: float | None = Field(description="Model resident, no work, W.")
-    duration_s: float | None = Field(description="Length of each measurement, s.")
+    device_idle_interval95_w: float | None = Field(
+        None, description="Half-width of the 95 % interval of device_idle_w, drift included, W."
+    )
+    loaded_idle_interval95_w: float | None = Field(
+        None, description="The same of loaded_idle_w, W."
+    )
+    device_idle_steady: bool | None = Field(
+        None, description="Whether the two halves of that measurement agree; null: not known."
+    )
+    loaded_idle_steady: bool | None = Field(None, description="The same of loaded_idle_w.")
+    device_idle_age_s: float | None = Field(
+        None,
+        description="Age of an earlier measurement of device_idle_w that a short one confirmed, "
+        "s; null where it was measured in full.",
+    )
+    duration_s: float | None = Field(description="Length of each full measurement, s.")
     skipped: str | None = Field(description="Why there is none, or null.")
 
 
 class ThermalResult(Record):
-    """Temperatures and throttling around the window; null where no sensor was read."""
+    """Temperatures around the window, of the hottest device; null where no sensor was read."""
 
-    start_c: float | None = Field(None, description="Temperature at t0, degrees Celsius.")
-    end_c: float | None = Field(None, description="Temperature at t1, degrees Celsius.")
+    start_c: float | None = Field(None, description="Highest temperature at t0, degrees Celsius.")
+    end_c: float | None = Field(None, description="Highest temperature at t1, degrees Celsius.")
 
 
 class MultiGPUResult(Record):
@@ -283,6 +334,9 @@ class ExperimentResult(Record):
     warmup: WarmupResult = Field(description="Before the window.")
     baseline: BaselineResult = Field(description="Idle power.")
     thermal: ThermalResult | None = Field(None, description="Temperatures.")
+    device_state: tuple[DeviceState, ...] = Field(
+        (), description="What each device was doing over the window, where that could be read."
+    )
     multi_gpu: MultiGPUResult | None = Field(None, description="Device by device.")
     co2_estimate: CO2Estimate = Field(description="Emissions.")
     environment: EnvironmentSnapshot = Field(description="Machine and software.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
+from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.results import (
@@ -20,6 +21,7 @@ from llenergymeasure.domain.results import (
     ModelInfo,
     MultiGPUResult,
     ResolvedSettings,
+    ThermalResult,
     ThroughputResult,
     TrustVerdict,
     WindowInfo,
@@ -76,6 +78,8 @@ def _result(
         flops=work,
         warmup=first.warmup,
         baseline=first.baseline,
+        thermal=_thermal(pooled.energy.device_state),
+        device_state=pooled.energy.device_state,
         multi_gpu=_multi_gpu(first),
         co2_estimate=_co2(energy, pooled.energy, first.order),
         environment=environment,
@@ -104,8 +108,9 @@ def _energy(
         mean_e2e_s=latency.e2e_ms.mean / 1e3 if latency.e2e_ms else None,
         selection_reason=first.selection.reason,
         scope=first.selection.coverage.scope,
-        loaded_idle_w=first.baseline.loaded_idle_w,
+        baseline=first.baseline,
         phases=_phases(first, pooled),
+        comparison=first.comparison,
     )
 
 
@@ -160,6 +165,11 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             energy_asked=first.selection.name != "none",
             energy_kind=pooled.energy.kind,
             energy_notes=pooled.energy.notes,
+            energy_flags=pooled.energy.flags,
+            gpu_uuids=first.target.gpu_uuids,
+            devices=pooled.energy.device_state,
+            comparison=first.comparison,
+            baseline=first.baseline,
         )
     )
 
@@ -198,6 +208,14 @@ def _memory(reading: MemoryReading) -> MemoryResult:
         model_mb=reading.model_mb,
         capacity_mb=reading.capacity_mb,
     )
+
+
+def _thermal(devices: Sequence[DeviceState]) -> ThermalResult | None:
+    starts = [one.start_c for one in devices if one.start_c is not None]
+    ends = [one.end_c for one in devices if one.end_c is not None]
+    if not starts and not ends:
+        return None
+    return ThermalResult(start_c=max(starts, default=None), end_c=max(ends, default=None))
 
 
 def _multi_gpu(first: Measurement) -> MultiGPUResult | None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
@@ -29,13 +30,16 @@ from llenergymeasure.core.backends.protocol import (
     PassTrace,
 )
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
+from llenergymeasure.core.energy.baseline_cache import BaselineCache, DeviceIdentity
+from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.workload import build_requests, warmup_batches
 from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.energy import EnergyRecording
-from llenergymeasure.domain.results import BaselineResult, DatasetInfo, WarmupResult
+from llenergymeasure.domain.results import BaselineResult, DatasetInfo, PassComparison, WarmupResult
 from llenergymeasure.domain.samples import RawProcessResult, RequestSample, Window
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.orchestration.baseline import Baseline
 from llenergymeasure.orchestration.events import EventLog
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.state.machine import ExperimentState, StateMachine
@@ -59,6 +63,7 @@ class MeasuredWindow:
     passes: tuple[Window, ...]
     samples: tuple[RequestSample, ...]
     energy: EnergyRecording
+    comparison: PassComparison | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Measurement:
     warmup: WarmupResult
     baseline: BaselineResult
     prefill: MeasuredWindow | None
+    comparison: PassComparison | None = None
 
 
 def load_backend(name: str) -> ModelLoader:
@@ -104,6 +110,7 @@ class ExperimentOrchestrator:
         machine: Told of every phase.
         events: Told of every finished request.
         select: Chooses the energy source.
+        driver_version: Version of the GPUs' driver, which idle power is kept by.
     """
 
     def __init__(
@@ -112,9 +119,11 @@ class ExperimentOrchestrator:
         machine: StateMachine,
         events: EventLog,
         select: SourceChoice = get_active_energy_backend,
+        driver_version: str | None = None,
     ) -> None:
         self._order, self._config = order, order.config
         self._machine, self._events, self._select = machine, events, select
+        self._driver_version = driver_version
 
     def run(self) -> Measurement:
         """Measure.
@@ -126,20 +135,25 @@ class ExperimentOrchestrator:
         target = loader.target(self._config)
         selection = self._select(self._order.energy_backend, target, self._rates())
         with running(selection.source):
-            device_idle_w = self._idle_power("baseline", selection)
+            baseline = self._baseline(target, selection)
+            if not baseline.skipped:
+                self._machine.enter("baseline")
+                baseline.measure_device()
             self._machine.enter("load")
             with closing(loader.load(self._config, self._order.cache_dir)) as engine:
-                return self._with_engine(engine, target, selection, device_idle_w)
+                return self._with_engine(engine, target, selection, baseline)
 
     def _with_engine(
         self,
         engine: InferenceEngine,
         target: DeviceTarget,
         selection: Selection,
-        device_idle_w: float | None,
+        baseline: Baseline,
     ) -> Measurement:
         work = self._prepare(engine)
-        loaded_idle_w = self._idle_power("idle", selection)
+        if not baseline.skipped:
+            self._machine.enter("idle")
+            baseline.measure_loaded()
         warmup = self._warm_up(engine, work.plan, selection)
         measured = self._measure(engine, work.plan, selection.source)
         prefill = self._measure_prefill(engine, work.plan, selection.source)
@@ -153,7 +167,6 @@ class ExperimentOrchestrator:
             memory=report.memory,
             energy=measured.energy,
         )
-        baseline = self._baseline(selection, device_idle_w, loaded_idle_w)
         return Measurement(
             self._order,
             raw,
@@ -163,8 +176,9 @@ class ExperimentOrchestrator:
             selection,
             work,
             warmup,
-            baseline,
+            baseline.result(),
             prefill,
+            measured.comparison,
         )
 
     def _prepare(self, engine: InferenceEngine) -> PreparedWork:
@@ -187,33 +201,13 @@ class ExperimentOrchestrator:
         )
         return PreparedWork(engine.plan(workload.requests), workload.truncated, info)
 
-    def _idle_power(self, phase: str, selection: Selection) -> float | None:
-        """Measure mean power while nothing runs; ``None`` where that is not asked for or moot."""
-        if not self._config.baseline.enabled or selection.coverage.kind != "measured":
-            return None
-        self._machine.enter(phase)
-        source, duration_s = selection.source, self._config.baseline.duration_seconds
-        source.open_window()
-        t0_ns = time.monotonic_ns()
-        time.sleep(duration_s)
-        window = Window(t0_ns, time.monotonic_ns())
-        energy_j = source.close_window(window).total_j
-        return None if energy_j is None else energy_j / window.seconds
-
-    def _baseline(
-        self, selection: Selection, device_idle_w: float | None, loaded_idle_w: float | None
-    ) -> BaselineResult:
-        skipped = None
-        if not self._config.baseline.enabled:
-            skipped = "baseline.enabled is false"
-        elif selection.coverage.kind != "measured":
-            skipped = f"energy is {selection.coverage.kind}, not measured"
-        return BaselineResult(
-            device_idle_w=device_idle_w,
-            loaded_idle_w=loaded_idle_w,
-            duration_s=None if skipped else self._config.baseline.duration_seconds,
-            skipped=skipped,
-        )
+    def _baseline(self, target: DeviceTarget, selection: Selection) -> Baseline:
+        directory, driver = self._order.data_dir, self._driver_version
+        cache = None
+        if directory is not None and driver is not None and target.gpu_uuids:
+            identity = DeviceIdentity(target.gpu_uuids, driver, selection.name)
+            cache = BaselineCache(Path(directory), identity)
+        return Baseline(self._config.baseline, selection, cache)
 
     def _warm_up(
         self, engine: InferenceEngine, plan: Sequence[Batch], selection: Selection
@@ -276,8 +270,9 @@ class ExperimentOrchestrator:
             begun_ns = ended_ns
         window = Window(t0_ns, passes[-1].t1_ns)
         energy = source.close_window(window)
+        comparison = compare_halves(source, passes)
         samples = tuple(sample for trace in traces for sample in trace.samples())
-        return MeasuredWindow(window, started_at, tuple(passes), samples, energy)
+        return MeasuredWindow(window, started_at, tuple(passes), samples, energy, comparison)
 
     def _rates(self) -> SamplingRates:
         return SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
-from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.config.user_config import EffectiveSettings, data_path
 from llenergymeasure.domain.base import Record
 
 
@@ -28,6 +28,9 @@ class WorkOrder(Record):
     counter_poll_ms: float = Field(5.0, description="Period of counter reads.")
     power_poll_ms: float = Field(20.0, description="Period of power reads.")
     model_cache_dir: str = Field(description="Cache of random models and fetched datasets.")
+    data_dir: str | None = Field(
+        None, description="Where idle power and calibrations are kept; null keeps and uses none."
+    )
     runner: str = Field("local", description="Where the backend executes.")
     start_method: str = Field("inline", description="How the worker's process is started.")
 
@@ -47,6 +50,7 @@ class WorkOrder(Record):
             counter_poll_ms=user.advanced.counter_poll_ms,
             power_poll_ms=user.advanced.power_poll_ms,
             model_cache_dir=str(user.model_cache_path()),
+            data_dir=str(data_path()),
             runner=user.runner(config.backend),
         )
 

@@ -97,7 +97,9 @@ def _measure_and_save(
         datacenter_pue=order.datacenter_pue,
         datacenter_pue_source=order.datacenter_pue_source,
     )
-    measurement = ExperimentOrchestrator(order, machine, events).run()
+    measurement = ExperimentOrchestrator(
+        order, machine, events, driver_version=snapshot.driver_version
+    ).run()
     machine.enter("save")
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
     result = collector([measurement.raw])

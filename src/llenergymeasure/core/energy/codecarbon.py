@@ -59,6 +59,9 @@ class CodeCarbonSource(SampledSource):
             codecarbon_grams=grams,
         )
 
+    def part(self, window: Window) -> None:
+        """Give nothing: CodeCarbon's figures are of a whole window."""
+
     def _component(self, part: dict[str, Any]) -> EnergyComponent:
         wanted = self._target.gpu_uuids
         if part["gpu"]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
@@ -33,6 +34,15 @@ class Coverage:
     remedy: str = ""
 
 
+StepTimes = Callable[[], Sequence[int]]
+"""Gives when each step of a load began (tokens, batches), ns of the monotonic clock."""
+
+
+def no_steps() -> Sequence[int]:
+    """Tell no step."""
+    return ()
+
+
 class EnergyBackend(Protocol):
     """One reader of energy, for one experiment.
 
@@ -54,16 +64,33 @@ class EnergyBackend(Protocol):
         """Return when a window may begin: enough has been read before it."""
         ...
 
-    def close_window(self, window: Window) -> EnergyRecording:
+    def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
         """Give what was recorded over a window that just ended, after reading on for a while.
 
         A source that failed meanwhile gives an unmeasurable recording with the reason in its
         notes; it never raises and never gives zero.
+
+        Args:
+            window: The window.
+            step_times: Asked once reading is over, so that finding out disturbs nothing. A load
+                that keeps step with a sensor shows in them alone.
         """
         ...
 
     def stop(self) -> None:
         """End reading and its process; safe to call twice and after a failure."""
+        ...
+
+
+@runtime_checkable
+class DivisibleSource(Protocol):
+    """A source that can tell parts of a window apart, from the readings of the whole."""
+
+    def part(self, window: Window) -> EnergyRecording | None:
+        """Give the energy of a part of the window that was closed last.
+
+        ``None`` where this source, or what it recorded, cannot tell.
+        """
         ...
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from bisect import bisect_left
+from dataclasses import replace
 
+from llenergymeasure.core.energy.protocol import StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
+
+PART_GUARD_NS = 2_000_000_000  # of readings on each side of a part: ticks, and a mean over 1 s
 
 
 class SampledSource(ABC):
@@ -29,6 +34,7 @@ class SampledSource(ABC):
     def __init__(self, sampler: SamplerProcess) -> None:
         self._sampler = sampler
         self._failure: str | None = None
+        self._last: Recorded | None = None
 
     @abstractmethod
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
@@ -45,6 +51,7 @@ class SampledSource(ABC):
 
     def open_window(self) -> None:
         """Return when a window may begin; a failure waits for :meth:`close_window`."""
+        self._last = None
         try:
             self._sampler.begin()
         except BackendError as error:
@@ -52,15 +59,30 @@ class SampledSource(ABC):
             return
         time.sleep(self.lead_s)
 
-    def close_window(self, window: Window) -> EnergyRecording:
+    def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
         """Give what was recorded over a window that just ended; never raises, never zero."""
         if self._failure is None:
             time.sleep(self.tail_s)
             try:
-                return self.recording(self._sampler.end(), window)
+                recorded = self._sampler.end()
             except BackendError as error:
                 self._failure = error.message
+            else:
+                self._last = replace(recorded, step_times_ns=step_times())
+                return self.recording(self._last, window)
         return EnergyRecording(source=self.name, notes=(self._failure,))
+
+    def part(self, window: Window) -> EnergyRecording | None:
+        """Give the energy of a part of the window that was closed last, from the same readings.
+
+        ``None`` where that window has no readings.
+        """
+        if self._last is None:
+            return None
+        readings = self._last.readings
+        first = bisect_left(readings, window.t0_ns - PART_GUARD_NS, key=lambda r: r.after_ns)
+        last = bisect_left(readings, window.t1_ns + PART_GUARD_NS, key=lambda r: r.after_ns)
+        return self.recording(replace(self._last, readings=readings[first:last]), window)
 
     def stop(self) -> None:
         """End the sampler; safe to call twice and after a failure."""

@@ -1,0 +1,97 @@
+"""Power without work, measured through the energy source of an experiment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from llenergymeasure.config.models import BaselineConfig
+from llenergymeasure.core.energy import Selection
+from llenergymeasure.core.energy.baseline_cache import (
+    SPOT_S,
+    BaselineCache,
+    StoredIdle,
+    confirmed,
+)
+from llenergymeasure.core.energy.parts import Idle, idle_power
+from llenergymeasure.domain.results import BaselineResult
+from llenergymeasure.domain.samples import Window
+
+
+class Baseline:
+    """Measures idle power twice: before the model is there, and with it.
+
+    Args:
+        config: What was asked for.
+        selection: The energy source, started before anything is measured.
+        cache: Idle power of the same devices from before, or ``None`` to measure afresh.
+        sleep: Waits, seconds.
+    """
+
+    def __init__(
+        self,
+        config: BaselineConfig,
+        selection: Selection,
+        cache: BaselineCache | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._config, self._source = config, selection.source
+        self._cache, self._sleep = cache, sleep
+        self.skipped = _skipped(config, selection)
+        self._device: Idle | None = None
+        self._device_age_s: float | None = None
+        self._loaded: Idle | None = None
+
+    def measure_device(self) -> None:
+        """Measure the device before the model is loaded, or confirm what is known of it."""
+        stored = self._stored()
+        if stored is not None and self._cache is not None:
+            spot = self._measure(SPOT_S)
+            if spot is not None and confirmed(stored, spot):
+                self._device = Idle(stored.power_w, stored.interval95_w, steady=True)
+                self._device_age_s = self._cache.age_s(stored)
+                return
+        duration_s = self._config.duration_seconds
+        self._device = self._measure(duration_s)
+        if self._cache is not None and self._device is not None:
+            self._cache.keep(self._device, duration_s)
+
+    def measure_loaded(self) -> None:
+        """Measure the device with the model resident and nothing to do."""
+        self._loaded = self._measure(self._config.duration_seconds)
+
+    def result(self) -> BaselineResult:
+        """Give what was measured, or why nothing was."""
+        device, loaded = self._device, self._loaded
+        return BaselineResult(
+            device_idle_w=device.power_w if device else None,
+            loaded_idle_w=loaded.power_w if loaded else None,
+            device_idle_interval95_w=device.interval95_w if device else None,
+            loaded_idle_interval95_w=loaded.interval95_w if loaded else None,
+            device_idle_steady=device.steady if device else None,
+            loaded_idle_steady=loaded.steady if loaded else None,
+            device_idle_age_s=self._device_age_s,
+            duration_s=None if self.skipped else self._config.duration_seconds,
+            skipped=self.skipped,
+        )
+
+    def _stored(self) -> StoredIdle | None:
+        duration_s = self._config.duration_seconds
+        if self._cache is None or duration_s <= 2 * SPOT_S:
+            return None
+        return self._cache.find(duration_s)
+
+    def _measure(self, duration_s: float) -> Idle | None:
+        self._source.open_window()
+        t0_ns = time.monotonic_ns()
+        self._sleep(duration_s)
+        window = Window(t0_ns, time.monotonic_ns())
+        return idle_power(self._source, window, self._source.close_window(window))
+
+
+def _skipped(config: BaselineConfig, selection: Selection) -> str | None:
+    if not config.enabled:
+        return "baseline.enabled is false"
+    if selection.coverage.kind != "measured":
+        return f"energy is {selection.coverage.kind}, not measured"
+    return None
