@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import fake_amdsmi
 from tests.support.simulated_device.build import compiler_missing
 from tests.support.simulated_device.device import (
     COUNTER_FUNCTION,
@@ -229,6 +231,46 @@ def test_a_machine_without_a_driver_is_told_so(tmp_path: Path, python: str) -> N
     assert "Zeus sees no GPU" in scope
     assert "driver" in remedy
     assert "Failed to initialize GPU management library" in refused
+
+
+AMD = """
+target = DeviceTarget("gpu", tuple(given))
+covered = ZeusSource.coverage(target)
+source = ZeusSource(target, SamplingRates())
+source.start()
+source.open_window()
+recording = source.close_window(work([], 0.0, 1.0))
+source.stop()
+answer = [[covered.kind, covered.scope], told(recording)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("uuids", "watts"),
+    [
+        (["GPU-31386539-6661-3564-3963-366131623263"], [100]),  # as PyTorch prints HIP's UUID
+        (["GPU-08e9fa5d9c6a1b2c"], [300]),
+        (["GPU-of-some-name", "GPU-of-another"], [100, 300]),
+        ([], [100, 300]),
+    ],
+)
+def test_amd_gpus_are_measured_where_zeus_sees_them(
+    tmp_path: Path, python: str, uuids: list[str], watts: list[int]
+) -> None:
+    node = SimulatedNode(tmp_path, [])
+    node.fail("nvmlInit", 9)
+    (tmp_path / "amd").mkdir()
+    shutil.copy(Path(fake_amdsmi.__file__), tmp_path / "amd" / "amdsmi.py")
+    path = os.pathsep.join([str(tmp_path / "amd"), str(SOURCES)])
+    covered, (total_j, kind, parts, notes, _) = ask(
+        python, AMD, node, uuids, PYTHONPATH=path, HIP_VISIBLE_DEVICES="1"
+    )
+
+    assert covered[0] == "measured", covered
+    assert kind == "measured", notes
+    assert [part[1] for part in parts] == [pytest.approx(w, rel=0.02) for w in watts]
+    assert total_j == pytest.approx(sum(watts), rel=0.02)
+    assert {part[3] for part in parts} == {"zeus: energy counter"}
 
 
 def test_zeus_still_has_the_methods_that_are_called(tmp_path: Path, python: str) -> None:

@@ -233,14 +233,19 @@ def _nvidia(gpu: Any) -> Device:
 
 
 def _amd(gpu: Any) -> Device:
-    """Name an AMD GPU by its UUID, its serial, and that serial as HIP spells it: as text."""
+    """Name an AMD GPU by its UUID, and by the serial that HIP and ROCm's PyTorch know it by.
+
+    HIP's UUID is that serial as text, which PyTorch prints byte by byte.
+    """
     import amdsmi
 
     uuid = str(amdsmi.amdsmi_get_gpu_device_uuid(gpu.handle))
-    serial = str(amdsmi.amdsmi_get_gpu_asic_info(gpu.handle)["asic_serial"]).lower()
-    bare = serial.removeprefix("0x")
+    hip = str(amdsmi.amdsmi_get_gpu_enumeration_info(gpu.handle)["hip_uuid"])
+    serial = str(amdsmi.amdsmi_get_gpu_asic_info(gpu.handle)["asic_serial"])
+    known = {_bare(hip), _bare(serial.lower().removeprefix("0x"))} - {"", "na"}
+    spelt = {text.encode().hex() for text in known}
     holds = "both dies of the MI250" if "MI250" in str(gpu.get_name()) else None
-    return Device(uuid, (bare, bare.encode().hex()), gpu, holds)
+    return Device(uuid, tuple(sorted(known | spelt)), gpu, holds)
 
 
 def _bare(name: str) -> str:
