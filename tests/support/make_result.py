@@ -134,11 +134,18 @@ def make_energy(total_j: float | None = 812.4, **changes: Any) -> EnergyResult:
         "mean_power_w": total_j / WINDOW_S if known else None,
         "edp_js": total_j / REQUESTS * 1.2 if known else None,
         "adjusted_j": total_j - 93.4 * WINDOW_S if known else None,
+        "adjusted_interval95_j": 6.6 if known else None,
         "attribution": "amortised over output tokens",
         "components": (
             (
                 EnergyComponent(
-                    name=UUID, energy_j=total_j, kind="measured", method="counter", in_scope=True
+                    name=UUID,
+                    energy_j=total_j,
+                    kind="measured",
+                    method="nvml: energy counter",
+                    in_scope=True,
+                    interval95_j=6.2,
+                    tick_ms=100.1,
                 ),
             )
             if known
@@ -251,7 +258,14 @@ def make_result(**changes: Any) -> ExperimentResult:
         "flops": flops,
         "warmup": WarmupResult(batches=3, output_tokens=96, seconds=60.1, thermal_floor="reached"),
         "baseline": BaselineResult(
-            device_idle_w=75.0, loaded_idle_w=93.4, duration_s=30.0, skipped=None
+            device_idle_w=75.0,
+            loaded_idle_w=93.4,
+            device_idle_interval95_w=0.3,
+            loaded_idle_interval95_w=0.7,
+            device_idle_steady=True,
+            loaded_idle_steady=True,
+            duration_s=30.0,
+            skipped=None,
         ),
         "co2_estimate": estimate_co2(energy.total_j, 400.0, "user config", 1.2, "user config"),
         "environment": make_environment(),

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import format as fmt
 from llenergymeasure.domain.co2 import estimate_co2
+from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent
 from llenergymeasure.domain.results import (
+    BaselineResult,
     EnergyPhases,
     ExperimentResult,
     MemoryResult,
     ModelInfo,
+    PassComparison,
     TrustReason,
     TrustVerdict,
 )
@@ -62,6 +65,9 @@ def _modelled() -> ExperimentResult:
         energy=energy,
         memory=MemoryResult(kind="resident_set", peak_mb=612, model_mb=540, capacity_mb=24_105),
         flops=make_flops(mfu=None, mbu=None, peak_source=None),
+        baseline=BaselineResult(
+            device_idle_w=None, loaded_idle_w=None, duration_s=None, skipped="energy is modelled"
+        ),
         co2_estimate=estimate_co2(41.16, None, None, 1.0, "default"),
         throughput=make_throughput(prompts_truncated=3, requests_failed=2, padding_waste=0.123),
         trust=make_trust("modelled_energy", "random_weights"),
@@ -123,13 +129,65 @@ def test_every_line_fits_80_columns_and_is_plain_text(
 
 def test_measured_energy_has_its_interval_source_and_scope() -> None:
     text = make_result().summary()
-    assert "812 J ± 6 (95 %, sensor scale); absolute accuracy unknown\n" in text
+    flat = " ".join(text.split())
+    assert (
+        "812 J ± 6 (95 %, sensor scale; absolute accuracy unknown), nvml counter, tick 100 ms "
+        in (flat)
+    )
     assert "measured by NVML: 1 GPU\n" in text
     assert "1.269 J ± 0.010 per output token\n" in text
     assert "40.6 J ± 0.3 per request\n" in text
-    assert "514 J above loaded idle (93.4 W)\n" in text
+    assert "514 J ± 7 above loaded idle\n" in text
+    assert "Idle         75.0 W ± 0.3 before the model was loaded\n" in text
+    assert "93.4 W ± 0.7 with the model resident\n" in text
     assert "108 mg CO2e\n" in text
     assert "at 400 g/kWh (user config) and PUE 1.2 (user config)\n" in text
+
+
+def test_power_readings_and_unlike_ticks_are_told() -> None:
+    parts = [
+        EnergyComponent(
+            name=f"GPU-{tick}",
+            energy_j=400.0,
+            kind="measured",
+            method=f"nvml: {method}",
+            in_scope=True,
+            tick_ms=tick,
+        )
+        for tick, method in ((20.2, "energy counter"), (99.8, "integrated power readings"))
+    ]
+    flat = " ".join(make_result(energy=make_energy(components=tuple(parts))).summary().split())
+    assert "unknown), nvml counter and power, ticks 20 to 100 ms" in flat
+
+
+def test_a_baseline_of_an_earlier_run_tells_its_age() -> None:
+    baseline = make_result().baseline.model_copy(update={"device_idle_age_s": 5400.0})
+    flat = " ".join(make_result(baseline=baseline).summary().split())
+    assert "before the model was loaded (of 1.5 h ago, confirmed by a short look)" in flat
+
+
+def test_the_closure_test_and_the_devices_are_told() -> None:
+    halves = PassComparison(
+        passes_each=2, first_j=405.0, second_j=407.5, allowed_j=9.0, closes=True, power_change=0.0
+    )
+    state = DeviceState(
+        device="GPU-1",
+        start_c=51.0,
+        end_c=63.0,
+        clock_sm_mhz=1409.6,
+        state_samples=160,
+        clock_events={"power_cap": 12},
+        power_limit_w=400.0,
+    )
+    text = make_result(energy=make_energy(comparison=halves), device_state=(state,)).summary()
+    assert "halves of 2 passes differ by 2.50 J; 9.00 J is allowed\n" in text
+    flat = " ".join(text.split())
+    assert (
+        "Device 51 to 63 °C, SM clock 1410 MHz on average, power limit 400 W, "
+        "power cap in 12 of 160 samples" in flat
+    )
+    both = (state, state.model_copy(update={"device": "GPU-2"}))
+    assert "GPU-2: 51 to 63 °C" in make_result(device_state=both).summary()
 
 
 def test_what_was_measured_and_how_fast_is_told() -> None:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.domain import format as fmt
+from llenergymeasure.domain.summary_energy import device_lines, energy_lines, idle_lines
 
 if TYPE_CHECKING:
-    from llenergymeasure.domain.energy import EnergyComponent
     from llenergymeasure.domain.environment import GPUInfo
-    from llenergymeasure.domain.results import Distribution, EnergyResult, ExperimentResult
+    from llenergymeasure.domain.results import Distribution, ExperimentResult
 
 WIDTH = 80
 _LABEL = 13
-_SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}
 _LATENCIES = (
     ("ttft_ms", "TTFT, first token", "no request has a first token"),
     ("tpot_ms", "TPOT, per output token", "no request has two tokens"),
@@ -90,77 +89,22 @@ def _gpus(result: ExperimentResult) -> list[GPUInfo]:
 
 
 def _energy(result: ExperimentResult) -> Iterator[str]:
-    energy = result.energy
-    if energy.total_j is None or energy.kind == "unmeasurable":
-        yield from _field("Energy", *_no_energy(result))
+    yield from _field("Energy", *energy_lines(result))
+    yield from _field("Idle", *idle_lines(result.baseline))
+    yield from _field("Device", *device_lines(result.device_state))
+    yield from _field("CO2", *_co2(result))
+
+
+def _co2(result: ExperimentResult) -> Iterator[str]:
+    co2 = result.co2_estimate
+    if co2.co2_grams is None:
         return
-    yield from _field("Energy", *_total(energy), *_shares(result), *_beside(energy))
-    grams, co2 = result.co2_estimate.co2_grams, result.co2_estimate
-    if grams is not None:
-        yield from _field(
-            "CO2",
-            f"{fmt.quantity(grams, 'g')} CO2e",
-            f"at {co2.carbon_intensity_gco2_kwh:g} g/kWh "
-            f"({co2.carbon_intensity_source or 'of unknown source'}) and "
-            f"PUE {co2.datacenter_pue:g} ({co2.datacenter_pue_source})",
-        )
-
-
-def _no_energy(result: ExperimentResult) -> Iterator[str]:
-    if result.config.energy_backend == "none":
-        yield "not measured: switched off with energy_backend: none"
-    else:
-        yield f"not measured: {'; '.join(result.energy.notes) or result.energy.selection_reason}"
-    yield "-> llem config shows what this machine can measure, and how"
-
-
-def _total(energy: EnergyResult) -> Iterator[str]:
-    assert energy.total_j is not None, "callers show the total only where there is one"
-    source = _SOURCES.get(energy.source, energy.source)
-    shown = fmt.with_interval(energy.total_j, energy.interval95_j, "J")
-    if energy.interval95_j is None:
-        yield f"{shown}, no interval"
-        yield f"{energy.kind} by {source}: {energy.scope}"
-    else:
-        yield f"{shown} (95 %, sensor scale); absolute accuracy {energy.absolute_accuracy}"
-        yield f"{energy.kind} by {source}: {energy.scope}"
-
-
-def _shares(result: ExperimentResult) -> Iterator[str]:
-    energy, work = result.energy, result.throughput
-    for share, count, noun in (
-        (energy.per_output_token_j, work.output_tokens, "output token"),
-        (energy.per_request_j, work.requests_completed, "request"),
-    ):
-        if share is not None:
-            half = energy.interval95_j / count if energy.interval95_j and count else None
-            yield f"{fmt.with_interval(share, half, 'J')} per {noun}"
-    if energy.mean_power_w is not None:
-        yield f"{fmt.quantity(energy.mean_power_w, 'W')} on average"
-    if energy.adjusted_j is not None:
-        idle_w = result.baseline.loaded_idle_w
-        level = f" ({fmt.quantity(idle_w, 'W')})" if idle_w is not None else ""
-        yield f"{fmt.quantity(energy.adjusted_j, 'J')} above loaded idle{level}"
-
-
-def _beside(energy: EnergyResult) -> Iterator[str]:
-    if (phases := energy.phases) is not None:
-        parts = ((phases.prefill_j, "prefill"), (phases.decode_j, "decode"))
-        told = [f"{fmt.quantity(value, 'J')} {name}" for value, name in parts if value is not None]
-        if told:
-            yield f"of one pass: {', '.join(told)}"
-    inside = [part for part in energy.components if part.in_scope]
-    outside = [part for part in energy.components if not part.in_scope]
-    if len(inside) > 1:
-        yield f"of which {', '.join(map(_component, inside))}"
-    if outside:
-        yield f"not in the total: {', '.join(map(_component, outside))}"
-    yield from (f"note: {note}" for note in energy.notes)
-
-
-def _component(part: EnergyComponent) -> str:
-    amount = "unknown" if part.energy_j is None else fmt.quantity(part.energy_j, "J")
-    return f"{part.name} {amount} ({part.kind})"
+    yield f"{fmt.quantity(co2.co2_grams, 'g')} CO2e"
+    yield (
+        f"at {co2.carbon_intensity_gco2_kwh:g} g/kWh "
+        f"({co2.carbon_intensity_source or 'of unknown source'}) and "
+        f"PUE {co2.datacenter_pue:g} ({co2.datacenter_pue_source})"
+    )
 
 
 def _work(result: ExperimentResult) -> Iterator[str]:
