@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from llenergymeasure.config.models import EnergyBackendName
 from llenergymeasure.core.energy import Selection
-from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
+from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
@@ -78,7 +78,7 @@ class KnownPower:
     def open_window(self) -> None:
         self.calls.append("open")
 
-    def close_window(self, window: Window) -> EnergyRecording:
+    def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
         self.calls.append("close")
         self.windows.append(window)
         energy_j = energy_between(self._steps(), window.t0_ns / 1e9, window.t1_ns / 1e9)

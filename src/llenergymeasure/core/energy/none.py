@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
+from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
@@ -27,7 +27,7 @@ class NoSource:
     def open_window(self) -> None:
         """Do nothing."""
 
-    def close_window(self, window: Window) -> EnergyRecording:
+    def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
         """Give a recording without any figure."""
         return EnergyRecording(source=self.name)
 

@@ -73,12 +73,14 @@ class Recorded:
         summary: What the reader itself made of the window.
         cost: What taking the readings cost.
         span: From the child's ``begin`` to its ``end``.
+        step_times_ns: When each step of the load began, as far as the caller told.
     """
 
     readings: tuple[Reading, ...]
     summary: dict[str, Any]
     cost: SamplingCost
     span: Window
+    step_times_ns: Sequence[int] = ()
 
 
 class _Owner:

@@ -1,0 +1,105 @@
+"""The state of GPUs over a window, from what was read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llenergymeasure.core.energy import nvml_reader as channels
+from llenergymeasure.domain.device_state import DeviceState, count_events
+from llenergymeasure.domain.energy import Reading
+from llenergymeasure.domain.samples import Window
+
+Grouped = Mapping[tuple[str, str], Sequence[Reading]]
+
+
+def by_channel(readings: Sequence[Reading]) -> dict[tuple[str, str], list[Reading]]:
+    """Group readings by channel and device, in their order."""
+    grouped: dict[tuple[str, str], list[Reading]] = {}
+    for reading in readings:
+        grouped.setdefault((reading.channel, reading.device), []).append(reading)
+    return grouped
+
+
+def device_states(
+    taken: Grouped, summary: Mapping[str, Any], window: Window
+) -> tuple[DeviceState, ...]:
+    """Tell the state of every device.
+
+    Args:
+        taken: Readings by channel and device.
+        summary: What :class:`~.nvml_reader.NVMLReader` made of the window.
+        window: Its start and end.
+    """
+    return tuple(_state(uuid, taken, summary, window) for uuid in summary["offered"])
+
+
+def _state(uuid: str, taken: Grouped, summary: Mapping[str, Any], window: Window) -> DeviceState:
+    def values(channel: str) -> list[float]:
+        return [reading.value for reading in taken.get((channel, uuid), ())]
+
+    def inside(channel: str) -> list[float]:
+        return [r.value for r in taken.get((channel, uuid), ()) if _overlaps(r, window)]
+
+    temperatures = taken.get((channels.TEMPERATURE, uuid), ())
+    clocks, events = inside(channels.SM_CLOCK), inside(channels.CLOCK_EVENTS)
+    persistence = values(channels.PERSISTENCE)
+    return DeviceState(
+        device=uuid,
+        start_c=_nearest(temperatures, window.t0_ns),
+        end_c=_nearest(temperatures, window.t1_ns),
+        clock_sm_mhz=sum(clocks) / len(clocks) if clocks else None,
+        state_samples=len(events),
+        clock_events=count_events(map(int, events)),
+        power_limit_w=min(values(channels.POWER_LIMIT), default=None),
+        power_limit_default_w=min(values(channels.DEFAULT_POWER_LIMIT), default=None),
+        persistence_mode=all(persistence) if persistence else None,
+        foreign_pids=foreign_pids(uuid, summary),
+    )
+
+
+def foreign_pids(uuid: str, summary: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """List the processes on a device that are not the experiment's, guard time included.
+
+    In a namespace of its own, the list means something only where the experiment's own processes
+    are in it: otherwise ids are the host's, or hidden.
+
+    Returns:
+        Their ids, or ``None`` where it can't be told.
+    """
+    hidden = channels.PROCESSES in {**summary["refused"][uuid], **summary["failing"][uuid]}
+    seen = summary["processes"].get(uuid)
+    if hidden or seen is None:
+        return None
+    if not summary["host_pids"] and all(kin != "own" for _, kin in seen):
+        return None
+    return tuple(sorted(pid for pid, kin in seen if kin != "own"))
+
+
+def process_flags(states: Sequence[DeviceState]) -> Iterator[str]:
+    """Give the codes of what was found about processes."""
+    if any(state.foreign_pids for state in states):
+        yield "foreign_process"
+    if any(state.foreign_pids is None for state in states):
+        yield "processes_unknown"
+
+
+def process_notes(states: Sequence[DeviceState]) -> Iterator[str]:
+    """Say the same in words, device by device."""
+    for state in states:
+        if state.foreign_pids is None:
+            yield f"{state.device}: it can't be seen whether others computed on it"
+        elif state.foreign_pids:
+            pids = ", ".join(map(str, state.foreign_pids))
+            yield f"{state.device}: others computed on it as well (process {pids})"
+
+
+def _overlaps(reading: Reading, window: Window) -> bool:
+    return reading.after_ns >= window.t0_ns and reading.before_ns <= window.t1_ns
+
+
+def _nearest(rows: Sequence[Reading], at_ns: int) -> float | None:
+    """Give the reading nearest to a time."""
+    if not rows:
+        return None
+    return min(rows, key=lambda row: abs(row.before_ns + row.after_ns - 2 * at_ns)).value
