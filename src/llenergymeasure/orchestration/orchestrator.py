@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.baseline_cache import BaselineCache, DeviceIdentity
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
+from llenergymeasure.core.energy.steps import step_times_ns
 from llenergymeasure.core.workload import build_requests, warmup_batches
 from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.energy import EnergyRecording
@@ -269,10 +271,10 @@ class ExperimentOrchestrator:
             passes.append(Window(begun_ns, ended_ns))
             begun_ns = ended_ns
         window = Window(t0_ns, passes[-1].t1_ns)
-        energy = source.close_window(window)
+        samples = cache(lambda: tuple(sample for trace in traces for sample in trace.samples()))
+        energy = source.close_window(window, lambda: step_times_ns(samples()))
         comparison = compare_halves(source, passes)
-        samples = tuple(sample for trace in traces for sample in trace.samples())
-        return MeasuredWindow(window, started_at, tuple(passes), samples, energy, comparison)
+        return MeasuredWindow(window, started_at, tuple(passes), samples(), energy, comparison)
 
     def _rates(self) -> SamplingRates:
         return SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)

@@ -8,6 +8,7 @@ DIRECTORY``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import shutil
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
+from llenergymeasure.core.energy import get_active_energy_backend
+from llenergymeasure.core.energy.calibration_store import known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult
@@ -97,9 +100,10 @@ def _measure_and_save(
         datacenter_pue=order.datacenter_pue,
         datacenter_pue_source=order.datacenter_pue_source,
     )
-    measurement = ExperimentOrchestrator(
-        order, machine, events, driver_version=snapshot.driver_version
-    ).run()
+    driver = snapshot.driver_version
+    known = known_sensors(None if order.data_dir is None else Path(order.data_dir), driver)
+    select = functools.partial(get_active_energy_backend, known=known)
+    measurement = ExperimentOrchestrator(order, machine, events, select, driver).run()
     machine.enter("save")
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
     result = collector([measurement.raw])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from llenergymeasure.config.models import EnergyBackendName
 from llenergymeasure.config.registry import ENERGY_SOURCES, PluginEntry, load_object, missing
+from llenergymeasure.core.energy.calibration_store import KnownSensors
+from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.energy.protocol import (
     Coverage,
     EnergyBackend,
@@ -23,6 +26,24 @@ AUTO_ORDER: dict[str, tuple[str, ...]] = {
     "gpu": ("zeus", "nvml", "codecarbon", "none"),
     "cpu": ("rapl", "codecarbon", "none"),
 }
+
+# Their sources read a device's own sensors, which a calibration speaks of.
+CALIBRATED = frozenset({"nvml", "zeus"})
+NOTHING_KNOWN = KnownSensors()
+
+
+class CalibratedSourceType(EnergySourceType, Protocol):
+    """A source that can be told what is known of its devices' sensors."""
+
+    def __call__(
+        self,
+        target: DeviceTarget,
+        rates: SamplingRates,
+        *,
+        knowledge: Mapping[str, Knowledge] | None = None,
+    ) -> EnergyBackend:
+        """Make the source for these devices, with what is known of them by UUID."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,7 @@ def get_active_energy_backend(
     target: DeviceTarget,
     rates: SamplingRates,
     sources: Mapping[str, PluginEntry] = ENERGY_SOURCES,
+    known: KnownSensors = NOTHING_KNOWN,
 ) -> Selection:
     """Choose the one source that reads energy for an experiment.
 
@@ -58,6 +80,7 @@ def get_active_energy_backend(
         target: The devices that do the work.
         rates: How often to read.
         sources: The table of sources.
+        known: Calibrations of sensors, for the sources that can use them.
 
     Raises:
         PreFlightError: The source asked for cannot be used here.
@@ -66,7 +89,7 @@ def get_active_energy_backend(
         problems = energy_problems(name, target, sources)
         if problems:
             raise PreFlightError(problems)
-        return _select(name, target, rates, sources[name], f"{name} was asked for")
+        return _select(target, rates, sources[name], f"{name} was asked for", known)
     passed_over = []
     for candidate in AUTO_ORDER[target.kind]:
         problem = _problem(candidate, target, sources)
@@ -74,7 +97,7 @@ def get_active_energy_backend(
             break
         passed_over.append(problem.what)
     reason = "; ".join([*passed_over, f"{candidate} is used"])
-    return _select(candidate, target, rates, sources[candidate], f"auto: {reason}")
+    return _select(target, rates, sources[candidate], f"auto: {reason}", known)
 
 
 def energy_problems(
@@ -104,9 +127,22 @@ def _type(entry: PluginEntry) -> EnergySourceType:
 
 
 def _select(
-    name: str, target: DeviceTarget, rates: SamplingRates, entry: PluginEntry, why: str
+    target: DeviceTarget,
+    rates: SamplingRates,
+    entry: PluginEntry,
+    why: str,
+    known: KnownSensors,
 ) -> Selection:
-    make = _type(entry)
-    coverage = make.coverage(target)
+    coverage = _type(entry).coverage(target)
     reason = f"{why}: {coverage.kind}, {coverage.scope}"
-    return Selection(make(target, rates), name, reason, coverage)
+    if entry.name not in CALIBRATED or not (known.knowledge or known.notes):
+        return Selection(_type(entry)(target, rates), entry.name, reason, coverage)
+    notes = [known.notes[uuid] for uuid in target.gpu_uuids if uuid in known.notes]
+    source = _calibrated_type(entry)(target, rates, knowledge=known.knowledge)
+    return Selection(source, entry.name, "; ".join([reason, *notes]), coverage)
+
+
+def _calibrated_type(entry: PluginEntry) -> CalibratedSourceType:
+    assert entry.implementation is not None
+    source: CalibratedSourceType = load_object(entry.implementation)
+    return source

@@ -1,0 +1,190 @@
+"""Calibration of a GPU's sensors: bursts of load at known times, and what the sensors make of them.
+
+Forty bursts of 30 ms and twenty of 1 s, in a random order with random gaps, so that they fall on
+every phase of the sensor's tick. What is fitted to the readings is in
+:mod:`~.estimation.calibration_fit`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import NamedTuple, Protocol
+
+from llenergymeasure.core.energy.calibration_store import StoredCalibration
+from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
+from llenergymeasure.core.energy.estimation.sensor import Calibration
+from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
+from llenergymeasure.core.energy.estimator import DeviceReadings
+from llenergymeasure.core.energy.figures import counter_readings, power_readings
+from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
+from llenergymeasure.core.energy.protocol import EnergyBackend
+from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.exceptions import BackendError
+
+WHERE = "--calibrate"
+SHORT_S, LONG_S = 0.03, 1.0
+LEAST_GAP_S, RANDOM_GAP_S = (
+    0.8,
+    0.2,
+)  # idle between bursts: the fit needs three quarters of a second
+EDGE_S = 1.0
+MOST_LAG_S = 0.5  # a sensor that seems later than this was not looking at our load
+MJ = 1e-3
+
+
+class LoadGenerator(Protocol):
+    """Something that makes one device work."""
+
+    def burst(self, seconds: float) -> Window:
+        """Work for about so long; return when the device is done, with when it was at work."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device."""
+        ...
+
+
+class Device(NamedTuple):
+    """What a calibration belongs to."""
+
+    uuid: str
+    driver_version: str
+
+
+class Script(NamedTuple):
+    """How long bursts are and how long the device rests before each, seconds."""
+
+    bursts_s: tuple[float, ...]
+    gaps_s: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes."""
+        return sum(self.bursts_s) + sum(self.gaps_s) + 2 * EDGE_S
+
+
+class Learned(NamedTuple):
+    """A calibration, and why parts of it are missing."""
+
+    stored: StoredCalibration
+    notes: tuple[str, ...]
+
+
+def make_script(rng: random.Random, short: int = 40, long: int = 20) -> Script:
+    """Make a script of bursts in a random order with random gaps."""
+    bursts_s = [SHORT_S] * short + [LONG_S] * long
+    rng.shuffle(bursts_s)
+    gaps_s = [LEAST_GAP_S + rng.uniform(0, RANDOM_GAP_S) for _ in bursts_s]
+    return Script(tuple(bursts_s), tuple(gaps_s))
+
+
+def calibrate(
+    device: Device,
+    source: EnergyBackend,
+    load: LoadGenerator,
+    script: Script,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Learned:
+    """Learn about the sensors of one idle device.
+
+    Args:
+        device: ``source`` reads it alone, and ``load`` makes it work.
+        source: Not yet started.
+        load: What makes it work.
+        script: The bursts.
+        sleep: Waits, seconds.
+
+    Raises:
+        BackendError: The source does not answer, another process computed on the device, or
+            neither its counter nor its power tells anything.
+    """
+    source.start()
+    try:
+        source.open_window()
+        bursts = _play(load, script, sleep)
+        recording = source.close_window(Window(bursts[0].t0_ns, bursts[-1].t1_ns))
+    finally:
+        source.stop()
+    _refuse_company(recording)
+    return learn(device, _readings(device.uuid, recording), bursts)
+
+
+def learn(device: Device, readings: DeviceReadings, bursts: Sequence[Window]) -> Learned:
+    """Fit a calibration to recorded bursts.
+
+    Raises:
+        BackendError: Neither counter nor power tells anything.
+    """
+    counter, counter_note = _fit("energy counter", readings.counter, bursts)
+    power, power_note = _fit("power sensor", readings.power, bursts)
+    notes = tuple(f"{device.uuid}: {note}" for note in (counter_note, power_note) if note)
+    if counter is None and power is None:
+        raise BackendError(
+            f"nothing was learned about its sensors: {'; '.join(notes)}", where=WHERE
+        )
+    now = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+    stored = StoredCalibration(
+        uuid=device.uuid,
+        driver_version=device.driver_version,
+        calibrated_at=now,
+        counter=counter,
+        power=power,
+    )
+    return Learned(stored, notes)
+
+
+def _play(
+    load: LoadGenerator, script: Script, sleep: Callable[[float], None]
+) -> tuple[Window, ...]:
+    def played() -> Iterator[Window]:
+        for gap_s, burst_s in zip(script.gaps_s, script.bursts_s, strict=True):
+            sleep(gap_s)
+            yield load.burst(burst_s)
+
+    sleep(EDGE_S)
+    bursts = tuple(played())
+    sleep(EDGE_S)
+    return bursts
+
+
+def _readings(uuid: str, recording: EnergyRecording) -> DeviceReadings:
+    if not recording.readings:
+        raise BackendError("; ".join(recording.notes) or "nothing was read", where=WHERE)
+    return DeviceReadings(
+        counter=counter_readings(recording.readings, COUNTER, uuid, MJ),
+        power=power_readings(recording.readings, POWER, uuid),
+    )
+
+
+def _refuse_company(recording: EnergyRecording) -> None:
+    others = sorted(
+        set(chain.from_iterable(one.foreign_pids or () for one in recording.device_state))
+    )
+    if others:
+        raise BackendError(
+            f"other processes computed on the device ({', '.join(map(str, others))}); end them and "
+            "calibrate again",
+            where=WHERE,
+        )
+
+
+def _fit(
+    what: str, readings: CounterReadings | PowerReadings | None, bursts: Sequence[Window]
+) -> tuple[Calibration | None, str]:
+    """Fit one sensor; ``None`` with the reason where that leads to nothing that can be true."""
+    if readings is None:
+        return None, f"it has no {what}"
+    try:
+        found = fit_calibration(readings, bursts)
+    except ValueError as error:
+        return None, f"its {what}: {error}"
+    told = (found.lag_s, found.tail.excess_s, found.edge_time_s)
+    if not all(math.isfinite(value) and value <= MOST_LAG_S for value in told):
+        return None, f"its {what} does not follow the load"
+    return found, ""
