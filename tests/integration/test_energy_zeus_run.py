@@ -18,6 +18,7 @@ from tests.support import fake_amdsmi
 from tests.support.simulated_device.build import compiler_missing
 from tests.support.simulated_device.device import (
     COUNTER_FUNCTION,
+    HW_THERMAL,
     NOT_SUPPORTED,
     Board,
     SimulatedNode,
@@ -72,7 +73,9 @@ def draw(logs, watts):
 
 def told(recording):
     parts = [[p.name, p.energy_j, p.interval95_j, p.method] for p in recording.components]
-    return [recording.total_j, recording.kind, parts, recording.notes, recording.flags]
+    states = [[s.device, s.start_c, s.clock_events, s.power_limit_w, s.foreign_pids]
+              for s in recording.device_state]
+    return [recording.total_j, recording.kind, parts, recording.notes, recording.flags, states]
 """
 
 
@@ -125,7 +128,9 @@ def measure(python: str, node: SimulatedNode, devices: list[int], **environment:
 
 def test_named_gpus_are_measured_whatever_cuda_is_told_to_see(tmp_path: Path, python: str) -> None:
     node = SimulatedNode(tmp_path, [Board(A100), Board(H100), Board(V100)])
-    coverage, t0_s, t1_s, (total_j, kind, parts, _, flags), second = measure(
+    node.add_process(4711, device=2)
+    node.throttle(HW_THERMAL, device=2)
+    coverage, t0_s, t1_s, (total_j, kind, parts, _, flags, states), second = measure(
         python, node, [2, 1], CUDA_VISIBLE_DEVICES=f"{node.uuid(2)},{node.uuid(1)}"
     )
 
@@ -140,6 +145,13 @@ def test_named_gpus_are_measured_whatever_cuda_is_told_to_see(tmp_path: Path, py
         assert method == "zeus: energy counter"
     assert total_j == pytest.approx(sum(part[1] for part in parts))
     assert "counter_reset" not in flags
+    assert "foreign_process" in flags
+    (_, start_c, events, limit_w, foreign), (_, _, quiet, _, alone) = states
+    assert 20 < start_c < 90
+    assert limit_w == V100.limit_w
+    assert (foreign, alone) == ([4711], [])
+    assert events["hardware_thermal"] > 0
+    assert "hardware_thermal" not in quiet
 
 
 def test_each_fault_and_each_lack_of_a_device_shows_in_its_figure(
@@ -176,7 +188,7 @@ def test_each_fault_and_each_lack_of_a_device_shows_in_its_figure(
         "logs": [str(node.load_log(device)) for device in range(6)],
         "faults": str(tmp_path / "faults"),
     }
-    t0_s, t1_s, (total_j, kind, parts, notes, flags) = ask(python, code, node, given)
+    t0_s, t1_s, (total_j, kind, parts, notes, flags, _) = ask(python, code, node, given)
 
     assert (total_j, kind) == (None, "unmeasurable"), notes
     energies = [part[1] for part in parts]
@@ -262,7 +274,7 @@ def test_amd_gpus_are_measured_where_zeus_sees_them(
     (tmp_path / "amd").mkdir()
     shutil.copy(Path(fake_amdsmi.__file__), tmp_path / "amd" / "amdsmi.py")
     path = os.pathsep.join([str(tmp_path / "amd"), str(SOURCES)])
-    covered, (total_j, kind, parts, notes, _) = ask(
+    covered, (total_j, kind, parts, notes, _, states) = ask(
         python, AMD, node, uuids, PYTHONPATH=path, HIP_VISIBLE_DEVICES="1"
     )
 
@@ -271,6 +283,7 @@ def test_amd_gpus_are_measured_where_zeus_sees_them(
     assert [part[1] for part in parts] == [pytest.approx(w, rel=0.02) for w in watts]
     assert total_j == pytest.approx(sum(watts), rel=0.02)
     assert {part[3] for part in parts} == {"zeus: energy counter"}
+    assert states == []
 
 
 def test_zeus_still_has_the_methods_that_are_called(tmp_path: Path, python: str) -> None:

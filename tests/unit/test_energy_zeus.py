@@ -11,6 +11,7 @@ import pytest
 from llenergymeasure.config.registry import ENERGY_SOURCES, load_object
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
+from llenergymeasure.core.energy.sampling_child import Row
 from llenergymeasure.core.energy.zeus import SLOW_TAIL_S, TAIL_S, ZeusSource, gpu_coverage
 from llenergymeasure.core.energy.zeus_reader import Device, Layer, ZeusReader, chosen
 from llenergymeasure.core.gpu_survey import GPUSurvey
@@ -168,6 +169,7 @@ def recorded(rows: list[Reading], source: ZeusSource | None = None, **summary):
         "refused": {},
         "failing": {name: {} for name in names},
         "shared": {},
+        "state": None,
     } | summary
     source = source or ZeusSource(DeviceTarget("gpu", tuple(names)), SamplingRates())
     return source.recording(Recorded(tuple(rows), told, COST, WINDOW), WINDOW)
@@ -245,6 +247,45 @@ def test_readings_of_more_than_the_device_are_named():
     recording = recorded(counter_rows("GPU-a", 300.0), shared=shared)
 
     assert any("whole Grace Hopper module" in note for note in recording.notes)
+
+
+def test_where_nothing_tells_the_state_of_a_device_the_result_says_so():
+    recording = recorded(counter_rows("GPU-a", 300.0))
+
+    assert recording.device_state == ()
+    assert "processes_unknown" in recording.flags
+    assert any("only NVML tells them" in note for note in recording.notes)
+
+
+class CountedState:
+    """A reader of state that counts what is asked of it."""
+
+    period_s = 0.02
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def begin(self) -> None:
+        self.polls = 0
+
+    def poll(self):
+        self.polls += 1
+        yield Row("gpu_temperature_c", "GPU-0", 40.0)
+
+    def end(self) -> dict[str, int]:
+        return {"polls": self.polls}
+
+    def close(self) -> None:
+        pass
+
+
+def test_state_is_read_with_power_and_handed_on():
+    made = ZeusReader((), 0.005, 0.020, layer(FakeGPU()), CountedState())
+    made.begin()
+    rows = [row for _ in range(9) for row in polled(made)]
+
+    assert [row[0] for row in rows].count("gpu_temperature_c") == 3
+    assert made.end()["state"] == {"polls": 3}
 
 
 def gpu(uuid: str, mig: bool = False) -> GPUInfo:

@@ -59,6 +59,8 @@ class NVMLReader:
         owner_pid: The experiment's process; by default this one's parent.
         host_pids: Whether process ids here are the host's; by default found out.
         nvml: A module with the functions of ``pynvml``; by default that one.
+        energy: Whether to read counters and power; otherwise only the state of the devices is
+            read, for a source that has energy from elsewhere.
 
     Raises:
         NVMLError: The driver or a device does not answer.
@@ -74,6 +76,7 @@ class NVMLReader:
         owner_pid: int | None = None,
         host_pids: bool | None = None,
         nvml: Any = None,
+        energy: bool = True,
     ) -> None:
         self._nvml = _pynvml() if nvml is None else nvml
         self._nvml.nvmlInit()
@@ -82,10 +85,11 @@ class NVMLReader:
         self._refused: dict[str, dict[str, str]] = {uuid: {} for uuid in handles}
         self._failing: dict[Quantity, str] = {}
         offers = [DeviceOffer(self._nvml, uuid, handle) for uuid, handle in handles.items()]
-        counters = self._kept(one for offer in offers for one in offer.counter())
-        power = self._kept(one for offer in offers for one in offer.power())
+        metered = offers if energy else []
+        counters = self._kept(one for offer in metered for one in offer.counter())
+        power = self._kept(one for offer in metered for one in offer.power())
         power += self._kept(
-            one for offer in offers for one in offer.stand_in(self._refused[offer.uuid])
+            one for offer in metered for one in offer.stand_in(self._refused[offer.uuid])
         )
         state = self._kept(one for offer in offers for one in offer.state())
         edge = self._kept(one for offer in offers for one in offer.edge(self._watch))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.config.registry import ENERGY_SOURCES, missing
@@ -16,10 +17,17 @@ from llenergymeasure.core.energy.estimator import (
     estimate_energy,
 )
 from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
+from llenergymeasure.core.energy.gpu_state import (
+    by_channel,
+    device_states,
+    process_flags,
+    process_notes,
+)
+from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
-from llenergymeasure.core.energy.zeus_reader import AVERAGE_POWER, COUNTER, POWER, Device
+from llenergymeasure.core.energy.zeus_reader import Device
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
@@ -94,11 +102,30 @@ class ZeusSource(SampledSource):
                 estimates[name] = EnergyEstimate(None, None, "unmeasurable", "none")
             else:
                 taken = device_readings(recorded.readings, name)
-                estimates[name] = estimate_energy(taken, window, self._knowledge.get(name))
+                known = self._knowledge.get(name, Knowledge())
+                known = replace(known, step_times_ns=recorded.step_times_ns)
+                estimates[name] = estimate_energy(taken, window, known)
         if any(one.source == "average_power" for one in estimates.values()):
             self.tail_s = SLOW_TAIL_S  # from the next window on
         notes = tuple(_notes(summary))
-        return record_devices(self.name, recorded, estimates, reasons=reasons, notes=notes)
+        made = record_devices(self.name, recorded, estimates, reasons=reasons, notes=notes)
+        return with_state(made, summary["state"], window)
+
+
+def with_state(
+    made: EnergyRecording, summary: Mapping[str, Any] | None, window: Window
+) -> EnergyRecording:
+    """Add the state of the devices, as far as NVML told it beside Zeus."""
+    if summary is None:
+        note = "clocks, limits and other processes are not known: only NVML tells them"
+        return replace(made, notes=(*made.notes, note), flags=(*made.flags, "processes_unknown"))
+    states = device_states(by_channel(made.readings), summary, window)
+    return replace(
+        made,
+        device_state=states,
+        notes=(*made.notes, *process_notes(states)),
+        flags=(*made.flags, *process_flags(states)),
+    )
 
 
 def device_readings(readings: tuple[Reading, ...], name: str) -> DeviceReadings:

@@ -20,11 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from llenergymeasure.core.energy.sampling_child import Row
+from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER, NVMLReader
+from llenergymeasure.core.energy.sampling_child import Reader, Row
 
-COUNTER = "gpu_energy_mj"
-POWER = "gpu_power_w"
-AVERAGE_POWER = "gpu_average_power_w"
 MW_PER_W = 1e3
 
 _FOREIGN = (
@@ -92,11 +90,14 @@ class Quantity:
 class ZeusReader:
     """Reads the counter at every poll, and power at some.
 
+    Zeus tells no clocks, processes or limits: on NVIDIA devices, NVML tells these beside it.
+
     Args:
         uuids: The GPUs to read; none names all of them.
         counter_poll_s: Time between polls of the counter.
         power_poll_s: Time between polls of power, rounded to a multiple of the other.
         layer: Zeus's device layer; by default the real one.
+        state: Reads the state of the devices; by default NVML where Zeus uses it too.
 
     Raises:
         LookupError: Zeus sees no such GPU, or none of them answers.
@@ -108,6 +109,7 @@ class ZeusReader:
         counter_poll_s: float,
         power_poll_s: float,
         layer: Layer | None = None,
+        state: Reader | None = None,
     ) -> None:
         self.period_s = counter_poll_s
         self._layer = open_layer() if layer is None else layer
@@ -116,6 +118,10 @@ class ZeusReader:
         self._failing: dict[tuple[str, str], str] = {}
         self._devices = chosen(self._layer, uuids)
         self._quantities = [one for device in self._devices for one in self._offered(device)]
+        self._state = state
+        if layer is None and self._layer.vendor == "nvidia":
+            names = [device.name for device in self._devices]
+            self._state = NVMLReader(names, power_poll_s, power_poll_s, energy=False)
         self._polls = 0
         if not self._quantities:
             raise LookupError(f"no GPU tells energy or power: {self._refused}")
@@ -124,6 +130,8 @@ class ZeusReader:
         """Begin a window."""
         self._failing.clear()
         self._polls = 0
+        if self._state is not None:
+            self._state.begin()
 
     def poll(self) -> Iterator[Row]:
         """Read what is due; what fails is asked again when it is due again."""
@@ -138,6 +146,8 @@ class ZeusReader:
                 continue
             self._failing.pop((one.device, one.channel), None)
             yield Row(one.channel, one.device, value / one.per_unit)
+        if self._state is not None and number % self._power_every == 0:
+            yield from self._state.poll()
 
     def end(self) -> dict[str, Any]:
         """End the window; give the devices, what each does not offer, and what failed last."""
@@ -146,6 +156,7 @@ class ZeusReader:
         for (name, channel), reason in self._failing.items():
             failing[name][channel] = reason
         return {
+            "state": None if self._state is None else self._state.end(),
             "devices": names,
             "refused": self._refused,
             "failing": failing,
