@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llenergymeasure._version import __version__
+from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
 from llenergymeasure.config.registry import (
     BACKENDS,
     ENERGY_SOURCES,
@@ -16,8 +17,14 @@ from llenergymeasure.config.registry import (
     missing,
     plugin_backends,
 )
-from llenergymeasure.config.user_config import EffectiveSettings, default_path, load_settings
-from llenergymeasure.core.energy.protocol import EnergySourceType
+from llenergymeasure.config.user_config import (
+    EffectiveSettings,
+    data_path,
+    default_path,
+    load_settings,
+)
+from llenergymeasure.core.energy.calibration_store import FILE, known_sensors
+from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
@@ -30,14 +37,27 @@ def config(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also list every installed package.")
     ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="First calibrate the energy sensors of every GPU (about 80 s each, with load).",
+        ),
+    ] = False,
 ) -> None:
     """Show this machine, its backends, energy sources and settings, and what to do next."""
     settings = load_settings()
     machine = capture(llenergymeasure_version=__version__)
+    if calibrate:
+        advanced = settings.config.advanced
+        rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
+        for line in calibrate_gpus(machine, data_path(), rates):
+            typer.echo(f"calibration: {line}", err=True)
     sections = {
         "machine": _machine(machine),
         "backends": _backends(),
         "energy sources": _sources(machine),
+        f"energy sensors ({data_path() / FILE})": _sensors(machine),
         f"settings ({default_path()})": _settings(settings),
         "next": _next_steps(),
     }
@@ -91,6 +111,22 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
             yield f"{name:11} {answer}  {target.kind}: {kind}{covered.scope}"
             if covered.remedy:
                 yield f"{'':17}{covered.remedy}"
+
+
+def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
+    """Say of every GPU what is known of its sensors, and how to find out more."""
+    known = known_sensors(data_path(), machine.driver_version)
+    for gpu in machine.gpus:
+        if gpu.uuid in known.knowledge:
+            yield f"{gpu.uuid}  calibrated"
+            told = known.knowledge[gpu.uuid]
+            yield from (f"{'':17}{line}" for line in calibration_lines(told.counter, told.power))
+        else:
+            note = known.notes.get(gpu.uuid, "tick, lag and look of its sensors are not known")
+            yield f"{gpu.uuid}  not calibrated: {note}"
+            yield f"{'':17}llem config --calibrate"
+    if not machine.gpus:
+        yield "no GPU, so none to calibrate"
 
 
 def _settings(settings: EffectiveSettings) -> Iterator[str]:

@@ -1,0 +1,116 @@
+"""Calibration in real time: the real bindings on a simulated GPU, driven by a script."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.cli.calibration import calibrate_gpus
+from llenergymeasure.core.energy.calibration import make_script
+from llenergymeasure.core.energy.calibration_store import known_sensors
+from llenergymeasure.core.energy.nvml import NVMLSource
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import BackendError, PreFlightError
+from tests.support.make_result import make_environment
+from tests.support.simulated_device.build import compiler_missing
+from tests.support.simulated_device.device import Board, SimulatedNode
+from tests.support.simulated_device.profiles import V100, vary
+
+pytestmark = pytest.mark.skipif(compiler_missing() is not None, reason=str(compiler_missing()))
+
+IDLE_W, BUSY_W = 60.0, 300.0
+DRIVER = "570.86.15"
+
+
+class ScriptedLoad:
+    """Writes bursts to the load log of a simulated device."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self.closed = False
+        self._write(IDLE_W)
+
+    def burst(self, seconds: float) -> Window:
+        t0_ns = self._write(BUSY_W)
+        time.sleep(seconds)
+        return Window(t0_ns, self._write(IDLE_W))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _write(self, watts: float) -> int:
+        at_ns = time.monotonic_ns()
+        with self._log.open("a", encoding="ascii") as log:
+            log.write(f"{at_ns / 1e9:.9f} {watts:g}\n")
+        return at_ns
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedNode:
+    made = SimulatedNode(tmp_path, [Board(vary(V100, lag_s=0.03))])
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def machine(node: SimulatedNode):
+    gpu = GPUInfo(index=0, uuid=node.uuid(), name="Tesla V100-SXM2-16GB")
+    return make_environment(gpus=(gpu,), driver_version=DRIVER)
+
+
+def test_a_gpu_is_calibrated_and_the_next_measurement_knows_it(
+    node: SimulatedNode, tmp_path: Path
+) -> None:
+    load = ScriptedLoad(node.load_log())
+    script = make_script(random.Random(3), short=12, long=4)
+    lines = list(
+        calibrate_gpus(
+            machine(node),
+            tmp_path / "data",
+            SamplingRates(),
+            make_load=lambda _: load,
+            script=script,
+        )
+    )
+    assert load.closed
+    assert "takes" in lines[0]
+    assert any(line.startswith("counter: tick 20 ms, lag") for line in lines), lines
+    known = known_sensors(tmp_path / "data", DRIVER).knowledge
+    assert known[node.uuid()].counter is not None
+    assert known[node.uuid()].counter.lag_s == pytest.approx(0.03, abs=0.01)
+
+    target = DeviceTarget("gpu", (node.uuid(),))
+    flags, intervals_j = [], []
+    for knowledge in ({}, known):
+        source = NVMLSource(target, SamplingRates(), knowledge=knowledge)
+        source.start()
+        try:
+            source.open_window()
+            recording = source.close_window(load.burst(1.0))
+        finally:
+            source.stop()
+        flags.append(recording.flags)
+        intervals_j.append(recording.interval_j)
+    assert "sensor_uncalibrated" in flags[0]
+    assert "sensor_uncalibrated" not in flags[1]
+    assert intervals_j[1] < intervals_j[0] / 2
+
+
+def test_a_machine_without_a_gpu_has_nothing_to_calibrate(tmp_path: Path) -> None:
+    nothing = make_environment(gpus=(), driver_version=None, gpu_note="no driver")
+    with pytest.raises(PreFlightError, match="no GPU whose sensors"):
+        list(calibrate_gpus(nothing, tmp_path, SamplingRates()))
+
+
+def test_a_gpu_that_pytorch_does_not_see_is_refused_before_anything_runs(
+    node: SimulatedNode, tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match="PyTorch"):
+        list(calibrate_gpus(machine(node), tmp_path, SamplingRates()))
+    assert not list(tmp_path.glob("calibrations.json"))
