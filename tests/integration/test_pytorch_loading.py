@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from llenergymeasure import run_experiment
+from llenergymeasure.core.models import tokenizer_files
 from llenergymeasure.exceptions import BackendError, ConfigError
 from tests.support.models import (
     SHAPE,
@@ -72,6 +74,35 @@ def test_null_fields_are_resolved_in_the_result(model):
     assert resolved["num_threads"] == torch.get_num_threads()
     assert resolved["compute_dtype"] == "float32"
     assert result.config.pytorch is None
+
+
+def test_a_model_that_is_no_transformer_is_measured_without_flops(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    shape = {"vocab_size": 1024, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
+    MambaForCausalLM(MambaConfig(**shape)).save_pretrained(tmp_path)
+    for path in tokenizer_files.own_files(tokenizer_files.packaged()):
+        shutil.copy(path, tmp_path)
+    result = run_experiment(
+        model=str(tmp_path),
+        precision="fp32",
+        n=1,
+        max_input_tokens=8,
+        max_new_tokens=2,
+        energy_backend="none",
+    )
+
+    assert result.throughput.output_tokens > 0
+    assert (result.flops, result.resolved.model.parameters) == (None, None)
+    assert any("FLOPs are unknown" in note for note in result.reproducibility_notes)
+
+
+def test_the_commit_of_a_model_is_the_one_transformers_resolved(load, model):
+    engine = load(model)
+    assert engine.inspect().model_commit is None
+
+    engine._model.config._commit_hash = "0123abcd"  # as for a model of the Hub
+    assert engine.inspect().model_commit == "0123abcd"
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

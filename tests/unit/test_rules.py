@@ -103,6 +103,15 @@ RULES = [
         "set batch_size: 1",
     ),
     (
+        {
+            "decoder": {"speculative_decoding": True, "draft_model": "org/small"},
+            "pytorch": {"batching_strategy": "static"},
+        },
+        {"pytorch": {"batching_strategy": "dynamic"}},
+        "pytorch.batching_strategy",
+        "one request at a time",
+    ),
+    (
         {"decoder": {"min_new_tokens": 128}},
         {"decoder": {"min_new_tokens": 129}},
         "decoder.min_new_tokens",

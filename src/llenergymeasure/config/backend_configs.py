@@ -28,7 +28,11 @@ class PyTorchConfig(ConfigModel):
     )
     attn_implementation: (
         Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
-    ) = Field(None, description="Attention kernel, as transformers names it (default sdpa).")
+    ) = Field(
+        None,
+        description="Attention kernel, as transformers names it (default: sdpa where the model "
+        "has it).",
+    )
     torch_compile: bool | None = Field(
         None, description="Compile the model's forward pass; warm-up pays for it (default false)."
     )

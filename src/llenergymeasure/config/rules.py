@@ -117,6 +117,11 @@ def _speculation_combines(config: ExperimentConfig) -> Iterator[FieldProblem]:
         return
     if config.decoder.decoding_strategy == "beam":
         yield FieldProblem("decoder.speculative_decoding", "does not combine with beam search")
+    if config.pytorch and config.pytorch.batching_strategy == "dynamic":
+        yield FieldProblem(
+            "pytorch.batching_strategy",
+            "speculative decoding in transformers takes one request at a time; remove it",
+        )
     if config.pytorch and (config.pytorch.batch_size or 1) > 1:
         yield FieldProblem(
             "pytorch.batch_size",

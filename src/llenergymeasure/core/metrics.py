@@ -6,6 +6,7 @@ before any statistic is taken. A failed request is counted and is in no average.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -117,7 +118,7 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         kind=recording.kind,
         scope=scope,
         total_j=total_j,
-        interval95_j=recording.interval_j if recording.kind == "measured" else None,
+        interval95_j=_interval_j(recording),
         per_output_token_j=_ratio(total_j, throughput.output_tokens),
         per_request_j=per_request_j,
         tokens_per_j=_ratio(throughput.output_tokens, total_j),
@@ -149,12 +150,20 @@ def energy_phases(
         prefill_passes: Passes in it.
     """
     prefill_j = _ratio(prefill.total_j, prefill_passes)
+    prefill_half_j = _ratio(_interval_j(prefill), prefill_passes)
+    whole_half_j = _ratio(_interval_j(whole), passes)
     return EnergyPhases(
         prefill_j=prefill_j,
+        prefill_interval95_j=prefill_half_j,
         decode_j=_difference(_ratio(whole.total_j, passes), prefill_j),
+        decode_interval95_j=_in_quadrature(whole_half_j, prefill_half_j),
         prefill_window_s=prefill_window.seconds,
         prefill_passes=prefill_passes,
     )
+
+
+def _interval_j(recording: EnergyRecording) -> float | None:
+    return recording.interval_j if recording.kind == "measured" else None
 
 
 def _completed(samples: Sequence[RequestSample]) -> list[RequestSample]:
@@ -207,6 +216,10 @@ def _ratio(numerator: float | None, denominator: float | None) -> float | None:
 
 def _product(left: float | None, right: float | None) -> float | None:
     return left * right if left is not None and right is not None else None
+
+
+def _in_quadrature(left: float | None, right: float | None) -> float | None:
+    return math.hypot(left, right) if left is not None and right is not None else None
 
 
 def _difference(left: float | None, right: float | None) -> float | None:

@@ -34,8 +34,8 @@ class Evidence:
         requests_failed: Requests that failed.
         prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
         weights: Where the weights came from.
-        energy_asked: Whether an energy figure was asked for: anything but
-            ``energy_backend: none``, an ``auto`` that found no source included.
+        energy_asked: Whether a source of energy was to be read; not with ``energy_backend: none``,
+            nor where ``auto`` found none.
         energy_kind: The kind of figure that came out.
         energy_notes: What the source said about it.
     """
@@ -62,8 +62,8 @@ class Found(NamedTuple):
 def assess(evidence: Evidence) -> TrustVerdict:
     """Reach a verdict: the worst of the reasons.
 
-    Every finding bears on the energy figures, so theirs is the same verdict; where no energy was
-    asked for it is ``off``, and the overall verdict is about the times alone.
+    Every finding bears on the energy figures, so theirs is the same verdict; where no source
+    was to be read it is ``off``, and the overall verdict is about the times alone.
     """
     found = [finding for rule in _RULES if (finding := rule(evidence)) is not None]
     reasons = sorted(map(_reason, found), key=lambda reason: _WORST_FIRST.index(reason.level))

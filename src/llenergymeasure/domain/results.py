@@ -97,7 +97,13 @@ class EnergyPhases(Record):
     """Prefill told from decode by a second, prefill-only window."""
 
     prefill_j: float | None = Field(description="Energy of a prefill-only pass, J.")
+    prefill_interval95_j: float | None = Field(
+        None, description="Half-width of its 95 % interval, J; null as for energy.interval95_j."
+    )
     decode_j: float | None = Field(description="Energy of a whole pass - prefill_j, J.")
+    decode_interval95_j: float | None = Field(
+        None, description="The same of the difference: root of the sum of both squares, J."
+    )
     prefill_window_s: float = Field(description="Length of the prefill-only window, s.")
     prefill_passes: int = Field(description="Prefill-only passes in it.")
 
@@ -161,7 +167,8 @@ class FlopsResult(Record):
     )
     mbu: float | None = Field(
         description="(Weight bytes + KV-cache bytes read in decode) / decode time / (peak "
-        "bandwidth x devices); null for an unknown device."
+        "bandwidth x devices); null for an unknown device, and where batches change from step to "
+        "step or steps give several tokens."
     )
     peak_source: str | None = Field(None, description="Device whose peaks were used.")
 
@@ -203,6 +210,7 @@ class ModelInfo(Record):
 
     name: str = Field(description="As the configuration names it.")
     weights: Literal["pretrained", "random", "none"] = Field(description="Where weights came from.")
+    commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
     parameters: int | None = Field(None, description="Parameters, from the architecture.")
     parameters_active: int | None = Field(None, description="Parameters active for a token.")
     tokenizer_sha256: str | None = Field(None, description="Hash of the tokenizer's files.")
@@ -243,7 +251,7 @@ class TrustVerdict(Record):
 
     verdict: Literal["ok", "caution", "invalid"] = Field(description="The worst of the reasons.")
     energy: Literal["ok", "caution", "invalid", "off"] = Field(
-        description="The same for the energy figures alone; off where none were asked for."
+        description="The same for the energy figures alone; off where no source was read."
     )
     reasons: tuple[TrustReason, ...] = Field((), description="Why, worst first.")
 

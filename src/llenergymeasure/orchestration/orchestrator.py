@@ -208,6 +208,8 @@ class ExperimentOrchestrator:
             skipped = "baseline.enabled is false"
         elif selection.coverage.kind != "measured":
             skipped = f"energy is {selection.coverage.kind}, not measured"
+        elif device_idle_w is None and loaded_idle_w is None:
+            skipped = "the energy source gave no figure"
         return BaselineResult(
             device_idle_w=device_idle_w,
             loaded_idle_w=loaded_idle_w,

@@ -24,6 +24,7 @@ from llenergymeasure.core.backends.pytorch_trace import (
 )
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.exceptions import ConfigError
 
 
 class LoadedParts(NamedTuple):
@@ -77,16 +78,18 @@ class PyTorchEngine:
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
         shape = self._model.config.get_text_config()
+        architecture = self._architecture()
         return EngineReport(
             resolved=self._resolved(),
             weights="random" if self._config.model.startswith("random:") else "pretrained",
             memory=self._memory.reading(),
-            architecture=ModelArchitecture.from_config(self._model.config.to_dict()),
+            architecture=architecture,
+            model_commit=getattr(self._model.config, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=getattr(shape, "max_position_embeddings", None),
             compute_devices=len(self._used_devices()),
             pads=True,
-            notes=self._notes(),
+            notes=self._notes(architecture),
         )
 
     def close(self) -> None:
@@ -172,8 +175,17 @@ class PyTorchEngine:
             "eos_token_ids": sorted(self._eos_ids),
         }
 
-    def _notes(self) -> tuple[str, ...]:
+    def _architecture(self) -> ModelArchitecture | None:
+        # FLOPs are reference data: a shape that is not understood must not stop a measurement.
+        try:
+            return ModelArchitecture.from_config(self._model.config.to_dict())
+        except ConfigError:
+            return None
+
+    def _notes(self, architecture: ModelArchitecture | None) -> tuple[str, ...]:
         notes = []
+        if architecture is None:
+            notes.append("parameters and FLOPs are unknown: the model is not a plain transformer")
         if self._draft is not None:
             notes.append("FLOPs leave out the drafting model and rejected drafts")
         if self._config.lora is not None and not self._config.lora.merge_weights:
