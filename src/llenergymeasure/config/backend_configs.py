@@ -43,7 +43,7 @@ class PyTorchConfig(ConfigModel):
         None, description="Load through bitsandbytes LLM.int8(); must agree with precision: int8."
     )
     num_processes: Count | None = Field(
-        None, description="Data-parallel processes, each with a share of the prompts (default 1)."
+        None, description="Data-parallel processes; this version runs 1 (default 1)."
     )
     device: str | None = Field(
         None,

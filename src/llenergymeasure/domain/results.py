@@ -1,13 +1,14 @@
 """The result of an experiment, and of a collection of them.
 
-Missing is ``null``, never 0. Units are in the names. Every figure in the other fields is derived
+Missing is ``null``, never 0. Units are in the names. Every figure of the measured window is derived
 from the raw samples in ``requests.parquet`` and ``timeseries.parquet``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
@@ -18,6 +19,11 @@ from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, SamplingCost
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.samples import MemoryKind, RawProcessResult
+from llenergymeasure.exceptions import LLEMError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "ExperimentResult", "RawProcessResult", "StudyResult"]
 
@@ -343,3 +349,22 @@ class StudyResult(Record):
     failed: tuple[FailedExperiment, ...] = Field((), description="Experiments that broke.")
     result_files: tuple[str | None, ...] = Field((), description="Where each result lies.")
     experiments: tuple[ExperimentResult, ...] = Field((), description="The results.")
+
+    def to_arrow(self) -> pa.Table:
+        """Give the experiments as an Arrow table: one flat row each, dotted columns."""
+        rows = [experiment.model_dump(mode="json") for experiment in self.experiments]
+        return files.rows_table(rows, ExperimentResult)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give the same as a pandas data frame.
+
+        Raises:
+            LLEMError: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise LLEMError(
+                "a data frame needs the package pandas, which is not installed; "
+                "pip install pandas, or use to_arrow()"
+            )
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
