@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -164,6 +165,10 @@ def test_a_compiled_model_answers_as_the_plain_one_does(load, tmp_path):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert engine.inspect().resolved["torch_compile"] is True
     assert compiled == generated(run(load(small), made))
+    engine.close()
+    assert not [
+        child for child in psutil.Process().children() if "compile_worker" in str(child.cmdline())
+    ]
 
 
 # Random weights

@@ -40,6 +40,12 @@ RULES = [
         "decoder.decoding_strategy",
         "it has greedy, sampling",
     ),
+    (
+        {"window": {"phases": "differential"}},
+        {"energy_backend": "none"},
+        "window.phases",
+        "reads no energy",
+    ),
     ({"revision": "main"}, {"model": "random:tiny-llama"}, "revision", "no effect on random"),
     *(
         (

@@ -142,7 +142,7 @@ class ExperimentOrchestrator:
         loaded_idle_w = self._idle_power("idle", selection)
         warmup = self._warm_up(engine, work.plan, selection)
         measured = self._measure(engine, work.plan, selection.source)
-        prefill = self._measure_prefill(engine, work.plan, selection.source)
+        prefill = self._measure_prefill(engine, work.plan, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         report = engine.inspect()
         raw = RawProcessResult(
@@ -251,10 +251,12 @@ class ExperimentOrchestrator:
         return self._run_passes(engine, plan, source)
 
     def _measure_prefill(
-        self, engine: InferenceEngine, plan: Sequence[Batch], source: EnergyBackend
+        self, engine: InferenceEngine, plan: Sequence[Batch], selection: Selection
     ) -> MeasuredWindow | None:
-        if self._config.window.phases != "differential":
+        moot = selection.coverage.kind == "unmeasurable"
+        if self._config.window.phases != "differential" or moot:
             return None
+        source = selection.source
         self._machine.enter("prefill")
         shortened = _prefill_only(plan)
         self._play(engine, shortened[:1])

@@ -95,6 +95,8 @@ class PyTorchEngine:
     def close(self) -> None:
         """Drop the model and give its memory back."""
         self._model = self._draft = None
+        if self._section.torch_compile:
+            _end_compile_workers()
         self._torch.set_num_threads(self._threads_before)
         gc.collect()
         if self._gpus:
@@ -190,7 +192,16 @@ class PyTorchEngine:
             notes.append("FLOPs leave out the drafting model and rejected drafts")
         if self._config.lora is not None and not self._config.lora.merge_weights:
             notes.append("FLOPs leave out the unmerged LoRA adapter")
+        if self._config.decoder.decoding_strategy == "beam":
+            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
         return tuple(notes)
+
+
+def _end_compile_workers() -> None:
+    """End the processes that inductor compiles in; they would live as long as this one."""
+    from torch._inductor.async_compile import shutdown_compile_workers
+
+    shutdown_compile_workers()
 
 
 def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
