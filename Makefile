@@ -42,7 +42,7 @@ typecheck: setup ## mypy --strict
 	$(BIN)/mypy
 
 unit: setup ## tests, with at least 90 % of src/ covered
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py

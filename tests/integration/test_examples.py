@@ -171,9 +171,7 @@ def test_every_example_runs(path: Path, machine: Machine) -> None:
     small.write_text(
         re.sub(r"min_duration_seconds: \d+", "min_duration_seconds: 0", path.read_text())
     )
-    done = machine.llem(
-        "run", small, "-n", "2", "--energy-backend", "none", "-o", machine.home / "out"
-    )
+    done = machine.llem("run", small, "-n", "2", "-o", machine.home / "out")
     assert done.returncode == 0, done.stderr
     result = ExperimentResult.from_json(only_result(machine.home / "out"))
     assert result.throughput.requests_completed == 2

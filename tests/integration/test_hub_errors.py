@@ -17,6 +17,8 @@ from llenergymeasure.core.models import catalogue, sources
 from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.exceptions import Problem
 
+pytestmark = pytest.mark.usefixtures("hub_allowed")
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = json.dumps(catalogue.config("tiny-llama")).encode()
 

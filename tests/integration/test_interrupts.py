@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def slow(llem: Llem, *, warmup: int) -> str:
 @pytest.mark.parametrize("times", [1, 2])
 def test_in_the_measured_window(llem: Llem, times: int) -> None:
     interrupted_in(llem, "measure", slow(llem, warmup=0), times=times)
+
+
+def test_a_scheduler_that_asks_it_to_end(llem: Llem) -> None:
+    process = llem.start("run", slow(llem, warmup=0))
+    wait_for(lambda: "measure" in phases(llem) or process.poll() is not None)
+    done = interrupt(process, number=signal.SIGTERM)
+    assert done.code == 143, done.err
+    assert "llem: interrupted in phase 'measure'; no result was written" in done.err
+    assert {"error.json", "log.txt"} <= names(llem)
 
 
 def test_while_warming_up(llem: Llem) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from llenergymeasure import run_experiment
+from llenergymeasure.core.models import tokenizer_files
 from llenergymeasure.exceptions import BackendError, ConfigError
 from tests.support.models import (
     SHAPE,
@@ -74,6 +77,35 @@ def test_null_fields_are_resolved_in_the_result(model):
     assert result.config.pytorch is None
 
 
+def test_a_model_that_is_no_transformer_is_measured_without_flops(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    shape = {"vocab_size": 1024, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
+    MambaForCausalLM(MambaConfig(**shape)).save_pretrained(tmp_path)
+    for path in tokenizer_files.own_files(tokenizer_files.packaged()):
+        shutil.copy(path, tmp_path)
+    result = run_experiment(
+        model=str(tmp_path),
+        precision="fp32",
+        n=1,
+        max_input_tokens=8,
+        max_new_tokens=2,
+        energy_backend="none",
+    )
+
+    assert result.throughput.output_tokens > 0
+    assert (result.flops, result.resolved.model.parameters) == (None, None)
+    assert any("FLOPs are unknown" in note for note in result.reproducibility_notes)
+
+
+def test_the_commit_of_a_model_is_the_one_transformers_resolved(load, model):
+    engine = load(model)
+    assert engine.inspect().model_commit is None
+
+    engine._model.config._commit_hash = "0123abcd"  # as for a model of the Hub
+    assert engine.inspect().model_commit == "0123abcd"
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_attention_kernel_is_the_one_asked_for(load, model, attention):
     engine = load(model, pytorch={"attn_implementation": attention})
@@ -133,6 +165,10 @@ def test_a_compiled_model_answers_as_the_plain_one_does(load, tmp_path):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert engine.inspect().resolved["torch_compile"] is True
     assert compiled == generated(run(load(small), made))
+    engine.close()
+    assert not [
+        child for child in psutil.Process().children() if "compile_worker" in str(child.cmdline())
+    ]
 
 
 # Random weights

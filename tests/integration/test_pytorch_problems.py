@@ -113,13 +113,6 @@ def test_more_than_one_process_is_refused():
     assert problems(pytorch={"num_processes": 1}) == {}
 
 
-def test_a_draft_model_that_is_not_there_is_a_problem(model, tmp_path):
-    decoder = {"speculative_decoding": True, "draft_model": str(tmp_path / "nowhere")}
-    (only,) = PyTorchBackend().problems(ExperimentConfig(model=str(model), decoder=decoder))
-
-    assert only.where == "decoder.draft_model"
-
-
 @no_cuda
 def test_without_a_gpu_the_cpu_does_the_work(model):
     target = PyTorchBackend().target(ExperimentConfig(model=str(model)))

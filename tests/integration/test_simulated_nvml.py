@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.support.simulated_device import loads
 from tests.support.simulated_device.build import compiler_missing
 from tests.support.simulated_device.device import (

@@ -209,11 +209,13 @@ class Llem:
         self.source_path.append(str(self.folder / "site"))
 
 
-def interrupt(process: subprocess.Popen[str], *, times: int = 1) -> Done:
+def interrupt(
+    process: subprocess.Popen[str], *, times: int = 1, number: signal.Signals = signal.SIGINT
+) -> Done:
     """Press Ctrl-C, some times a twentieth of a second apart, and see what is left behind."""
     children = psutil.Process(process.pid).children(recursive=True)
     for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         time.sleep(0.05)
     out, err = process.communicate(timeout=30)
     _gone, alive = psutil.wait_procs(children, timeout=5)

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from llenergymeasure.core.models import catalogue
+from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.results import BaselineResult, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
@@ -97,6 +99,32 @@ def test_several_devices_are_told_one_by_one(first):
     assert result.multi_gpu.devices == (UUID, "GPU-other")
     assert result.multi_gpu.energy_j == {UUID: 5.0, "GPU-other": None}
     assert collect(first).multi_gpu is None
+
+
+@pytest.mark.parametrize("speculative", [False, True])
+def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculative):
+    decoder = {"speculative_decoding": True, "draft_model": "m"} if speculative else {}
+    known = replace(
+        first,
+        order=first.order.model_copy(update={"config": scripted_config(decoder=decoder)}),
+        report=replace(
+            first.report,
+            architecture=ModelArchitecture.from_config(catalogue.config("tiny-llama")),
+        ),
+        target=DeviceTarget("gpu", (UUID,)),
+    )
+
+    assert (collect(known).flops.mbu is None) is speculative
+    assert collect(known).flops.mfu > 0
+
+
+def test_a_baseline_without_a_figure_says_why(tmp_path):
+    source = KnownPower(constant(250.0))
+    source.close_window = lambda window: EnergyRecording("known")
+    run = run_scripted(tmp_path, scripted_config(), source.select)
+
+    assert run.result.baseline.loaded_idle_w is None
+    assert run.result.baseline.skipped == "the energy source gave no figure"
 
 
 def test_emissions_need_an_intensity(first):

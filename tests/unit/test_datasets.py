@@ -195,6 +195,7 @@ def test_the_packaged_dataset_has_a_thousand_prompts_and_a_header(tmp_path: Path
     assert "has 1,000" in problem_of("mixed-1k", n=1001)
 
 
+@pytest.mark.usefixtures("hub_allowed")
 def test_an_uncached_aienergyscore_is_checked_for_size_without_the_network(tmp_path: Path) -> None:
     assert [p.where for p in dataset_problems("aienergyscore", 1001, tmp_path)] == ["n"]
 

@@ -137,7 +137,7 @@ experiments = st.builds(
     random_seed=st.integers(0, 2**32 - 1),
     precision=st.sampled_from(["fp32", "fp16", "bf16", "int8", "int4"]),
     dataset=texts,
-    energy_backend=st.sampled_from(["auto", "none", "codecarbon"]),
+    energy_backend=st.sampled_from(["auto", "nvml", "codecarbon"]),
     window=st.fixed_dictionaries(
         {"min_duration_seconds": st.floats(0, 1e6), "phases": st.just("differential")}
     ),

@@ -245,6 +245,19 @@ def test_decode_energy_is_a_pass_less_its_prefill() -> None:
     assert "second window" in figures.attribution
 
 
+def test_the_interval_of_decode_is_that_of_a_difference() -> None:
+    whole = replace(recording(90.0), interval_j=9.0)
+    prefill = replace(recording(40.0), interval_j=16.0)
+    phases = energy_phases(whole, 3, prefill, WINDOW, 4)
+    assert (phases.prefill_interval95_j, phases.decode_interval95_j) == (4.0, 5.0)
+
+
+def test_the_interval_of_decode_needs_both_windows() -> None:
+    prefill = replace(recording(40.0), interval_j=16.0)
+    phases = energy_phases(recording(90.0, interval=None), 3, prefill, WINDOW, 4)
+    assert (phases.prefill_interval95_j, phases.decode_interval95_j) == (4.0, None)
+
+
 def test_phases_of_unknown_energy_are_unknown() -> None:
     phases = energy_phases(recording(None), 1, recording(40.0), WINDOW, 1)
     assert (phases.prefill_j, phases.decode_j) == (40.0, None)

@@ -125,6 +125,7 @@ def test_a_catalogue_model_has_no_problem() -> None:
     assert sources.model_problems("random:tiny-llama") == []
 
 
+@pytest.mark.usefixtures("hub_allowed")
 def test_an_unreachable_hub_is_reported_fast_with_the_routes_that_need_none(
     tmp_path: Path,
 ) -> None:

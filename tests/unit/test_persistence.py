@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import files
 from llenergymeasure.domain.energy import Reading
-from llenergymeasure.domain.results import SCHEMA_VERSION, ExperimentResult
+from llenergymeasure.domain.results import SCHEMA_VERSION, ExperimentResult, StudyResult
 from llenergymeasure.domain.samples import RequestSample, Window
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import persistence, tables
@@ -336,3 +337,37 @@ def test_importing_the_package_parts_here_does_not_import_pyarrow() -> None:
         "assert 'pyarrow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_study_becomes_a_table_with_a_row_each() -> None:
+    one = make_result()
+    study = StudyResult(study_design_hash="0" * 16, generated=2, ran=2, experiments=(one, one))
+    table = study.to_arrow()
+    assert table.num_rows == 2
+    assert table["energy_total_j"].to_pylist() == [one.energy_total_j] * 2
+    assert "throughput.output_tokens_per_second" in table.column_names
+
+
+def test_a_study_without_experiments_is_an_empty_table() -> None:
+    assert StudyResult(study_design_hash="0" * 16, generated=0, ran=0).to_arrow().num_rows == 0
+
+
+def test_a_data_frame_is_had_with_pandas_and_explained_without() -> None:
+    study = StudyResult(
+        study_design_hash="0" * 16, generated=1, ran=1, experiments=(make_result(),)
+    )
+    if importlib.util.find_spec("pandas") is None:
+        with pytest.raises(LLEMError, match="pip install pandas"):
+            study.to_dataframe()
+    else:
+        assert len(study.to_dataframe()) == 1
+
+
+def test_a_result_stays_readable_when_a_later_rule_would_refuse_its_configuration(
+    tmp_path: Path,
+) -> None:
+    data = json.loads(make_result().to_json())
+    data["config"]["decoder"]["temperature"] = 0.5  # has no effect under greedy decoding
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(data))
+    assert ExperimentResult.from_json(path).config.decoder.temperature == 0.5

@@ -86,3 +86,28 @@ def test_a_random_model_of_no_architecture_is_refused_even_offline(tmp_path):
     )
 
     assert "tiny-llama" in found["model"]
+
+
+def test_a_draft_model_that_is_not_there_is_a_problem(tmp_path):
+    found = problems(
+        tmp_path,
+        model="random:tiny-llama",
+        backend="vllm",
+        scripted=None,
+        decoder={"speculative_decoding": True, "draft_model": str(tmp_path / "nowhere")},
+    )
+
+    assert "does not exist" in found["decoder.draft_model"]
+
+
+def test_a_draft_model_on_the_hub_is_not_looked_for_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    found = problems(
+        tmp_path,
+        model="random:tiny-llama",
+        backend="vllm",
+        scripted=None,
+        decoder={"speculative_decoding": True, "draft_model": "org/absent"},
+    )
+
+    assert set(found) == {"backend"}

@@ -40,6 +40,12 @@ RULES = [
         "decoder.decoding_strategy",
         "it has greedy, sampling",
     ),
+    (
+        {"window": {"phases": "differential"}},
+        {"energy_backend": "none"},
+        "window.phases",
+        "reads no energy",
+    ),
     ({"revision": "main"}, {"model": "random:tiny-llama"}, "revision", "no effect on random"),
     *(
         (
@@ -101,6 +107,15 @@ RULES = [
         {"pytorch": {"batch_size": 2}},
         "pytorch.batch_size",
         "set batch_size: 1",
+    ),
+    (
+        {
+            "decoder": {"speculative_decoding": True, "draft_model": "org/small"},
+            "pytorch": {"batching_strategy": "static"},
+        },
+        {"pytorch": {"batching_strategy": "dynamic"}},
+        "pytorch.batching_strategy",
+        "one request at a time",
     ),
     (
         {"decoder": {"min_new_tokens": 128}},

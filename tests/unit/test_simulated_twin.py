@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from llenergymeasure.core.backends.scripted import LoadLog
 from tests.support.simulated_device import loads
 from tests.support.simulated_device.profiles import (
     A10,
@@ -19,8 +21,6 @@ from tests.support.simulated_device.profiles import (
     with_random_phase,
 )
 from tests.support.simulated_device.twin import START_MJ, NotSupported, VirtualDevice
-
-from llenergymeasure.core.backends.scripted import LoadLog
 
 STEP = loads.step(1.0, 2.0, inside_w=400.0, outside_w=75.0)
 COUNTING = [name for name, profile in PROFILES.items() if profile.counter_supported]

@@ -247,7 +247,7 @@ def test_an_unmeasurable_figure_is_not_shown_as_if_it_were_one() -> None:
 def test_energy_that_was_switched_off_is_told_apart() -> None:
     text = _nothing().summary()
     assert "not measured: switched off with energy_backend: none" in text
-    assert "Trust        caution (times only; energy was not asked for)" in text
+    assert "Trust        caution (times only; no energy was read)" in text
     assert "Latency      none: no request completed" in text
     assert "Memory       not known: the backend tells none" in text
     assert "Throughput" not in text

@@ -126,3 +126,27 @@ def test_no_warm_up_needs_no_tokens() -> None:
     assert warmup_batches([batch(3)], 0, (), seed=1) == ()
     with pytest.raises(BackendError, match="no ordinary tokens"):
         warmup_batches([batch(3)], 1, (), seed=1)
+
+
+class Template(Letters):
+    """Three tokens of a chat template before the text, and two after it."""
+
+    def encode(self, text: str) -> list[int]:
+        return [1, 2, 3, *super().encode(text), 4, 5]
+
+
+def test_under_a_chat_template_the_text_is_cut_and_the_template_stays_whole() -> None:
+    asked = config(apply_chat_template=True, max_input_tokens=10, n=1)
+    workload = build_requests([Prompt(text="x" * 100)], Template(), asked)
+    (request,) = workload.requests
+    assert workload.truncated == 1
+    assert request.token_ids[:3] == (1, 2, 3)
+    assert request.token_ids[-2:] == (4, 5)
+    assert len(request.token_ids) <= 10
+    assert ord("x") in request.token_ids
+
+
+def test_a_chat_template_longer_than_the_limit_is_refused() -> None:
+    asked = config(apply_chat_template=True, max_input_tokens=4, n=1)
+    with pytest.raises(ConfigError, match="the chat template alone has 5 tokens"):
+        build_requests([Prompt(text="x" * 100)], Template(), asked)

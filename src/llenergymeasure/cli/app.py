@@ -93,7 +93,11 @@ def main(arguments: list[str] | None = None) -> None:
             code = _run(arguments)
             sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
-            code = report.interrupt(error) if interrupts.count else report.failure(error)
+            code = (
+                report.interrupt(error, interrupts.code)
+                if interrupts.count
+                else report.failure(error)
+            )
     let_go_of(sys.stdout)
     let_go_of(sys.stderr)
     sys.exit(code)

@@ -46,10 +46,10 @@ class Report:
             return self._usage(error)
         return self._defect(error)
 
-    def interrupt(self, error: BaseException) -> int:
-        """Say that the user interrupted, and what a worker said about it."""
+    def interrupt(self, error: BaseException, code: int = INTERRUPTED) -> int:
+        """Say that the run was interrupted, and what a worker said about it."""
         told = isinstance(error, KeyboardInterrupt) and str(error)
-        return self._say(INTERRUPTED, "interrupted", told or "interrupted", None)
+        return self._say(code, "interrupted", told or "interrupted", None)
 
     def _refusal(self, error: OSError) -> int:
         what = f"{error.filename}: " if error.filename else "cannot write the output: "

@@ -28,7 +28,11 @@ class PyTorchConfig(ConfigModel):
     )
     attn_implementation: (
         Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
-    ) = Field(None, description="Attention kernel, as transformers names it (default sdpa).")
+    ) = Field(
+        None,
+        description="Attention kernel, as transformers names it (default: sdpa where the model "
+        "has it).",
+    )
     torch_compile: bool | None = Field(
         None, description="Compile the model's forward pass; warm-up pays for it (default false)."
     )
@@ -39,7 +43,7 @@ class PyTorchConfig(ConfigModel):
         None, description="Load through bitsandbytes LLM.int8(); must agree with precision: int8."
     )
     num_processes: Count | None = Field(
-        None, description="Data-parallel processes, each with a share of the prompts (default 1)."
+        None, description="Data-parallel processes; this version runs 1 (default 1)."
     )
     device: str | None = Field(
         None,

@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -136,6 +137,10 @@ class LoRAConfig(ConfigModel):
         return self
 
 
+STORED = {"stored": True}
+"""Validation context of a configuration that is read back from a result."""
+
+
 class ExperimentConfig(ConfigModel):
     """One inference experiment: what to measure, never how or on what machine.
 
@@ -217,8 +222,10 @@ class ExperimentConfig(ConfigModel):
         return name
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(type(self).__name__, rules.contradictions(self))
+    def _consistent(self, info: ValidationInfo) -> Self:
+        # What was measured once stays readable, whatever rules a later version adds.
+        if not (info.context or {}).get("stored"):
+            refuse(type(self).__name__, rules.contradictions(self))
         return self
 
     @property

@@ -117,6 +117,11 @@ def _speculation_combines(config: ExperimentConfig) -> Iterator[FieldProblem]:
         return
     if config.decoder.decoding_strategy == "beam":
         yield FieldProblem("decoder.speculative_decoding", "does not combine with beam search")
+    if config.pytorch and config.pytorch.batching_strategy == "dynamic":
+        yield FieldProblem(
+            "pytorch.batching_strategy",
+            "speculative decoding in transformers takes one request at a time; remove it",
+        )
     if config.pytorch and (config.pytorch.batch_size or 1) > 1:
         yield FieldProblem(
             "pytorch.batch_size",
@@ -197,6 +202,15 @@ def _device_is_named_once(config: ExperimentConfig) -> Iterator[FieldProblem]:
         yield FieldProblem("pytorch.device_map", "contradicts pytorch.device; keep one of the two")
 
 
+def _phases_have_energy_to_part(config: ExperimentConfig) -> Iterator[FieldProblem]:
+    if config.window.phases == "differential" and config.energy_backend == "none":
+        yield FieldProblem(
+            "window.phases",
+            "differential tells the energy of prefill from that of decode, and energy_backend: "
+            "none reads no energy; remove one of them",
+        )
+
+
 _RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
     _sections_match_backend,
     _precision_is_supported,
@@ -211,6 +225,7 @@ _RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
     _quantised_loading_agrees,
     _quantisation_agrees,
     _device_is_named_once,
+    _phases_have_energy_to_part,
 )
 
 

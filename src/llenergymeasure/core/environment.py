@@ -67,7 +67,6 @@ def capture(  # noqa: PLR0913 - keywords of one record
         captured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         python_version=platform.python_version(),
         os=operating_system(),
-        hostname=platform.node() or None,
         cpu_model=cpu_model(),
         cpu_count=psutil.cpu_count(),
         cpu_count_usable=usable_cpus(),

@@ -115,7 +115,7 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         comparison: How halves of the window compare.
     """
     total_j, window_s = recording.total_j, throughput.window_s
-    interval_j = recording.interval_j if recording.kind == "measured" else None
+    interval_j = _interval_j(recording)
     idle_w = baseline.loaded_idle_w if baseline else None
     idle_interval_w = baseline.loaded_idle_interval95_w if baseline else None
     per_request_j = _ratio(total_j, throughput.requests_completed)
@@ -132,7 +132,7 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         mean_power_w=_ratio(total_j, window_s),
         edp_js=_product(per_request_j, mean_e2e_s),
         adjusted_j=_difference(total_j, _product(idle_w, window_s)),
-        adjusted_interval95_j=_root_sum(interval_j, _product(idle_interval_w, window_s)),
+        adjusted_interval95_j=_in_quadrature(interval_j, _product(idle_interval_w, window_s)),
         attribution=_DIFFERENTIAL if phases else _AMORTISED,
         phases=phases,
         comparison=comparison,
@@ -160,12 +160,20 @@ def energy_phases(
         prefill_passes: Passes in it.
     """
     prefill_j = _ratio(prefill.total_j, prefill_passes)
+    prefill_half_j = _ratio(_interval_j(prefill), prefill_passes)
+    whole_half_j = _ratio(_interval_j(whole), passes)
     return EnergyPhases(
         prefill_j=prefill_j,
+        prefill_interval95_j=prefill_half_j,
         decode_j=_difference(_ratio(whole.total_j, passes), prefill_j),
+        decode_interval95_j=_in_quadrature(whole_half_j, prefill_half_j),
         prefill_window_s=prefill_window.seconds,
         prefill_passes=prefill_passes,
     )
+
+
+def _interval_j(recording: EnergyRecording) -> float | None:
+    return recording.interval_j if recording.kind == "measured" else None
 
 
 def _completed(samples: Sequence[RequestSample]) -> list[RequestSample]:
@@ -220,9 +228,9 @@ def _product(left: float | None, right: float | None) -> float | None:
     return left * right if left is not None and right is not None else None
 
 
+def _in_quadrature(left: float | None, right: float | None) -> float | None:
+    return hypot(left, right) if left is not None and right is not None else None
+
+
 def _difference(left: float | None, right: float | None) -> float | None:
     return left - right if left is not None and right is not None else None
-
-
-def _root_sum(left: float | None, right: float | None) -> float | None:
-    return hypot(left, right) if left is not None and right is not None else None

@@ -28,8 +28,8 @@ _WORST_FIRST = ("invalid", "caution", "info")
 def assess(evidence: Evidence) -> TrustVerdict:
     """Reach a verdict: the worst of the reasons.
 
-    Every finding bears on the energy figures, so theirs is the same verdict; where no energy was
-    asked for it is ``off``, and the overall verdict is about the times alone.
+    Every finding bears on the energy figures, so theirs is the same verdict; where no source
+    was to be read it is ``off``, and the overall verdict is about the times alone.
     """
     reasons = sorted(
         map(_reason, _findings(evidence)), key=lambda reason: _WORST_FIRST.index(reason.level)

@@ -37,8 +37,9 @@ def build_requests(
 ) -> Workload:
     """Turn the first ``n`` prompts into requests.
 
-    A prompt longer than ``max_input_tokens`` keeps its beginning. A prompt's own
-    ``max_new_tokens`` comes before that of the experiment.
+    A prompt longer than ``max_input_tokens`` keeps its beginning; under a chat template its text is
+    cut instead of its tokens, so that the template stays whole. A prompt's own ``max_new_tokens``
+    comes before that of the experiment.
 
     Args:
         prompts: Prompts of the dataset, from its start.
@@ -53,7 +54,7 @@ def build_requests(
     for index, prompt in enumerate(prompts[: config.n]):
         tokens = _tokens(index, prompt, tokenizer)
         if limit is not None and len(tokens) > limit:
-            tokens, truncated = tokens[:limit], truncated + 1
+            tokens, truncated = _cut(tokens, prompt, tokenizer, config), truncated + 1
         requests.append(Request(index, tokens, prompt.max_new_tokens or config.max_new_tokens))
     _check_context(requests, context_limit)
     return Workload(tuple(requests), truncated)
@@ -111,6 +112,27 @@ def _tokens(index: int, prompt: Prompt, tokenizer: Tokenizer) -> tuple[int, ...]
             f"prompt {index + 1} of the dataset has no tokens; remove it, or set n: {index} to "
             "stop before it",
             where=f"dataset, prompt {index + 1}",
+        )
+    return tokens
+
+
+def _cut(
+    tokens: tuple[int, ...], prompt: Prompt, tokenizer: Tokenizer, config: ExperimentConfig
+) -> tuple[int, ...]:
+    limit = config.max_input_tokens
+    assert limit is not None
+    text = prompt.text
+    if not config.apply_chat_template or text is None:
+        return tokens[:limit]
+    while text and len(tokens) > limit:
+        keep = min(len(text) - 1, len(text) * limit // len(tokens))
+        text = text[:keep]
+        tokens = tuple(tokenizer.encode(text))
+    if len(tokens) > limit:
+        raise ConfigError(
+            f"the chat template alone has {len(tokens)} tokens, more than max_input_tokens: "
+            f"{limit}; raise it, or set it to null",
+            where="max_input_tokens",
         )
     return tokens
 

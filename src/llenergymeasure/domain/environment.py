@@ -30,7 +30,6 @@ class EnvironmentSnapshot(Record):
     captured_at: str = Field(description="Wall-clock time, ISO 8601 with offset.")
     python_version: str = Field(description="Version of the interpreter.")
     os: str = Field(description="Operating system and kernel.")
-    hostname: str | None = Field(None, description="Name of the machine.")
     cpu_model: str | None = Field(None, description="CPU as the kernel names it.")
     cpu_count: int | None = Field(None, description="Logical CPUs of the machine.")
     cpu_count_usable: int | None = Field(None, description="Logical CPUs this process may use.")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from llenergymeasure.config import introspection
+from llenergymeasure.config.models import STORED
 from llenergymeasure.config.paths import flatten
 from llenergymeasure.exceptions import LLEMError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RESULT_NAME = "result.json"
 ERROR_NAME = "error.json"
@@ -35,7 +39,7 @@ def load(model: type[Model], path: Path, current_schema: str) -> Model:
     """
     data = read_result(path, current_schema)
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=STORED)
     except ValidationError as error:
         raise _wrong_fields(_file(path), error) from None
 
@@ -92,15 +96,29 @@ def fill_row(data: Mapping[str, Any], sink: BinaryIO, model: type[BaseModel] | N
     With a model, every field it declares is a column of its declared type, so that rows of
     different results can be put together even where one of them has nulls. Lists become JSON text.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    pq.write_table(row_table(data, model), sink)
+
+
+def row_table(data: Mapping[str, Any], model: type[BaseModel] | None = None) -> pa.Table:
+    """Lay nested data out as an Arrow table of one row; see :func:`fill_row`."""
+    import pyarrow as pa
 
     declared = dict(_declared_columns(model)) if model else {}
     columns = {
         name: pa.array([value], type=getattr(pa, declared[name])() if name in declared else None)
         for name, value in _cells(data, declared).items()
     }
-    pq.write_table(pa.table(columns), sink)
+    return pa.table(columns)
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> pa.Table:
+    """Lay nested data out as an Arrow table, a row each; columns that one lacks are null there."""
+    import pyarrow as pa
+
+    tables = [row_table(row, model) for row in rows]
+    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
 
 def _cells(data: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:

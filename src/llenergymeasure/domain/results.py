@@ -1,13 +1,14 @@
 """The result of an experiment, and of a collection of them.
 
-Missing is ``null``, never 0. Units are in the names. Every figure in the other fields is derived
+Missing is ``null``, never 0. Units are in the names. Every figure of the measured window is derived
 from the raw samples in ``requests.parquet`` and ``timeseries.parquet``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
@@ -19,6 +20,11 @@ from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, SamplingCost
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.samples import MemoryKind, RawProcessResult
+from llenergymeasure.exceptions import LLEMError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "ExperimentResult", "RawProcessResult", "StudyResult"]
 
@@ -98,7 +104,13 @@ class EnergyPhases(Record):
     """Prefill told from decode by a second, prefill-only window."""
 
     prefill_j: float | None = Field(description="Energy of a prefill-only pass, J.")
+    prefill_interval95_j: float | None = Field(
+        None, description="Half-width of its 95 % interval, J; null as for energy.interval95_j."
+    )
     decode_j: float | None = Field(description="Energy of a whole pass - prefill_j, J.")
+    decode_interval95_j: float | None = Field(
+        None, description="The same of the difference: root of the sum of both squares, J."
+    )
     prefill_window_s: float = Field(description="Length of the prefill-only window, s.")
     prefill_passes: int = Field(description="Prefill-only passes in it.")
 
@@ -197,7 +209,8 @@ class FlopsResult(Record):
     )
     mbu: float | None = Field(
         description="(Weight bytes + KV-cache bytes read in decode) / decode time / (peak "
-        "bandwidth x devices); null for an unknown device."
+        "bandwidth x devices); null for an unknown device, and where batches change from step to "
+        "step or steps give several tokens."
     )
     peak_source: str | None = Field(None, description="Device whose peaks were used.")
 
@@ -254,6 +267,7 @@ class ModelInfo(Record):
 
     name: str = Field(description="As the configuration names it.")
     weights: Literal["pretrained", "random", "none"] = Field(description="Where weights came from.")
+    commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
     parameters: int | None = Field(None, description="Parameters, from the architecture.")
     parameters_active: int | None = Field(None, description="Parameters active for a token.")
     tokenizer_sha256: str | None = Field(None, description="Hash of the tokenizer's files.")
@@ -294,7 +308,7 @@ class TrustVerdict(Record):
 
     verdict: Literal["ok", "caution", "invalid"] = Field(description="The worst of the reasons.")
     energy: Literal["ok", "caution", "invalid", "off"] = Field(
-        description="The same for the energy figures alone; off where none were asked for."
+        description="The same for the energy figures alone; off where no source was read."
     )
     reasons: tuple[TrustReason, ...] = Field((), description="Why, worst first.")
 
@@ -389,3 +403,22 @@ class StudyResult(Record):
     failed: tuple[FailedExperiment, ...] = Field((), description="Experiments that broke.")
     result_files: tuple[str | None, ...] = Field((), description="Where each result lies.")
     experiments: tuple[ExperimentResult, ...] = Field((), description="The results.")
+
+    def to_arrow(self) -> pa.Table:
+        """Give the experiments as an Arrow table: one flat row each, dotted columns."""
+        rows = [experiment.model_dump(mode="json") for experiment in self.experiments]
+        return files.rows_table(rows, ExperimentResult)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give the same as a pandas data frame.
+
+        Raises:
+            LLEMError: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise LLEMError(
+                "a data frame needs the package pandas, which is not installed; "
+                "pip install pandas, or use to_arrow()"
+            )
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame

@@ -178,7 +178,7 @@ def _row(label: str, times_ms: Distribution | None, absent: str) -> str:
 
 def _trust(result: ExperimentResult) -> Iterator[str]:
     trust = result.trust
-    energy = {trust.verdict: "", "off": " (times only; energy was not asked for)"}
+    energy = {trust.verdict: "", "off": " (times only; no energy was read)"}
     of_energy = energy.get(trust.energy, f" (energy: {trust.energy})")
     clean = "" if trust.reasons else ": nothing speaks against these figures"
     yield from _field("Trust", f"{trust.verdict}{of_energy}{clean}")

@@ -135,7 +135,9 @@ def _flops(
     beams, devices = config.decoder.num_beams or 1, first.report.compute_devices
     peak = peak_of(_device_name(first, environment))
     work = flops.count_work(shape, flops.RequestTokens.from_samples(pooled.requests), beams)
-    traffic = flops.static_traffic(pooled.requests, beams) if first.report.pads else None
+    # A step of speculative decoding gives several tokens, so tokens do not tell steps.
+    told = first.report.pads and not config.decoder.speculative_decoding
+    traffic = flops.static_traffic(pooled.requests, beams) if told else None
     return flops.flops_result(
         work,
         mfu_share=flops.mfu(
@@ -181,6 +183,7 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         model=ModelInfo(
             name=first.order.config.model,
             weights=first.report.weights,
+            commit=first.report.model_commit,
             parameters=shape.parameters if shape else None,
             parameters_active=shape.parameters_active if shape else None,
             tokenizer_sha256=first.report.tokenizer_sha256,

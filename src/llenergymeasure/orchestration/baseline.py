@@ -63,6 +63,8 @@ class Baseline:
     def result(self) -> BaselineResult:
         """Give what was measured, or why nothing was."""
         device, loaded = self._device, self._loaded
+        nothing = None if device or loaded else "the energy source gave no figure"
+        skipped = self.skipped or nothing
         return BaselineResult(
             device_idle_w=device.power_w if device else None,
             loaded_idle_w=loaded.power_w if loaded else None,
@@ -71,8 +73,8 @@ class Baseline:
             device_idle_steady=device.steady if device else None,
             loaded_idle_steady=loaded.steady if loaded else None,
             device_idle_age_s=self._device_age_s,
-            duration_s=None if self.skipped else self._config.duration_seconds,
-            skipped=self.skipped,
+            duration_s=None if skipped else self._config.duration_seconds,
+            skipped=skipped,
         )
 
     def _stored(self) -> StoredIdle | None:

@@ -158,7 +158,7 @@ class ExperimentOrchestrator:
             baseline.measure_loaded()
         warmup = self._warm_up(engine, work.plan, selection)
         measured = self._measure(engine, work.plan, selection.source)
-        prefill = self._measure_prefill(engine, work.plan, selection.source)
+        prefill = self._measure_prefill(engine, work.plan, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         report = engine.inspect()
         raw = RawProcessResult(
@@ -245,10 +245,12 @@ class ExperimentOrchestrator:
         return self._run_passes(engine, plan, source)
 
     def _measure_prefill(
-        self, engine: InferenceEngine, plan: Sequence[Batch], source: EnergyBackend
+        self, engine: InferenceEngine, plan: Sequence[Batch], selection: Selection
     ) -> MeasuredWindow | None:
-        if self._config.window.phases != "differential":
+        moot = selection.coverage.kind == "unmeasurable"
+        if self._config.window.phases != "differential" or moot:
             return None
+        source = selection.source
         self._machine.enter("prefill")
         shortened = _prefill_only(plan)
         self._play(engine, shortened[:1])

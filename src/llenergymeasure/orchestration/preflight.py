@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import BackendEntry, backend_entry, load_object, missing
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import energy_problems
@@ -36,8 +38,8 @@ def _problems(order: WorkOrder, *, offline: bool) -> Iterator[Problem]:
         yield absent
     else:
         yield from _backend_problems(order, entry)
-    if config.backend != "scripted" and not (offline and resolve(config.model).kind == "hub"):
-        yield from model_problems(config.model, config.revision)
+    if config.backend != "scripted":
+        yield from _model_problems(config, offline=offline)
     yield from dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline)
 
 
@@ -53,6 +55,15 @@ def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem
     yield from problems
     if not problems:
         yield from energy_problems(order.energy_backend, loader.target(order.config))
+
+
+def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:
+    if not (offline and resolve(config.model).kind == "hub"):
+        yield from model_problems(config.model, config.revision)
+    draft = config.decoder.draft_model
+    if draft is not None and not (offline and resolve(draft).kind == "hub"):
+        for problem in model_problems(draft):
+            yield replace(problem, where="decoder.draft_model")
 
 
 def _runner_problems(order: WorkOrder) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+
 from tests.support.simulated_device import loads
 from tests.support.simulated_device.build import library_dir
 from tests.support.simulated_device.loads import Load

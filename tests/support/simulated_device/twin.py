@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from tests.support.simulated_device.loads import FloatArray, Load
 from tests.support.simulated_device.profiles import DeviceProfile
 

@@ -12,6 +12,7 @@ from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
 from llenergymeasure.config.registry import (
     BACKENDS,
     ENERGY_SOURCES,
+    backend_names,
     installed_version,
     load_object,
     missing,
@@ -58,6 +59,7 @@ def config(
         "backends": _backends(),
         "energy sources": _sources(machine),
         f"energy sensors ({data_path() / FILE})": _sensors(machine),
+        "runners": _runners(settings),
         f"settings ({default_path()})": _settings(settings),
         "next": _next_steps(),
     }
@@ -129,13 +131,27 @@ def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
         yield "no GPU, so none to calibrate"
 
 
+def _runners(settings: EffectiveSettings) -> Iterator[str]:
+    for name in backend_names():
+        origin = settings.origins.get(f"runners.{name}", "default")
+        yield f"{name:38} {settings.config.runner(name):24} {origin}"
+
+
 def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
+        if name.startswith("runners."):
+            continue
         shown = "null" if value is None else str(value)
         yield f"{name:38} {shown:24} {origin}"
 
 
 def _next_steps() -> Iterator[str]:
+    for problem in (
+        missing(BACKENDS["pytorch"], "backend"),
+        missing(ENERGY_SOURCES["codecarbon"], "energy_backend"),
+    ):
+        if problem is not None:
+            yield f"{problem.remedy:42}  {problem.what}"
     yield "llem run --model random:tiny-llama -n 20    a first measurement, nothing to download"
     yield "llem run experiment.yaml --dry-run          the plan of an experiment"
 

@@ -107,14 +107,13 @@ def _measure(experiment: ExperimentConfig, settings: EffectiveSettings, *, as_js
     with contextlib.closing(make_display(settings.config.ui.verbosity)) as display:
         study = StudyConfig(experiments=(experiment,))
         outcome = _api.run(study, settings, results_dir, display)
-    _print(outcome, as_json=as_json)
+    _print(outcome, as_json=as_json, quiet=settings.config.ui.verbosity == "quiet")
 
 
-def _print(outcome: StudyResult, *, as_json: bool) -> None:
+def _print(outcome: StudyResult, *, as_json: bool, quiet: bool) -> None:
     (result,), (path,) = outcome.experiments, outcome.result_files
-    if as_json:
-        typer.echo(result.to_json(), nl=False)
+    typer.echo(result.to_json() if as_json else result.summary(), nl=not as_json)
+    if path is None or (as_json and quiet):
         return
-    typer.echo(result.summary())
-    if path is not None:
-        typer.echo(f"\nresults in {Path(path).parent}")
+    blank = "" if as_json else "\n"
+    typer.echo(f"{blank}results in {Path(path).parent}", err=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 
@@ -16,17 +15,21 @@ class ResidentSet:
     """Watches the resident set from the moment it is made.
 
     Linux keeps the peak itself (``VmHWM``) and sets it back when ``5`` is written to
-    ``/proc/self/clear_refs`` (proc(5)); where that is not possible the peak covers the whole life
-    of the process.
+    ``/proc/self/clear_refs`` (proc(5)); where that is not possible the peak is unknown.
     """
 
     def __init__(self) -> None:
         self.start_mb = psutil.Process().memory_info().rss / MIB
-        with contextlib.suppress(OSError):
+        try:
             (_PROC / "clear_refs").write_text("5")
+            self._was_reset = True
+        except OSError:
+            self._was_reset = False
 
     def peak_mb(self) -> float | None:
         """Highest resident set since this object was made, MiB; ``None`` where unknown."""
+        if not self._was_reset:
+            return None
         try:
             status = (_PROC / "status").read_text()
         except OSError:

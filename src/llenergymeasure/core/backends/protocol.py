@@ -46,6 +46,7 @@ class EngineReport:
         weights: Whether the weights were trained or are random.
         memory: What the process needs, now.
         architecture: Shape of the model, or ``None`` where the engine does not know.
+        model_commit: Commit of the weights on the Hub, or ``None`` where they are not from there.
         tokenizer_sha256: Hash of the tokenizer's files, or ``None`` without one.
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
         compute_devices: How many devices share the work.
@@ -57,6 +58,7 @@ class EngineReport:
     weights: Literal["pretrained", "random", "none"]
     memory: MemoryReading
     architecture: ModelArchitecture | None = None
+    model_commit: str | None = None
     tokenizer_sha256: str | None = None
     context_limit: int | None = None
     compute_devices: int = 1

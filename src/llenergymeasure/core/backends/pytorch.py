@@ -100,9 +100,10 @@ def _load_model(
 
     options: dict[str, Any] = {
         "dtype": getattr(torch, _DTYPES.get(config.precision, "bfloat16")),
-        "attn_implementation": section.attn_implementation or "sdpa",
         "trust_remote_code": config.trust_remote_code,
     }
+    if section.attn_implementation is not None:  # else transformers knows what the model has
+        options["attn_implementation"] = section.attn_implementation
     extra = config.passthrough_kwargs or {}
     if kind == "random":
         # As from_pretrained does it: what the configuration knows goes there, the rest to the model

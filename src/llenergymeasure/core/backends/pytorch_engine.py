@@ -24,6 +24,7 @@ from llenergymeasure.core.backends.pytorch_trace import (
 )
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.exceptions import ConfigError
 
 
 class LoadedParts(NamedTuple):
@@ -77,21 +78,25 @@ class PyTorchEngine:
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
         shape = self._model.config.get_text_config()
+        architecture = self._architecture()
         return EngineReport(
             resolved=self._resolved(),
             weights="random" if self._config.model.startswith("random:") else "pretrained",
             memory=self._memory.reading(),
-            architecture=ModelArchitecture.from_config(self._model.config.to_dict()),
+            architecture=architecture,
+            model_commit=getattr(self._model.config, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=getattr(shape, "max_position_embeddings", None),
             compute_devices=len(self._used_devices()),
             pads=True,
-            notes=self._notes(),
+            notes=self._notes(architecture),
         )
 
     def close(self) -> None:
         """Drop the model and give its memory back."""
         self._model = self._draft = None
+        if self._section.torch_compile:
+            _end_compile_workers()
         self._torch.set_num_threads(self._threads_before)
         gc.collect()
         if self._gpus:
@@ -172,13 +177,31 @@ class PyTorchEngine:
             "eos_token_ids": sorted(self._eos_ids),
         }
 
-    def _notes(self) -> tuple[str, ...]:
+    def _architecture(self) -> ModelArchitecture | None:
+        # FLOPs are reference data: a shape that is not understood must not stop a measurement.
+        try:
+            return ModelArchitecture.from_config(self._model.config.to_dict())
+        except ConfigError:
+            return None
+
+    def _notes(self, architecture: ModelArchitecture | None) -> tuple[str, ...]:
         notes = []
+        if architecture is None:
+            notes.append("parameters and FLOPs are unknown: the model is not a plain transformer")
         if self._draft is not None:
             notes.append("FLOPs leave out the drafting model and rejected drafts")
         if self._config.lora is not None and not self._config.lora.merge_weights:
             notes.append("FLOPs leave out the unmerged LoRA adapter")
+        if self._config.decoder.decoding_strategy == "beam":
+            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
         return tuple(notes)
+
+
+def _end_compile_workers() -> None:
+    """End the processes that inductor compiles in; they would live as long as this one."""
+    from torch._inductor.async_compile import shutdown_compile_workers
+
+    shutdown_compile_workers()
 
 
 def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.core.models import sources
 from llenergymeasure.exceptions import Problem
 
 QUANTISED = ("int8", "int4")
@@ -44,7 +43,6 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
         *_adapter_problems(config),
-        *_draft_problems(config),
         *_process_problems(section),
         *_passthrough_problems(config),
     ]
@@ -146,13 +144,6 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
             "lora.adapter_path",
             "name the directory that peft's save_pretrained wrote",
         )
-
-
-def _draft_problems(config: ExperimentConfig) -> list[Problem]:
-    if config.decoder.draft_model is None:
-        return []
-    found = sources.model_problems(config.decoder.draft_model, None)
-    return [Problem(p.what, "decoder.draft_model", p.remedy) for p in found]
 
 
 def _process_problems(section: PyTorchConfig) -> Iterator[Problem]:

@@ -171,7 +171,7 @@ class PyTorchTrace:
             input_tokens=len(request.token_ids),
             padded_input_tokens=trace.prompt_length,
             output_tokens=produced,
-            executed_output_tokens=len(tokens),
+            executed_output_tokens=sum(counts),
             issued_ns=self.issued_ns,
             scheduled_ns=trace.stamps.start_ns,
             first_token_ns=own[0] if own else None,
