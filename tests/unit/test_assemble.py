@@ -120,7 +120,7 @@ def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculati
 
 def test_a_baseline_without_a_figure_says_why(tmp_path):
     source = KnownPower(constant(250.0))
-    source.close_window = lambda window: EnergyRecording("known")
+    source.close_window = lambda window, steps=None: EnergyRecording("known")
     run = run_scripted(tmp_path, scripted_config(), source.select)
 
     assert run.result.baseline.loaded_idle_w is None

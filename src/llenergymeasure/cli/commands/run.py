@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llenergymeasure import _api
-from llenergymeasure.cli import plan
 from llenergymeasure.cli.display import make_display
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.loader import load_experiment_config
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.config.registry import backend_entry, load_object
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings, runner_problem
-from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.orchestration.order import WorkOrder
+
+if TYPE_CHECKING:
+    from llenergymeasure.domain.results import StudyResult
+
+# What does the work is imported once there is work to do, so that help stays quick.
+_RUN = "llenergymeasure._api:run"
+_SHOW_PLAN = "llenergymeasure.cli.plan:show"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -84,7 +88,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     }
     settings = load_settings(flags=flags)
     if dry_run:
-        plan.show(WorkOrder.of(experiment, settings), settings, as_json=as_json)
+        load_object(_SHOW_PLAN)(WorkOrder.of(experiment, settings), settings, as_json=as_json)
     else:
         _measure(experiment, settings, as_json=as_json)
 
@@ -106,7 +110,7 @@ def _measure(experiment: ExperimentConfig, settings: EffectiveSettings, *, as_js
     results_dir = settings.config.results_path()
     with contextlib.closing(make_display(settings.config.ui.verbosity)) as display:
         study = StudyConfig(experiments=(experiment,))
-        outcome = _api.run(study, settings, results_dir, display)
+        outcome = load_object(_RUN)(study, settings, results_dir, display)
     _print(outcome, as_json=as_json, quiet=settings.config.ui.verbosity == "quiet")
 
 
