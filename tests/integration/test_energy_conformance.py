@@ -116,16 +116,18 @@ def test_a_source_whose_process_is_killed_gives_a_reason_and_no_figure(source):
 def test_no_process_outlives_a_killed_parent(name):
     if problem := missing(ENERGY_SOURCES[name], "energy_backend"):
         pytest.skip(str(problem))
-    coverage = load_object(ENERGY_SOURCES[name].implementation).coverage(TARGETS["cpu"])
-    if coverage.kind is None:
-        pytest.skip(coverage.scope)
+    find = load_object(ENERGY_SOURCES[name].implementation).coverage
+    covered = {kind: find(target) for kind, target in TARGETS.items()}
+    kind = next((kind for kind, found in covered.items() if found.kind is not None), None)
+    if kind is None:
+        pytest.skip("; ".join(found.scope for found in covered.values()))
     script = (
         "import time, psutil\n"
         "from llenergymeasure.config.registry import ENERGY_SOURCES, load_object\n"
         "from llenergymeasure.core.energy.protocol import SamplingRates\n"
         "from llenergymeasure.domain.target import DeviceTarget\n"
         f"make = load_object(ENERGY_SOURCES[{name!r}].implementation)\n"
-        "source = make(DeviceTarget('cpu'), SamplingRates())\n"
+        f"source = make(DeviceTarget({kind!r}), SamplingRates())\n"
         "source.start(); source.open_window()\n"
         "print(*[c.pid for c in psutil.Process().children(recursive=True)], flush=True)\n"
         "time.sleep(60)\n"

@@ -33,9 +33,7 @@ def idle_lines(baseline: BaselineResult) -> Iterator[str]:
     device_w, loaded_w = baseline.device_idle_w, baseline.loaded_idle_w
     if device_w is not None:
         shown = fmt.with_interval(device_w, baseline.device_idle_interval95_w, "W")
-        age_s = baseline.device_idle_age_s
-        age = "" if age_s is None else f" (of {age_s / 3600:.1f} h ago, confirmed by a short look)"
-        yield f"{shown} before the model was loaded{age}"
+        yield f"{shown} before the model was loaded{_age(baseline.device_idle_age_s)}"
     if loaded_w is not None:
         shown = fmt.with_interval(loaded_w, baseline.loaded_idle_interval95_w, "W")
         yield f"{shown} with the model resident"
@@ -47,6 +45,13 @@ def device_lines(devices: Sequence[DeviceState]) -> Iterator[str]:
         told = ", ".join(_state(device))
         if told:
             yield f"{device.device}: {told}" if len(devices) > 1 else told
+
+
+def _age(age_s: float | None) -> str:
+    if age_s is None:
+        return ""
+    ago = f"{age_s / 60:.0f} min" if age_s < 3600 else f"{age_s / 3600:.1f} h"
+    return f" (of {ago} ago, confirmed by a short look)"
 
 
 def _no_energy(result: ExperimentResult) -> Iterator[str]:
