@@ -20,7 +20,7 @@ QUIET_WAVES = ("step", "train", "square10", "square23", "square50", "square100",
 LOUD_WAVES = ("loud_flat", "loud_train")
 COUNTERS = ("a100", "h100", "v100", "rtx4090", "gh200", "a10")
 FAST_TAIL = (150.0, 0.1)
-HELD_OUT_PROFILES = {
+OTHER_PROFILES = {
     "tick50": profiles.vary(profiles.A100, counter_period_s=0.05, power_period_s=0.05),
     "tick83-rise30": profiles.vary(
         profiles.H100, counter_period_s=0.083, power_period_s=0.083, rise_s=0.03, limit_w=560.0
@@ -62,7 +62,7 @@ class Cell:
     @property
     def device(self) -> DeviceProfile:
         """The profile with its changes; ticks early or late by up to 3 ms where not said."""
-        known = {**profiles.PROFILES, **HELD_OUT_PROFILES}[self.profile]
+        known = {**profiles.PROFILES, **OTHER_PROFILES, **HELD_OUT_PROFILES}[self.profile]
         return profiles.vary(known, **{"tick_jitter_s": 0.003, **self.changes})
 
     @property
@@ -70,6 +70,13 @@ class Cell:
         """A number that every cell has for itself."""
         # Not hash(): that differs from run to run.
         return zlib.crc32(repr(sorted(asdict(self).items())).encode())
+
+
+HELD_OUT_PROFILES = {
+    "tick67": profiles.vary(profiles.A10, counter_period_s=0.067, power_period_s=0.067),
+    "tick100-rise20": profiles.vary(profiles.H100, rise_s=0.02, lag_s=0.015, limit_w=650.0),
+    "tick25": profiles.vary(profiles.V100, counter_period_s=0.025, power_period_s=0.025),
+}
 
 
 def square_at(length_s: float, period_s: float, phase: float) -> Load:
@@ -83,10 +90,10 @@ def square_at(length_s: float, period_s: float, phase: float) -> Load:
     )
 
 
-def held_train(length_s: float) -> Load:
-    """Requests of other lengths and powers than those used while tuning."""
+def other_train(length_s: float, request_s: float, prefill_s: float) -> Load:
+    """Requests of other lengths and powers than usual."""
     return loads.request_train(
-        0.0, length_s, request_s=0.37, prefill_s=0.13, prefill_w=520.0, decode_w=290.0
+        0.0, length_s, request_s=request_s, prefill_s=prefill_s, prefill_w=520.0, decode_w=290.0
     )
 
 
@@ -102,7 +109,8 @@ def make_load(wave: str, length_s: float, phase: float) -> tuple[Load, np.ndarra
         "train": lambda: loads.request_train(0.0, length_s),
         "loud_flat": lambda: loads.step(0.0, length_s, outside_w=395.0),
         "loud_train": lambda: loads.request_train(0.0, length_s, outside_w=380.0),
-        "held_train": lambda: held_train(length_s),
+        "brief_train": lambda: other_train(length_s, 0.37, 0.13),
+        "other_train": lambda: other_train(length_s, 0.59, 0.05),
     }[wave]()
     starts = made.start_s[1:-1] if "train" in wave else np.empty(0)
     return made, starts[::2]
@@ -111,7 +119,7 @@ def make_load(wave: str, length_s: float, phase: float) -> tuple[Load, np.ndarra
 @functools.cache
 def cells() -> tuple[Cell, ...]:
     """List every cell."""
-    return (*_main(), *_variants(), *_part_time(), *_power(), *_held_out())
+    return (*_main(), *_variants(), *_part_time(), *_power(), *_others(), *_held_out())
 
 
 def _main() -> Iterator[Cell]:
@@ -160,14 +168,27 @@ def _power() -> Iterator[Cell]:
         yield Cell("1 s average only", "a10", wave, nominal_s, sensor="usage", calibrated=False)
 
 
-def _held_out() -> Iterator[Cell]:
+def _others() -> Iterator[Cell]:
     for profile, wave, nominal_s in product(
-        HELD_OUT_PROFILES, ("step", "held_train", "square37"), (0.5, 1.0, 5.0)
+        OTHER_PROFILES, ("step", "brief_train", "square37"), (0.5, 1.0, 5.0)
     ):
         at = (profile, wave, nominal_s)
-        yield Cell("held out", *at, noise=0.08)
-        yield Cell("held out, uncalibrated", *at, noise=0.08, calibrated=False)
+        yield Cell("other devices", *at, noise=0.08)
+        yield Cell("other devices, uncalibrated", *at, noise=0.08, calibrated=False)
         tails = {"known": True, "unknown": False}
         for name, known in tails.items():
-            yield Cell(f"held out, tail {name}", *at, tail_w_s=(110.0, 0.22), tail_known=known)
-        yield Cell("held out, slow tail unknown", *at, tail_w_s=(45.0, 1.7), tail_known=False)
+            yield Cell(f"other tails, {name}", *at, tail_w_s=(110.0, 0.22), tail_known=known)
+        yield Cell("other tails, slow, unknown", *at, tail_w_s=(45.0, 1.7), tail_known=False)
+
+
+def _held_out() -> Iterator[Cell]:
+    """Devices, tails and loads that nothing was tuned on; seeds follow from the cells."""
+    for profile, wave, nominal_s in product(
+        HELD_OUT_PROFILES, ("ramp", "other_train", "square61"), (0.5, 1.0, 5.0)
+    ):
+        at = (profile, wave, nominal_s)
+        yield Cell("held out", *at, noise=0.06)
+        yield Cell("held out, uncalibrated", *at, noise=0.06, calibrated=False)
+        yield Cell("held out, tail known", *at, tail_w_s=(90.0, 0.16))
+        yield Cell("held out, tail unknown", *at, tail_w_s=(70.0, 0.31), tail_known=False)
+        yield Cell("held out, slow tail unknown", *at, tail_w_s=(35.0, 2.3), tail_known=False)

@@ -19,6 +19,10 @@ handled rightly; it says nothing about a real board's gain.
 Errors are per cent of the true energy: 95th percentile and mean of the absolute error, bias, and
 half-width of the 95 % interval (median). *Plain* is the difference of two counter reads, *linear*
 interpolates between polls; both on the same windows. A group's figure is its worst cell.
+
+Groups called *held out* use devices, tails, loads and seeds that nothing was tuned on. A tail that
+the calibration did not see cannot be told from lag by a counter: those cells show what a stale
+calibration costs, and are not covered.
 """
 
 

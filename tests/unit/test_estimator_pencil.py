@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.sensor import Tail
 from llenergymeasure.core.energy.estimator import (
     CounterReadings,
     DeviceReadings,
@@ -233,6 +234,17 @@ def test_counter_and_power_that_disagree_are_flagged():
         estimate = estimate_energy(DeviceReadings(counter, power), window(10.0), KNOWN)
         assert ("counter_power_disagree" in estimate.flags) == flagged
         assert estimate.counter_over_power == pytest.approx(1 / factor, rel=0.02)
+
+
+def test_a_calibrated_tail_is_taken_off_and_its_growth_with_the_step_is_doubted():
+    tail = Tail(excess_s=0.02, settle_s=0.1, step_w=200.0)
+    knowledge = Knowledge(replace(WHOLE, tail=tail))
+    plain = estimate_energy(DeviceReadings(step_counter()), window(1.03), KNOWN)
+    estimate = estimate_energy(DeviceReadings(step_counter()), window(1.03), knowledge)
+    # 0.02 s of 200 W as found or of 325 W as here: 5.25 J between them, 1.25 J either way.
+    assert plain.energy_j - estimate.energy_j == pytest.approx(5.25, abs=0.2)
+    doubt = sum(line.standard_j for line in estimate.budget if line.name == budget.TAIL)
+    assert doubt == pytest.approx(1.25, abs=0.1)
 
 
 def test_a_counter_faster_than_the_polls_needs_no_comb():

@@ -43,7 +43,7 @@ __all__ = [
 
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
 STALL_S = 0.1  # a read that takes longer stalled
-SHAPE_SHARE = 0.005  # of the energy: what power readings leave open even when calibrated
+SHAPE_SHARE = 0.0075  # of the energy: what power readings leave open even when calibrated
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
 
 

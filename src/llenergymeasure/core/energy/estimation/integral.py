@@ -90,7 +90,7 @@ def _account(
     energy_j = -end.energy_j - start.energy_j
     inside_w = energy_j / length_s
     steps = Steps(_step(inside_w, start), _step(inside_w, end))
-    tail_j = timing.excess_s * max(steps.fall_w, 0.0) if end.method == "band" else 0.0
+    tail_j, tail_line = _known_tail(steps.fall_w, timing) if end.method == "band" else (0.0, None)
     moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(inside_w))
     lines = [
         *start.lines,
@@ -98,7 +98,7 @@ def _account(
         BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
         BudgetLine(budget.QUANTUM, quantum_j / sqrt(6)),  # two readings, each even over a unit
     ]
-    lines += [part_time] if part_time else []
+    lines += [line for line in (part_time, tail_line) if line is not None]
     return Integral(
         energy_j - tail_j - moved_j,
         start.method,
@@ -107,6 +107,17 @@ def _account(
         end.outside_w,
         budget.merged(lines),
     )
+
+
+def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
+    """Give the energy of a calibrated tail.
+
+    Whether it grows with the step or is the same for all is not known: the figure lies between.
+    """
+    fall_w = max(fall_w, 0.0)
+    found_w = fall_w if timing.tail_step_w is None else timing.tail_step_w
+    doubt_j = timing.excess_s * abs(fall_w - found_w) / 2
+    return timing.excess_s * (fall_w + found_w) / 2, BudgetLine(budget.TAIL, doubt_j)
 
 
 def _step(inside_w: float, edge: Edge) -> float:

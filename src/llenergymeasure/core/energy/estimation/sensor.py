@@ -20,11 +20,14 @@ class Tail:
     Attributes:
         excess_s: Its energy per watt of the step down, seconds: a tail of 10 J after a step of
             400 W has 0.025.
+        step_w: The step it was found at, or ``None``: whether a tail grows with the step is not
+            known.
         settle_s: How long after the work until both tail and lag have passed through the sensor.
     """
 
     excess_s: float = 0.0
     settle_s: float = 0.0
+    step_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Timing:
         lag_s: See :class:`Calibration`.
         settle_s: How long after the window its energy may still come in.
         excess_s: See :class:`Tail`.
+        tail_step_w: See :class:`Tail`.
         edge_time_s: See :class:`Calibration`.
         look_share: Share of each tick taken to be looked at; 1 counts every moment.
         look_known: Whether that share is known, so that its effect is taken off.
@@ -81,6 +85,7 @@ class Timing:
     lag_s: float = 0.0
     settle_s: float = SETTLE_UNKNOWN_S
     excess_s: float = 0.0
+    tail_step_w: float | None = None
     edge_time_s: float = EDGE_TIME_UNKNOWN_S
     look_share: float = LEAST_LOOK_SHARE
     look_known: bool = False
@@ -95,6 +100,7 @@ def timing(calibration: Calibration | None) -> Timing:
         lag_s=calibration.lag_s,
         settle_s=max(calibration.tail.settle_s, calibration.lag_s),
         excess_s=calibration.tail.excess_s,
+        tail_step_w=calibration.tail.step_w,
         edge_time_s=calibration.edge_time_s,
         look_share=LEAST_LOOK_SHARE if share is None else share,
         look_known=share is not None,
