@@ -21,8 +21,17 @@ TARGETS = {"cpu": DeviceTarget("cpu"), "gpu": DeviceTarget("gpu")}
 REGISTERED = [name for name, entry in ENERGY_SOURCES.items() if entry.implementation is not None]
 
 
+EARLIER: set[psutil.Process] = set()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def earlier_children():
+    """Take note of what other tests left running, such as a resource tracker."""
+    EARLIER.update(psutil.Process().children(recursive=True))
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    return [child for child in psutil.Process().children(recursive=True) if child not in EARLIER]
 
 
 @pytest.fixture(params=[(name, kind) for name in REGISTERED for kind in TARGETS], ids="-".join)
