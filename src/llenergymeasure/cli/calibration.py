@@ -82,6 +82,6 @@ def _told(sensor: Calibration) -> Iterator[str]:
     if sensor.fully_integrating:
         yield "counts every moment"
     elif sensor.look_share is not None:
-        yield f"looks at {sensor.look_share:.0%} of each tick"
+        yield f"looks at {100 * sensor.look_share:.0f} % of each tick"
     else:
         yield "may look at a part of each tick"

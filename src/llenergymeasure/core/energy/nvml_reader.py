@@ -29,7 +29,7 @@ PERSISTENCE = "gpu_persistence_mode"
 PROCESSES = "gpu_process_count"
 
 MW_PER_W = 1e3
-EDGE_POLL_S = 0.25  # within the guard on either side of a window at least once
+SLOW_POLL_S = 0.25  # within the guard on either side of a window at least once
 GA100 = (8, 0)  # compute capability of the one Ampere chip that averages nothing
 
 Read = Callable[[], float]
@@ -50,7 +50,7 @@ class Quantity(NamedTuple):
 
 
 class NVMLReader:
-    """Reads counters at every poll, power and clocks at some, limits and processes at few.
+    """Reads counters at every poll, power and clocks at some, heat, limits and processes at few.
 
     Args:
         uuids: The GPUs to read; none named means those that CUDA would see.
@@ -92,12 +92,13 @@ class NVMLReader:
             one for offer in metered for one in offer.stand_in(self._refused[offer.uuid])
         )
         state = self._kept(one for offer in offers for one in offer.state())
-        edge = self._kept(one for offer in offers for one in offer.edge(self._watch))
+        slow = self._kept(one for offer in offers for one in offer.slow(self._watch))
+        quick, spare = _by_need(power)
         self.period_s = counter_poll_s if counters else power_poll_s
         self._plan = (
             (1, counters),
-            (self._every(power_poll_s), (*power, *state)),
-            (self._every(EDGE_POLL_S), edge),
+            (self._every(power_poll_s), (*quick, *state)),
+            (self._every(SLOW_POLL_S), (*spare, *slow)),
         )
         self._polls = 0
 
@@ -187,16 +188,16 @@ class DeviceOffer:
             yield self._watts(channel, self._nvml.nvmlDeviceGetPowerUsage)
 
     def state(self) -> Iterator[Quantity]:
-        """Give what follows the load: temperature, clocks and what holds them down."""
+        """Give what follows the load: the clock, and what holds it down."""
         nvml = self._nvml
-        yield self._one(TEMPERATURE, nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
         yield self._one(SM_CLOCK, nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM)
-        yield self._one(MEMORY_CLOCK, nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM)
         yield self._one(CLOCK_EVENTS, self._event_reasons())
 
-    def edge(self, watch: ProcessWatch) -> Iterator[Quantity]:
-        """Give what hardly ever changes: limits, persistence and who computes on the device."""
+    def slow(self, watch: ProcessWatch) -> Iterator[Quantity]:
+        """Give what changes slowly or hardly ever: heat, limits, and who computes on the device."""
         nvml, uuid, handle = self._nvml, self.uuid, self._handle
+        yield self._one(TEMPERATURE, nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
+        yield self._one(MEMORY_CLOCK, nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM)
         yield self._watts(POWER_LIMIT, nvml.nvmlDeviceGetEnforcedPowerLimit)
         yield self._watts(DEFAULT_POWER_LIMIT, nvml.nvmlDeviceGetPowerManagementDefaultLimit)
         yield self._one(PERSISTENCE, nvml.nvmlDeviceGetPersistenceMode)
@@ -227,6 +228,13 @@ class DeviceOffer:
         named: Callable[[Any], int] = nvml.nvmlDeviceGetCurrentClocksEventReasons
         older: Callable[[Any], int] = nvml.nvmlDeviceGetCurrentClocksThrottleReasons
         return older if refusal(nvml, lambda: named(self._handle)) else named
+
+
+def _by_need(power: Sequence[Quantity]) -> tuple[list[Quantity], list[Quantity]]:
+    """Tell power readings that energy may rest on from means that are read beside better ones."""
+    prompt = {one.uuid for one in power if one.channel == POWER}
+    spare = [one for one in power if one.channel == AVERAGE_POWER and one.uuid in prompt]
+    return [one for one in power if one not in spare], spare
 
 
 def find_handles(nvml: Any, uuids: Sequence[str]) -> dict[str, Any]:
