@@ -259,7 +259,8 @@ def main() -> None:
     with multiprocessing.Pool(chosen.processes) as pool:
         rows = pool.map(run_cell, [(cell, chosen.phases) for cell in todo], chunksize=4)
     chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "energy_accuracy.json").write_text(json.dumps(rows, indent=1) + "\n")
+    lines = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    (chosen.output / "energy_accuracy.json").write_text(lines)
     text = report(rows)
     (chosen.output / "energy_accuracy.md").write_text(text)
     print(text)
