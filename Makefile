@@ -11,7 +11,7 @@ DEMO    = $(VENV)-demo
 PEER    = $(VENV)-peer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck unit docs bench bench-fidelity bench-startup clean
+.PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -47,10 +47,18 @@ unit: setup ## tests, with at least 90 % of src/ covered
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py
 
-bench: bench-fidelity bench-startup ## every benchmark
+bench: bench-startup bench-fidelity bench-sampler bench-energy ## every benchmark, on a quiet machine
 
 bench-fidelity: setup $(PEER)/.installed ## what llem reports against a bare generate loop and optimum-benchmark
+	$(BIN)/python benchmarks/fidelity_overhead.py
+	-$(BIN)/python benchmarks/fidelity_paired.py
 	$(BIN)/python benchmarks/fidelity.py --peer-python $(PEER)/bin/python
+
+bench-energy: setup ## how near joules come to the truth, on a virtual clock (about 10 minutes)
+	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out
+
+bench-sampler: setup ## what the NVML sampler takes of a core, on simulated devices
+	PYTHONPATH=. $(BIN)/python benchmarks/sampler_cost.py
 
 bench-startup: ## time to --help, --version and import
 	$(PYTHON) benchmarks/startup.py
