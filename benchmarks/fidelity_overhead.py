@@ -12,14 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import LogitsProcessorList
+
 import fidelity
 import machine
-import torch
 from llenergymeasure.core.backends.pytorch import PyTorchBackend
 from llenergymeasure.core.backends.pytorch_trace import HostStamps, TokenClock
 from llenergymeasure.core.workload import build_requests
 from llenergymeasure.datasets.loader import load_dataset
-from transformers import LogitsProcessorList
 
 STEPS = 20_000
 
@@ -33,7 +34,7 @@ def around_generate(case: fidelity.Case) -> tuple[float, float]:
         dataset = load_dataset(config.dataset, config.n, cache_dir=Path(folder), ordinary_ids=ids)
         plan = engine.plan(build_requests(dataset.prompts, engine.tokenizer, config).requests)
         engine.run(plan, 0, lambda _: None)
-        model, inside = engine._model, []  # noqa: SLF001 - the call is timed from outside
+        model, inside = engine._model, []
         generate = model.generate
 
         def timed(**arguments: Any) -> Any:

@@ -1,10 +1,10 @@
 """What llem's own work costs: its passes against bare ``generate`` passes, in one process.
 
-Two fresh processes that do the same differ by several per cent on a small shared machine
+Two fresh processes that do the same differ by several per cent on a small machine
 (``fidelity.py`` shows by how much), which hides what llem adds. Here llem's engine and a bare loop
-take turns (A B B A) on one loaded model, the same token ids, batch and number of new tokens; each of
-llem's passes is divided by the bare pass beside it. llem's figure is what its result would report:
-its own samples and window, through its own formula.
+take turns (A B B A) on one loaded model, with the same token ids, batch and number of new tokens;
+each of llem's passes is divided by the bare pass beside it. llem's figure is what its result would
+report: its own samples and window, through its own formula.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import fidelity
 import fidelity_bare
 import machine
-import torch
 from llenergymeasure.core.backends.protocol import Batch
 from llenergymeasure.core.backends.pytorch import PyTorchBackend
 from llenergymeasure.core.backends.pytorch_engine import PyTorchEngine
@@ -68,8 +69,7 @@ def _turns(
         start_s = time.perf_counter()
         with torch.inference_mode():
             tokens = sum(
-                fidelity_bare.generate(engine._model, batch, new_tokens)  # noqa: SLF001 - the same model
-                for batch in batches
+                fidelity_bare.generate(engine._model, batch, new_tokens) for batch in batches
             )
         return tokens / (time.perf_counter() - start_s)
 
