@@ -42,6 +42,12 @@ WEIGHT_BITS: dict[Precision, int] = {
 
 QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
 
+
+def compute_bytes(precision: Precision) -> int:
+    """Bytes of a value that is not quantised: KV cache, embeddings, norms, activations."""
+    return 4 if precision == "fp32" else 2
+
+
 QUANTISATION_PRECISION: dict[str, tuple[Precision, ...]] = {
     # Which `precision` each `quantization` method can mean, same pages as above.
     "fp8": ("fp8",),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from llenergymeasure.config.ssot import WEIGHT_BITS, Precision
+from llenergymeasure.config.ssot import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import DevicePeak
 from llenergymeasure.domain.results import FlopsPhase, FlopsResult
@@ -192,7 +192,7 @@ def mbu(
     if traffic is None or peak is None or traffic.seconds <= 0:
         return None
     weights = weight_bytes_read(architecture, precision, traffic.mean_rows) * traffic.steps
-    cache = architecture.kv_bytes_per_token(_cache_bytes(precision)) * traffic.context_tokens
+    cache = architecture.kv_bytes_per_token(compute_bytes(precision)) * traffic.context_tokens
     return (weights + cache) / traffic.seconds / (peak.bandwidth_gb_s * 1e9 * devices)
 
 
@@ -209,7 +209,7 @@ def weight_bytes_read(architecture: ModelArchitecture, precision: Precision, row
         visited = moe.total * (1 - (1 - moe.active / moe.total) ** rows)
     unquantised = architecture.lm_head_parameters + architecture.vector_parameters
     linear = architecture.linear_parameters(visited) * WEIGHT_BITS[precision] / 8
-    return linear + unquantised * _cache_bytes(precision)
+    return linear + unquantised * compute_bytes(precision)
 
 
 def flops_result(
@@ -259,8 +259,3 @@ def _batch_traffic(batch: list[RequestSample], beams: int) -> DecodeTraffic:
         context_tokens=float(_context_tokens(lengths, outputs).sum()) * beams,
         seconds=(max(lasts) - min(firsts)) / 1e9 if firsts and lasts else 0.0,
     )
-
-
-def _cache_bytes(precision: Precision) -> int:
-    """Bytes of a value that is not quantised: KV cache, embeddings, norms."""
-    return 4 if precision == "fp32" else 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.config.ssot import WEIGHT_BITS, Precision
+from llenergymeasure.config.ssot import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 
 MIB = 2**20
@@ -92,7 +92,7 @@ def weight_bytes(architecture: ModelArchitecture, precision: Precision) -> float
     """
     linear = architecture.linear_parameters()
     rest = architecture.parameters - linear
-    return linear * WEIGHT_BITS[precision] / 8 + rest * _compute_bytes(precision)
+    return linear * WEIGHT_BITS[precision] / 8 + rest * compute_bytes(precision)
 
 
 def activation_bytes(
@@ -108,7 +108,7 @@ def activation_bytes(
         _attention_values(architecture), _mlp_values(architecture)
     )
     logits = rows * architecture.vocabulary * _LOGIT_BYTES
-    return tokens * values * _compute_bytes(precision) + logits
+    return tokens * values * compute_bytes(precision) + logits
 
 
 def rows_at_once(config: ExperimentConfig) -> int:
@@ -149,13 +149,9 @@ def _expert_width(architecture: ModelArchitecture) -> int:
     return 0 if moe is None else moe.active * moe.intermediate + moe.shared_intermediate
 
 
-def _compute_bytes(precision: Precision) -> int:
-    return 4 if precision == "fp32" else 2
-
-
 def _cache_bytes(config: ExperimentConfig) -> int:
     kind = str(getattr(config.section, "kv_cache_dtype", None) or "")
-    return 1 if kind.startswith(("fp8", "int8")) else _compute_bytes(config.precision)
+    return 1 if kind.startswith(("fp8", "int8")) else compute_bytes(config.precision)
 
 
 def _shards(config: ExperimentConfig) -> int:

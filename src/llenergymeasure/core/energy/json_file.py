@@ -39,7 +39,6 @@ def write(path: Path, content: dict[str, Any]) -> None:
             sink.flush()
             os.fsync(sink.fileno())
         Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    finally:
+        with contextlib.suppress(OSError):  # gone once renamed; must not hide why a write failed
+            Path(name).unlink(missing_ok=True)
