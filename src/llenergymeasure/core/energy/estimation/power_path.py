@@ -18,6 +18,8 @@ from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, 
 
 ONE_SECOND = 1.0
 READ_SIGMA_S = 0.002
+FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
+LONGEST_UPDATE_S = 0.1  # between updates of a sensor whose readings do not tell it
 
 
 def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
@@ -33,8 +35,10 @@ def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
     if len(series) < 3:
         return None
     seen = brackets(series)
+    if update_s is None and len(seen.low_s) < FEW_UPDATES:
+        return _held(series, LONGEST_UPDATE_S / np.sqrt(12))
     comb = fit_comb(seen, update_s) if len(seen.low_s) > 1 else None
-    return _held(series) if comb is None else _on_updates(series, comb)
+    return _held(series, READ_SIGMA_S) if comb is None else _on_updates(series, comb)
 
 
 def _on_updates(series: Series, comb: Comb) -> Ticks:
@@ -48,10 +52,10 @@ def _on_updates(series: Series, comb: Comb) -> Ticks:
     return _counted(tooth, power_w, comb.period_s, float(np.hypot(comb.sigma_s, comb.jitter_s)))
 
 
-def _held(series: Series) -> Ticks:
+def _held(series: Series, sigma_s: float) -> Ticks:
     """Count readings as they come, where no updates can be told apart."""
     step_s = float(np.median(np.diff(series.at_s)))
-    return _counted(series.at_s, series.value, step_s, READ_SIGMA_S)
+    return _counted(series.at_s, series.value, step_s, sigma_s)
 
 
 def _counted(time_s: Floats, power_w: Floats, step_s: float, sigma_s: float) -> Ticks:
