@@ -31,7 +31,7 @@ def told():
 
 @pytest.fixture
 def log(tmp_path, clock, told):
-    events = EventLog(tmp_path / "events.jsonl", told.append, clock)
+    events = EventLog(tmp_path / "events.jsonl", told.append, clock_ns=clock)
     yield events
     events.close()
 

@@ -53,6 +53,9 @@ class Interrupts:
         if self.count:
             # The interpreter takes the handler away before it ends; the next one would kill it.
             atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            # An interrupt inside exec() of a string, as dataclasses do, would make the interpreter
+            # end by SIGINT in place of the exit code; the next exec() clears that.
+            exec("")  # noqa: S102
         else:
             for number, handler in self._before.items():
                 signal.signal(number, handler)

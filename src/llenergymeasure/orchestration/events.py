@@ -39,16 +39,23 @@ class EventLog:
     """Appends events to a file and hands them to a listener in the same process.
 
     Progress is written at most twice a second, so that telling it costs the measurement nothing.
+
+    Args:
+        path: The file.
+        listener: Told of every event.
+        check: Called with every note; raises to end the experiment there.
+        clock_ns: Monotonic clock.
     """
 
     def __init__(
         self,
         path: Path,
         listener: Listener | None = None,
+        check: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._listener, self._clock_ns = listener, clock_ns
+        self._listener, self._check, self._clock_ns = listener, check, clock_ns
         self._state, self._phase = ExperimentState.INITIALISING.value, "start"
         self._done = 0
         self._total: int | None = None
@@ -59,6 +66,7 @@ class EventLog:
         self._state, self._phase = state.value, phase
         self._done, self._total = 0, None
         self._emit(None)
+        self._check()
 
     def expect(self, total: int) -> None:
         """Note how many requests the present phase has, or has more of."""
@@ -69,6 +77,7 @@ class EventLog:
         self._done += finished
         if self._clock_ns() - self._last_ns >= PROGRESS_PERIOD_NS:
             self._emit(self._done)
+        self._check()
 
     def close(self) -> None:
         """Close the file."""

@@ -27,6 +27,7 @@ from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
+from llenergymeasure.orchestration.interruption import Interruption
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
@@ -51,13 +52,15 @@ def run(
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
     order = WorkOrder.model_validate_json(directory.config.read_bytes())
-    repository = DirectoryRepository(directory)
+    repository, interruption = DirectoryRepository(directory), Interruption()
     with contextlib.ExitStack() as stack:
         try:
-            events = stack.enter_context(contextlib.closing(EventLog(directory.events, listener)))
+            log = EventLog(directory.events, listener, interruption.check)
+            events = stack.enter_context(contextlib.closing(log))
             stack.enter_context(captured_output(directory.log))
         except OSError as error:
             return _fail(repository, order, "start", "experiment", _unwritable(error))
+        stack.enter_context(interruption.noticed())
         return _run_phases(repository, order, events)
 
 
