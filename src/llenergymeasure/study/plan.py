@@ -1,0 +1,47 @@
+"""The plan of a study: what runs, in which order, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain.base import Record
+
+
+class Skipped(Record):
+    """A combination of the grid that is not run."""
+
+    config: dict[str, Any] = Field(description="The settings of this combination.")
+    reason: str = Field(description="Why it is invalid or meaningless.")
+
+
+class Expansion(NamedTuple):
+    """A design written out.
+
+    Attributes:
+        experiments: The distinct valid configurations, in the order of the design.
+        skipped: What is not run.
+        generated: Combinations the design asks for, with those merged and skipped.
+        merged: Combinations that equal an earlier one.
+    """
+
+    experiments: tuple[ExperimentConfig, ...]
+    skipped: tuple[Skipped, ...]
+    generated: int
+    merged: int
+
+
+class Slot(NamedTuple):
+    """One experiment in the order of running.
+
+    Attributes:
+        number: Its place, from 1.
+        configuration: Index into the configurations of the plan.
+        cycle: Its cycle, from 1.
+    """
+
+    number: int
+    configuration: int
+    cycle: int

@@ -1,0 +1,76 @@
+"""What a runner offers: it starts the worker entry on a directory, and can end it.
+
+The worker itself is always the same (:mod:`llenergymeasure.orchestration.worker`); it speaks
+through the files of its directory. A runner is only how it gets started, and where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.layout import ExperimentDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a worker was started, as its result records it.
+
+    Attributes:
+        method: ``fork``, ``spawn`` or ``docker``.
+        reason: Why it is not the method asked for, where it is not.
+    """
+
+    method: str
+    reason: str | None = None
+
+
+class Job(Protocol):
+    """One worker that was started."""
+
+    @property
+    def start(self) -> Start:
+        """How it was started."""
+        ...
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Sleep until the worker ends, but no longer than ``timeout_s``, without polling.
+
+        Returns:
+            The exit code, negative for the signal that killed it; ``None`` while it runs.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Ask it to end in good order, as Ctrl-C does; harmless once it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """Kill it and every process that it started; they are gone on return."""
+        ...
+
+
+class Runner(Protocol):
+    """Where the experiments of one backend execute. Used by one thread at a time."""
+
+    def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
+        """List what stops these experiments there: first the place itself, then each backend.
+
+        Runs pre-flight in the place where the experiments will run; loads no weights.
+        """
+        ...
+
+    def start(self, directory: ExperimentDirectory) -> Job:
+        """Start the worker on a directory that holds ``config.json``.
+
+        Raises:
+            ExperimentError: It cannot be started; says why and what to do.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept between experiments; no process is left."""
+        ...
