@@ -1,0 +1,89 @@
+"""What a study tells while it runs, in the order in which it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.orchestration.events import Event
+
+
+class Begun(NamedTuple):
+    """The study begins, or goes on.
+
+    Attributes:
+        name: Its name.
+        directory: Where it lies, ``None`` where nothing is kept.
+        configurations: Distinct configurations.
+        total: Experiments of the plan.
+        done: Experiments that were complete before.
+        skipped: Combinations that are not run.
+        merged: Combinations that equal an earlier one.
+    """
+
+    name: str
+    directory: str | None
+    configurations: int
+    total: int
+    done: int
+    skipped: int
+    merged: int
+
+
+class Pausing(NamedTuple):
+    """A pause between experiments goes on; told once a second.
+
+    Attributes:
+        kind: ``experiment`` or ``cycle``: what it separates.
+        left_s: Seconds that are left of it.
+        total_s: Its length.
+    """
+
+    kind: str
+    left_s: float
+    total_s: float
+
+
+class Started(NamedTuple):
+    """An experiment was handed to its worker.
+
+    Attributes:
+        number: Its place in the study, from 1.
+        total: Experiments of the plan.
+        name: Name of its directory.
+        method: How its process was started.
+    """
+
+    number: int
+    total: int
+    name: str
+    method: str
+
+
+class Finished(NamedTuple):
+    """An experiment ended.
+
+    Attributes:
+        number: Its place in the study, from 1.
+        total: Experiments of the plan.
+        name: Name of its directory.
+        outcome: What came of it.
+        seconds: Wall time of it, its start included.
+        left_s: What the rest of the study will take, gaps included; ``None`` where unknown.
+    """
+
+    number: int
+    total: int
+    name: str
+    outcome: ExperimentResult | FailedExperiment
+    seconds: float
+    left_s: float | None
+
+
+StudyEvent = Begun | Pausing | Started | Finished | Event
+StudyListener = Callable[[StudyEvent], None]
+
+
+def tell_nobody(event: StudyEvent) -> None:
+    """Listen to nothing."""
