@@ -61,11 +61,12 @@ def finished_line(event: Finished) -> str:
 
 
 def _figures(result: ExperimentResult) -> str:
-    parts = [f"{quantity(result.tokens_per_second, 'token/s', largest=0)}"]
+    speed = result.tokens_per_second
+    parts = [] if speed is None else [quantity(speed, "token/s", largest=0)]
     if result.energy_per_output_token_j is not None:
         parts.insert(0, quantity(result.energy_per_output_token_j, "J/token"))
     elif result.energy_total_j is not None:
-        parts.insert(0, with_interval(result.energy_total_j, result.energy.interval_j, "J"))
+        parts.insert(0, with_interval(result.energy_total_j, result.energy.interval95_j, "J"))
     return "  ".join(parts)
 
 
