@@ -16,11 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import machine
 import yaml
+
+import machine
 
 HERE = Path(__file__).parent
 LIMIT_S = 0.3
@@ -58,7 +60,7 @@ def work_s(events: Path) -> dict[str, float]:
     rows = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
     begun = [row for row in rows if row["done"] is None]
     spent = dict.fromkeys(WORK, 0.0)
-    for row, after in zip(begun, begun[1:], strict=False):
+    for row, after in pairwise(begun):
         if row["phase"] in spent:
             spent[row["phase"]] += (after["t_ns"] - row["t_ns"]) / 1e9
     return spent
