@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +26,14 @@ def test_a_swallowed_interrupt_is_raised_at_the_next_check() -> None:
             interruption.check()
 
 
+@pytest.fixture
+def nobody_handles_sigterm() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("nobody_handles_sigterm")
 def test_the_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     interruption = Interruption()

@@ -16,7 +16,7 @@ from llenergymeasure.cli.display import Display, make_display
 from llenergymeasure.domain.format import quantity, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
-from llenergymeasure.study.progress import Begun, Finished, Pausing, Started, StudyEvent
+from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyEvent
 
 WIDTH = 80
 _LONGEST_PAUSE_UNTOLD_S = 1.0
