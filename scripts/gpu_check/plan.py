@@ -111,8 +111,19 @@ def read_plan(path: Path | None) -> Plan:
     """
     if path is None:
         return Plan()
-    values = json.loads(path.read_text(encoding="utf-8"))
+    return plan_from(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def plan_from(values: dict[str, Any], where: str) -> Plan:
+    """Make a plan of plain data.
+
+    Raises:
+        ValueError: There is a setting that no plan has.
+    """
     unknown = set(values) - {one.name for one in fields(Plan)}
     if unknown:
-        raise ValueError(f"{path}: no such settings: {', '.join(sorted(unknown))}")
-    return Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        raise ValueError(f"{where}: no such settings: {', '.join(sorted(unknown))}")
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return Plan(**settings)

@@ -13,6 +13,7 @@ from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 
 MJ = 1e-3
+LEAST_CHANGES = 20  # fewer may be the edges of the load, and a value that stands still between
 
 
 def of(recording: EnergyRecording, channel: str) -> list[Reading]:
@@ -26,9 +27,9 @@ def changes_s(readings: Sequence[Reading]) -> list[float]:
 
 
 def periods_ms(readings: Sequence[Reading]) -> dict[str, float] | None:
-    """Give how far apart changes of a value are, ms; ``None`` with fewer than three changes."""
+    """Give how far apart changes of a value are, ms; ``None`` where it hardly changed."""
     apart = np.diff(changes_s(readings)) * 1e3
-    if len(apart) < 2:
+    if len(apart) < LEAST_CHANGES:
         return None
     p5, p50, p95 = (float(value) for value in np.percentile(apart, [5, 50, 95]))
     return {"p5": p5, "median": p50, "p95": p95, "changes": float(len(apart) + 1)}

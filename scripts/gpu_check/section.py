@@ -8,13 +8,12 @@ import sys
 import traceback
 from pathlib import Path
 
-from gpu_check.plan import Outcome, Plan
+from gpu_check.plan import Outcome, Plan, plan_from
 
 
 def main(function: str, plan: str, argument: str, answer: str) -> None:
     """Run ``"module:function"`` with a plan, and with an argument where there is one."""
-    values = json.loads(plan)
-    given = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    given = plan_from(json.loads(plan), "the plan")
     outcome = _run(function, given, json.loads(argument))
     Path(answer).write_text(json.dumps(outcome), encoding="utf-8")
 

@@ -79,6 +79,6 @@ def _monitor(uuid: str) -> tuple[Any, int]:
     from zeus.device.gpu import get_gpus
     from zeus.monitor import ZeusMonitor
 
-    shown = [str(pynvml.nvmlDeviceGetUUID(gpu.handle)) for gpu in get_gpus().gpus]  # type: ignore[attr-defined]
+    shown = [str(pynvml.nvmlDeviceGetUUID(gpu.handle)) for gpu in get_gpus().gpus]
     index = shown.index(uuid)
     return ZeusMonitor(gpu_indices=[index], cpu_indices=[]), index

@@ -76,7 +76,7 @@ def one_device(folder: Path, profile: DeviceProfile = V100) -> SimulatedNode:
 
 
 def test_a_whole_check_reports_every_section(tmp_path: Path) -> None:
-    node = one_device(tmp_path, vary(V100, lag_s=0.03))
+    node = one_device(tmp_path, vary(V100, lag_s=0.03, noise_w=2.0))
     # tests that are there on any machine stand in for those that need a GPU
     tests = ["tests/unit/test_filenames.py"]
     code, report = check(tmp_path, node, plan(node, tests=tests))
