@@ -11,7 +11,7 @@ DEMO    = $(VENV)-demo
 PEER    = $(VENV)-peer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup clean
+.PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -62,6 +62,9 @@ bench-sampler: setup ## what the NVML sampler takes of a core, on simulated devi
 
 bench-startup: ## time to --help, --version and import
 	$(PYTHON) benchmarks/startup.py
+
+gpu-check: ## measure what only an NVIDIA GPU can show (WHEELS=DIR where there is no network)
+	PYTHON=$(PYTHON) scripts/gpu_check.sh $(if $(WHEELS),--wheels $(WHEELS))
 
 $(PEER)/.installed: benchmarks/peer-requirements.txt
 	$(PYTHON) -m venv $(PEER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,10 @@ def absent() -> str | None:
     """Say what is missing, or ``None`` on a machine with a usable GPU."""
     if shutil.which("nvidia-smi") is None:
         return "nvidia-smi is not on this machine"
-    torch = pytest.importorskip("torch")
+    if importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed"
+    import torch
+
     return None if torch.cuda.is_available() else "PyTorch sees no CUDA device"
 
 

@@ -149,6 +149,7 @@ def test_a_device_number_that_is_not_there_is_a_problem(model):
 
 
 def test_layers_spread_by_accelerate_run_and_every_gpu_is_counted(load, model):
+    pytest.importorskip("accelerate", reason="the package accelerate is not installed")
     engine = load(model, pytorch={"device_map": "auto"})
     report = engine.inspect()
 
@@ -182,13 +183,17 @@ def test_random_weights_are_made_on_the_device(load, precision):
 
 
 def test_an_adapter_runs_beside_the_model(load, model, tmp_path):
+    pytest.importorskip("peft", reason="the package peft is not installed")
     adapter = save_adapter(model, tmp_path / "adapter")
     engine = load(model, lora={"adapter_path": str(adapter)})
 
     assert sample_of(engine, 10, 4).output_tokens == 4
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="the package bitsandbytes is not installed",
+)
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_quantised_weights_take_less_memory(load, tmp_path, precision):
     folder = save_model(tmp_path / "model", hidden_size=1024, intermediate_size=4096)

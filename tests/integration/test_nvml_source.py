@@ -669,3 +669,35 @@ def test_the_conformance_test_of_sources_passes_with_a_device(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stdout
     assert "5 passed" in done.stdout, done.stdout
+
+
+REFUSED = """
+from llenergymeasure import run_experiment
+from llenergymeasure.exceptions import PreFlightError
+try:
+    run_experiment(**given)
+    answer = "it ran"
+except PreFlightError as error:
+    answer = str(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("boards", "devices", "said"),
+    [
+        ([], ["GPU-nobody"], "NVML sees no GPU"),
+        ([Board()], ["GPU-nobody"], "NVML shows no such GPU: GPU-nobody"),
+        ([Board()], [], "covers no device that did the work"),
+        ([Board(settings={"mig_mode": 1, "mig_slices": 2})], [SimulatedNode], "MIG is on"),
+    ],
+)
+def test_a_named_source_that_covers_no_device_at_work_is_refused_before_anything_runs(
+    tmp_path: Path, boards: list[Board], devices: list[Any], said: str
+) -> None:
+    node = SimulatedNode(tmp_path, boards)
+    uuids = [node.uuid() if one is SimulatedNode else one for one in devices]
+    fields = {"model": "none", "backend": "scripted", "energy_backend": "nvml", "n": 1}
+    answer = ask_on(node, REFUSED, {**fields, "scripted": {"device_uuids": uuids}})
+
+    assert said in answer
+    assert "energy_backend" in answer
