@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.loader import flag_name, load_experiment_config, is_study
+from llenergymeasure.config.loader import flag_name, is_study, load_experiment_config
 from llenergymeasure.exceptions import ConfigError
 
 

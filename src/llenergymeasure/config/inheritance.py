@@ -76,8 +76,10 @@ def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
     result = dict(lower)
     for name, value in upper.items():
         under = result.get(name)
-        both = isinstance(under, Mapping) and isinstance(value, Mapping)
-        result[name] = merged(under, value) if both else value
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            result[name] = merged(under, value)
+        else:
+            result[name] = value
     return result
 
 

@@ -101,7 +101,8 @@ def _execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
     for name, value in overrides.items():
         put(data, name, value)
     file = YamlFile(Path("command line"), data["execution"])
-    flags = {(name.removeprefix(EXECUTION),): flag_name(name) for name in overrides}
+    inside = {name.removeprefix(EXECUTION): flag_name(name) for name in overrides}
+    flags: dict[tuple[str, ...], str] = {(name,): flag for name, flag in inside.items()}
     return yaml_file.build(ExecutionConfig, file._replace(flags=flags))
 
 
