@@ -19,8 +19,8 @@ from llenergymeasure.core.models.sources import architecture_of, resolve
 from llenergymeasure.domain import format as written
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.study.estimate import Duration, duration, rates_of, study_s, timeout_s
-from llenergymeasure.study.grid import described, design_hash, expand
-from llenergymeasure.study.labels import labels
+from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.labels import described, labels
 from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
 
@@ -218,22 +218,26 @@ def _duration_lines(plan: _Plan) -> Iterator[str]:
 
 def _table(rows: Sequence[_Row]) -> Iterator[str]:
     digits = len(str(len(rows)))
-    wide = min(max(len(row.label) for row in rows), WIDTH - digits - 39)
+    wide = min(max(len(row.label) for row in rows), WIDTH - digits - 38)
+    wide = max(wide, len("configuration"))
     yield f"{'#':>{digits}}  {'configuration':{wide}}  {'memory':>9} of {'device':9} {'each':>9}"
     for number, row in enumerate(rows, start=1):
-        label = row.label if len(row.label) <= wide else row.label[: wide - 1] + "…"
+        first, *rest = textwrap.wrap(row.label, wide)
         each = "?" if row.duration is None else span(row.duration.total_s)
-        yield f"{number:>{digits}}  {label:{wide}}  {_memory(row.memory)} {each:>9}".rstrip()
+        yield f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}"
+        yield from (f"{'':{digits}}    {line}" for line in rest)
+    if misfits := sum(row.memory.get("fits") is False for row in rows):
+        needs = "needs" if misfits == 1 else "need"
+        yield f"{written.count(misfits, 'configuration')} (marked >) {needs} more than there is"
 
 
 def _memory(memory: Mapping[str, Any]) -> str:
     if "unknown" in memory:
         return f"{'unknown':>9}    {'':9}"
-    total = written.memory(memory["total_mb"])
-    capacity = memory["capacity_mb"]
-    held = "" if capacity is None else written.memory(capacity)
-    mark = "" if memory["fits"] is not False else " TOO BIG"
-    return f"{total:>9} of {held:9}{mark}"
+    total, capacity = written.memory(memory["total_mb"]), memory["capacity_mb"]
+    if capacity is None:
+        return f"{total:>9}    {'':9}"
+    return f"{total:>9} {'> ' if memory['fits'] is False else 'of'} {written.memory(capacity):9}"
 
 
 def _skip_lines(expansion: Expansion) -> Iterator[str]:

@@ -15,7 +15,7 @@ from llenergymeasure.config import rules
 from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.inheritance import merged
 from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig, WarmupConfig
-from llenergymeasure.config.paths import flatten, nest
+from llenergymeasure.config.paths import nest
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.study import scope
@@ -248,17 +248,6 @@ def _has_own_lengths(config: ExperimentConfig) -> str:
         f"max_new_tokens: {config.max_new_tokens} has no effect; every prompt of the dataset has "
         "its own"
     )
-
-
-def described(settings: Mapping[str, Any]) -> str:
-    """Write the settings of a combination on one line, e.g. ``precision=bf16 n=3``."""
-    return " ".join(f"{name}={_plain(value)}" for name, value in flatten(settings))
-
-
-def _plain(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def _too_large(count: int) -> StudyError:

@@ -122,7 +122,10 @@ def _labels(row: _Row, first: list[int]) -> list[int]:
 
 
 def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Row]:
-    """Choose rows one by one: a start used least, then the fewest successions seen before."""
+    """Choose rows one by one: a start used least, then the fewest successions seen before.
+
+    Among equals, a row that does not begin with what the row before it ended with.
+    """
     count = len(first)
     squares = (False, True) if count % 2 and count > 1 else (False,)
     left = [_Row(backwards, shift) for backwards in squares for shift in range(count)]
@@ -131,7 +134,7 @@ def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Ro
     starts, seen = [0] * count, dict.fromkeys(left, 0)
     rows: list[_Row] = []
     while left and len(rows) < wanted:
-        row = min(left, key=lambda row: (starts[_start(row, first)], seen[row]))
+        row = min(left, key=lambda row: _cost(row, first, starts, seen, rows))
         rows.append(row)
         left.remove(row)
         starts[_start(row, first)] += 1
@@ -139,6 +142,16 @@ def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Ro
             if other.backwards == row.backwards:  # the two squares share no succession
                 seen[other] += repeats[(other.shift - row.shift) % count]
     return rows
+
+
+def _cost(
+    row: _Row, first: list[int], starts: list[int], seen: dict[_Row, int], rows: list[_Row]
+) -> tuple[int, int, bool]:
+    start = _start(row, first)
+    at_once = bool(rows) and start == _start(
+        rows[-1]._replace(backwards=not rows[-1].backwards), first
+    )
+    return starts[start], seen[row], at_once
 
 
 def _start(row: _Row, first: list[int]) -> int:
