@@ -103,5 +103,5 @@ def _to_study_config(config: str | Path | ExperimentConfig | StudyConfig) -> Stu
     if isinstance(config, StudyConfig):
         return config
     if isinstance(config, ExperimentConfig):
-        return StudyConfig(experiments=(config,))
+        return StudyConfig.of(config)
     return load_study_config(Path(config))

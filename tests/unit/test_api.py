@@ -15,6 +15,7 @@ from llenergymeasure import (
     run_study,
 )
 from llenergymeasure.exceptions import ConfigError, ExperimentError, PreFlightError, StudyError
+from llenergymeasure.study.grid import design_hash, expand
 
 FIELDS: dict[str, Any] = {
     "model": "none",
@@ -110,10 +111,10 @@ def test_a_study_without_a_directory_leaves_nothing_and_has_no_paths(yaml, empty
 
 
 def test_a_study_of_several_experiments_is_refused_before_anything_runs(tmp_path):
-    one = ExperimentConfig(**FIELDS)
+    one, two = ExperimentConfig(**FIELDS), ExperimentConfig(**{**FIELDS, "n": 3})
 
     with pytest.raises(StudyError, match="2 experiments"):
-        run_study(StudyConfig(experiments=(one, one)), output_dir=tmp_path / "results")
+        run_study(StudyConfig(experiments=(one, two)), output_dir=tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
 
@@ -121,7 +122,8 @@ def test_the_name_and_the_design_of_a_study_are_in_its_result():
     study = StudyConfig(name="mine", experiments=(ExperimentConfig(**FIELDS),))
     result = run_study(study, output_dir=None)
 
-    assert (result.name, result.study_design_hash) == ("mine", study.design_hash())
+    expected = design_hash(expand(study).fingerprints)
+    assert (result.name, result.study_design_hash) == ("mine", expected)
 
 
 def test_a_configuration_and_fields_together_are_refused():

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from llenergymeasure.config import backend_configs, models
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig, SyntheticDataset
 from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.study.grid import expand
 from tests.support.plugins import installed_plugin
 
 SECTIONS = [
@@ -284,8 +285,9 @@ def test_a_study_reads_experiments_or_a_single_one(tmp_path):
     single = StudyConfig.from_yaml(write(tmp_path, "model: m\n"))
     several = StudyConfig.from_yaml(write(tmp_path, "name: s\nexperiments: [{model: m}]\n"))
 
-    assert single.experiments == several.experiments
+    assert expand(single).experiments == expand(several).experiments
     assert several.name == "s"
+    assert (single.execution.n_cycles, several.execution.n_cycles) == (1, 3)
 
 
 def test_a_study_name_is_fit_for_a_directory():
@@ -337,7 +339,7 @@ def test_a_folder_that_shares_the_name_of_a_dataset_or_architecture_is_no_path(f
 
 def test_paths_of_the_experiments_of_a_study_are_anchored_too(folder):
     path = write(folder, "experiments: [{model: model, dataset: prompts.jsonl}]\n")
-    (experiment,) = StudyConfig.from_yaml(path).experiments
+    (experiment,) = expand(StudyConfig.from_yaml(path)).experiments
 
     assert experiment.model == str(folder.resolve() / "model")
     assert experiment.dataset == str(folder.resolve() / "prompts.jsonl")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.loader import flag_name, load_experiment_config, load_study_config
+from llenergymeasure.config.loader import flag_name, is_study, load_experiment_config
 from llenergymeasure.exceptions import ConfigError
 
 
@@ -180,9 +180,9 @@ def test_relative_paths_of_the_file_are_anchored_but_those_of_flags_are_not(writ
 @pytest.mark.parametrize(
     "line", ["sweep: {n: [1, 2]}", "execution: {}", "backend: [pytorch, vllm]", "cold_start: true"]
 )
-def test_a_study_is_answered_with_what_this_version_does(write, line):
+def test_a_study_is_no_experiment(write, line):
     path = write(f"model: m\n{line}\n")
 
-    for load in (load_experiment_config, load_study_config):
-        with pytest.raises(ConfigError, match=r"line 2: .* one experiment a file"):
-            load(path)
+    assert is_study(path)
+    with pytest.raises(ConfigError, match=r"line 2: .* one experiment is wanted here"):
+        load_experiment_config(path)

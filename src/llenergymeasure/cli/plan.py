@@ -51,7 +51,7 @@ def _plan(order: WorkOrder, settings: EffectiveSettings) -> dict[str, Any]:
     return {
         "experiment": config.model_dump(mode="json", exclude_none=True),
         "measurement_config_hash": config.fingerprint(),
-        "memory": _memory(config),
+        "memory": memory_plan(config, survey_gpus().gpus),
         "duration": _duration(config),
         "runner": order.runner,
         "energy_backend": order.energy_backend,
@@ -59,12 +59,13 @@ def _plan(order: WorkOrder, settings: EffectiveSettings) -> dict[str, Any]:
     }
 
 
-def _memory(config: ExperimentConfig) -> dict[str, Any]:
+def memory_plan(config: ExperimentConfig, gpus: tuple[GPUInfo, ...]) -> dict[str, Any]:
+    """Hold the memory an experiment needs against what its device has, MiB."""
     architecture = architecture_of(resolve(config.model, config.revision))
     if architecture is None:
         return {"unknown": "the model's config.json is not on this machine yet"}
     estimate = estimate_memory(config, architecture)
-    device, capacity_mb = _capacity(config, survey_gpus().gpus)
+    device, capacity_mb = _capacity(config, gpus)
     return {
         "weights_mb": round(estimate.weights_mb, 1),
         "kv_cache_mb": round(estimate.kv_cache_mb, 1),

@@ -39,13 +39,18 @@ class ConfigModel(BaseModel):
         """Tell whether a field of this name may be given."""
         return name in cls.model_fields
 
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        """List the names that an unknown one is held against."""
+        return cls.model_fields
+
     @model_validator(mode="wrap")
     @classmethod
     def _report_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, dict):
             return handler(data)
         unknown = [name for name in data if not cls.accepts(str(name))]
-        errors = [_unknown(redact(str(name)), cls.model_fields) for name in unknown]
+        errors = [_unknown(redact(str(name)), cls.names()) for name in unknown]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
             model = handler(cls.prepare(known))
@@ -84,7 +89,16 @@ def refuse(title: str, problems: Iterable[FieldProblem]) -> None:
     Raises:
         ValidationError: There are problems.
     """
-    lines = [_line(tuple(field.split(".")), invalid(message)) for field, message in problems]
+    refuse_at(title, ((tuple(field.split(".")), message) for field, message in problems))
+
+
+def refuse_at(title: str, problems: Iterable[tuple[tuple[str, ...], str]]) -> None:
+    """Report problems under the paths of their fields; nothing where there are none.
+
+    Raises:
+        ValidationError: There are problems.
+    """
+    lines = [_line(loc, invalid(message)) for loc, message in problems]
     if lines:
         raise ValidationError.from_exception_data(title, lines, hide_input=True)
 

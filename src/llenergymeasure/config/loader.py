@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config import yaml_file
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config import inheritance, yaml_file
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
+from llenergymeasure.config.study import STUDY_FIELDS, describes_study, scope
+from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
 
-_STUDY_FIELDS = ("sweep", "execution", "base", "cold_start")
+EXECUTION = "execution."
+BATCH_SIZE = "batch_size"
+_EXECUTION_FLAGS = {
+    "execution.n_cycles": "--cycles",
+    "execution.cycle_order": "--order",
+    "execution.config_gap_seconds": "--no-gaps",
+    "execution.cycle_gap_seconds": "--no-gaps",
+    BATCH_SIZE: "--batch-size",
+}
 
 
 def load_experiment_config(
@@ -27,41 +37,139 @@ def load_experiment_config(
     Raises:
         ConfigError: The file or the combination is invalid.
     """
-    file = yaml_file.YamlFile(Path("command line"), {}) if path is None else yaml_file.read(path)
-    _reject_study(file, (*_STUDY_FIELDS, "experiments"))
-    file = yaml_file.anchored(ExperimentConfig, file)
-    for name, value in (overrides or {}).items():
-        put(file.data, name, value)
-    flags = {tuple(name.split(".")): flag_name(name) for name in overrides or {}}
-    return yaml_file.build(ExperimentConfig, file._replace(flags=flags))
+    file = _file(path)
+    _reject_study(file)
+    return _experiment(file, overrides or {})
+
+
+def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read a study, or a single experiment as a study of one that runs once, from YAML.
+
+    Args:
+        path: The file; ``None`` builds an experiment from the overrides alone.
+        overrides: Dotted field names to values. ``execution.n_cycles`` and its like are those of
+            the study. A field of an experiment wins over the defaults, over every explicit entry
+            and over its own line in ``sweep``. ``batch_size`` stands for the field that each
+            backend has for it.
+
+    Raises:
+        ConfigError: The file or the combination is invalid.
+    """
+    file, given = _file(path), dict(overrides or {})
+    if describes_study(file.data):
+        return yaml_file.build(StudyConfig, _overridden(file, given))
+    execution = {name: given.pop(name) for name in list(given) if name.startswith(EXECUTION)}
+    for field in _batch_fields(file.data, given):
+        given[field] = given[BATCH_SIZE]
+    given.pop(BATCH_SIZE, None)
+    return StudyConfig.of(_experiment(file, given), _execution(execution))
+
+
+def is_study(path: Path) -> bool:
+    """Tell whether a file, with what it builds on, describes a study.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    return describes_study(_file(path).data)
 
 
 def flag_name(field: str) -> str:
     """Name the flag that sets a field, by the field's dotted name."""
+    if field in _EXECUTION_FLAGS:
+        return _EXECUTION_FLAGS[field]
     section, _, name = field.rpartition(".")
     if section in backend_names() and name == backend_entry(section).batch_field:
         return "--batch-size"
     return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
 
 
-def load_study_config(path: Path) -> StudyConfig:
-    """Read a study, or a single experiment as a study of one, from YAML.
-
-    Raises:
-        ConfigError: The file is invalid, or asks for what this version does not run yet.
-    """
-    _reject_study(yaml_file.read(path), _STUDY_FIELDS)
-    return StudyConfig.from_yaml(path)
+def _file(path: Path | None) -> YamlFile:
+    if path is None:
+        return YamlFile(Path("command line"), {})
+    return inheritance.read(path, ExperimentConfig)
 
 
-def _reject_study(file: yaml_file.YamlFile, fields: tuple[str, ...]) -> None:
-    asked = [name for name in fields if name in file.data]
+def _experiment(file: YamlFile, overrides: Mapping[str, Any]) -> ExperimentConfig:
+    for name, value in overrides.items():
+        put(file.data, name, value)
+    return yaml_file.build(ExperimentConfig, _with_flags(file, overrides))
+
+
+def _execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
+    data = {"execution": {"n_cycles": 1}}
+    for name, value in overrides.items():
+        put(data, name, value)
+    file = YamlFile(Path("command line"), data["execution"])
+    inside = {name.removeprefix(EXECUTION): flag_name(name) for name in overrides}
+    flags: dict[tuple[str, ...], str] = {(name,): flag for name, flag in inside.items()}
+    return yaml_file.build(ExecutionConfig, file._replace(flags=flags))
+
+
+def _with_flags(file: YamlFile, overrides: Mapping[str, Any]) -> YamlFile:
+    flags = {tuple(name.split(".")): flag_name(name) for name in overrides}
+    return file._replace(flags=flags)
+
+
+def _overridden(file: YamlFile, overrides: dict[str, Any]) -> YamlFile:
+    """Let flags win over the defaults, the explicit entries and the sweep of a study."""
+    fields = dict(overrides)
+    for field in _batch_fields(file.data, fields):
+        fields[field] = fields[BATCH_SIZE]
+    fields.pop(BATCH_SIZE, None)
+    for name, value in fields.items():
+        put(file.data, name, value)
+        if not name.startswith(EXECUTION):
+            _override_entries(file.data, name, value)
+            _override_sweep(file.data, name)
+    return _with_flags(file, fields)
+
+
+def _batch_fields(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[str]:
+    if BATCH_SIZE not in overrides:
+        return
+    given = overrides.get("backend", data.get("backend"))
+    named = list(given) if isinstance(given, list) else [given] if given else []
+    implied = [scope(str(key)) for key in data.get("sweep") or ()]
+    for name in dict.fromkeys(named or list(filter(None, implied)) or ["pytorch"]):
+        if name in backend_names():
+            yield f"{name}.{backend_entry(name).batch_field}"
+
+
+def _override_entries(data: dict[str, Any], name: str, value: Any) -> None:
+    entries = data.get("experiments")
+    if not isinstance(entries, list):
+        return
+    for entry in entries:
+        if isinstance(entry, dict) and _concerns(entry, name):
+            put(entry, name, value)
+
+
+def _concerns(entry: Mapping[str, Any], name: str) -> bool:
+    section = scope(name)
+    return section is None or entry.get("backend", section) == section
+
+
+def _override_sweep(data: dict[str, Any], name: str) -> None:
+    sweep = data.get("sweep")
+    if isinstance(sweep, dict):
+        data["sweep"] = {
+            key: values for key, values in sweep.items() if key != name and not _inside(key, name)
+        }
+
+
+def _inside(key: Any, name: str) -> bool:
+    return str(key).startswith(f"{name}.")
+
+
+def _reject_study(file: YamlFile) -> None:
+    asked = [name for name in STUDY_FIELDS if name in file.data]
     if isinstance(file.data.get("backend"), list):
         asked.append("backend")
     if asked:
         where = file.where((asked[0],))
         raise ConfigError(
-            f"{where}: '{asked[0]}' describes a study of several experiments; this version "
-            "measures one experiment a file",
+            f"{where}: '{asked[0]}' describes a study of several experiments, and one experiment "
+            "is wanted here; run_study takes the file",
             where=where,
         )

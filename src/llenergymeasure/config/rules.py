@@ -168,6 +168,12 @@ def _synthetic_counts_agree(config: ExperimentConfig) -> Iterator[FieldProblem]:
         )
 
 
+def _adapter_has_one_origin(config: ExperimentConfig) -> Iterator[FieldProblem]:
+    adapter = config.lora
+    if adapter and (adapter.adapter_id is None) == (adapter.adapter_path is None):
+        yield FieldProblem("lora", "give exactly one of adapter_id and adapter_path")
+
+
 def _quantised_loading_agrees(config: ExperimentConfig) -> Iterator[FieldProblem]:
     section = config.pytorch
     if section is None:
@@ -222,6 +228,7 @@ _RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
     _speculation_combines,
     _end_of_sequence_settings_have_effect,
     _synthetic_counts_agree,
+    _adapter_has_one_origin,
     _quantised_loading_agrees,
     _quantisation_agrees,
     _device_is_named_once,

@@ -31,12 +31,14 @@ class YamlFile(NamedTuple):
         data: Its fields.
         lines: Path of a field to its line.
         flags: Path of a field to the flag that set it, where one did.
+        origins: Path of a field to the file it stands in, where that is another one.
     """
 
     path: Path
     data: dict[str, Any]
     lines: Mapping[tuple[str, ...], int] = {}
     flags: Mapping[tuple[str, ...], str] = {}
+    origins: Mapping[tuple[str, ...], Path] = {}
 
     def where(self, loc: tuple[Any, ...] = ()) -> str:
         """Name the flag, or file and line, of a field or of the nearest part of its path."""
@@ -45,7 +47,8 @@ class YamlFile(NamedTuple):
             if flag := self.flags.get(parts[:length]):
                 return flag
             if line := self.lines.get(parts[:length]):
-                return f"{self.path}, line {line}"
+                path = self.origins.get(parts[:length], self.path)
+                return f"{path}, line {line}"
         return str(self.path)
 
 

@@ -25,12 +25,14 @@ class Expansion(NamedTuple):
         skipped: What is not run.
         generated: Combinations the design asks for, with those merged and skipped.
         merged: Combinations that equal an earlier one.
+        fingerprints: ``measurement_config_hash`` of each of ``experiments``.
     """
 
     experiments: tuple[ExperimentConfig, ...]
     skipped: tuple[Skipped, ...]
     generated: int
     merged: int
+    fingerprints: tuple[str, ...] = ()
 
 
 class Slot(NamedTuple):

@@ -18,6 +18,8 @@ from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.plan import Expansion
 
 
 class StudyRunner:
@@ -48,7 +50,8 @@ class StudyRunner:
             ExperimentError: It started and broke.
             StudyError: It holds more than one experiment.
         """
-        (experiment,) = self._only_one()
+        expansion = expand(self._study)
+        experiment = _only_one(expansion)
         order = WorkOrder.of(experiment, self._settings)
         preflight.check(order)
         with self._directory(experiment) as directory:
@@ -58,22 +61,14 @@ class StudyRunner:
         kept = None if self._results_dir is None else str(directory.result)
         return StudyResult(
             name=self._study.name,
-            study_design_hash=self._study.design_hash(),
+            study_design_hash=design_hash(
+                expansion.fingerprints, cold_start=self._study.cold_start
+            ),
             generated=1,
             ran=1,
             result_files=(kept,),
             experiments=(result,),
         )
-
-    def _only_one(self) -> tuple[ExperimentConfig]:
-        count = len(self._study.experiments)
-        if count != 1:
-            raise StudyError(
-                f"this study has {count} experiments; this version runs one at a time: "
-                "call run_experiment for each",
-                where="experiments",
-            )
-        return (self._study.experiments[0],)
 
     @contextlib.contextmanager
     def _directory(self, experiment: ExperimentConfig) -> Iterator[ExperimentDirectory]:
@@ -83,6 +78,17 @@ class StudyRunner:
             return
         name = experiment_name(experiment.model, experiment.backend, datetime.now().astimezone())
         yield ExperimentDirectory(claim_directory(self._results_dir, name))
+
+
+def _only_one(expansion: Expansion) -> ExperimentConfig:
+    count = len(expansion.experiments)
+    if count != 1:
+        raise StudyError(
+            f"this study has {count} experiments; this version runs one at a time: "
+            "call run_experiment for each",
+            where="experiments",
+        )
+    return expansion.experiments[0]
 
 
 def _write_order(directory: ExperimentDirectory, order: WorkOrder) -> None:

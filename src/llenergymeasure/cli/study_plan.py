@@ -1,0 +1,273 @@
+"""``--dry-run`` of a study: what runs, what does not, in which order and for how long."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import typer
+
+from llenergymeasure.cli.plan import memory_plan
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.core.gpu_survey import survey_gpus
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.sources import architecture_of, resolve
+from llenergymeasure.domain import format as written
+from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.study.estimate import Duration, duration, rates_of, study_s, timeout_s
+from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.labels import described, labels
+from llenergymeasure.study.order import slots
+from llenergymeasure.study.plan import Expansion, Slot
+
+WIDTH = 80
+ORDER_SHOWN = 40
+SKIPS_SHOWN = 3
+
+
+class _Row(NamedTuple):
+    """One configuration of the plan."""
+
+    label: str
+    config: ExperimentConfig
+    fingerprint: str
+    memory: dict[str, Any]
+    duration: Duration | None
+    timeout_s: float
+
+
+class _Plan(NamedTuple):
+    """Everything that is printed."""
+
+    study: StudyConfig
+    expansion: Expansion
+    rows: list[_Row]
+    slots: tuple[Slot, ...]
+    experiments_s: float | None
+    gaps_s: float
+    results_dir: str
+
+
+def show(
+    study: StudyConfig,
+    settings: EffectiveSettings,
+    *,
+    as_json: bool,
+    allow_large: bool = False,
+) -> None:
+    """Print what a study would do; nothing is loaded and no network is asked.
+
+    Args:
+        study: The study.
+        settings: How it would be run on this machine.
+        as_json: Whether to print JSON instead of text.
+        allow_large: Whether its grid may be larger than is usual.
+
+    Raises:
+        StudyError: The grid is too large, or none of it can run.
+    """
+    plan = _plan(study, settings, expand(study, allow_large=allow_large))
+    if as_json:
+        typer.echo(json.dumps(_as_data(plan), indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(_lines(plan)))
+
+
+def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> _Plan:
+    rows = list(_rows(study, settings, expansion))
+    order = slots(len(rows), study.execution)
+    durations = {number: row.duration for number, row in enumerate(rows)}
+    experiments_s, gaps_s = study_s(order, durations, study.execution, settings.config.execution)
+    directory = str(settings.config.results_path())
+    return _Plan(study, expansion, rows, order, experiments_s, gaps_s, directory)
+
+
+def _rows(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> Iterator[_Row]:
+    gpus = survey_gpus().gpus
+    shapes: dict[tuple[str, str | None], ModelArchitecture | None] = {}
+    names = labels(expansion.experiments)
+    for config, name, hashed in zip(
+        expansion.experiments, names, expansion.fingerprints, strict=True
+    ):
+        key = (config.model, config.revision)
+        if key not in shapes:
+            shapes[key] = architecture_of(resolve(*key))
+        rates = rates_of(config, _device_name(config, gpus))
+        expected = duration(
+            config,
+            shapes[key],
+            rates,
+            measured=_may_be_measured(config, settings, gpus),
+            cold_start=study.cold_start,
+        )
+        limit_s = study.execution.timeout_s or timeout_s(config, shapes[key], rates)
+        yield _Row(name, config, hashed, memory_plan(config, gpus), expected, limit_s)
+
+
+def _device_name(config: ExperimentConfig, gpus: tuple[GPUInfo, ...]) -> str | None:
+    on_cpu = getattr(config.section, "device", None) == "cpu" or config.backend == "scripted"
+    return gpus[0].name if gpus and not on_cpu else None
+
+
+def _may_be_measured(
+    config: ExperimentConfig, settings: EffectiveSettings, gpus: tuple[GPUInfo, ...]
+) -> bool:
+    """Whether baseline and thermal floor are likely to apply; only the run itself can tell."""
+    named = config.energy_backend
+    source = settings.config.measurement.energy_backend if named == "auto" else named
+    on_gpu = _device_name(config, gpus) is not None
+    return source in ("nvml", "zeus", "rapl") or (source == "auto" and on_gpu)
+
+
+# JSON ---------------------------------------------------------------------------------------------
+
+
+def _as_data(plan: _Plan) -> dict[str, Any]:
+    execution = plan.study.execution
+    return {
+        "name": plan.study.name,
+        "study_design_hash": _design_hash(plan),
+        "generated": plan.expansion.generated,
+        "configurations": [_row_data(row) for row in plan.rows],
+        "merged": plan.expansion.merged,
+        "skipped": [skip.model_dump(mode="json") for skip in plan.expansion.skipped],
+        "execution": execution.model_dump(mode="json"),
+        "cold_start": plan.study.cold_start,
+        "order": [[slot.configuration, slot.cycle] for slot in plan.slots],
+        "duration": {
+            "experiments_s": plan.experiments_s,
+            "gaps_s": plan.gaps_s,
+            "total_s": _total_s(plan),
+        },
+        "results_dir": plan.results_dir,
+    }
+
+
+def _row_data(row: _Row) -> dict[str, Any]:
+    return {
+        "label": row.label,
+        "experiment": row.config.model_dump(mode="json", exclude_none=True),
+        "measurement_config_hash": row.fingerprint,
+        "memory": row.memory,
+        "duration_s": None if row.duration is None else row.duration.total_s,
+        "timeout_s": row.timeout_s,
+    }
+
+
+def _design_hash(plan: _Plan) -> str:
+    return design_hash(plan.expansion.fingerprints, cold_start=plan.study.cold_start)
+
+
+def _total_s(plan: _Plan) -> float | None:
+    return None if plan.experiments_s is None else plan.experiments_s + plan.gaps_s
+
+
+# Text ---------------------------------------------------------------------------------------------
+
+
+def _lines(plan: _Plan) -> Iterator[str]:
+    expansion, execution = plan.expansion, plan.study.execution
+    runs = written.count(len(plan.slots), "experiment")
+    cycles = written.count(execution.n_cycles, "cycle")
+    yield _cut(f"study       {plan.study.name or 'without a name'}")
+    yield f"runs        {runs}: {written.count(len(plan.rows), 'configuration')} x {cycles}"
+    yield (
+        f"design      {written.count(expansion.generated, 'combination')}, "
+        f"{expansion.merged:,} merged, {len(expansion.skipped):,} skipped"
+    )
+    if plan.study.cold_start:
+        yield "cold start  no warm-up; loading is measured"
+    yield from _order_lines(plan)
+    yield from _duration_lines(plan)
+    yield _cut(f"results in  {plan.results_dir}")
+    yield f"design hash {_design_hash(plan)}"
+    yield ""
+    yield from _table(plan.rows)
+    yield from _skip_lines(plan.expansion)
+
+
+def _order_lines(plan: _Plan) -> Iterator[str]:
+    execution = plan.study.execution
+    seed = (
+        ""
+        if execution.cycle_order in ("sequential", "interleaved")
+        else (f", seed {execution.seed}")
+    )
+    yield f"order       {execution.cycle_order}{seed}"
+    if len(plan.rows) > 1 and len(plan.slots) <= ORDER_SHOWN:
+        cycles: dict[int, list[str]] = {}
+        for slot in plan.slots:
+            block = 0 if execution.cycle_order == "sequential" else slot.cycle
+            cycles.setdefault(block, []).append(str(slot.configuration + 1))
+        for cycle in cycles.values():
+            yield _cut(f"            {' '.join(cycle)}")
+
+
+def _duration_lines(plan: _Plan) -> Iterator[str]:
+    gaps = f"{span(plan.gaps_s)} of gaps"
+    total_s = _total_s(plan)
+    if total_s is None:
+        yield f"duration    unknown while a model's config.json is not here, and {gaps}"
+    else:
+        yield f"duration    about {span(total_s)}, with {gaps}"
+
+
+def _table(rows: Sequence[_Row]) -> Iterator[str]:
+    digits = len(str(len(rows)))
+    wide = min(max(len(row.label) for row in rows), WIDTH - digits - 38)
+    wide = max(wide, len("configuration"))
+    yield f"{'#':>{digits}}  {'configuration':{wide}}  {'memory':>9} of {'device':9} {'each':>9}"
+    for number, row in enumerate(rows, start=1):
+        first, *rest = textwrap.wrap(row.label, wide)
+        each = "?" if row.duration is None else span(row.duration.total_s)
+        yield f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}"
+        yield from (f"{'':{digits}}    {line}" for line in rest)
+    if misfits := sum(row.memory.get("fits") is False for row in rows):
+        needs = "needs" if misfits == 1 else "need"
+        yield f"{written.count(misfits, 'configuration')} (marked >) {needs} more than there is"
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    if "unknown" in memory:
+        return f"{'unknown':>9}    {'':9}"
+    total, capacity = written.memory(memory["total_mb"]), memory["capacity_mb"]
+    if capacity is None:
+        return f"{total:>9}    {'':9}"
+    return f"{total:>9} {'> ' if memory['fits'] is False else 'of'} {written.memory(capacity):9}"
+
+
+def _skip_lines(expansion: Expansion) -> Iterator[str]:
+    if not expansion.skipped:
+        return
+    yield ""
+    yield f"skipped     {len(expansion.skipped):,}"
+    reasons = Counter(skip.reason for skip in expansion.skipped)
+    for reason, count in reasons.most_common():
+        yield from _wrapped(f"{count:,} x {reason}", "      ")
+        alike = [skip for skip in expansion.skipped if skip.reason == reason]
+        for skip in alike[:SKIPS_SHOWN]:
+            yield _cut(f"      {described(skip.config)}")
+        if count > SKIPS_SHOWN:
+            yield f"      and {count - SKIPS_SHOWN:,} more; --json lists all"
+
+
+def span(seconds: float) -> str:
+    """Write a long time to plan with, e.g. ``45 s``, ``12 min`` or ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=indent)

@@ -1,0 +1,115 @@
+"""``base: other.yaml``: a file that builds on another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from llenergymeasure.config import yaml_file
+from llenergymeasure.config.paths import nest
+from llenergymeasure.config.yaml_file import YamlFile
+from llenergymeasure.exceptions import ConfigError
+
+
+def read(path: Path, experiment: type[BaseModel]) -> YamlFile:
+    """Read an experiment or a study together with everything it builds on.
+
+    Sections are merged field by field, ``sweep`` key by key; everything else, lists included, is
+    replaced. Relative paths are taken from the folder of the file that holds them.
+
+    Args:
+        path: The file.
+        experiment: The model that tells which fields of an experiment are paths.
+
+    Raises:
+        ConfigError: A file cannot be read, or the files build on each other in a circle.
+    """
+    return _read(path, experiment, ())
+
+
+def _read(path: Path, experiment: type[BaseModel], chain: tuple[Path, ...]) -> YamlFile:
+    file = yaml_file.read(path)
+    base = file.data.pop("base", None)
+    file = file._replace(data=_anchored(experiment, file.data, path.parent))
+    if base is None:
+        return file
+    chain = (*chain, path.resolve())
+    return _laid_over(file, _read(_base_path(file, base, chain), experiment, chain))
+
+
+def _base_path(file: YamlFile, base: Any, chain: tuple[Path, ...]) -> Path:
+    where = file.where(("base",))
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{where}: base: must be the name of a YAML file", where=where)
+    path = file.path.parent / Path(base).expanduser()
+    if path.resolve() in chain:
+        circle = " -> ".join(str(link) for link in (*chain, path.resolve()))
+        raise ConfigError(
+            f"{where}: base: the files build on each other in a circle: {circle}; remove one of "
+            "these lines",
+            where=where,
+        )
+    if not path.is_file():
+        raise ConfigError(
+            f"{where}: base: there is no file {path}; the name is taken from the folder of "
+            f"{file.path.name}",
+            where=where,
+        )
+    return path
+
+
+def _laid_over(upper: YamlFile, lower: YamlFile) -> YamlFile:
+    kept = {loc: line for loc, line in lower.lines.items() if not _is_replaced(loc, upper.data)}
+    origins = {loc: lower.origins.get(loc, lower.path) for loc in kept}
+    return upper._replace(
+        data=merged(lower.data, upper.data),
+        lines={**kept, **upper.lines},
+        origins={loc: path for loc, path in origins.items() if loc not in upper.lines},
+    )
+
+
+def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others: sections are merged, everything else is replaced."""
+    result = dict(lower)
+    for name, value in upper.items():
+        under = result.get(name)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            result[name] = merged(under, value)
+        else:
+            result[name] = value
+    return result
+
+
+def _is_replaced(loc: tuple[str, ...], upper: Any) -> bool:
+    for part in loc:
+        if not isinstance(upper, Mapping):
+            return True
+        if part not in upper:
+            return False
+        upper = upper[part]
+    return False
+
+
+def _anchored(model: type[BaseModel], data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = yaml_file.anchor_paths(model, data, folder)
+    if isinstance(entries := data.get("experiments"), list):
+        result["experiments"] = [yaml_file.anchor_paths(model, entry, folder) for entry in entries]
+    if isinstance(sweep := data.get("sweep"), dict):
+        result["sweep"] = {key: _anchored_values(model, key, sweep[key], folder) for key in sweep}
+    return result
+
+
+def _anchored_values(model: type[BaseModel], key: Any, values: Any, folder: Path) -> Any:
+    if not isinstance(values, list):
+        return values
+    return [_anchored_value(model, str(key), value, folder) for value in values]
+
+
+def _anchored_value(model: type[BaseModel], key: str, value: Any, folder: Path) -> Any:
+    found: Any = yaml_file.anchor_paths(model, nest({key: value}), folder)
+    for part in key.split("."):
+        found = found[part]
+    return found

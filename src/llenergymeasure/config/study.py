@@ -1,0 +1,329 @@
+"""What to measure: a collection of experiments, as its author wrote it down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from llenergymeasure.config import inheritance, yaml_file
+from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
+from llenergymeasure.config.experiment import STORED, ExperimentConfig, refuse_credentials
+from llenergymeasure.config.paths import nest
+from llenergymeasure.config.plain_words import plain_problems
+from llenergymeasure.config.registry import backend_entry, backend_names
+from llenergymeasure.config.sections import Seconds
+from llenergymeasure.exceptions import ConfigError
+
+CycleOrder = Literal["balanced", "interleaved", "shuffled", "sequential"]
+StartMethod = Literal["auto", "spawn", "forkserver"]
+STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
+"""Fields that make a file a study; so does a list of backends."""
+
+
+class ExecutionConfig(ConfigModel):
+    """How the experiments of a study are run; no part of what is measured."""
+
+    n_cycles: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        3, description="How often every configuration is measured, each time in a fresh process."
+    )
+    cycle_order: CycleOrder = Field(
+        "balanced",
+        description="balanced: every configuration follows every other as equally often as can "
+        "be. interleaved: A B, A B. shuffled: a new order each cycle. sequential: A A, B B.",
+    )
+    config_gap_seconds: Seconds | None = Field(
+        None, description="Pause between experiments (null: the user configuration decides)."
+    )
+    cycle_gap_seconds: Seconds | None = Field(
+        None,
+        description="Pause between cycles, in orders that have cycles (null: the user "
+        "configuration decides).",
+    )
+    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="An experiment that takes longer is ended and has failed (null: several times "
+        "what the plan expects).",
+    )
+    start_method: StartMethod | None = Field(
+        None,
+        description="How an experiment's process is started (null: the user configuration "
+        "decides).",
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of the order.")
+
+
+def _entry(value: Any) -> ExperimentConfig | dict[str, Any]:
+    if isinstance(value, ExperimentConfig | dict):
+        return value
+    raise invalid("must be a section, with fields of its own")
+
+
+Entry = Annotated[
+    ExperimentConfig | dict[str, Any], PlainValidator(_entry), WithJsonSchema({"type": "object"})
+]
+
+
+class StudyConfig(ConfigModel):
+    """A collection of experiments: defaults, a grid over them, and explicit entries.
+
+    Every field of :class:`ExperimentConfig` may stand beside the fields below and is a default
+    for all experiments. ``backend`` may be a list; each backend then has a grid of its own.
+    What the design comes to is worked out by :func:`llenergymeasure.study.grid.expand`.
+    """
+
+    # The defaults arrive as extra fields; `accepts` admits no others.
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="Name of the study, also the beginning of its directory's name.",
+    )
+    sweep: dict[str, tuple[JsonValue, ...]] = Field(
+        {},
+        description="Dotted field to the list of its values; every combination is an experiment. "
+        "A field of a backend's section is a dimension of that backend's grid only.",
+    )
+    experiments: tuple[Entry, ...] = Field(
+        (),
+        strict=False,
+        description="Explicit experiments beside the grid; each is laid over the defaults.",
+    )
+    execution: ExecutionConfig = Field(
+        ExecutionConfig(), description="How the experiments are run."
+    )
+    cold_start: bool = Field(
+        False,
+        description="No warm-up; loading the model becomes a measured window of its own.",
+    )
+
+    @classmethod
+    def accepts(cls, name: str) -> bool:
+        """Admit the fields of a study and, as defaults, those of an experiment."""
+        return name in cls.model_fields or ExperimentConfig.accepts(name)
+
+    @classmethod
+    def names(cls) -> Iterable[str]:
+        """List the fields of a study and of an experiment."""
+        return (*cls.model_fields, "base", *ExperimentConfig.model_fields)
+
+    @classmethod
+    def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Refuse credentials, and a sweep that is not made of lists."""
+        own = {name: value for name, value in data.items() if name != "experiments"}
+        refuse_credentials(cls.__name__, own)
+        if isinstance(sweep := data.get("sweep"), Mapping):
+            refuse_at(cls.__name__, _sweep_problems(sweep))
+            lists = {str(key): tuple(values) for key, values in sweep.items()}
+            data = {**data, "sweep": lists}
+        return data
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _names_no_path(cls, name: Any) -> Any:
+        if isinstance(name, str) and ("/" in name or "\\" in name):
+            raise invalid(
+                "is also the name of a directory, so it must not hold '/' or '\\'; use letters, "
+                "digits, '.', '_' and '-', and --output to choose where results go"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _is_a_design(self) -> Self:
+        refuse_at(type(self).__name__, _design_problems(self))
+        return self
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The experiment fields that stand at the top, as they were given, without ``backend``."""
+        given = self.model_extra or {}
+        return {name: value for name, value in given.items() if name != "backend"}
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends of the grid: those named, else those whose settings are swept."""
+        given = (self.model_extra or {}).get("backend")
+        if given is not None:
+            return (given,) if isinstance(given, str) else tuple(given)
+        return tuple(dict.fromkeys(filter(None, map(scope, self.sweep)))) or ("pytorch",)
+
+    @property
+    def lists_backends(self) -> bool:
+        """Whether the design names its backends as a list, or implies several."""
+        return len(self.backends) > 1 or not isinstance(
+            (self.model_extra or {}).get("backend", ""), str
+        )
+
+    @classmethod
+    def of(cls, experiment: ExperimentConfig, execution: ExecutionConfig | None = None) -> Self:
+        """Make a study of one experiment; it runs once unless ``execution`` says otherwise."""
+        return cls(experiments=(experiment,), execution=execution or ExecutionConfig(n_cycles=1))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a study, or a single experiment as a study of one, from a YAML file.
+
+        Relative paths in the file, and in the files it builds on with ``base:``, are taken from
+        the folder of the file that holds them.
+
+        Raises:
+            ConfigError: The file cannot be read or does not describe a study; the message names
+                file, line and field.
+        """
+        file = inheritance.read(Path(path), ExperimentConfig)
+        if describes_study(file.data):
+            return yaml_file.build(cls, file)
+        return cls.of(yaml_file.build(ExperimentConfig, file))
+
+
+def describes_study(data: Mapping[str, Any]) -> bool:
+    """Tell a study from a single experiment, by the fields of the file."""
+    return isinstance(data.get("backend"), list) or any(name in data for name in STUDY_FIELDS)
+
+
+def scope(key: str) -> str | None:
+    """Name the backend that a sweep key is scoped to, or ``None`` for a universal key."""
+    section = key.partition(".")[0]
+    return section if section in backend_names() else None
+
+
+class _Located(NamedTuple):
+    loc: tuple[str, ...]
+    message: str
+
+
+def _sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
+    for key, values in sweep.items():
+        loc = ("sweep", str(key))
+        if isinstance(values, Mapping):
+            inner = next(iter(values), "field")
+            yield _Located(loc, f"must be a list; a field inside it is swept as '{key}.{inner}'")
+        elif not isinstance(values, list | tuple):
+            yield _Located(loc, f"must be a list of values; write [{_shown(values)}] for one")
+        elif not values:
+            yield _Located(loc, "is an empty list; give at least one value, or remove the line")
+
+
+def _shown(value: Any) -> str:
+    """Show a number or a truth value; text may be a secret."""
+    return str(value).lower() if isinstance(value, int | float) else "value"
+
+
+def _design_problems(study: StudyConfig) -> Iterator[_Located]:
+    if problems := list(_backend_problems(study)):
+        yield from problems
+        return
+    yield from _default_problems(study)
+    for key, values in study.sweep.items():
+        yield from _key_problems(study, key, values)
+    for position, entry in enumerate(study.experiments):
+        if isinstance(entry, dict):
+            loc = ("experiments", str(position))
+            yield from _located(_partial_problems(entry), loc)
+    yield from _combined_problems(study)
+
+
+def _backend_problems(study: StudyConfig) -> Iterator[_Located]:
+    given = (study.model_extra or {}).get("backend", "pytorch")
+    if not isinstance(given, str | list | tuple) or not all(isinstance(b, str) for b in given):
+        yield _Located(("backend",), "must be the name of a backend, or a list of names")
+        return
+    if not given:
+        yield _Located(("backend",), "is an empty list; name at least one backend")
+    for name in study.backends:
+        try:
+            backend_entry(name)
+        except ConfigError as error:
+            yield _Located(("backend",), error.message)
+    if len(set(study.backends)) < len(study.backends):
+        yield _Located(("backend",), "names a backend twice")
+
+
+def _default_problems(study: StudyConfig) -> Iterator[_Located]:
+    yield from _partial_problems(study.defaults)
+    used = {*study.backends, *_backends_of_entries(study)}
+    for name in study.defaults:
+        if name in backend_names() and name not in used and study.defaults[name] is not None:
+            yield _Located(
+                (name,),
+                f"does not apply to backend: {', '.join(study.backends)}; remove the line "
+                f"'{name}:' or add {name} to backend",
+            )
+
+
+def _key_problems(study: StudyConfig, key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
+    loc, scoped = ("sweep", key), scope(key)
+    if key == "backend":
+        yield _Located(loc, "several backends are named outside the sweep, as backend: [...]")
+    elif scoped and scoped not in study.backends:
+        listed = ", ".join((*study.backends, scoped))
+        yield _Located(
+            loc, f"backend {scoped} is not listed; remove the line or set backend: [{listed}]"
+        )
+    elif study.cold_start and key.partition(".")[0] == "warmup":
+        yield _Located(loc, "has no effect with cold_start: true, which warms nothing up")
+    else:
+        yield from _value_problems(loc, key, values)
+
+
+def _value_problems(loc: tuple[str, ...], key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
+    found: dict[str, list[str]] = {}
+    for position, value in enumerate(values, start=1):
+        for problem in _partial_problems(nest({key: value})):
+            found.setdefault(problem.message, []).append(str(position))
+    for message, positions in found.items():
+        whole = len(positions) == len(values)
+        yield _Located(loc, message if whole else f"value {', '.join(positions)}: {message}")
+
+
+def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
+    """Check each field for itself; whether they go together depends on the combination."""
+    checked = {"model": "-", **data}
+    try:
+        ExperimentConfig.model_validate(checked, context=STORED)
+    except ValidationError as error:
+        for problem in plain_problems(error, checked):
+            yield _Located(problem.loc, problem.message)
+
+
+def _combined_problems(study: StudyConfig) -> Iterator[_Located]:
+    if _lacks_model(study):
+        yield _Located(("model",), "this field is required")
+    several = study.lists_backends
+    kwargs = study.defaults.get("passthrough_kwargs") is not None
+    if several and (kwargs or any(key.startswith("passthrough_kwargs") for key in study.sweep)):
+        yield _Located(
+            ("passthrough_kwargs",),
+            "is handed to one engine's constructor and cannot go with a list of backends; put it "
+            "into an entry of experiments: that names its backend",
+        )
+
+
+def _lacks_model(study: StudyConfig) -> bool:
+    if "model" in study.defaults or "model" in study.sweep:
+        return False
+    entries = [entry for entry in study.experiments if isinstance(entry, dict)]
+    return bool(study.sweep) or not study.experiments or any("model" not in e for e in entries)
+
+
+def _backends_of_entries(study: StudyConfig) -> set[str]:
+    named = (e.get("backend") for e in study.experiments if isinstance(e, dict))
+    return {name for name in named if isinstance(name, str)}
+
+
+def _located(problems: Iterable[_Located], prefix: tuple[str, ...]) -> Iterator[_Located]:
+    for loc, message in problems:
+        yield _Located((*prefix, *loc), message)

@@ -1,0 +1,225 @@
+"""How long an experiment will take, from its configuration and the shape of its model. Pure.
+
+Figures to plan with, not to report. What runs by the clock is known; the rest is a roofline:
+
+    decode pass   max(weights read / bandwidth, operations / compute) + layers x launch
+    prefill       operations / compute + layers x launch
+    operations    2 x weights that a token passes through x tokens
+    batch         prefill + (new tokens - 1) x decode pass
+    load          start of the process + weights / reading speed
+    warm-up       n_warmup batches, and at least the thermal floor where energy is measured
+    window        whole passes over the prompts until min_duration_seconds is reached
+
+Every request is taken to run to ``max_new_tokens``. The constants below are round figures on the
+slow side; a plan is right within a factor of two or three, which is what a time-out needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from llenergymeasure.config.backend_configs import ScriptedConfig
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig
+from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.core.flops import weight_bytes_read
+from llenergymeasure.core.memory_estimate import estimate_memory, rows_at_once, weight_bytes
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.peaks import peak_of
+from llenergymeasure.study.order import gap_after, gap_s
+from llenergymeasure.study.plan import Slot
+
+ASSUMED_INPUT_TOKENS = 256  # of a prompt in a text dataset; mixed-1k has 2 to 603 words
+SHARE_OF_PEAK = 0.4
+LAUNCH_S = 0.4e-3  # of a layer's operators from Python, at small batches
+START_S = 8.0  # an interpreter that imports its engine
+SCRIPTED_START_S = 0.5
+READ_BYTES_S = 0.5e9
+TIMEOUT_SLACK_S = 300.0
+TIMEOUT_FACTOR = 10.0
+CLOCK_FACTOR = 2.0
+
+_LLAMA_2_70B = {
+    # https://huggingface.co/meta-llama/Llama-2-70b-hf, config.json
+    "model_type": "llama",
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+}
+
+
+class Rates(NamedTuple):
+    """What a device gets done.
+
+    Attributes:
+        flop_s: Operations a second.
+        bytes_s: Bytes of memory read a second.
+    """
+
+    flop_s: float
+    bytes_s: float
+
+
+CPU = Rates(50e9, 10e9)
+UNKNOWN_GPU = Rates(20e12, 200e9)
+
+
+class Duration(NamedTuple):
+    """Parts of an experiment, in seconds.
+
+    Attributes:
+        load_s: Starting the process and loading the model.
+        work_s: Batches of warm-up and window, as long as they take by themselves.
+        clock_s: What runs by the clock on top: baseline, thermal floor, least window.
+    """
+
+    load_s: float
+    work_s: float
+    clock_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The whole experiment."""
+        return self.load_s + self.work_s + self.clock_s
+
+
+def rates_of(config: ExperimentConfig, device_name: str | None) -> Rates:
+    """Give the rates of a device by the name NVML reports; ``None`` is a CPU."""
+    if device_name is None:
+        return CPU
+    peak = peak_of(device_name)
+    if peak is None:
+        return UNKNOWN_GPU
+    flop_s = peak.compute_tflops(config.precision) * 1e12
+    return Rates(SHARE_OF_PEAK * flop_s, SHARE_OF_PEAK * peak.bandwidth_gb_s * 1e9)
+
+
+def duration(
+    config: ExperimentConfig,
+    architecture: ModelArchitecture | None,
+    rates: Rates,
+    *,
+    measured: bool,
+    cold_start: bool = False,
+) -> Duration | None:
+    """Estimate how long an experiment takes.
+
+    Args:
+        config: The experiment.
+        architecture: Shape of its model; ``None`` where it is not known yet.
+        rates: Of the device it runs on.
+        measured: Whether a source measures energy, so that baseline and thermal floor apply.
+        cold_start: Whether warm-up is left out.
+
+    Returns:
+        The estimate; ``None`` where the shape of the model is needed and not known.
+    """
+    batch_s = _batch_s(config, architecture, rates)
+    if batch_s is None:
+        return None
+    pass_s = batch_s * _batches(config)
+    least_s = config.window.min_duration_seconds
+    warmup_s = 0.0 if cold_start else config.warmup.n_warmup * batch_s
+    floor_s = config.warmup.thermal_floor_seconds if measured and not cold_start else 0.0
+    window_s = pass_s * max(1, math.ceil(least_s / pass_s)) if pass_s else least_s
+    work_s = warmup_s + pass_s
+    clock_s = _baseline_s(config, measured) + max(0.0, floor_s - warmup_s) + window_s - pass_s
+    return Duration(_load_s(config, architecture), work_s, clock_s)
+
+
+def timeout_s(
+    config: ExperimentConfig,
+    architecture: ModelArchitecture | None,
+    rates: Rates,
+) -> float:
+    """Say after how many seconds an experiment hangs rather than works.
+
+    5 minutes, 10 times what loading and computing are expected to take, and twice what runs by
+    the clock. A model whose shape is not known is taken to be one of 70 billion parameters; what
+    it takes to download one is not in it.
+    """
+    known = architecture or ModelArchitecture.from_config(_LLAMA_2_70B)
+    expected = duration(config, known, rates, measured=True)
+    assert expected is not None  # the shape is known
+    computed_s = expected.load_s + expected.work_s
+    return TIMEOUT_SLACK_S + TIMEOUT_FACTOR * computed_s + CLOCK_FACTOR * expected.clock_s
+
+
+def study_s(
+    slots: Sequence[Slot],
+    durations: Mapping[int, Duration | None],
+    execution: ExecutionConfig,
+    settings: ExecutionSettings,
+) -> tuple[float | None, float]:
+    """Add up a study: seconds of its experiments, ``None`` where one is not known, and of its gaps.
+
+    Args:
+        slots: The order of running.
+        durations: By configuration.
+        execution: The gaps the study asks for.
+        settings: The user's gaps, where it is silent.
+    """
+    before: list[Slot | None] = [None, *slots]
+    gaps_s = sum(
+        gap_s(gap_after(previous, slot, execution), execution, settings)
+        for previous, slot in zip(before, slots, strict=False)
+    )
+    known = [found.total_s for slot in slots if (found := durations[slot.configuration])]
+    return (sum(known) if len(known) == len(slots) else None), gaps_s
+
+
+def _batch_s(
+    config: ExperimentConfig, architecture: ModelArchitecture | None, rates: Rates
+) -> float | None:
+    if isinstance(config.section, ScriptedConfig):
+        return _scripted_s(config.section, config.max_new_tokens)
+    if architecture is None:
+        return None
+    memory = estimate_memory(config, architecture)
+    spread = Rates(rates.flop_s * memory.shards, rates.bytes_s * memory.shards)
+    prefill_s = _pass_s(config, architecture, spread, memory.rows * _input_tokens(config))
+    decode_s = _pass_s(config, architecture, spread, memory.rows)
+    differential = config.window.phases == "differential"
+    return prefill_s * (2 if differential else 1) + (config.max_new_tokens - 1) * decode_s
+
+
+def _scripted_s(script: ScriptedConfig, max_new_tokens: int) -> float:
+    tokens = min(script.output_tokens or max_new_tokens, max_new_tokens)
+    return (script.ttft_ms + (tokens - 1) * script.itl_ms) / 1000
+
+
+def _pass_s(
+    config: ExperimentConfig, architecture: ModelArchitecture, rates: Rates, tokens: int
+) -> float:
+    weights = architecture.linear_parameters_active + architecture.lm_head_parameters
+    computed_s = 2 * weights * tokens / rates.flop_s
+    read_s = weight_bytes_read(architecture, config.precision, tokens) / rates.bytes_s
+    return max(computed_s, read_s) + architecture.layers * LAUNCH_S
+
+
+def _batches(config: ExperimentConfig) -> int:
+    beams = config.decoder.num_beams or 1
+    processes = getattr(config.section, "num_processes", None) or 1
+    return math.ceil(config.n / processes / max(1, rows_at_once(config) // beams))
+
+
+def _input_tokens(config: ExperimentConfig) -> int:
+    if not isinstance(config.dataset, str):
+        return config.dataset.synthetic.input_len
+    return min(ASSUMED_INPUT_TOKENS, config.max_input_tokens or ASSUMED_INPUT_TOKENS)
+
+
+def _baseline_s(config: ExperimentConfig, measured: bool) -> float:
+    """The idle device is measured before the model loads and with it resident."""
+    return 2 * config.baseline.duration_seconds if measured and config.baseline.enabled else 0.0
+
+
+def _load_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:
+    if isinstance(config.section, ScriptedConfig):
+        return SCRIPTED_START_S
+    read = 0.0 if architecture is None else weight_bytes(architecture, config.precision)
+    return START_S + read / READ_BYTES_S

@@ -1,0 +1,270 @@
+"""Write a design out: every combination it asks for, checked, merged and counted. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from llenergymeasure.config import rules
+from llenergymeasure.config.hashing import canonical_hash
+from llenergymeasure.config.inheritance import merged
+from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig, WarmupConfig
+from llenergymeasure.config.paths import nest
+from llenergymeasure.config.plain_words import plain_problems
+from llenergymeasure.config.registry import backend_names
+from llenergymeasure.config.study import scope
+from llenergymeasure.exceptions import StudyError
+from llenergymeasure.study.plan import Expansion, Skipped
+
+MAX_COMBINATIONS = 200_000
+"""Combinations of a design that nobody has confirmed."""
+
+_COLD = WarmupConfig(n_warmup=0, thermal_floor_seconds=0.0)
+_REMEDY = re.compile(r"; (remove|set|keep) .*$|; remove it$")
+_REASONS_SHOWN = 10
+
+OwnLengths = Callable[[ExperimentConfig], bool]
+"""Tells whether every prompt of an experiment has a ``max_new_tokens`` of its own."""
+
+
+class _Grid(NamedTuple):
+    """Defaults of one backend, and the dimensions that vary over them."""
+
+    base: dict[str, Any]
+    dimensions: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    entry: ExperimentConfig | None = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(len(values) for _, values in self.dimensions)
+
+
+class _Candidate(NamedTuple):
+    """One combination: the settings that make it, and the experiment or why there is none."""
+
+    settings: dict[str, Any]
+    config: ExperimentConfig | None
+    reason: str = ""
+
+
+def expand(
+    study: StudyConfig,
+    *,
+    allow_large: bool = False,
+    own_lengths: OwnLengths = lambda _: False,
+) -> Expansion:
+    """Write out every experiment of a study, in the order of the design.
+
+    The grid of each backend comes first, the last key of ``sweep`` varying fastest, then the
+    explicit entries. Combinations that contradict themselves are skipped with their reason;
+    combinations that run the same computation as an earlier one are merged.
+
+    Args:
+        study: The design.
+        allow_large: Whether it may have more than :data:`MAX_COMBINATIONS` combinations.
+        own_lengths: Tells of an experiment whether each of its prompts says for itself how many
+            tokens to generate, so that sweeping ``max_new_tokens`` changes nothing.
+
+    Raises:
+        StudyError: It is too large, or no combination can run; the reasons are listed.
+    """
+    grids = list(_grids(study))
+    generated = sum(grid.size for grid in grids)
+    if generated > MAX_COMBINATIONS and not allow_large:
+        raise _too_large(generated)
+    candidates = (candidate for grid in grids for candidate in _candidates(grid, study))
+    expansion = _merged(candidates, generated, own_lengths)
+    if not expansion.experiments:
+        raise _all_invalid(expansion)
+    return expansion
+
+
+def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:
+    """Hash a design (``study_design_hash``): the sorted fingerprints of its experiments.
+
+    How the experiments are run, and the order of keys and entries, play no part; a cold start
+    does, because it changes what is measured.
+    """
+    hashes = sorted(fingerprints)
+    return canonical_hash({"cold_start": True, "experiments": hashes} if cold_start else hashes)
+
+
+# The grids ----------------------------------------------------------------------------------------
+
+
+def _grids(study: StudyConfig) -> Iterator[_Grid]:
+    if study.sweep or not study.experiments:
+        for backend in study.backends:
+            dimensions = tuple(
+                (key, values)
+                for key, values in study.sweep.items()
+                if scope(key) in (None, backend)
+            )
+            yield _Grid(_base(study.defaults, backend), dimensions)
+    for entry in study.experiments:
+        yield from _entry_grids(study, entry)
+
+
+def _entry_grids(study: StudyConfig, entry: ExperimentConfig | dict[str, Any]) -> Iterator[_Grid]:
+    if isinstance(entry, ExperimentConfig):
+        yield _Grid({}, (), entry)
+        return
+    for backend in _entry_backends(study, entry):
+        own = {name: (value,) for name, value in entry.items() if name != "backend"}
+        yield _Grid(_base(study.defaults, backend), tuple(own.items()))
+
+
+def _entry_backends(study: StudyConfig, entry: Mapping[str, Any]) -> Sequence[str]:
+    """An entry names its backend, or implies it by a section; else it runs on every one listed."""
+    if "backend" in entry:
+        return (entry["backend"],)
+    implied = [name for name in study.backends if entry.get(name) is not None]
+    return implied or study.backends
+
+
+def _base(defaults: Mapping[str, Any], backend: str) -> dict[str, Any]:
+    """Take the defaults for one backend; sections of others are meant for their experiments."""
+    others = {name for name in backend_names() if name != backend}
+    return {
+        **{name: value for name, value in defaults.items() if name not in others},
+        "backend": backend,
+    }
+
+
+# Combinations -------------------------------------------------------------------------------------
+
+
+def _candidates(grid: _Grid, study: StudyConfig) -> Iterator[_Candidate]:
+    if grid.entry is not None:
+        config = grid.entry
+        if study.cold_start:
+            config = config.model_copy(update={"warmup": _COLD})
+        yield _Candidate(config.model_dump(mode="json", exclude_defaults=True), config)
+        return
+    base = {**grid.base, "warmup": _COLD.model_dump()} if study.cold_start else grid.base
+    parts = _Parts(base, [key for key, _ in grid.dimensions], frozen=study.cold_start)
+    keys = [key for key, _ in grid.dimensions]
+    spans = [range(len(values)) for _, values in grid.dimensions]
+    columns = [values for _, values in grid.dimensions]
+    for places in itertools.product(*spans):
+        values = [column[place] for column, place in zip(columns, places, strict=True)]
+        settings = {"backend": grid.base["backend"], **dict(zip(keys, values, strict=True))}
+        yield _checked(settings, parts, places, values)
+
+
+class _Parts:
+    """Builds the fields of a combination, each distinct section once for the whole grid."""
+
+    def __init__(self, base: dict[str, Any], keys: Sequence[str], *, frozen: bool) -> None:
+        self._base, self._keys = base, keys
+        self._groups: dict[str, list[int]] = {}
+        for position, key in enumerate(keys):
+            field = key.partition(".")[0]
+            if not (frozen and field == "warmup"):
+                self._groups.setdefault(field, []).append(position)
+        still = {name: value for name, value in base.items() if name not in self._groups}
+        self._still = _built(still)
+        self._known: dict[str, dict[tuple[int, ...], Any]] = {name: {} for name in self._groups}
+
+    def __call__(self, places: tuple[int, ...], values: Sequence[Any]) -> dict[str, Any]:
+        """Give the fields of one combination, sections already validated.
+
+        Raises:
+            ValidationError: A section is invalid as a whole.
+        """
+        fields = dict(self._still)
+        for name, positions in self._groups.items():
+            place = tuple(places[position] for position in positions)
+            known = self._known[name]
+            if place not in known:
+                known[place] = self._field(name, positions, values)
+            fields[name] = known[place]
+        return fields
+
+    def _field(self, name: str, positions: Sequence[int], values: Sequence[Any]) -> Any:
+        data = {name: self._base[name]} if name in self._base else {}
+        for position in positions:
+            data = merged(data, nest({self._keys[position]: values[position]}))
+        return _built(data)[name]
+
+
+def _built(data: dict[str, Any]) -> dict[str, Any]:
+    """Validate fields each for itself; how they go together is seen in the combination."""
+    checked = ExperimentConfig.model_validate({"model": "-", **data}, context=STORED)
+    return {name: getattr(checked, name) for name in data}
+
+
+def _checked(
+    settings: dict[str, Any], parts: _Parts, places: tuple[int, ...], values: Sequence[Any]
+) -> _Candidate:
+    try:
+        # The rules are asked below: a list of problems costs less than an error for each.
+        config = ExperimentConfig.model_validate(parts(places, values), context=STORED)
+    except ValidationError as error:
+        texts = (f"{'.'.join(loc)}: {text}" for loc, text in plain_problems(error, {}))
+        return _Candidate(settings, None, _one_line(texts))
+    if problems := rules.contradictions(config):
+        return _Candidate(settings, None, _one_line(map(str, problems)))
+    return _Candidate(settings, config)
+
+
+def _one_line(problems: Iterable[str]) -> str:
+    return "; ".join(_REMEDY.sub("", problem) for problem in problems)
+
+
+# Counting -----------------------------------------------------------------------------------------
+
+
+def _merged(candidates: Iterable[_Candidate], generated: int, own_lengths: OwnLengths) -> Expansion:
+    experiments: dict[str, ExperimentConfig] = {}
+    skipped: list[Skipped] = []
+    lengths: dict[str, int] = {}
+    merged_count = 0
+    for settings, config, reason in candidates:
+        if config is None:
+            skipped.append(Skipped(config=settings, reason=reason))
+            continue
+        if "max_new_tokens" in settings and own_lengths(config):
+            alike = config.model_copy(update={"max_new_tokens": 1}).fingerprint()
+            if lengths.setdefault(alike, config.max_new_tokens) != config.max_new_tokens:
+                skipped.append(Skipped(config=settings, reason=_has_own_lengths(config)))
+                continue
+        fingerprint = config.fingerprint()
+        merged_count += fingerprint in experiments
+        experiments.setdefault(fingerprint, config)
+    return Expansion(
+        tuple(experiments.values()), tuple(skipped), generated, merged_count, tuple(experiments)
+    )
+
+
+def _has_own_lengths(config: ExperimentConfig) -> str:
+    return (
+        f"max_new_tokens: {config.max_new_tokens} has no effect; every prompt of the dataset has "
+        "its own"
+    )
+
+
+def _too_large(count: int) -> StudyError:
+    return StudyError(
+        f"the design has {count:,} combinations, more than {MAX_COMBINATIONS:,}; shorten the "
+        "lists of sweep:, or confirm with --yes",
+        where="sweep",
+    )
+
+
+def _all_invalid(expansion: Expansion) -> StudyError:
+    reasons = Counter(skip.reason for skip in expansion.skipped).most_common()
+    lines = [f"  - {count:,} x {reason}" for reason, count in reasons[:_REASONS_SHOWN]]
+    if len(reasons) > _REASONS_SHOWN:
+        lines.append(f"  - and {len(reasons) - _REASONS_SHOWN:,} more reasons")
+    noun = "combination" if expansion.generated == 1 else "combinations"
+    return StudyError(
+        f"none of the {expansion.generated:,} {noun} of the design can run:\n" + "\n".join(lines),
+        where="sweep",
+    )

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llenergymeasure.config.models import ExecutionConfig
+from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.study.order import gap_after, gap_s, slots
+from llenergymeasure.study.plan import Slot
+
+ORDERS = ["balanced", "interleaved", "shuffled", "sequential"]
+
+
+def cycles(count: int, n_cycles: int, order: str = "balanced", seed: int = 42) -> list[list[int]]:
+    execution = ExecutionConfig(n_cycles=n_cycles, cycle_order=order, seed=seed)
+    laid_out: dict[int, list[int]] = {}
+    for slot in slots(count, execution):
+        laid_out.setdefault(slot.cycle, []).append(slot.configuration)
+    return list(laid_out.values())
+
+
+def successions(rows: list[list[int]]) -> Counter[tuple[int, int]]:
+    return Counter(pair for row in rows for pair in pairwise(row))
+
+
+def sequence(count: int, n_cycles: int, order: str) -> str:
+    execution = ExecutionConfig(n_cycles=n_cycles, cycle_order=order)
+    return "".join("ABC"[slot.configuration] for slot in slots(count, execution))
+
+
+def test_sequential_repeats_each_configuration_and_interleaved_the_whole_round():
+    assert sequence(2, 3, "sequential") == "AAABBB"
+    assert sequence(2, 3, "interleaved") == "ABABAB"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(count=st.integers(1, 30), n_cycles=st.integers(1, 12), seed=st.integers(0, 99))
+def test_every_configuration_runs_once_a_cycle(order, count, n_cycles, seed):
+    execution = ExecutionConfig(n_cycles=n_cycles, cycle_order=order, seed=seed)
+    laid_out = slots(count, execution)
+
+    assert [slot.number for slot in laid_out] == list(range(1, count * n_cycles + 1))
+    runs = {(slot.configuration, slot.cycle) for slot in laid_out}
+    assert runs == {(c, n) for c in range(count) for n in range(1, n_cycles + 1)}
+    assert len(runs) == len(laid_out)
+    assert laid_out == slots(count, execution)
+
+
+def test_shuffled_draws_a_new_order_each_cycle_from_its_seed():
+    rows = cycles(8, 4, "shuffled")
+
+    assert len({tuple(row) for row in rows}) == 4
+    assert rows != cycles(8, 4, "shuffled", seed=7)
+
+
+@given(count=st.integers(2, 15), designs=st.integers(1, 3), seed=st.integers(0, 999))
+def test_in_a_whole_balanced_design_each_follows_each_and_stands_everywhere_equally_often(
+    count, designs, seed
+):
+    rows = cycles(count, designs * count * (1 + count % 2), seed=seed)
+
+    assert set(successions(rows).values()) == {designs * (1 + count % 2)}
+    assert len(successions(rows)) == count * (count - 1)
+    positions = Counter((place, c) for row in rows for place, c in enumerate(row))
+    assert set(positions.values()) == {designs * (1 + count % 2)}
+
+
+@given(count=st.integers(2, 40), n_cycles=st.integers(1, 40), seed=st.integers(0, 999))
+def test_with_few_cycles_starts_differ_and_no_succession_is_seen_too_often(count, n_cycles, seed):
+    n_cycles = min(n_cycles, count)
+    rows = cycles(count, n_cycles, seed=seed)
+
+    assert len({row[0] for row in rows}) == n_cycles
+    assert max(successions(rows).values()) <= 1 + count % 2
+
+
+@settings(max_examples=30)
+@given(count=st.sampled_from([3, 5, 7, 9, 11, 21]), seed=st.integers(0, 999))
+def test_two_cycles_of_an_odd_number_share_no_succession(count, seed):
+    assert max(successions(cycles(count, 2, seed=seed)).values()) == 1
+
+
+def test_two_configurations_take_turns_at_being_first():
+    first = [row[0] for row in cycles(2, 4)]
+
+    assert Counter(first) == {0: 2, 1: 2}
+    assert first[0] != first[1]
+
+
+def test_the_seed_decides_which_balanced_order_is_used():
+    assert len({str(cycles(6, 3, seed=seed)) for seed in range(10)}) > 5
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_ten_thousand_configurations_are_laid_out(order):
+    laid_out = slots(10_000, ExecutionConfig(n_cycles=1, cycle_order=order))
+
+    assert len({slot.configuration for slot in laid_out}) == 10_000
+
+
+def test_a_large_odd_design_is_laid_out_for_several_cycles():
+    rows = cycles(2_001, 5)
+
+    assert len({row[0] for row in rows}) == 5
+    assert max(successions(rows).values()) == 1
+
+
+# Gaps ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "kinds"),
+    [
+        ("interleaved", [None, "config", "cycle", "config"]),
+        ("balanced", [None, "config", "cycle", "config"]),
+        ("sequential", [None, "config", "config", "config"]),
+    ],
+)
+def test_cycle_gaps_come_between_cycles_of_orders_that_have_them(order, kinds):
+    execution = ExecutionConfig(n_cycles=2, cycle_order=order)
+    laid_out = slots(2, execution)
+
+    before: list[Slot | None] = [None, *laid_out]
+    assert [
+        gap_after(previous, slot, execution)
+        for previous, slot in zip(before, laid_out, strict=False)
+    ] == kinds
+
+
+def test_the_length_of_a_gap_is_the_studys_or_else_the_users():
+    user = ExecutionSettings(config_gap_seconds=7, cycle_gap_seconds=8)
+    silent, none = ExecutionConfig(), ExecutionConfig(config_gap_seconds=0, cycle_gap_seconds=0)
+
+    assert [gap_s(gap, silent, user) for gap in (None, "config", "cycle")] == [0, 7, 8]
+    assert [gap_s(gap, none, user) for gap in ("config", "cycle")] == [0, 0]
