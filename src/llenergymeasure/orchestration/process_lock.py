@@ -80,7 +80,7 @@ class ProcessLock:
     """A lock that this process holds.
 
     Attributes:
-        path: Its file, which stays in place: removing it would let two processes lock two files.
+        path: Its file.
         owner: This process.
     """
 
@@ -89,14 +89,21 @@ class ProcessLock:
     _key: str
     _descriptor: int
 
-    def release(self) -> None:
-        """Let go; harmless when the file is gone, and a second time."""
+    def release(self, *, remove: bool = False) -> None:
+        """Let go; harmless when the file is gone, and a second time.
+
+        Args:
+            remove: Take the file away, which is safe while it is held: :func:`take` looks whether
+                what it locked is still in place.
+        """
         with _guard:
             if _held.get(self._key) is not self:
                 return
             del _held[self._key]
             with contextlib.suppress(OSError):  # the disk may be gone; the lock goes with it
                 os.ftruncate(self._descriptor, 0)
+                if remove:
+                    self.path.unlink()
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
 
@@ -140,19 +147,25 @@ def owner_of(path: Path) -> Owner | None:
 
 
 def _locked_descriptor(path: Path, *, everybody: bool) -> int | None:
-    descriptor = _open(path, everybody=everybody)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
-    except FileNotFoundError:
-        pass  # somebody removed the file meanwhile; what is locked is nobody's
-    except OSError as error:
-        if error.errno not in _BUSY:
+    while True:
+        descriptor = _open(path, everybody=everybody)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_in_place(descriptor, path):
+                return descriptor
+        except OSError as error:
             os.close(descriptor)
+            if error.errno in _BUSY:
+                return None
             raise
-    os.close(descriptor)
-    return None
+        os.close(descriptor)  # its owner took the file away; the lock is on what is there now
+
+
+def _is_in_place(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: Path, *, everybody: bool) -> int:

@@ -53,6 +53,11 @@ class ExperimentDirectory:
         """Phases and progress while it runs, one JSON object a line."""
         return self.root / "events.jsonl"
 
+    @property
+    def worker_lock(self) -> Path:
+        """Held by the worker; there only while it runs."""
+        return self.root / ".worker.lock"
+
 
 @dataclass(frozen=True, slots=True)
 class StudyDirectory:
