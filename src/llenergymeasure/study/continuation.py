@@ -156,8 +156,12 @@ def _differences(
         or len(before.get(name, ())) > 1
     ]
     gone, come = _points(old.values(), varying), _points(new.values(), varying)
-    yield from _listed("no longer there", [point for point in gone if point not in come])
-    yield from _listed("not in the plan", [point for point in come if point not in gone])
+    left = [point for point in gone if point not in come]
+    added = [point for point in come if point not in gone]
+    yield from _listed("no longer there", left)
+    yield from _listed("not in the plan", added)
+    if not (everywhere or left or added):  # as null and {} inside passthrough_kwargs
+        yield "settings that read alike but are not the same"
 
 
 def _by_fingerprint(configs: Iterable[ExperimentConfig]) -> dict[str, ExperimentConfig]:
