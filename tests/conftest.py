@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -10,6 +13,10 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
     os.environ.pop(variable, None)
+# Measurements of the tests wait neither for those of this machine nor for those of another run.
+if "LLEM_LOCK_DIR" not in os.environ:
+    os.environ["LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="llem-test-locks-")
+    atexit.register(shutil.rmtree, os.environ["LLEM_LOCK_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

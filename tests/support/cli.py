@@ -171,6 +171,7 @@ class Llem:
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_CACHE_HOME": str(home / "cache"),
             "TMPDIR": str(temporary),
+            "LLEM_LOCK_DIR": str(temporary),
             "HF_HOME": str(home / "huggingface"),
             "HF_HUB_OFFLINE": "1",
             "LC_ALL": "C.UTF-8",

@@ -54,6 +54,20 @@ def test_a_phase_without_a_description_is_shown_by_its_name(stream, make):
     assert "polish" in stream.getvalue()
 
 
+@pytest.mark.parametrize("make", [LineDisplay, BarDisplay])
+def test_a_wait_says_for_whom_and_says_so_again_when_that_changes(stream, make):
+    display = make(stream)
+    for owner in ("pid 1 (ann, since 14:30)", "pid 2 (bob, since 14:40)"):
+        display(Event(0, "initialising", "wait", detail=f"waiting for cpu, measured by {owner}"))
+    display(Event(0, "initialising", "start"))
+    display.close()
+
+    said = stream.getvalue()
+    assert "waiting for cpu, measured by pid 1 (ann, since 14:30)" in said
+    assert "measured by pid 2 (bob, since 14:40)" in said
+    assert said.index("pid 1") < said.index("pid 2") < said.index("starting")
+
+
 def test_a_bar_follows_the_requests_of_a_phase(stream):
     display = BarDisplay(stream)
     display(Event(0, "measuring", "measure"))

@@ -70,6 +70,14 @@ def test_phases_that_follow_quickly_are_all_told(log, told):
     assert [event.phase for event in told] == ["load", "prepare", "warmup"]
 
 
+def test_an_explanation_belongs_to_the_phase_that_begins_next_and_to_no_other(log, told):
+    log.explain("waiting for somebody")
+    log.phase(ExperimentState.INITIALISING, "wait")
+    log.phase(ExperimentState.INITIALISING, "load")
+
+    assert [event.detail for event in told] == ["waiting for somebody", None]
+
+
 def test_more_of_the_same_phase_adds_up_and_a_new_phase_begins_at_none(log, clock, told):
     log.phase(ExperimentState.MEASURING, "measure")
     for _ in range(2):

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import ConfigError
-from llenergymeasure.results.filenames import MAX_LENGTH, claim_directory, experiment_name
+from llenergymeasure.results.filenames import (
+    MAX_LENGTH,
+    MAX_SLOT_LENGTH,
+    claim_directory,
+    experiment_name,
+    slot_name,
+)
 
 WHEN = datetime(2026, 2, 18, 14, 30, 5)
 
@@ -100,3 +107,24 @@ def test_a_parent_that_cannot_be_used_is_named_with_the_flag_that_mends_it(
         claim_directory(tmp_path / parent, "run")
     assert str(tmp_path / parent) in caught.value.message
     assert caught.value.where == str(tmp_path / parent)
+
+
+@pytest.mark.parametrize(
+    ("number", "cycle", "fields", "name"),
+    [
+        (1, 1, {"pytorch": {"batch_size": 8}}, "0001_pytorch_bf16_bs8_c1"),
+        (12, 3, {"precision": "fp16"}, "0012_pytorch_fp16_c3"),
+        (10000, 10, {"backend": "vllm", "vllm": {"max_num_seqs": 64}}, "10000_vllm_bf16_bs64_c10"),
+        (2, 1, {"backend": "scripted"}, "0002_scripted_bf16_bs1_c1"),
+    ],
+)
+def test_an_experiment_of_a_study_is_named_by_what_it_is(number, cycle, fields, name):
+    assert slot_name(number, cycle, ExperimentConfig(model="m", **fields)) == name
+
+
+@given(st.integers(1, 10**12), st.integers(1, 10**9), st.integers(1, 10**18))
+def test_the_name_of_a_slot_is_short_and_unique_by_its_number(number, cycle, batch_size):
+    config = ExperimentConfig(model="m", pytorch={"batch_size": batch_size})
+    name = slot_name(number, cycle, config)
+    assert len(name) <= MAX_SLOT_LENGTH
+    assert int(name.partition("_")[0]) == number

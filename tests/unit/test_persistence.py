@@ -328,6 +328,7 @@ def test_everything_of_an_experiment_lies_in_its_directory() -> None:
         "requests.parquet",
         "log.txt",
         "events.jsonl",
+        ".worker.lock",
     }
 
 

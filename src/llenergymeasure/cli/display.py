@@ -13,6 +13,8 @@ from tqdm import tqdm
 from llenergymeasure.orchestration.events import Event
 
 _PHASES = {
+    "wait": "waiting for the device",
+    "start": "starting",
     "baseline": "measuring the idle device",
     "load": "loading the model",
     "prepare": "preparing prompts",
@@ -59,8 +61,7 @@ class LineDisplay:
     def __call__(self, event: Event) -> None:
         """Print the phase that begins."""
         if event.done is None and event.phase not in _QUIET_PHASES:
-            text = _PHASES.get(event.phase, event.phase)
-            self._print(f"llem: {self._clock() - self._start_s:6.1f} s  {text}")
+            self._print(f"llem: {self._clock() - self._start_s:6.1f} s  {_text(event)}")
 
     def close(self) -> None:
         """Do nothing; lines stand on their own."""
@@ -76,12 +77,12 @@ class BarDisplay:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: tqdm[NoReturn] | None = None
-        self._phase = ""
+        self._text = ""
 
     def __call__(self, event: Event) -> None:
         """Begin a phase's bar or move it on."""
         with contextlib.suppress(OSError):  # a terminal that has gone must not end the experiment
-            if event.phase != self._phase:
+            if _text(event) != self._text:
                 self._begin(event)
             if self._bar is not None and event.done is not None:
                 self._bar.total = event.total
@@ -96,11 +97,11 @@ class BarDisplay:
 
     def _begin(self, event: Event) -> None:
         self.close()
-        self._phase = event.phase
+        self._text = _text(event)
         counted = event.phase in ("warmup", "measure", "prefill")
         layout = None if counted else "{desc} [{elapsed}]"
         self._bar = tqdm(
-            desc=_PHASES.get(event.phase, event.phase),
+            desc=self._text,
             total=None,
             file=self._stream,
             unit="req",
@@ -110,6 +111,10 @@ class BarDisplay:
             dynamic_ncols=True,
             bar_format=layout,
         )
+
+
+def _text(event: Event) -> str:
+    return event.detail or _PHASES.get(event.phase, event.phase)
 
 
 def make_display(verbosity: str) -> Display:

@@ -23,6 +23,7 @@ class Event(NamedTuple):
         phase: What it is doing.
         done: Requests finished in this phase, or ``None`` at the start of a phase.
         total: Requests of this phase, where known.
+        detail: What is said of the phase beside its name, e.g. for whom it waits.
     """
 
     t_ns: int
@@ -30,6 +31,7 @@ class Event(NamedTuple):
     phase: str
     done: int | None = None
     total: int | None = None
+    detail: str | None = None
 
 
 Listener = Callable[[Event], None]
@@ -60,12 +62,18 @@ class EventLog:
         self._done = 0
         self._total: int | None = None
         self._last_ns = 0
+        self._detail: str | None = None
+
+    def explain(self, detail: str) -> None:
+        """Say more of the phase that begins next."""
+        self._detail = detail
 
     def phase(self, state: ExperimentState, phase: str) -> None:
         """Note that a phase begins; the listener of a state machine."""
         self._state, self._phase = state.value, phase
         self._done, self._total = 0, None
         self._emit(None)
+        self._detail = None
         self._check()
 
     def expect(self, total: int) -> None:
@@ -85,7 +93,7 @@ class EventLog:
             self._file.close()
 
     def _emit(self, done: int | None) -> None:
-        event = Event(self._clock_ns(), self._state, self._phase, done, self._total)
+        event = Event(self._clock_ns(), self._state, self._phase, done, self._total, self._detail)
         self._last_ns = event.t_ns
         with contextlib.suppress(OSError):  # a full disk speaks up when the result is written
             self._file.write(json.dumps(event._asdict()) + "\n")

@@ -1,5 +1,6 @@
 """One experiment from baseline to the last reading.
 
+wait        only while another measurement has the device
 baseline    power of the idle device, before the model is there
 load        the model
 prepare     prompts become token ids
@@ -41,6 +42,7 @@ from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.results import BaselineResult, DatasetInfo, PassComparison, WarmupResult
 from llenergymeasure.domain.samples import RawProcessResult, RequestSample, Window
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.baseline import Baseline
 from llenergymeasure.orchestration.events import EventLog
 from llenergymeasure.orchestration.order import WorkOrder
@@ -135,6 +137,16 @@ class ExperimentOrchestrator:
         """
         loader = load_backend(self._config.backend)
         target = loader.target(self._config)
+        with device_lock.held(target, self._wait):
+            return self._with_devices(loader, target)
+
+    def _wait(self, reason: str) -> None:
+        self._events.explain(reason)
+        self._machine.enter("wait")
+
+    def _with_devices(self, loader: ModelLoader, target: DeviceTarget) -> Measurement:
+        if self._machine.phase == "wait":
+            self._machine.enter("start")
         selection = self._select(self._order.energy_backend, target, self._rates())
         with running(selection.source):
             baseline = self._baseline(target, selection)

@@ -24,6 +24,7 @@ from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.exceptions import ExperimentError, LLEMError
+from llenergymeasure.orchestration import process_lock
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
@@ -54,6 +55,10 @@ def run(
     order = WorkOrder.model_validate_json(directory.config.read_bytes())
     repository, interruption = DirectoryRepository(directory), Interruption()
     with contextlib.ExitStack() as stack:
+        if (busy := _claim(directory, stack)) is not None:
+            return FailedExperiment(
+                config=order.config, phase="start", code="experiment", message=busy
+            )
         try:
             log = EventLog(directory.events, listener, interruption.check)
             events = stack.enter_context(contextlib.closing(log))
@@ -62,6 +67,21 @@ def run(
             return _fail(repository, order, "start", "experiment", _unwritable(error))
         stack.enter_context(interruption.noticed())
         return _run_phases(repository, order, events)
+
+
+def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str | None:
+    """Be the only worker of a directory; say who else is where that cannot be.
+
+    A worker that outlived its study must not mix its files with those of a resume. A file system
+    without locks does without this guard.
+    """
+    with contextlib.suppress(OSError):
+        lock = process_lock.take(directory.worker_lock)
+        if lock is None:
+            owner = process_lock.owner_of(directory.worker_lock) or "another process"
+            return f"{directory.root} is being measured by {owner}"
+        stack.callback(lock.release, remove=True)
+    return None
 
 
 def _run_phases(

@@ -7,10 +7,14 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.exceptions import ConfigError
 
 MAX_LENGTH = 100
 """Most characters of a name, before the ``_1`` of a repeated one."""
+MAX_SLOT_LENGTH = 80
+"""Most characters of the name of an experiment inside a study."""
 
 
 def experiment_name(model: str, backend: str, when: datetime) -> str:
@@ -25,6 +29,20 @@ def experiment_name(model: str, backend: str, when: datetime) -> str:
     engine = _sanitised(backend, "backend")[:40].rstrip(".-")
     room = MAX_LENGTH - len(f"_{engine}_{time}")
     return f"{_sanitised(_short(model), 'model')[:room].rstrip('.-')}_{engine}_{time}"
+
+
+def slot_name(number: int, cycle: int, config: ExperimentConfig) -> str:
+    """Name an experiment of a study, e.g. ``0001_pytorch_bf16_bs8_c1``.
+
+    Number in the order of running (four digits, more beyond 9999), backend, precision, the batch
+    size where the backend's section says one, and the cycle. Depends on nothing else, so that a
+    study that grows keeps its names. At most 80 characters; a long backend name is cut.
+    """
+    batch = getattr(config.section, backend_entry(config.backend).batch_field, None)
+    size = "" if batch is None else f"_bs{batch}"
+    rest = f"_{config.precision}{size}_c{cycle}"
+    room = MAX_SLOT_LENGTH - len(f"{number:04d}_{rest}")
+    return f"{number:04d}_{_sanitised(config.backend, 'backend')[:room].rstrip('.-')}{rest}"
 
 
 def claim_directory(parent: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where everything of an experiment lies; no other module spells these names."""
+"""Where everything of an experiment and of a study lies; no other module spells these names."""
 
 from __future__ import annotations
 
@@ -52,3 +52,53 @@ class ExperimentDirectory:
     def events(self) -> Path:
         """Phases and progress while it runs, one JSON object a line."""
         return self.root / "events.jsonl"
+
+    @property
+    def worker_lock(self) -> Path:
+        """Held by the worker; there only while it runs."""
+        return self.root / ".worker.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDirectory:
+    """The paths of one study's directory; none needs to exist.
+
+    Attributes:
+        root: The directory itself.
+    """
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The plan, and a view of progress that may lag."""
+        return self.root / "study_manifest.json"
+
+    @property
+    def progress(self) -> Path:
+        """One JSON object a line, for each experiment that starts or ends."""
+        return self.root / "study_progress.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The result of the study."""
+        return self.root / "study_summary.json"
+
+    @property
+    def table(self) -> Path:
+        """One flat row an experiment."""
+        return self.root / "summary.parquet"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the study."""
+        return self.root / ".study.lock"
+
+    @property
+    def experiments(self) -> Path:
+        """The directories of the experiments."""
+        return self.root / "experiments"
+
+    def experiment(self, name: str) -> ExperimentDirectory:
+        """Give the directory of an experiment by its name."""
+        return ExperimentDirectory(self.experiments / name)

@@ -1,0 +1,102 @@
+"""One measurement at a time on a device, whoever starts it.
+
+A worker holds the lock of each device it measures from before the first reading until the engine is
+closed, whatever the energy source: a second load disturbs speed as well as energy. The locks are
+files that every user of the machine can take. They lie in ``/tmp`` and not where ``TMPDIR`` says,
+since processes with different settings have to meet; ``LLEM_LOCK_DIR`` moves them, for instance
+into a folder that a container shares with its host. Who sees another folder is not covered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import ExperimentError
+from llenergymeasure.orchestration import process_lock
+from llenergymeasure.orchestration.process_lock import ProcessLock
+
+VARIABLE = "LLEM_LOCK_DIR"
+POLL_S = 0.25  # a look takes microseconds, so that waiting does not disturb what is waited for
+
+Waiting = Callable[[str], None]
+
+
+def lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Give the folder of the lock files."""
+    return Path(environ.get(VARIABLE) or "/tmp")  # noqa: S108 - users and settings have to meet
+
+
+def devices(target: DeviceTarget) -> tuple[str, ...]:
+    """Name what is locked, in the order of locking, which is the same for everybody.
+
+    Work on a CPU locks ``cpu``: all CPUs of the machine, which share power and memory. GPUs that
+    cannot be told apart are locked as ``gpu``.
+    """
+    if target.kind == "cpu":
+        return ("cpu",)
+    return tuple(sorted(set(target.gpu_uuids))) or ("gpu",)
+
+
+def lock_path(device: str, directory: Path) -> Path:
+    """Give the lock file of a device."""
+    return directory / f"llem-device-{re.sub(r'[^A-Za-z0-9.-]', '-', device)}.lock"
+
+
+@contextlib.contextmanager
+def held(
+    target: DeviceTarget,
+    waiting: Waiting,
+    directory: Path | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Hold the devices of a target inside the block; waits without limit until they are free.
+
+    Args:
+        target: The devices.
+        waiting: Told for whom it waits, each time that changes; not called if they are free.
+        directory: Where the lock files lie, if not :func:`lock_directory`.
+        sleep: How to pass time between two looks.
+
+    Raises:
+        ExperimentError: The lock files cannot be used.
+    """
+    folder = directory or lock_directory()
+    with contextlib.ExitStack() as stack:
+        for device in devices(target):
+            lock = _wait(device, lock_path(device, folder), waiting, sleep)
+            stack.callback(lock.release)
+        yield
+
+
+def _wait(device: str, path: Path, waiting: Waiting, sleep: Callable[[float], None]) -> ProcessLock:
+    said = None
+    while (lock := _take(device, path)) is None:
+        owner = process_lock.owner_of(path) or "another process"
+        text = f"waiting for {_plain(device)}, measured by {owner}"
+        if text != said:
+            waiting(text)
+            said = text
+        sleep(POLL_S)
+    return lock
+
+
+def _take(device: str, path: Path) -> ProcessLock | None:
+    try:
+        return process_lock.take(path, everybody=True)
+    except OSError as error:
+        raise ExperimentError(
+            f"cannot lock {_plain(device)} with {path}: {error.strerror or error}; let {VARIABLE} "
+            "name a folder on a local disk that every user who measures here can write to",
+            where=str(path),
+            cause=str(error),
+        ) from None
+
+
+def _plain(device: str) -> str:
+    return {"cpu": "the CPU of this machine", "gpu": "the GPUs of this machine"}.get(device, device)

@@ -1,0 +1,206 @@
+"""The plan of a study on disk: written when it starts, read when it goes on.
+
+``study_manifest.json`` is written beside its place and renamed, at the start and at the end only.
+In between ``study_progress.jsonl`` grows by a line (``study/progress.py``), so the bookkeeping of
+an experiment costs the same in every study. Neither says what is complete: the directories of the
+experiments do (``study/resume.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from llenergymeasure._version import __version__
+from llenergymeasure.config.hashing import canonical_hash
+from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.domain.base import Record
+from llenergymeasure.exceptions import StudyError
+from llenergymeasure.results.filenames import slot_name
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.study.plan import Skipped, Slot
+
+# 1.0: plan with slots, skips and a view of progress.
+SCHEMA_VERSION = "1.0"
+
+
+class ExecutionPlan(Record):
+    """How a study is run, with every default resolved."""
+
+    n_cycles: int = Field(description="Cycles: how often each configuration runs.")
+    cycle_order: str = Field(description="sequential, interleaved, shuffled or balanced.")
+    config_gap_seconds: float = Field(description="Rest between experiments, s.")
+    cycle_gap_seconds: float = Field(description="Rest between cycles, s.")
+    seed: int | None = Field(None, description="Seed of the order.")
+    start_method: str = Field("auto", description="How workers are started.")
+    timeout_s: float | None = Field(None, description="Time limit of an experiment; null: planned.")
+
+
+class ProgressView(Record):
+    """How far a study has come; a view for readers, which may lag behind the directories."""
+
+    complete: int = Field(0, description="Experiments with a result.")
+    failed: int = Field(0, description="Experiments that broke.")
+    missing: int = Field(0, description="Experiments that have neither yet.")
+    updated_at: datetime | None = Field(None, description="When this was counted.")
+
+
+class StudyPlan(Record):
+    """Everything that was decided before the first experiment."""
+
+    schema_version: str = Field(SCHEMA_VERSION, description="Version of this schema.")
+    llenergymeasure_version: str = Field(__version__, description="Version that made the plan.")
+    name: str | None = Field(None, description="Name of the study.")
+    study_design_hash: str = Field(description="Fingerprint of the design.")
+    created_at: datetime = Field(description="When the plan was made.")
+    execution: ExecutionPlan = Field(description="How it is run.")
+    cold_start: bool = Field(False, description="No warm-up; loading is a window of its own.")
+    generated: int = Field(description="Combinations the design asks for.")
+    merged: int = Field(0, description="Combinations that equal an earlier one.")
+    skipped: tuple[Skipped, ...] = Field((), description="Combinations that are not run.")
+    experiments: tuple[ExperimentConfig, ...] = Field(description="The distinct configurations.")
+    slots: tuple[Slot, ...] = Field(
+        description="Order of running: number, index into experiments, cycle."
+    )
+
+    @model_validator(mode="after")
+    def _slots_exist(self) -> Self:
+        count = len(self.experiments)
+        if not all(0 <= slot.configuration < count for slot in self.slots):
+            raise ValueError(f"a slot names a configuration that is not among the {count}")
+        return self
+
+    def config(self, slot: Slot) -> ExperimentConfig:
+        """Give the configuration of a slot."""
+        return self.experiments[slot.configuration]
+
+    def directory(self, study: StudyDirectory, slot: Slot) -> ExperimentDirectory:
+        """Give the directory of a slot; the same for as long as the study lives."""
+        return study.experiment(slot_name(slot.number, slot.cycle, self.config(slot)))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Build a plan from the data of a manifest.
+
+        Raises:
+            ValidationError: A field is missing or wrong.
+        """
+        common = data.get("common") or {}
+        own = [{**common, **one} for one in data.get("experiments") or ()]
+        return cls.model_validate({**data, "experiments": own}, context=STORED)
+
+
+def write_manifest(
+    directory: StudyDirectory, plan: StudyPlan, progress: ProgressView | None = None
+) -> None:
+    """Put the manifest in place in one step.
+
+    Raises:
+        ExperimentError: It cannot be written; the one that was there is untouched.
+    """
+    write_json_atomically(directory.manifest, manifest_text(plan, progress or ProgressView()))
+
+
+def manifest_text(plan: StudyPlan, progress: ProgressView) -> str:
+    """Write a manifest out: a line a configuration and a line a slot.
+
+    What all configurations have in common stands once, as ``common``; nothing is left to defaults,
+    which a later version may change.
+    """
+    data = plan.model_dump(mode="json")
+    configs = data["experiments"]
+    common = _common(configs)
+    own = [{k: v for k, v in one.items() if k not in common} for one in configs]
+    last = {"common": common, "experiments": own, "slots": data["slots"]}
+    first = {key: value for key, value in data.items() if key not in last}
+    parts = {**first, "progress": progress.model_dump(mode="json"), **last}
+    return "{\n" + ",\n".join(_parts(parts)) + "\n}\n"
+
+
+def read_manifest(directory: StudyDirectory) -> StudyPlan:
+    """Read the plan of a study.
+
+    Raises:
+        StudyError: The manifest is missing, damaged, or of a later version.
+    """
+    data = _read_object(directory)
+    version = str(data.get("schema_version"))
+    if _major(version) > _major(SCHEMA_VERSION):
+        raise StudyError(
+            f"{directory.manifest} has schema {version}, which a later version of llenergymeasure "
+            f"wrote; this one ({__version__}) knows {SCHEMA_VERSION}: pip install --upgrade "
+            "llenergymeasure",
+            where=str(directory.manifest),
+        )
+    try:
+        return StudyPlan.from_json(data)
+    except (ValidationError, TypeError) as error:
+        raise _damaged(directory, _first_line(error)) from None
+
+
+def design_hash(plan: StudyPlan) -> str:
+    """Hash the configurations of a plan, whatever their order (``study_design_hash``)."""
+    return canonical_hash(sorted(one.fingerprint() for one in plan.experiments))
+
+
+def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(configs) < 2:
+        return {}
+    first, *others = configs
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
+
+
+def _parts(data: dict[str, Any]) -> Iterator[str]:
+    for key, value in data.items():
+        if isinstance(value, list) and value:
+            lines = ",\n    ".join(_compact(one) for one in value)
+            yield f'  "{key}": [\n    {lines}\n  ]'
+        else:
+            yield f'  "{key}": {_compact(value)}'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read_object(directory: StudyDirectory) -> dict[str, Any]:
+    path = directory.manifest
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StudyError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise _damaged(directory, str(error)) from None
+    if not isinstance(data, dict):
+        raise _damaged(directory, "it is not a JSON object")
+    return data
+
+
+def _damaged(directory: StudyDirectory, reason: str) -> StudyError:
+    return StudyError(
+        f"{directory.manifest} is damaged ({reason}). It is written beside its place and renamed, "
+        "so the damage came from outside: a copy cut short, an editor, the disk. Put back a whole "
+        f"copy to resume; the finished results in {directory.experiments} can be read without it",
+        where=str(directory.manifest),
+    )
+
+
+def _first_line(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _major(version: str) -> int:
+    number = version.partition(".")[0]
+    return int(number) if number.isdigit() else 0

@@ -1,0 +1,226 @@
+"""What of a study is there, told by the directories of its experiments, and running the rest.
+
+Complete is what has a whole ``result.json``, failed what has an ``error.json`` instead; an
+experiment that was interrupted, or cut off by a crash, is missing. Looking changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.exceptions import LLEMError, StudyError
+from llenergymeasure.orchestration import process_lock
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+from llenergymeasure.study.manifest import ProgressView, StudyPlan
+from llenergymeasure.study.plan import Slot
+
+Status = Literal["complete", "failed", "missing"]
+INTERRUPTED = "interrupted"
+MALFORMED = "malformed"
+_TAIL_BYTES = 64
+
+
+class SlotState(NamedTuple):
+    """Where one experiment of a study stands.
+
+    Attributes:
+        slot: Its place in the plan.
+        directory: Its directory, which need not exist.
+        status: ``complete``, ``failed`` or ``missing``.
+    """
+
+    slot: Slot
+    directory: ExperimentDirectory
+    status: Status
+
+
+def scan(plan: StudyPlan, study: StudyDirectory) -> tuple[SlotState, ...]:
+    """Tell for every slot of a plan where it stands; reads a few bytes of each result.
+
+    Raises:
+        StudyError: The study's directory cannot be read.
+    """
+    if not study.root.is_dir():
+        raise StudyError(
+            f"the study's directory {study.root} is gone; put it back to resume the study",
+            where=str(study.root),
+        )
+    return tuple(_state(slot, plan.directory(study, slot)) for slot in plan.slots)
+
+
+def count(states: Iterable[SlotState], now: datetime) -> ProgressView:
+    """Count the slots by status."""
+    found = [state.status for state in states]
+    return ProgressView(
+        complete=found.count("complete"),
+        failed=found.count("failed"),
+        missing=found.count("missing"),
+        updated_at=now,
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file of JSON was not cut short, at whatever byte.
+
+    Results are written with indentation, so only the brace that ends them stands at the beginning
+    of a line: the last bytes decide. A file written otherwise is parsed.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().rstrip().endswith(b"\n}") or _parses(path)
+    except OSError:
+        return False
+
+
+def make_ready(directory: ExperimentDirectory) -> bool:
+    """Prepare the directory of a slot for an attempt: nothing of an earlier one is in the way.
+
+    An old error is kept with its log (``error.1.json``, ``log.1.txt``, then 2, 3, ...), a damaged
+    result as ``result.malformed.json``. What an interrupted attempt left is removed.
+
+    Returns:
+        Whether to run it: ``False`` where a whole result has come into place meanwhile.
+
+    Raises:
+        StudyError: A worker of an earlier run is still at it, or the disk refuses.
+    """
+    try:
+        directory.root.mkdir(parents=True, exist_ok=True)
+        with _alone(directory):
+            if is_whole(directory.result):
+                return False
+            _set_aside_result(directory)
+            _set_aside_error(directory)
+            _remove_leftovers(directory)
+    except OSError as error:
+        raise _refused(directory, error) from None
+    return True
+
+
+def outcome(
+    state: SlotState, config: ExperimentConfig
+) -> ExperimentResult | FailedExperiment | None:
+    """Read what an experiment left; ``None`` while it is missing.
+
+    A result that is damaged inside, or of another configuration, is set aside as
+    ``result.malformed.json``, so that a resume runs it again, and given as a failure.
+    """
+    if state.status == "complete":
+        return _result(state.directory, config)
+    return _failure(state.directory, config) if state.status == "failed" else None
+
+
+def _state(slot: Slot, directory: ExperimentDirectory) -> SlotState:
+    if is_whole(directory.result):
+        return SlotState(slot, directory, "complete")
+    failed = directory.error.is_file() and _error_code(directory) != INTERRUPTED
+    return SlotState(slot, directory, "failed" if failed else "missing")
+
+
+def _parses(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
+        return False
+
+
+def _error_code(directory: ExperimentDirectory) -> str | None:
+    try:
+        data = json.loads(directory.error.read_bytes())
+    except (OSError, ValueError):
+        return None
+    code = data.get("code") if isinstance(data, dict) else None
+    return code if isinstance(code, str) else None
+
+
+def _result(
+    directory: ExperimentDirectory, config: ExperimentConfig
+) -> ExperimentResult | FailedExperiment:
+    try:
+        result = ExperimentResult.from_json(directory.result)
+    except LLEMError as error:
+        return _malformed(directory, config, error.message)
+    if result.measurement_config_hash != config.fingerprint():
+        reason = f"{directory.result} is the result of another configuration"
+        return _malformed(directory, config, reason)
+    return result
+
+
+def _malformed(
+    directory: ExperimentDirectory, config: ExperimentConfig, reason: str
+) -> FailedExperiment:
+    with contextlib.suppress(OSError):  # on a disk that refuses, the report has to do
+        _set_aside_result(directory)
+    message = f"{reason}; it counts as failed, and --resume runs it again"
+    return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
+
+
+def _failure(directory: ExperimentDirectory, config: ExperimentConfig) -> FailedExperiment:
+    try:
+        return FailedExperiment.model_validate_json(directory.error.read_bytes(), context=STORED)
+    except (OSError, ValidationError):
+        message = f"{directory.error} cannot be read; what the engine printed: {directory.log}"
+        return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
+
+
+@contextlib.contextmanager
+def _alone(directory: ExperimentDirectory) -> Iterator[None]:
+    lock = process_lock.take(directory.worker_lock)
+    if lock is None:
+        owner = process_lock.owner_of(directory.worker_lock) or "another process"
+        raise StudyError(
+            f"{directory.root} is still being measured by {owner}, which an earlier run of this "
+            "study started; wait until it has ended, or end it, then resume",
+            where=str(directory.root),
+        )
+    try:
+        yield
+    finally:
+        lock.release(remove=True)
+
+
+def _set_aside_result(directory: ExperimentDirectory) -> None:
+    if directory.result.is_file():
+        directory.result.replace(directory.root / "result.malformed.json")
+
+
+def _set_aside_error(directory: ExperimentDirectory) -> None:
+    if not directory.error.is_file():
+        return
+    if _error_code(directory) == INTERRUPTED:
+        directory.error.unlink()
+        return
+    number = next(n for n in itertools.count(1) if not _numbered(directory.error, n).exists())
+    if directory.log.is_file():
+        directory.log.replace(_numbered(directory.log, number))
+    directory.error.replace(_numbered(directory.error, number))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def _remove_leftovers(directory: ExperimentDirectory) -> None:
+    written = (directory.events, directory.log, directory.requests, directory.timeseries)
+    for path in (*written, *directory.root.glob(".*.tmp")):
+        path.unlink(missing_ok=True)
+
+
+def _refused(directory: ExperimentDirectory, error: OSError) -> StudyError:
+    return StudyError(
+        f"cannot prepare {directory.root}: {error.strerror or error}; make room or mend the "
+        "permissions, then --resume goes on where it stopped",
+        where=str(directory.root),
+    )

@@ -1,0 +1,156 @@
+"""Two measurements never have one device at once, and whoever waits is told for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import ExperimentError
+from llenergymeasure.orchestration import device_lock, process_lock
+from llenergymeasure.orchestration.device_lock import devices, held, lock_directory, lock_path
+from tests.support.cli import wait_for
+from tests.support.lock_holder import holder
+from tests.support.scripted_run import run_scripted, scripted_config
+
+CPU = DeviceTarget("cpu")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def test_a_free_device_is_taken_without_a_word_and_let_go_at_the_end(tmp_path, said):
+    with held(CPU, said.append, tmp_path):
+        assert process_lock.take(lock_path("cpu", tmp_path)) is None
+    lock = process_lock.take(lock_path("cpu", tmp_path))
+    assert lock is not None
+    lock.release()
+    assert not said
+
+
+def test_whoever_waits_hears_for_whom_once_and_goes_on_when_it_is_free(tmp_path, said):
+    other = process_lock.take(lock_path("cpu", tmp_path))
+    looks = iter(range(4))
+
+    def sleep(_seconds: float) -> None:
+        if next(looks) == 3:
+            other.release()
+
+    with held(CPU, said.append, tmp_path, sleep):
+        assert next(looks, None) is None
+    assert said == [f"waiting for the CPU of this machine, measured by {other.owner}"]
+
+
+def test_the_next_owner_is_told_as_well(tmp_path, said):
+    path = lock_path("cpu", tmp_path)
+    first = process_lock.take(path)
+    with contextlib.ExitStack() as stack:
+        others = []
+
+        def sleep(_seconds: float) -> None:
+            if others:
+                stack.close()
+            else:
+                first.release()
+                others.append(stack.enter_context(holder(path)))
+
+        with held(CPU, said.append, tmp_path, sleep):
+            pass
+    pids = [f"pid {one.pid} (" for one in (first.owner, others[0])]
+    assert [pid in text for pid, text in zip(pids, said, strict=True)] == [True, True]
+
+
+def test_devices_are_locked_in_one_order_and_each_once():
+    assert devices(DeviceTarget("gpu", ("GPU-b", "GPU-a", "GPU-b"))) == ("GPU-a", "GPU-b")
+    assert devices(CPU) == ("cpu",)
+    assert devices(DeviceTarget("gpu")) == ("gpu",), "GPUs that cannot be told"
+
+
+def test_two_that_want_the_same_devices_in_other_orders_both_get_them(tmp_path, said):
+    done = []
+
+    def measure(*uuids: str) -> None:
+        for _ in range(20):
+            with held(DeviceTarget("gpu", uuids), said.append, tmp_path, lambda _s: None):
+                done.append(uuids)
+
+    threads = [threading.Thread(target=measure, args=order) for order in (("a", "b"), ("b", "a"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(done) == 40
+
+
+def test_other_devices_do_not_wait(tmp_path, said):
+    with (
+        held(CPU, said.append, tmp_path),
+        held(DeviceTarget("gpu", ("GPU-a",)), said.append, tmp_path),
+        held(DeviceTarget("gpu", ("GPU-b",)), said.append, tmp_path),
+    ):
+        assert not said
+
+
+def test_what_was_locked_is_let_go_when_the_wait_for_the_rest_is_interrupted(tmp_path, said):
+    second = process_lock.take(lock_path("GPU-b", tmp_path))
+
+    def sleep(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    both = DeviceTarget("gpu", ("GPU-a", "GPU-b"))
+    with pytest.raises(KeyboardInterrupt), held(both, said.append, tmp_path, sleep):
+        pytest.fail("it was not free")
+    second.release()
+    first = process_lock.take(lock_path("GPU-a", tmp_path))
+    assert first is not None
+    first.release()
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_says_what_to_set(tmp_path, said):
+    with (
+        pytest.raises(ExperimentError, match="LLEM_LOCK_DIR") as caught,
+        held(CPU, said.append, tmp_path / "absent"),
+    ):
+        pytest.fail("there is no lock")
+    assert "cannot lock the CPU of this machine" in caught.value.message
+    assert "No such file" in caught.value.message
+
+
+def test_a_device_name_stays_one_file_name(tmp_path):
+    assert lock_path("../GPU a/b", tmp_path).parent == tmp_path
+
+
+def test_everybody_meets_in_one_folder_unless_the_environment_names_another(tmp_path):
+    assert lock_directory({}) == lock_directory({"TMPDIR": str(tmp_path)}) == Path("/tmp")
+    assert lock_directory({"LLEM_LOCK_DIR": str(tmp_path)}) == tmp_path
+
+
+def test_an_experiment_holds_the_devices_that_its_backend_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLEM_LOCK_DIR", str(tmp_path))
+    run_scripted(tmp_path, scripted_config(scripted={"device_uuids": ["GPU-x"]}))
+    assert [path.name for path in tmp_path.glob("*.lock")] == ["llem-device-GPU-x.lock"]
+
+
+def test_a_wait_is_a_phase_before_the_others_and_says_whose_the_device_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLEM_LOCK_DIR", str(tmp_path))
+    lock = process_lock.take(lock_path("cpu", tmp_path))
+    events = tmp_path / "events.jsonl"
+
+    def free() -> None:
+        wait_for(lambda: events.is_file() and "wait" in events.read_text())
+        lock.release()
+
+    helper = threading.Thread(target=free)
+    helper.start()
+    run = run_scripted(tmp_path, scripted_config())
+    helper.join()
+    assert run.phases[:3] == ["wait", "start", "load"]
+    first = run.events[0]
+    assert first["state"] == "initialising"
+    assert first["detail"] == f"waiting for {device_lock._plain('cpu')}, measured by {lock.owner}"
+    assert {event["detail"] for event in run.events[1:]} == {None}

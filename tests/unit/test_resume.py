@@ -1,0 +1,215 @@
+"""What a resume finds and what it makes of it, whatever a crash has left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.exceptions import StudyError
+from llenergymeasure.orchestration import worker
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.resume import SlotState, count, is_whole, make_ready, outcome, scan
+from tests.support.lock_holder import holder
+from tests.support.make_study import (
+    CREATED,
+    break_off,
+    finish,
+    make_plan,
+    make_study,
+    scripted,
+)
+from tests.support.scripted_run import make_order, scripted_config
+
+ONE, EIGHT = scripted(1), scripted(8)
+PLAN = make_plan([ONE, EIGHT])
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyDirectory:
+    return make_study(tmp_path / "study", PLAN)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> ExperimentDirectory:
+    return ExperimentDirectory(tmp_path / "experiment")
+
+
+def names(directory: ExperimentDirectory) -> set[str]:
+    return {path.name for path in directory.root.iterdir()}
+
+
+def complete(directory: ExperimentDirectory) -> SlotState:
+    return SlotState(Slot(1, 0, 1), directory, "complete")
+
+
+def test_each_slot_is_complete_failed_or_missing(study: StudyDirectory) -> None:
+    where = [PLAN.directory(study, slot) for slot in PLAN.slots]
+    finish(where[0], ONE)
+    break_off(where[1], EIGHT, "backend")
+    break_off(where[2], ONE, "interrupted")
+    where[3].root.mkdir()
+    finish(where[4], ONE)
+    break_off(where[4], ONE, "backend")
+
+    states = scan(PLAN, study)
+    assert [state.status for state in states] == [
+        "complete", "failed", "missing", "missing", "complete", "missing",
+    ]  # fmt: skip
+    assert [state.slot for state in states] == list(PLAN.slots)
+    view = count(states, CREATED)
+    assert (view.complete, view.failed, view.missing) == (2, 1, 3)
+
+
+def test_looking_changes_nothing(study: StudyDirectory) -> None:
+    break_off(PLAN.directory(study, PLAN.slots[0]), ONE, "interrupted")
+    before = sorted(study.root.rglob("*"))
+    scan(PLAN, study)
+    assert sorted(study.root.rglob("*")) == before
+
+
+def test_a_study_whose_directory_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="is gone"):
+        scan(PLAN, StudyDirectory(tmp_path / "absent"))
+
+
+def test_a_result_cut_at_any_byte_is_not_whole(directory: ExperimentDirectory) -> None:
+    finish(directory, ONE)
+    whole = directory.result.read_bytes()
+    for end in range(len(whole) - 1):  # without the last line break it is whole
+        directory.result.write_bytes(whole[:end])
+        assert not is_whole(directory.result), end
+    directory.result.write_bytes(whole[:-1])
+    assert is_whole(directory.result)
+
+
+def test_a_result_that_another_program_has_written_on_one_line_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"a": {"b": 1}}')
+    assert is_whole(path)
+    path.write_text('{"a": {"b": 1}')
+    assert not is_whole(path)
+
+
+def test_a_cut_result_is_missing_and_set_aside_before_the_next_attempt(
+    study: StudyDirectory,
+) -> None:
+    directory = PLAN.directory(study, PLAN.slots[0])
+    finish(directory, ONE)
+    directory.result.write_bytes(directory.result.read_bytes()[:-300])
+    assert scan(PLAN, study)[0].status == "missing"
+    assert make_ready(directory)
+    assert names(directory) == {"result.malformed.json"}
+
+
+def test_each_old_error_is_kept_with_its_log(directory: ExperimentDirectory) -> None:
+    for attempt in (1, 2):
+        break_off(directory, ONE, "backend")
+        directory.log.write_text(f"attempt {attempt}")
+        assert make_ready(directory)
+    assert names(directory) == {"error.1.json", "error.2.json", "log.1.txt", "log.2.txt"}
+    assert (directory.root / "log.2.txt").read_text() == "attempt 2"
+
+
+def test_an_interrupted_attempt_leaves_nothing_but_what_others_put_there(
+    directory: ExperimentDirectory,
+) -> None:
+    break_off(directory, ONE, "interrupted")
+    (directory.root / "notes.txt").write_text("mine")
+    (directory.root / ".worker.lock").write_text("{}")
+    assert make_ready(directory)
+    assert names(directory) == {"notes.txt"}
+
+
+def test_an_error_that_cannot_be_read_is_a_failure_and_kept(study: StudyDirectory) -> None:
+    directory = PLAN.directory(study, PLAN.slots[0])
+    break_off(directory, ONE, "backend")
+    whole = directory.error.read_bytes()
+    for end in (0, 1, len(whole) // 2, len(whole) - 3):
+        directory.error.write_bytes(whole[:end])
+        state = scan(PLAN, study)[0]
+        found = outcome(state, ONE)
+        assert isinstance(found, FailedExperiment)
+        assert (state.status, found.code) == ("failed", "malformed")
+    make_ready(directory)
+    assert "error.1.json" in names(directory)
+
+
+def test_a_result_that_came_meanwhile_is_neither_run_again_nor_touched(
+    directory: ExperimentDirectory,
+) -> None:
+    finish(directory, ONE)
+    before = directory.result.read_bytes()
+    assert not make_ready(directory)
+    assert directory.result.read_bytes() == before
+
+
+def test_a_worker_of_an_earlier_run_is_waited_for(directory: ExperimentDirectory) -> None:
+    directory.root.mkdir()
+    with (
+        holder(directory.worker_lock) as orphan,
+        pytest.raises(StudyError, match=f"still being measured by pid {orphan.pid} "),
+    ):
+        make_ready(directory)
+    assert make_ready(directory), "it has been killed, and its lock is free"
+
+
+def test_a_second_worker_does_not_touch_the_directory_of_the_first(
+    directory: ExperimentDirectory, tmp_path: Path
+) -> None:
+    directory.root.mkdir()
+    order = make_order(scripted_config(), tmp_path)
+    directory.config.write_text(order.model_dump_json())
+    with holder(directory.worker_lock) as first:
+        failure = worker.run(directory)
+        assert failure is not None
+        assert f"is being measured by pid {first.pid} " in failure.message
+        assert names(directory) == {"config.json", ".worker.lock"}
+    assert worker.run(directory) is None
+    assert ".worker.lock" not in names(directory)
+
+
+def test_a_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="--resume goes on"):
+        make_ready(ExperimentDirectory(tmp_path / "file" / "0001"))
+
+
+def test_what_an_experiment_left_is_read(study: StudyDirectory) -> None:
+    where = [PLAN.directory(study, slot) for slot in PLAN.slots]
+    finish(where[0], ONE)
+    break_off(where[1], EIGHT, "backend")
+    states = scan(PLAN, study)
+    found = [outcome(state, PLAN.config(state.slot)) for state in states]
+    assert isinstance(found[0], ExperimentResult)
+    assert isinstance(found[1], FailedExperiment)
+    assert (found[1].code, found[1].config) == ("backend", EIGHT)
+    assert found[2:] == [None] * 4
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"["])
+def test_a_result_damaged_inside_is_a_failure_that_a_resume_runs_again(
+    directory: ExperimentDirectory, damage: bytes
+) -> None:
+    finish(directory, ONE)
+    content = directory.result.read_bytes()
+    middle = content.index(b'"', len(content) // 2)
+    directory.result.write_bytes(content[:middle] + damage + content[middle + 1 :])
+    assert is_whole(directory.result), "a look at the end does not see it"
+    found = outcome(complete(directory), ONE)
+    assert isinstance(found, FailedExperiment)
+    assert found.code == "malformed"
+    assert "--resume runs it again" in found.message
+    assert names(directory) == {"result.malformed.json"}
+
+
+def test_the_result_of_another_configuration_is_not_counted(
+    directory: ExperimentDirectory,
+) -> None:
+    finish(directory, EIGHT)
+    found = outcome(complete(directory), ONE)
+    assert isinstance(found, FailedExperiment)
+    assert "is the result of another configuration" in found.message
+    assert not directory.result.exists()
