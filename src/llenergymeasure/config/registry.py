@@ -52,17 +52,32 @@ class BackendEntry(PluginEntry):
         batch_field: The field of that section which ``--batch-size`` sets.
         precisions: Names of ``precision`` it can run.
         decoding: Decoding strategies it can run.
+        preload: Modules of the engine that a fork server imports once for all experiments. None may
+            start a thread or touch a GPU when it is imported; if one does, workers are spawned.
     """
 
     section: str = ""
     batch_field: str = "batch_size"
     precisions: tuple[Precision, ...] = ()
     decoding: tuple[DecodingStrategy, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 _SECTIONS = "llenergymeasure.config.backend_configs"
 _BACKENDS = "llenergymeasure.core.backends"
 _SOURCES = "llenergymeasure.core.energy"
+
+# transformers imports most of itself on first use, so what loading and generating need is named.
+_PYTORCH_MODULES = (
+    "torch",
+    "transformers",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.generation.utils",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.mistral.modeling_mistral",
+    "transformers.models.qwen2.modeling_qwen2",
+)
 
 BACKENDS: dict[str, BackendEntry] = {
     entry.name: entry
@@ -77,6 +92,7 @@ BACKENDS: dict[str, BackendEntry] = {
             install="pip install 'llenergymeasure[pytorch]'",
             precisions=PRECISION_SUPPORT["pytorch"],
             decoding=DECODING_SUPPORT["pytorch"],
+            preload=_PYTORCH_MODULES,
         ),
         BackendEntry(
             name="vllm",

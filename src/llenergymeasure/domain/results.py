@@ -291,7 +291,12 @@ class ResolvedSettings(Record):
     dataset: DatasetInfo = Field(description="The prompts.")
     energy_source: str = Field(description="The energy source.")
     runner: str = Field("local", description="Where the backend executed.")
-    start_method: str = Field("inline", description="How the process was started.")
+    start_method: str = Field(
+        "inline", description="How the process was started: inline, fork, spawn or docker."
+    )
+    start_reason: str | None = Field(
+        None, description="Why it was not started by the method asked for; null where it was."
+    )
 
 
 class TrustReason(Record):
@@ -390,6 +395,7 @@ class FailedExperiment(Record):
     phase: str | None = Field(description="Where it broke.")
     code: str = Field(description="Stable code of the error.")
     message: str = Field(description="What went wrong.")
+    log_tail: str = Field("", description="What the engine printed last, where it is known.")
 
 
 class StudyResult(Record):

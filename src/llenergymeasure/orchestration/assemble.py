@@ -192,6 +192,7 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         energy_source=first.selection.name,
         runner=first.order.runner,
         start_method=first.order.start_method,
+        start_reason=first.order.start_reason,
     )
 
 

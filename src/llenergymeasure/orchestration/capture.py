@@ -12,6 +12,8 @@ from typing import TextIO, cast
 
 from llenergymeasure.config.secrets import redact
 
+_TAIL_BYTES = 1 << 16
+
 
 def _full_disk_ignored() -> contextlib.suppress:
     # An engine's chatter is not worth an experiment; a full disk speaks up at the result.
@@ -110,9 +112,27 @@ def _handlers() -> Iterator[logging.StreamHandler[TextIO]]:
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """Give the last lines of a log; empty where there is none."""
+    """Give the last lines of a log without credentials; empty where there is none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, io.SEEK_END) - _TAIL_BYTES))
+            text = log.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.rstrip().splitlines()[-lines:])
+    return redact("\n".join(text.rstrip().splitlines()[-lines:]))
+
+
+def redact_file(path: Path) -> None:
+    """Hide credentials in a log that native code wrote to past :class:`RedactingWriter`.
+
+    A file without any is left as it is, as is one that cannot be read or written.
+    """
+    with contextlib.suppress(OSError):
+        if _mentions_secrets(path):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            path.write_text(redact(text), encoding="utf-8")
+
+
+def _mentions_secrets(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as log:
+        return any(redact(line) != line for line in log)

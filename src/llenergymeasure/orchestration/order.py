@@ -33,6 +33,7 @@ class WorkOrder(Record):
     )
     runner: str = Field("local", description="Where the backend executes.")
     start_method: str = Field("inline", description="How the worker's process is started.")
+    start_reason: str | None = Field(None, description="Why not by the method asked for.")
 
     @classmethod
     def of(cls, config: ExperimentConfig, settings: EffectiveSettings) -> Self:

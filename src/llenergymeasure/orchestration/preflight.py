@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import BackendEntry, backend_entry, load_object, missing
@@ -14,33 +15,71 @@ from llenergymeasure.datasets.loader import dataset_problems
 from llenergymeasure.exceptions import PreFlightError, Problem
 from llenergymeasure.orchestration.order import WorkOrder
 
+# What no engine and no energy source looks at before a model is loaded.
+_NOT_THE_ENGINES = {"n", "dataset", "random_seed", "warmup", "baseline", "window"}
+
+
+class _Part(NamedTuple):
+    """One thing to look at; experiments of the same key share it."""
+
+    key: tuple[object, ...]
+    look: Callable[[], Iterable[Problem]]
+
 
 def check(order: WorkOrder, *, offline: bool = False) -> None:
     """Check hardware and backend, energy source, model and dataset, in this order.
 
     Args:
-        order: What is to be done.
+        order: What is to be done, in this process.
         offline: Skip what needs the Hub.
 
     Raises:
         PreFlightError: It cannot be done here; holds every problem found.
     """
-    problems = list(_problems(order, offline=offline))
-    if problems:
-        raise PreFlightError(problems)
+    found = [*_runner_problems(order), *problems([order], offline=offline)]
+    if found:
+        raise PreFlightError(found)
 
 
-def _problems(order: WorkOrder, *, offline: bool) -> Iterator[Problem]:
+def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Problem]:
+    """List the distinct problems of experiments that are to run in this interpreter.
+
+    What several experiments have in common is looked at once.
+
+    Args:
+        orders: What is to be done; the runner each names is taken to have been found.
+        offline: Skip what needs the Hub.
+    """
+    looked: set[tuple[object, ...]] = set()
+    found: dict[Problem, None] = {}
+    for order in orders:
+        for part in _parts(order, offline=offline):
+            if part.key not in looked:
+                looked.add(part.key)
+                found |= dict.fromkeys(part.look())
+    return list(found)
+
+
+def _parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
     config = order.config
-    yield from _runner_problems(order)
-    entry = backend_entry(config.backend)
+    asked = config.model_dump_json(exclude=_NOT_THE_ENGINES)
+    yield _Part(("engine", asked, order.energy_backend), lambda: _engine_problems(order))
+    if config.backend != "scripted":
+        weights = (config.model, config.revision, config.decoder.draft_model)
+        yield _Part(("model", *weights), lambda: _model_problems(config, offline=offline))
+    prompts = ("dataset", str(config.dataset), config.n, order.model_cache_dir)
+    yield _Part(
+        prompts,
+        lambda: dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
+    )
+
+
+def _engine_problems(order: WorkOrder) -> Iterator[Problem]:
+    entry = backend_entry(order.config.backend)
     if absent := missing(entry, "backend"):
         yield absent
     else:
         yield from _backend_problems(order, entry)
-    if config.backend != "scripted":
-        yield from _model_problems(config, offline=offline)
-    yield from dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline)
 
 
 def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:

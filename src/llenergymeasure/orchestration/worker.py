@@ -2,7 +2,7 @@
 
 It reads ``config.json``, appends to ``events.jsonl``, and leaves ``result.json`` or ``error.json``.
 Inline it is called; in a process of its own it is ``python -m llenergymeasure.orchestration.worker
-DIRECTORY``.
+DIRECTORY METHOD [REASON]``, or a forked process calls :func:`main` with the same arguments.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import contextlib
 import functools
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
@@ -37,14 +40,29 @@ from llenergymeasure.results.repository import DirectoryRepository
 from llenergymeasure.state.machine import StateMachine
 
 
+class Started(NamedTuple):
+    """How this process was started, for the result.
+
+    Attributes:
+        method: ``inline``, ``fork`` or ``spawn``.
+        reason: Why not by the method asked for.
+    """
+
+    method: str = "inline"
+    reason: str | None = None
+
+
 def run(
-    directory: ExperimentDirectory, listener: Listener | None = None
+    directory: ExperimentDirectory,
+    listener: Listener | None = None,
+    started: Started | None = None,
 ) -> FailedExperiment | None:
     """Run the experiment of a directory.
 
     Args:
         directory: Holds ``config.json``.
         listener: Told of every event, in this process.
+        started: How this process was started, where the order does not know.
 
     Returns:
         What ``error.json`` says, or ``None`` when ``result.json`` is in place.
@@ -52,7 +70,7 @@ def run(
     Raises:
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
-    order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    order = _read_order(directory, started)
     repository, interruption = DirectoryRepository(directory), Interruption()
     with contextlib.ExitStack() as stack:
         if (busy := _claim(directory, stack)) is not None:
@@ -82,6 +100,13 @@ def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str |
             return f"{directory.root} is being measured by {owner}"
         stack.callback(lock.release, remove=True)
     return None
+
+
+def _read_order(directory: ExperimentDirectory, started: Started | None) -> WorkOrder:
+    order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    if started is None:
+        return order
+    return order.model_copy(update={"start_method": started.method, "start_reason": started.reason})
 
 
 def _run_phases(
@@ -217,12 +242,34 @@ def _error(
 
 
 def main(arguments: list[str]) -> int:
-    """Run as a process of its own; 0 with a result, 1 without, 130 after an interrupt."""
+    """Run as a process of its own; 0 with a result, 1 without, 130 after an interrupt.
+
+    Args:
+        arguments: The directory, how this process was started, and why not otherwise.
+    """
+    directory, *how = arguments
+    _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
-        return 0 if run(ExperimentDirectory(Path(arguments[0]))) is None else 1
+        return 0 if run(ExperimentDirectory(Path(directory)), started=Started(*how)) is None else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _end_in_good_order_once() -> None:
+    """Have the first SIGINT or SIGTERM interrupt the experiment, whatever was inherited.
+
+    A later one would break into the closing of files; who cannot wait uses SIGKILL.
+    """
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, handle)
 
 
 if __name__ == "__main__":

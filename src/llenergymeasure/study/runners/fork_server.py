@@ -1,0 +1,278 @@
+"""The small process between a study and its workers: it starts them, and answers for their end.
+
+It is ``python -m llenergymeasure.study.runners.fork_server DESCRIPTOR PARENT [BACKEND]``. With a
+backend it imports the engine once, and its workers are forked from it; without, they are spawned.
+It runs one worker at a time. Whatever a worker leaves behind when it ends is killed; when the
+parent ends, everything is, and the server with it.
+
+Requests and answers are JSON lines over a socket:
+
+    {"do": "start", "number", "method", "module", "arguments", "log", "folder", "interpreter"}
+        -> {"number", "started": true} or {"number", "refused": why}
+    {"do": "interrupt", "number"}, {"do": "kill", "number"}
+    -> {"number", "ended": exit code} once it has ended, and once more for every later request
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import functools
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NamedTuple
+
+from llenergymeasure.study.runners import processes
+from llenergymeasure.study.runners.channel import Channel, Message
+from llenergymeasure.study.runners.preload import preload, put_right, reason_not_to_fork
+
+Entry = Callable[[], int]
+
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Worker(NamedTuple):
+    """The worker that runs or ran last.
+
+    Attributes:
+        number: What the parent calls it.
+        pid: Its process and process group.
+        code: Exit code, negative for a signal; ``None`` while it runs.
+    """
+
+    number: int
+    pid: int
+    code: int | None = None
+
+
+class Server:
+    """Serves one parent.
+
+    Args:
+        channel: The socket to the parent.
+        parent: Process id of the parent.
+    """
+
+    def __init__(self, channel: Channel, parent: int) -> None:
+        self._channel = channel
+        self._worker: Worker | None = None
+        self._told_to_end = False
+        self._parent = _process_descriptor(parent)
+        self._wakeup, sender = os.pipe()
+        self._descriptors = [self._wakeup, sender, *self._parent]
+        for descriptor in (self._wakeup, sender):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _wake_up)
+        signal.signal(signal.SIGTERM, self._end)
+
+    def serve(self) -> Entry | None:
+        """Serve until the parent is gone; in a forked child, give what it is to run."""
+        with selectors.PollSelector() as selector:
+            for descriptor in (self._channel.fileno(), self._wakeup, *self._parent):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select()}
+                self._take_leave_of_the_dead(self._wakeup in ready)
+                if self._told_to_end or ready & set(self._parent):
+                    return self._finish()
+                try:
+                    entry = self._answer_all()
+                except EOFError:
+                    return self._finish()
+                if entry is not None:
+                    return entry
+
+    def _finish(self) -> None:
+        processes.end_children()
+
+    def _answer_all(self) -> Entry | None:
+        while (message := self._channel.receive(0)) is not None:
+            entry = self._answer(message)
+            if entry is not None:
+                return entry
+        return None
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._told_to_end = True
+
+    def _take_leave_of_the_dead(self, awoken: bool) -> None:
+        if awoken:
+            os.read(self._wakeup, 4096)
+        codes = dict(processes.reaped())
+        if self._running and self._worker and self._worker.pid in codes:
+            processes.end_children()
+            self._ended(codes)
+
+    @property
+    def _running(self) -> bool:
+        return self._worker is not None and self._worker.code is None
+
+    def _ended(self, codes: dict[int, int]) -> None:
+        assert self._worker is not None
+        # Without a code the kernel holds on to it, as it does to one stuck in a driver.
+        code = codes.get(self._worker.pid, -signal.SIGKILL)
+        self._worker = self._worker._replace(code=code)
+        self._tell_code()
+
+    def _tell_code(self) -> None:
+        assert self._worker is not None
+        self._channel.send(number=self._worker.number, ended=self._worker.code)
+
+    def _answer(self, message: Message) -> Entry | None:
+        if message["do"] == "start":
+            return self._start(message)
+        if self._worker is None or self._worker.number != message["number"]:
+            return None
+        if not self._running:
+            self._tell_code()
+        elif message["do"] == "interrupt":
+            os.kill(self._worker.pid, signal.SIGINT)  # not reaped yet, so the number is still its
+        else:
+            self._ended(processes.end_children())
+        return None
+
+    def _start(self, request: Message) -> Entry | None:
+        reason = reason_not_to_fork() if request["method"] == "fork" else None
+        if reason is not None:
+            self._channel.send(number=request["number"], refused=reason)
+            return None
+        server, pid = os.getpid(), os.fork()
+        if pid == 0:
+            return self._become(request, server)
+        self._worker = Worker(request["number"], pid)
+        self._channel.send(number=request["number"], started=True)
+        return None
+
+    def _become(self, request: Message, server: int) -> Entry:
+        """Turn this child into a worker: nothing of the server's stays open or in force."""
+        os.setsid()
+        processes.die_with(server)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._channel.close()
+        _redirect(request["log"])
+        os.chdir(request["folder"])
+        if request["method"] == "spawn":
+            _execute(request)
+        put_right()
+        entry: Callable[[list[str]], int] = importlib.import_module(request["module"]).main
+        return functools.partial(entry, request["arguments"])
+
+
+def _wake_up(number: int, frame: FrameType | None) -> None:
+    """Do nothing; a signal that has a handler writes to the wake-up descriptor."""
+
+
+def _process_descriptor(pid: int) -> list[int]:
+    """Open a descriptor that is readable once a process has ended; none where that is unknown.
+
+    The socket tells too, unless another child of the parent has inherited its other end.
+    """
+    if sys.platform != "linux":
+        return []
+    try:
+        return [os.pidfd_open(pid)]
+    except OSError:
+        return []
+
+
+def _redirect(log: str) -> None:
+    """Send what is printed, from native code too, to a file, which never makes it wait."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:  # the worker says that it cannot write there
+        output = os.dup(null)
+    for descriptor, target in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, target)
+    os.close(null)
+    os.close(output)
+
+
+def _execute(request: Message) -> None:
+    """Replace this process by a fresh interpreter, which ends with 127 if it cannot be."""
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    interpreter = request["interpreter"]
+    command = [interpreter, "-P", "-m", request["module"], *request["arguments"]]
+    try:
+        os.execv(interpreter, command)  # noqa: S606 - the interpreter that the user chose
+    except OSError as error:
+        os.write(2, f"cannot run {interpreter}: {error.strerror}\n".encode())
+        os._exit(127)
+
+
+def _end_with_socket(end: socket.socket, active: bool) -> None:
+    """Have the kernel end this process when something happens to a socket, or no longer.
+
+    While an engine is imported nobody listens, and all that can happen is that the parent ends.
+    """
+    if sys.platform != "linux":
+        return
+    flags = fcntl.fcntl(end, fcntl.F_GETFL) & ~os.O_ASYNC
+    fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(end, fcntl.F_SETFL, flags | os.O_ASYNC if active else flags)
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a process of its own, or go on as a worker that was forked from it."""
+    descriptor, parent, *backend = arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    leave = _QuickExit()
+    atexit.register(leave)  # before the engine's handlers, and so called after them
+    processes.adopt_orphans()
+    end = socket.socket(fileno=int(descriptor))
+    if os.getppid() != int(parent):
+        return 1
+    for name in backend:
+        _end_with_socket(end, active=True)
+        preload(name)
+        _end_with_socket(end, active=False)
+    gc.freeze()  # a collection in a worker would write to, and so copy, every page of the engine
+    entry = _serve(Channel(end), int(parent))
+    if entry is not None:
+        leave.code = entry()
+    return leave.code or 0
+
+
+class _QuickExit:
+    """Ends a forked worker after its exit handlers, without taking the engine apart.
+
+    That would write to, and so copy, most of what it shares with the server.
+
+    Attributes:
+        code: The exit code of a worker; ``None`` in the server.
+    """
+
+    code: int | None = None
+
+    def __call__(self) -> None:
+        if self.code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.code)
+
+
+def _serve(channel: Channel, parent: int) -> Entry | None:
+    try:
+        channel.send(ready=True)
+        return Server(channel, parent).serve()
+    except EOFError:  # the parent left while it was being told something
+        processes.end_children()
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""Waits for one worker and says what came of it, however it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.exceptions import ExperimentError, LLEMError
+from llenergymeasure.orchestration.capture import redact_file, tail
+from llenergymeasure.orchestration.events import Listener
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.repository import DirectoryRepository
+from llenergymeasure.study.follow import EventReader, Progress
+from llenergymeasure.study.runners.protocol import Job
+
+LOOK_EVERY_S = 0.5
+"""Between two looks at the events; the end of the worker is noticed at once."""
+
+GRACE_S = 10.0
+"""Time an interrupted worker has to close its files, and a finished one to go."""
+
+Outcome = ExperimentResult | FailedExperiment
+
+
+def supervise(
+    job: Job,
+    directory: ExperimentDirectory,
+    order: WorkOrder,
+    timeout_s: float,
+    listener: Listener | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Wait for a worker to end, and read what it left.
+
+    Args:
+        job: The worker.
+        directory: Where it writes.
+        order: What it was told.
+        timeout_s: Longest time it may take, without waiting for a device, s.
+        listener: Told of every event.
+        stop: Asked after an interrupt whether the user will not wait for the worker to end in good
+            order. A second ``KeyboardInterrupt`` says so as well.
+
+    Returns:
+        The result, or the failure that ``error.json`` holds; it is written here where the worker
+        could not.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted; the worker is gone, and ``error.json`` says so
+            unless the result was already in place.
+    """
+    watch = _Watch(job, directory, timeout_s, listener)
+    try:
+        code = watch.until_it_ends()
+    except KeyboardInterrupt:
+        watch.interrupt(stop)
+        raise _interrupted(directory, order, watch.progress.phase) from None
+    except BaseException:
+        job.kill()
+        raise
+    redact_file(directory.log)
+    return _outcome(directory, order, watch, code)
+
+
+class _Watch:
+    """Follows one worker until it has ended."""
+
+    def __init__(
+        self,
+        job: Job,
+        directory: ExperimentDirectory,
+        timeout_s: float,
+        listener: Listener | None,
+    ) -> None:
+        self._job, self._directory, self._listener = job, directory, listener
+        self._events, self.progress = EventReader(directory.events), Progress()
+        self._started_ns = time.monotonic_ns()
+        self.timeout_s, self.timed_out = timeout_s, False
+
+    def until_it_ends(self) -> int | None:
+        """Sleep until the worker has ended or was killed for taking too long; give its code."""
+        done_ns: int | None = None
+        while (code := self._job.wait(min(LOOK_EVERY_S, self._left_s()))) is None:
+            self._tell()
+            if done_ns is None and self._left_files():
+                done_ns = time.monotonic_ns()
+            hangs = done_ns is not None and time.monotonic_ns() - done_ns > GRACE_S * 1e9
+            if hangs or self._left_s() == 0:
+                self.timed_out = not hangs
+                self._job.kill()
+        self._tell()
+        return code
+
+    def interrupt(self, stop: Callable[[], bool]) -> None:
+        """Have the worker end in good order, or at once if the user insists or it hangs."""
+        deadline_s = time.monotonic() + GRACE_S
+        try:
+            self._job.interrupt()
+            while self._job.wait(0.1) is None and time.monotonic() < deadline_s and not stop():
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._job.kill()
+        self._tell()
+
+    def _tell(self) -> None:
+        for event in self._events.fresh():
+            self.progress.note(event)
+            if self._listener is not None:
+                self._listener(event)
+
+    def _left_s(self) -> float:
+        now_ns = time.monotonic_ns()
+        spent_s = (now_ns - self._started_ns) / 1e9 - self.progress.waited_s(now_ns)
+        return max(0.0, self.timeout_s - spent_s)
+
+    def _left_files(self) -> bool:
+        return self._directory.result.exists() or self._directory.error.exists()
+
+
+def _outcome(
+    directory: ExperimentDirectory, order: WorkOrder, watch: _Watch, code: int | None
+) -> Outcome:
+    phase, config = watch.progress.phase, order.config
+    said = tail(directory.log)
+    try:
+        if directory.result.exists():
+            return ExperimentResult.from_json(directory.result)
+        if directory.error.exists():
+            return _read_failure(directory.error, said)
+        what, message = _cause(order, watch, code)
+    except (LLEMError, ValidationError, ValueError, OSError) as error:
+        file = directory.result if directory.result.exists() else directory.error
+        what, message = f"malformed_{file.stem}", _set_aside(file, error)
+    failure = FailedExperiment(
+        config=config, phase=phase, code=what, message=message, log_tail=said
+    )
+    return _kept(directory, failure)
+
+
+def _read_failure(path: Path, said: str) -> FailedExperiment:
+    failure = FailedExperiment.model_validate_json(path.read_bytes())
+    return failure if failure.log_tail else failure.model_copy(update={"log_tail": said})
+
+
+def _set_aside(path: Path, error: Exception) -> str:
+    aside = path.with_suffix(f".malformed{path.suffix}")
+    with contextlib.suppress(OSError):
+        path.replace(aside)
+    reason = str(error).splitlines()[0]
+    return f"the worker left a {path.name} that cannot be read ({reason}); it is kept as {aside}"
+
+
+def _kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExperiment:
+    # A full disk, or a directory that is gone, may refuse this; the caller has the failure itself.
+    with contextlib.suppress(ExperimentError):
+        DirectoryRepository(directory).save_failure(failure)
+    return failure
+
+
+def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]:
+    """Give code and message for a worker that left neither result nor error."""
+    if watch.timed_out:
+        return "timeout", (
+            f"the experiment took longer than {watch.timeout_s:g} s and was killed; raise "
+            "execution.timeout_s if it only needs more time"
+        )
+    if code is not None and code < 0:
+        return "killed", _killed(order, -code)
+    if code == 0:
+        return "no_result", "the worker ended as if all was well but left no result.json"
+    return "no_result", f"the worker ended with exit code {code} and left no error.json"
+
+
+def _killed(order: WorkOrder, number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = f"signal {number}"
+    if number != signal.SIGKILL:
+        return f"the worker was killed by {name}: the engine, or native code it uses, crashed"
+    backend = order.config.backend
+    field = f"{backend}.{backend_entry(backend).batch_field}"
+    return (
+        f"the worker was killed by {name}: most likely the machine ran out of memory; lower "
+        f"{field} or max_output_tokens, or take a smaller model"
+    )
+
+
+def _interrupted(directory: ExperimentDirectory, order: WorkOrder, phase: str) -> KeyboardInterrupt:
+    if directory.result.is_file():
+        return KeyboardInterrupt(f"interrupted after the result was written to {directory.root}")
+    redact_file(directory.log)
+    if not directory.error.is_file():
+        _kept(
+            directory,
+            FailedExperiment(
+                config=order.config,
+                phase=phase,
+                code="interrupted",
+                message="interrupted by the user",
+                log_tail=tail(directory.log),
+            ),
+        )
+    return KeyboardInterrupt(f"interrupted in phase '{phase}'; no result was written")
