@@ -17,7 +17,7 @@ from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.manifest import read_manifest
 from llenergymeasure.study.resume import outcome, scan
 from tests.support.cli import SOURCE, wait_for
-from tests.support.make_study import make_execution, make_plan, make_study, scripted
+from tests.support.study_on_disk import make_execution, make_plan, make_study, scripted
 
 SEED = 20260218
 KILLS = 6

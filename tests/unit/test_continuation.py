@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.continuation import check_design, continued, find_study
-from tests.support.make_study import interleaved, make_execution, make_plan, make_study, scripted
+from tests.support.study_on_disk import interleaved, make_execution, make_plan, make_study, scripted
 
 SIZES = tuple(scripted(size) for size in (1, 8, 32))
 PLAN = make_plan(SIZES)

@@ -23,7 +23,7 @@ from llenergymeasure.study.manifest import (
 )
 from llenergymeasure.study.plan import Skipped, Slot
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, read_progress
-from tests.support.make_study import CREATED, make_execution, make_plan, scripted
+from tests.support.study_on_disk import CREATED, make_execution, make_plan, scripted
 
 TWO = (scripted(1), scripted(8))
 

@@ -13,7 +13,7 @@ from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.plan import Slot
 from llenergymeasure.study.resume import SlotState, count, is_whole, make_ready, outcome, scan
 from tests.support.lock_holder import holder
-from tests.support.make_study import (
+from tests.support.study_on_disk import (
     CREATED,
     break_off,
     finish,
