@@ -125,9 +125,12 @@ class Sensitivity(Record):
         description="Residual standard deviation of the logarithm; nearly a coefficient of "
         "variation, with what cycles share taken out."
     )
+    drift_per_slot: float | None = Field(
+        None, description="Change of the logarithm from slot to slot that was taken out."
+    )
     minimum_detectable_ratio: float = Field(
-        description="True ratio of two configurations that the study would have shown in 80 % of "
-        "repeats: exp((q / sqrt 2 + t80) x residual_sd x sqrt(2 / cycles))."
+        description="True ratio that the study would have shown in 80 % of repeats, the median "
+        "over comparisons: exp((q / sqrt 2 + t80) x standard error of the logarithm)."
     )
     planned: tuple[PlannedEffect, ...] = Field((), description="The same for other cycles.")
 

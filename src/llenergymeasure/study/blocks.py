@@ -1,9 +1,13 @@
-"""Randomised blocks by least squares: logarithm = configuration + block + noise.
+"""Randomised blocks by least squares: logarithm = configuration + block + drift + noise.
 
 A block is what results of one cycle on one board share, e.g. a warm afternoon. Blocks that lack a
 configuration, because an experiment failed, stay in: the fit takes what each block tells about
 the configurations it has, and the variance of a difference says what was lost (Searle, Linear
 Models, 1971, chapter 7; with all cells present it is the analysis of a complete block design).
+
+Drift is a straight line along the order of running, the same in all blocks (analysis of
+covariance). It costs one degree of freedom, so it is fitted only where there are enough of them,
+and where the order tells it from the configurations: a fixed order does not.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     Floats: TypeAlias = npt.NDArray[np.float64]
     Whole: TypeAlias = npt.NDArray[np.intp]
 
+DRIFT_FREEDOM = 6  # least degrees of freedom of which one is spent on drift
+
 
 class Observation(NamedTuple):
     """One metric of one result.
@@ -28,12 +34,14 @@ class Observation(NamedTuple):
         configuration: id of its configuration.
         block: What it shares with others, e.g. (board, cycle).
         value: In the unit of the metric.
-        common: Its standard uncertainty that is common to all windows, in the same unit.
+        slot: Its place in the order of running, or ``None`` where that is not known.
+        common: Its standard uncertainty that is common to all windows, in the unit of the metric.
     """
 
     configuration: int
     block: Hashable
     value: float
+    slot: int | None = None
     common: float | None = None
 
 
@@ -48,6 +56,7 @@ class BlockFit:
         group: Which configurations are linked by blocks, as a number each.
         residual_sd: Standard deviation of the noise; 0 without degrees of freedom.
         freedom: Degrees of freedom of the residual.
+        drift: Change of the logarithm a slot, or ``None`` where it was not fitted.
     """
 
     configurations: tuple[int, ...]
@@ -56,9 +65,9 @@ class BlockFit:
     group: Whole
     residual_sd: float
     freedom: int
-    _own: Floats  # (configurations,)
-    _loading: Floats  # (configurations, reduced)
-    _core: Floats  # (reduced, reduced)
+    drift: float | None
+    _design: _Design
+    _lean: Floats  # by how much each ran late, over the root of what tells drift
 
     def standard_error(self, first: int, second: int) -> float:
         """Standard error of a difference of two effects, by their positions."""
@@ -66,62 +75,106 @@ class BlockFit:
 
     def variance_factor(self, first: int, second: int) -> float:
         """Variance of that difference / variance of the noise; 2 / cycles with all cells there."""
-        apart = self._loading[first] - self._loading[second]
-        factor = self._own[first] + self._own[second] + apart @ self._core @ apart
-        return max(float(factor), 0.0)
+        design = self._design
+        apart = design.loading[first] - design.loading[second]
+        factor = design.own[first] + design.own[second] + apart @ design.core @ apart
+        return max(float(factor + (self._lean[first] - self._lean[second]) ** 2), 0.0)
 
 
 def fit(observations: Sequence[Observation]) -> BlockFit:
-    """Fit configuration and block effects to the logarithms of the values, which are above 0."""
+    """Fit configurations, blocks and drift to the logarithms of the values, which are above 0."""
     import numpy as np
 
     names, config = np.unique([o.configuration for o in observations], return_inverse=True)
     blocks: dict[Hashable, int] = {}
     block = np.array([blocks.setdefault(o.block, len(blocks)) for o in observations], np.intp)
+    design = _design(config, block)
     log = np.log([o.value for o in observations])
-    centre = log.mean()
-    table = np.zeros((len(names), len(blocks)))
-    np.add.at(table, (config, block), 1.0)
-    solved = _solve(table, _sums(config, log - centre), _sums(block, log - centre))
-    residual = log - centre - solved.effect[config] - solved.shared[block]
-    groups, group = _groups(table)
+    effect, residual = design.solve(log - log.mean())
+    groups, group = _groups(design.table)
     freedom = len(log) - len(names) - len(blocks) + groups
+    line = _drift(observations, design) if freedom >= DRIFT_FREEDOM else None
+    lean, drift = np.zeros(len(names)), None
+    if line is not None:
+        told = sqrt(float(line.residual @ line.residual))
+        drift = float(line.residual @ residual) / told**2
+        effect, residual = effect - drift * line.effect, residual - drift * line.residual
+        lean, freedom = line.effect / told, freedom - 1
     return BlockFit(
         configurations=tuple(int(name) for name in names),
-        effect=solved.effect,
+        effect=effect,
         counts=np.bincount(config, minlength=len(names)),
         group=group,
         residual_sd=sqrt(float(residual @ residual) / freedom) if freedom > 0 else 0.0,
         freedom=freedom,
-        _own=solved.own,
-        _loading=solved.loading,
-        _core=solved.core,
+        drift=drift,
+        _design=design,
+        _lean=lean,
     )
 
 
-class _Solved(NamedTuple):
-    effect: Floats
-    shared: Floats
-    own: Floats
-    loading: Floats
-    core: Floats
+class _Projection(NamedTuple):
+    effect: Floats  # (configurations,)
+    residual: Floats  # (observations,)
 
 
-def _solve(table: Floats, config_sum: Floats, block_sum: Floats) -> _Solved:
-    """Solve the normal equations through the smaller of the two sides."""
+@dataclass(frozen=True, slots=True)
+class _Design:
+    """The normal equations of configurations and blocks, solved through the smaller side.
+
+    The variance of effect i - effect j is own[i] + own[j] + d core d, d the difference of their
+    rows of ``loading``, in units of the noise's variance.
+    """
+
+    config: Whole
+    block: Whole
+    table: Floats  # (configurations, blocks), observations in each cell
+    own: Floats  # (configurations,)
+    loading: Floats  # (configurations, reduced)
+    core: Floats  # (reduced, reduced)
+    by_block: bool
+
+    def solve(self, values: Floats) -> _Projection:
+        """Give the effect of each configuration on values, and what is left of them."""
+        config_sum, block_sum = _sums(self.config, values), _sums(self.block, values)
+        counts, sizes = self.table.sum(axis=1), self.table.sum(axis=0)
+        if self.by_block:
+            shared = self.core @ (block_sum - self.loading.T @ config_sum)
+            effect = config_sum / counts - self.loading @ shared
+        else:
+            effect = self.core @ (config_sum - (self.table / sizes) @ block_sum)
+            shared = (block_sum - self.table.T @ effect) / sizes
+        return _Projection(effect, values - effect[self.config] - shared[self.block])
+
+
+def _design(config: Whole, block: Whole) -> _Design:
     import numpy as np
 
+    table = np.zeros((config.max() + 1, block.max() + 1))
+    np.add.at(table, (config, block), 1.0)
     counts, sizes = table.sum(axis=1), table.sum(axis=0)
-    if len(sizes) <= len(counts):
-        share = table / counts[:, None]  # (configurations, blocks)
-        core = _inverse(np.diag(sizes) - table.T @ share)
-        shared = core @ (block_sum - share.T @ config_sum)
-        return _Solved(config_sum / counts - share @ shared, shared, 1 / counts, share, core)
-    share = table / sizes  # (configurations, blocks)
-    core = _inverse(np.diag(counts) - share @ table.T)
-    effect = core @ (config_sum - share @ block_sum)
-    shared = (block_sum - table.T @ effect) / sizes
-    return _Solved(effect, shared, np.zeros(len(counts)), np.eye(len(counts)), core)
+    by_block = len(sizes) <= len(counts)
+    if by_block:
+        loading = table / counts[:, None]
+        own, core = 1 / counts, _inverse(np.diag(sizes) - table.T @ loading)
+    else:
+        loading, own = np.eye(len(counts)), np.zeros(len(counts))
+        core = _inverse(np.diag(counts) - (table / sizes) @ table.T)
+    return _Design(config, block, table, own, loading, core, by_block)
+
+
+def _drift(observations: Sequence[Observation], design: _Design) -> _Projection | None:
+    """Give what of the order of running is neither configuration nor block, if anything is."""
+    import numpy as np
+
+    slots = [o.slot for o in observations if o.slot is not None]
+    if len(slots) < len(observations):
+        return None
+    order = np.array(slots, np.float64)
+    order -= order.mean()
+    line = design.solve(order)
+    told = float(line.residual @ line.residual)
+    return line if told > 1e-6 * float(order @ order) else None
 
 
 def _sums(of: Whole, values: Floats) -> Floats:

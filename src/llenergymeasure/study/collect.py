@@ -78,6 +78,7 @@ class _Run(NamedTuple):
 
     configuration: int
     cycle: int
+    slot: int
     devices: Devices
     result: ExperimentResult
 
@@ -127,7 +128,7 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
     done = [latest[number] for number in sorted(latest)]
     finished = [(o, o.result) for o in done if isinstance(o.result, ExperimentResult)]
     every = [
-        _Run(o.slot.configuration + 1, o.slot.cycle, devices_of(result), result)
+        _Run(o.slot.configuration + 1, o.slot.cycle, o.slot.number, devices_of(result), result)
         for o, result in finished
     ]
     trusted = [run for run in every if run.result.trust.verdict != "invalid"]
@@ -224,6 +225,7 @@ def _compare(
                     run.configuration,
                     (places[run.devices], run.cycle),
                     value,
+                    run.slot,
                     _common(run, metric),
                 )
                 for run in runs

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import exp, hypot, inf, sqrt
+from statistics import median
 from typing import NamedTuple
 
 from llenergymeasure.domain.study_result import (
@@ -24,7 +25,7 @@ from llenergymeasure.domain.study_result import (
     Sensitivity,
     Verdict,
 )
-from llenergymeasure.study.blocks import BlockFit, Observation, fit
+from llenergymeasure.study.blocks import DRIFT_FREEDOM, BlockFit, Observation, fit
 
 LEVEL = 0.95
 POWER = 0.8
@@ -110,12 +111,10 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
     if unlinked:
         notes += (f"{metric}: configurations that never share a cycle and a board: not compared",)
     made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
-    return Compared(made, _sensitivity(metric, fitted), notes)
+    return Compared(made, _sensitivity(metric, fitted, made), notes)
 
 
-def minimum_detectable_ratio(
-    residual_sd: float, configurations: int, cycles: float, freedom: int | None = None
-) -> float | None:
+def minimum_detectable_ratio(residual_sd: float, configurations: int, cycles: int) -> float | None:
     """Give the true ratio of two configurations that a study shows in 80 % of repeats.
 
     A difference d on the log scale is shown when its estimate is over c * se, with c the critical
@@ -126,13 +125,13 @@ def minimum_detectable_ratio(
     Args:
         residual_sd: Standard deviation of the noise of the logarithm.
         configurations: How many are compared.
-        cycles: Cycles of each.
-        freedom: Degrees of freedom; not given: of a study with nothing missing.
+        cycles: Cycles of each; nothing is missing.
 
     Returns:
         E.g. 1.04 for 4 %; ``None`` where there are too few cycles to compare.
     """
-    degrees = (configurations - 1) * (round(cycles) - 1) if freedom is None else freedom
+    degrees = (configurations - 1) * (cycles - 1)
+    degrees -= degrees >= DRIFT_FREEDOM
     if degrees < 1:
         return None
     detectable = _detectable(configurations, degrees) * residual_sd * sqrt(2 / cycles)
@@ -228,18 +227,20 @@ def _verdict(apart: float, half: float) -> Verdict:
     return "lower" if apart < 0 else "higher"
 
 
-def _sensitivity(metric: str, fitted: BlockFit) -> Sensitivity:
+def _sensitivity(
+    metric: str, fitted: BlockFit, comparisons: Sequence[Comparison]
+) -> Sensitivity | None:
+    if not comparisons:
+        return None
     family = len(fitted.configurations)
-    cycles = family / float((1 / fitted.counts).sum())  # the harmonic mean
-    now = minimum_detectable_ratio(fitted.residual_sd, family, cycles, fitted.freedom)
-    assert now is not None
     return Sensitivity(
         metric=metric,
         configurations=family,
         observations=int(fitted.counts.sum()),
         degrees_of_freedom=fitted.freedom,
         residual_sd=fitted.residual_sd,
-        minimum_detectable_ratio=now,
+        drift_per_slot=fitted.drift,
+        minimum_detectable_ratio=median(one.minimum_detectable_ratio for one in comparisons),
         planned=tuple(
             PlannedEffect(
                 n_cycles=n,
