@@ -92,7 +92,6 @@ def _cases(count: int, folder: Path) -> Iterator[tuple[str, Callable[[], object]
     path = folder / "requests.parquet"
     yield "one process, in memory", lambda: aggregate(one)
     yield "four processes, in memory", lambda: aggregate(four)
-    del four
     alone = make_processes(count, 1, batch=1)
     yield "one process, batches of 1, in memory", lambda: aggregate(alone)
     yield (

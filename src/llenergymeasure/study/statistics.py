@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import exp, hypot, inf, sqrt
-from statistics import median
+from statistics import fmean, median
 from typing import NamedTuple
 
 from llenergymeasure.domain.study_result import (
@@ -64,12 +64,12 @@ def figure(values: Sequence[float], common: Sequence[float | None] = ()) -> Figu
     """
     import numpy as np
 
-    n, mean = len(values), float(np.mean(values))
+    n, mean = len(values), fmean(values)
     spread = float(np.std(values, ddof=1)) if n > 1 else None
     if spread is not None and spread <= ROUNDING * abs(mean):
         spread = 0.0
     known = [part for part in common if part is not None]
-    shared = float(np.mean(known)) if known else None
+    shared = fmean(known) if known else None
     return Figure(
         mean=mean,
         interval95=_interval(mean, n, spread, shared or 0.0),
@@ -102,14 +102,15 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
     if len({o.configuration for o in kept}) < 2:
         return Compared(notes=notes)
     fitted = fit(kept)
-    if fitted.freedom < 1:
+    if len(set(fitted.group.tolist())) > 1:
+        notes += (
+            f"{metric}: configurations that never share a cycle and a board are not compared",
+        )
+    pairs = list(_pairs(fitted, best_is_low))
+    if pairs and fitted.freedom < 1:
         reason = f"{metric}: too few repeats to compare; at least two cycles are needed"
         return Compared(notes=(*notes, reason))
     common = _relative_common(kept)
-    pairs = _pairs(fitted, best_is_low)
-    unlinked = len(set(fitted.group.tolist())) > 1
-    if unlinked:
-        notes += (f"{metric}: configurations that never share a cycle and a board: not compared",)
     made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
     return Compared(made, _sensitivity(metric, fitted, made), notes)
 
