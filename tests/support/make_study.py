@@ -48,11 +48,14 @@ def make_failure(config: ExperimentConfig, message: str = "out of memory") -> Fa
 
 
 def make_design(
-    configs: Sequence[ExperimentConfig], cycles: int = 3, skipped: Sequence[Skipped] = ()
+    configs: Sequence[ExperimentConfig],
+    cycles: int = 3,
+    skipped: Sequence[Skipped] = (),
+    order: str = "balanced",
 ) -> Design:
     """Make a design with nothing merged."""
     expansion = Expansion(tuple(configs), tuple(skipped), len(configs) + len(skipped), 0)
-    protocol = StudyProtocol(n_cycles=cycles, cycle_order="balanced", seed=7)
+    protocol = StudyProtocol(n_cycles=cycles, cycle_order=order, seed=7)
     return Design("batch-sizes", "0" * 16, expansion, protocol)
 
 

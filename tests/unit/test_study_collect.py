@@ -284,3 +284,15 @@ def test_a_damaged_error_file_is_named(tmp_path):
 
 def test_a_skipped_combination_is_one_record_everywhere():
     assert plan.Skipped is Skipped
+
+
+@pytest.mark.parametrize(("order", "warned"), [("interleaved", True), ("balanced", False)])
+def test_an_order_that_lets_drift_pose_as_a_difference_is_told(order, warned):
+    study = make_study(lambda config, *_: make_run(config), order=order)
+    assert any("can pose as a difference" in note for note in study.notes) == warned
+
+
+def test_modelled_energy_is_told():
+    energy = make_energy(800.0, kind="modelled", interval95_j=None)
+    study = make_study(lambda config, *_: make_run(config).model_copy(update={"energy": energy}))
+    assert any("energy is modelled" in note for note in study.notes)

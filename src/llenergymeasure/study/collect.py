@@ -41,6 +41,7 @@ from llenergymeasure.study.plan import Expansion, Slot
 SUMMARY_NAME = "study_summary.json"
 TABLE_NAME = "summary.parquet"
 _MOST_NOTES = 20
+_FIXED_ORDERS = frozenset({"sequential", "interleaved"})
 
 
 class Outcome(NamedTuple):
@@ -155,7 +156,7 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
         configurations=tuple(_configurations(every, design.expansion.experiments)),
         comparisons=comparisons,
         sensitivity=sensitivity,
-        notes=(*_about_trust(every), *notes),
+        notes=(*_about_trust(every), *_about_design(design.protocol, trusted), *notes),
         experiments=tuple(run.result for run in every),
     )
 
@@ -260,6 +261,17 @@ def _common(run: _Run, metric: Metric) -> float | None:
     total_j = sqrt(sum(one**2 for one in lines.values()))
     per = run.result.throughput.output_tokens if metric is ENERGY_PER_TOKEN else 1
     return total_j / per if per else None
+
+
+def _about_design(protocol: StudyProtocol, runs: Sequence[_Run]) -> Iterator[str]:
+    """Say what no statistics can make good."""
+    if protocol.cycle_order in _FIXED_ORDERS and len({run.configuration for run in runs}) > 1:
+        yield (
+            f"the order was {protocol.cycle_order}: drift, and what one run leaves to the next, "
+            "can pose as a difference; --order balanced guards against it"
+        )
+    if any(run.result.energy.kind == "modelled" for run in runs):
+        yield "energy is modelled: its intervals tell how repeats differ, not how wrong the model is"
 
 
 def _about_trust(every: Sequence[_Run]) -> Iterator[str]:
