@@ -9,7 +9,7 @@ and so are LoRA adapters that are not merged. Quantisation changes nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from llenergymeasure.config.ssot import WEIGHT_BITS, Precision, compute_bytes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Counts = NDArray[np.float64]  # exact up to 2^53, and sums of squares do not overflow
+    Whole = NDArray[np.int64]
 
 
 class RequestTokens(NamedTuple):
@@ -163,17 +164,21 @@ def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTr
         The traffic, or ``None`` where no batch decoded. For engines that batch continuously the
         samples do not tell, and this must not be used.
     """
-    batches: dict[tuple[int, int], list[RequestSample]] = {}
-    for sample in samples:
-        if sample.finish != "failed":
-            batches.setdefault((sample.pass_index, sample.batch_index), []).append(sample)
-    parts = [_batch_traffic(batch, beams) for batch in batches.values()]
-    steps = sum(part.steps for part in parts)
-    seconds = sum(part.seconds for part in parts)
+    done = [sample for sample in samples if sample.finish != "failed"]
+    if not done:
+        return None
+    tokens, batch = RequestTokens.from_samples(done), _batch_numbers(done)
+    lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
+    each = _batch_steps(batch, outputs)
+    steps, seconds = each.sum(), _batch_seconds(batch, done)
     if steps == 0 or seconds <= 0:
         return None
-    rows = sum(part.mean_rows * part.steps for part in parts) / steps
-    return DecodeTraffic(steps, rows, sum(part.context_tokens for part in parts), seconds)
+    return DecodeTraffic(
+        steps=int(steps),
+        mean_rows=float(each[batch].sum() / steps * beams),
+        context_tokens=float(_context_tokens(lengths, outputs).sum()) * beams,
+        seconds=seconds,
+    )
 
 
 def mbu(
@@ -248,14 +253,34 @@ def _context_tokens(lengths: Counts, outputs: Counts) -> Counts:
     return passes * lengths + passes * (passes + 1) / 2
 
 
-def _batch_traffic(batch: list[RequestSample], beams: int) -> DecodeTraffic:
-    tokens = RequestTokens.from_samples(batch)
-    lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
-    firsts = [s.first_token_ns for s in batch if s.first_token_ns is not None]
-    lasts = [s.last_token_ns for s in batch if s.last_token_ns is not None]
-    return DecodeTraffic(
-        steps=int(_decode_passes(outputs).max()),
-        mean_rows=float(len(batch) * beams),
-        context_tokens=float(_context_tokens(lengths, outputs).sum()) * beams,
-        seconds=(max(lasts) - min(firsts)) / 1e9 if firsts and lasts else 0.0,
-    )
+def _batch_numbers(samples: Sequence[RequestSample]) -> Whole:
+    """Number the batches of all passes from 0; (requests,)."""
+    import numpy as np
+
+    keys = [(sample.pass_index, sample.batch_index) for sample in samples]
+    numbers: dict[tuple[int, int], int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _batch_steps(batch: Whole, outputs: Counts) -> Counts:
+    """Give the decode passes of each batch, those of its longest row; (batches,)."""
+    import numpy as np
+
+    steps = np.zeros(int(batch.max()) + 1)
+    np.maximum.at(steps, batch, _decode_passes(outputs))
+    return steps
+
+
+def _batch_seconds(batch: Whole, samples: Sequence[RequestSample]) -> float:
+    """Sum the time from the first token to the last over batches that have both."""
+    import numpy as np
+
+    never, always = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    count = int(batch.max()) + 1
+    first, last = np.full(count, never), np.full(count, always)
+    firsts = [never if s.first_token_ns is None else s.first_token_ns for s in samples]
+    lasts = [always if s.last_token_ns is None else s.last_token_ns for s in samples]
+    np.minimum.at(first, batch, np.array(firsts, np.int64))
+    np.maximum.at(last, batch, np.array(lasts, np.int64))
+    known = (first != never) & (last != always)
+    return float((last[known] - first[known]).sum()) / 1e9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -103,22 +103,38 @@ def fill_row(data: Mapping[str, Any], sink: BinaryIO, model: type[BaseModel] | N
 
 def row_table(data: Mapping[str, Any], model: type[BaseModel] | None = None) -> pa.Table:
     """Lay nested data out as an Arrow table of one row; see :func:`fill_row`."""
+    return rows_table([data], model)
+
+
+def rows_table(rows: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> pa.Table:
+    """Lay nested data out as an Arrow table, a row each; columns that one lacks are null there.
+
+    A free entry that is text in one row and a number in another becomes text in all of them.
+    """
     import pyarrow as pa
 
     declared = dict(_declared_columns(model)) if model else {}
-    columns = {
-        name: pa.array([value], type=getattr(pa, declared[name])() if name in declared else None)
-        for name, value in _cells(data, declared).items()
-    }
-    return pa.table(columns)
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        for name, cell in _cells(row, declared).items():
+            column = columns.setdefault(name, [])
+            column.extend([None] * (count - 1 - len(column)))
+            column.append(cell)
+    for column in columns.values():
+        column.extend([None] * (count - len(column)))
+    return pa.table({name: _array(values, declared.get(name)) for name, values in columns.items()})
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> pa.Table:
-    """Lay nested data out as an Arrow table, a row each; columns that one lacks are null there."""
+def _array(values: list[Any], kind: str | None) -> pa.Array:
     import pyarrow as pa
 
-    tables = [row_table(row, model) for row in rows]
-    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    if kind is not None:
+        return pa.array(values, type=getattr(pa, kind)())
+    try:
+        return pa.array(values)
+    except pa.ArrowException:
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def _cells(data: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:

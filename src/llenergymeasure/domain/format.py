@@ -58,6 +58,34 @@ def with_interval(value: float, half_width: float | None, unit: str) -> str:
     return f"{shown} {_PREFIXES[prefix]}{unit} ± {width}"
 
 
+def plain_interval(value: float, half_width: float | None) -> str:
+    """Write the same without a unit and a prefix, for a column whose head tells them."""
+    if not half_width:
+        return significant(value)
+    place = min(_last_place(half_width), _exponent(value, 1))
+    return f"{_fixed(round(value, -place), -place)} ± {_fixed(round(half_width, -place), -place)}"
+
+
+def prefix(value: float) -> tuple[float, str]:
+    """Give the factor and the symbol of the SI prefix that keeps a value readable."""
+    exponent = _prefix(_exponent(value, 3), _LARGEST)
+    return 10.0**exponent, _PREFIXES[exponent]
+
+
+def change(ratio: float, lower: float, upper: float) -> str:
+    """Write a ratio as a change with its interval, e.g. ``+4.2 % (+1.1 to +7.3)``.
+
+    A ratio over 2 or under a half is written as a factor, e.g. ``x 3.1 (2.9 to 3.3)``.
+    """
+    if ratio > 2 or ratio < 0.5:
+        digits = max(-_last_place((upper - lower) / 2 or ratio), 0)
+        return f"x {ratio:,.{digits}f} ({lower:,.{digits}f} to {upper:,.{digits}f})"
+    shares = [100 * (one - 1) for one in (ratio, lower, upper)]
+    digits = min(max(-_last_place((shares[2] - shares[1]) / 2 or 1.0), int(abs(shares[0]) < 10)), 3)
+    middle, low, high = (f"{share:+,.{digits}f}" for share in shares)
+    return f"{middle} % ({low} to {high})"
+
+
 def seconds(value_s: float) -> str:
     """Write a duration given in seconds, e.g. ``12.3 ms`` or ``3.21 s``."""
     return quantity(value_s, "s", largest=0)

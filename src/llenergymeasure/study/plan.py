@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from pydantic import Field
+from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.study_result import Skipped
 
-
-class Skipped(Record):
-    """A combination of the grid that is not run."""
-
-    config: dict[str, Any] = Field(description="The settings of this combination.")
-    reason: str = Field(description="Why it is invalid or meaningless.")
+__all__ = ["Expansion", "Skipped", "Slot"]
 
 
 class Expansion(NamedTuple):

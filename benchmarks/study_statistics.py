@@ -1,0 +1,266 @@
+"""How often a study shows a difference that is not there, and how often one that is.
+
+Simulated studies: the true figures are known. Each run's logarithm is its configuration's level,
+plus noise between processes, plus a drift that goes on from slot to slot, plus what the run before
+left behind (a warm board, say), which depends on the configuration that ran there. Configurations
+that are equal may still leave different things behind: that is what makes a fixed order lie.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t as student
+
+import machine
+from llenergymeasure.study.blocks import DRIFT_FREEDOM, Observation
+from llenergymeasure.study.statistics import compare, critical_value
+from study_statistics_report import report
+
+Floats = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.intp]
+
+NOISE = 0.01  # between fresh processes, of the logarithm
+CYCLES = (3, 5, 10)
+FAMILIES = (2, 8)
+MOST_FALSE = 0.06
+POWER = (0.75, 0.85)
+CHECKED = 100  # repeats of each cell that the package's own comparison is held against
+
+
+class Load(NamedTuple):
+    """What disturbs a study.
+
+    Attributes:
+        name: In words.
+        drift: Change of the logarithm from slot to slot.
+        carry_over: Standard deviation, over configurations, of what a run leaves to the next.
+    """
+
+    name: str
+    drift: float
+    carry_over: float
+
+
+LOADS = (
+    Load("noise only", 0.0, 0.0),
+    Load("drift 0.2 % a slot", 0.002, 0.0),
+    Load("carry-over 0.5 %", 0.0, 0.005),
+    Load("drift 0.2 % a slot and carry-over 0.5 %", 0.002, 0.005),
+    Load("drift 1 % a slot and carry-over 0.5 %", 0.01, 0.005),
+)
+
+
+class Studies(NamedTuple):
+    """Many simulated studies of the same size, analysed as complete blocks all at once.
+
+    Attributes:
+        log_value: Logarithms, (repeats, cycles, configurations).
+        slot: When each ran, of the same shape.
+    """
+
+    log_value: Floats
+    slot: Floats
+
+
+class Analysis(NamedTuple):
+    """What each study says.
+
+    Attributes:
+        effect: Of each configuration, (repeats, configurations).
+        error: Standard error of each difference, (repeats, configurations, configurations).
+        freedom: Degrees of freedom.
+    """
+
+    effect: Floats
+    error: Floats
+    freedom: int
+
+    @property
+    def margin(self) -> Floats:
+        """By how much two configurations must differ to be shown, of the shape of ``error``."""
+        return critical_value(self.effect.shape[1], self.freedom) * self.error
+
+    @property
+    def detectable(self) -> Floats:
+        """Minimum detectable effect that is printed with each comparison, on the log scale."""
+        return self.margin + float(student.ppf(0.8, self.freedom)) * self.error
+
+    @property
+    def shown(self) -> npt.NDArray[np.bool_]:
+        """Whether any difference is shown, (repeats,)."""
+        apart = np.abs(self.effect[:, :, None] - self.effect[:, None, :])
+        return np.asarray((apart > self.margin).any(axis=(1, 2)))
+
+
+def analyse(studies: Studies) -> Analysis:
+    """Analyse complete blocks, with drift where there are degrees of freedom for it."""
+    y, x = studies
+    _, cycles, family = y.shape
+    freedom = (cycles - 1) * (family - 1)
+    effect, late = y.mean(axis=1), x.mean(axis=1)
+    residual, line = _within(y), _within(x)
+    told = (line**2).sum(axis=(1, 2))
+    factor = np.broadcast_to(2 / cycles, (len(y), family, family))
+    if freedom >= DRIFT_FREEDOM and told.min() > 1e-6:
+        slope = (line * residual).sum(axis=(1, 2)) / told
+        effect = effect - slope[:, None] * late
+        residual = residual - slope[:, None, None] * line
+        factor = factor + (late[:, :, None] - late[:, None, :]) ** 2 / told[:, None, None]
+        freedom -= 1
+    spread = np.sqrt((residual**2).sum(axis=(1, 2)) / freedom)
+    return Analysis(effect, spread[:, None, None] * np.sqrt(factor), freedom)
+
+
+def _within(values: Floats) -> Floats:
+    centred = values - values.mean(axis=1, keepdims=True) - values.mean(axis=2, keepdims=True)
+    return np.asarray(centred + values.mean(axis=(1, 2), keepdims=True))
+
+
+def williams(family: int) -> Whole:
+    """Give the sequences of a Williams design: each follows each other equally often.
+
+    Zig-zag 0, 1, k-1, 2, k-2 ... and its rotations; an odd number needs the mirror images too
+    (Williams, Australian Journal of Scientific Research A 2, 1949).
+    """
+    zigzag = [0]
+    for step in range(1, family):
+        zigzag.append((step + 1) // 2 if step % 2 else family - step // 2)
+    rows: Whole = (np.array(zigzag, np.intp) + np.arange(family)[:, None]) % family
+    return np.asarray(rows if family % 2 == 0 else np.vstack([rows, rows[:, ::-1]]))
+
+
+def balanced_orders(rng: np.random.Generator, repeats: int, family: int, cycles: int) -> Whole:
+    """Draw orders: the sequences of the design in turn, configurations dealt at random."""
+    rows = williams(family)
+    sequence = np.resize(rows, (cycles, family))[None]  # (1, cycles, family)
+    dealt = np.argsort(rng.random((repeats, family)), axis=1)
+    return dealt[np.arange(repeats)[:, None, None], sequence]
+
+
+def fixed_orders(repeats: int, family: int, cycles: int) -> Whole:
+    """Give the same order in every cycle: A B, A B, A B."""
+    return np.broadcast_to(np.arange(family), (repeats, cycles, family))
+
+
+def simulate(rng: np.random.Generator, orders: Whole, load: Load) -> Studies:
+    """Run studies of equal configurations in these orders."""
+    repeats, cycles, family = orders.shape
+    flat = orders.reshape(repeats, -1)
+    left = rng.normal(0, load.carry_over, (repeats, family))
+    before = np.take_along_axis(left, flat, axis=1)
+    carried = np.hstack([np.zeros((repeats, 1)), before[:, :-1]])
+    slot = np.arange(cycles * family)
+    by_slot = load.drift * slot + carried + rng.normal(0, NOISE, flat.shape)
+    by_slot = by_slot.reshape(orders.shape)
+    when = np.broadcast_to(slot.reshape(1, cycles, family).astype(np.float64), orders.shape)
+    return Studies(_by_configuration(by_slot, orders), _by_configuration(when, orders))
+
+
+def _by_configuration(by_slot: Floats, orders: Whole) -> Floats:
+    ordered = np.empty_like(by_slot)
+    np.put_along_axis(ordered, orders, by_slot, axis=2)
+    return ordered
+
+
+def cell(seed: int, load: Load, family: int, cycles: int, repeats: int) -> dict[str, Any]:
+    """Run one size of study under one load, and its alternatives beside it."""
+    rng = np.random.default_rng([seed, family, cycles, LOADS.index(load)])
+    balanced = simulate(rng, balanced_orders(rng, repeats, family, cycles), load)
+    fixed = simulate(rng, fixed_orders(repeats, family, cycles), load)
+    said = analyse(balanced)
+    apart = said.effect[:, 0] - said.effect[:, 1]
+    detectable, margin = said.detectable[:, 0, 1], said.margin[:, 0, 1]
+    typical = float(np.sqrt((detectable**2).mean()))
+    return {
+        "load": load.name,
+        "configurations": family,
+        "cycles": cycles,
+        "repeats": repeats,
+        "false": _share(said.shown),
+        "shown_own_mde": _share(apart + detectable > margin),
+        "shown_rms_mde": _share(apart + typical > margin),
+        "shown_pilot_mde": _share(apart + np.roll(detectable, 1) > margin),
+        "median_mde_percent": float(100 * np.expm1(np.median(detectable))),
+        "mde_over_noise": float(np.median(detectable) / NOISE),
+        "fixed_false": _share(analyse(fixed).shown),
+        "unpaired_false": _share(_unpaired(balanced, 0.0)),
+        "unpaired_shown": _share(_unpaired(balanced, typical)),
+        "package_agrees": _package_agrees(balanced, said),
+    }
+
+
+def _share(happened: npt.NDArray[np.bool_]) -> float:
+    return float(happened.mean())
+
+
+def _unpaired(studies: Studies, difference: float) -> npt.NDArray[np.bool_]:
+    """Tell where a t-test that ignores cycles finds the first two to differ."""
+    cycles = studies.log_value.shape[1]
+    spread = studies.log_value[:, :, :2].var(axis=1, ddof=1).sum(axis=1)
+    means = studies.log_value.mean(axis=1)
+    apart = means[:, 0] - means[:, 1] + difference
+    critical = student.ppf(0.975, 2 * (cycles - 1))
+    return np.asarray(np.abs(apart) > critical * np.sqrt(spread / cycles))
+
+
+def _package_agrees(studies: Studies, analysis: Analysis) -> bool:
+    """Hold the first repeats against what the package itself says."""
+    for index in range(CHECKED):
+        observations = list(_observations(studies, index))
+        pairs = compare("x", observations, best_is_low=True).comparisons
+        shown = any(pair.verdict != "no_difference_shown" for pair in pairs)
+        printed = [log(pair.minimum_detectable_ratio) for pair in pairs]
+        expected = [analysis.detectable[index, pair.a, pair.b] for pair in pairs]
+        if shown != analysis.shown[index] or not np.allclose(printed, expected, rtol=1e-6):
+            return False
+    return True
+
+
+def _observations(studies: Studies, index: int) -> Iterator[Observation]:
+    values, slots = studies.log_value[index], studies.slot[index]
+    for (cycle, configuration), value in np.ndenumerate(values):
+        slot = int(slots[cycle, configuration])
+        yield Observation(configuration, cycle, float(np.exp(value)), slot)
+
+
+def met(row: dict[str, Any]) -> bool:
+    """Tell whether a cell is as the documentation claims."""
+    low, high = POWER
+    return bool(
+        row["false"] <= MOST_FALSE and low <= row["shown_own_mde"] <= high and row["package_agrees"]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all cells; 1 when one is not as claimed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=machine.RESULTS)
+    given = parser.parse_args(arguments)
+    rows = [
+        cell(given.seed, load, family, cycles, given.repeats)
+        for load, family, cycles in product(LOADS, FAMILIES, CYCLES)
+    ]
+    data = {
+        "machine": machine.describe(),
+        "seed": given.seed,
+        "noise": NOISE,
+        "claims_hold": all(map(met, rows)),
+        "rows": rows,
+    }
+    machine.save(given.output / "study_statistics.json", data)
+    (given.output / "study_statistics.md").write_text(report(data), encoding="utf-8")
+    return 0 if data["claims_hold"] else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""The result of one experiment, and the record of one that broke.
+
+Every figure of the measured window is derived from the raw samples in ``requests.parquet`` and
+``timeseries.parquet``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain import files, summary
+from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.co2 import CO2Estimate
+from llenergymeasure.domain.device_state import DeviceState
+from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.result_parts import (
+    BaselineResult,
+    EnergyResult,
+    FlopsResult,
+    LatencyResult,
+    MemoryResult,
+    MultiGPUResult,
+    ResolvedSettings,
+    ThermalResult,
+    ThroughputResult,
+    TrustVerdict,
+    WarmupResult,
+    WindowInfo,
+)
+
+# 2.0  first schema of this layout
+SCHEMA_VERSION = "2.0"
+
+
+class ExperimentResult(Record):
+    """One experiment: what was asked, what came out, how, on what, and how far to trust it."""
+
+    schema_version: str = Field(SCHEMA_VERSION, description="Version of this schema.")
+    measurement_config_hash: str = Field(description="Fingerprint of the configuration.")
+    config: ExperimentConfig = Field(description="What was asked for.")
+    resolved: ResolvedSettings = Field(description="What was in force.")
+    window: WindowInfo = Field(description="When it was measured.")
+
+    energy_total_j: float | None = Field(description="energy.total_j")
+    energy_per_output_token_j: float | None = Field(description="energy.per_output_token_j")
+    energy_adjusted_j: float | None = Field(description="energy.adjusted_j")
+    tokens_per_second: float | None = Field(description="throughput.output_tokens_per_second")
+    ttft_ms: float | None = Field(description="Median of latency.ttft_ms")
+    tpot_ms: float | None = Field(description="Median of latency.tpot_ms")
+    peak_memory_mb: float | None = Field(description="memory.peak_mb")
+    flops_total: float | None = Field(description="flops.useful_total")
+
+    energy: EnergyResult = Field(description="Energy.")
+    latency: LatencyResult = Field(description="Times of requests.")
+    throughput: ThroughputResult = Field(description="Work done.")
+    memory: MemoryResult = Field(description="Memory.")
+    flops: FlopsResult | None = Field(None, description="Analytic floating-point operations.")
+    warmup: WarmupResult = Field(description="Before the window.")
+    baseline: BaselineResult = Field(description="Idle power.")
+    thermal: ThermalResult | None = Field(None, description="Temperatures.")
+    device_state: tuple[DeviceState, ...] = Field(
+        (), description="What each device was doing over the window, where that could be read."
+    )
+    multi_gpu: MultiGPUResult | None = Field(None, description="Device by device.")
+    co2_estimate: CO2Estimate = Field(description="Emissions.")
+    environment: EnvironmentSnapshot = Field(description="Machine and software.")
+    trust: TrustVerdict = Field(description="How far to trust it.")
+    measurement_warnings: tuple[str, ...] = Field((), description="Stable codes of findings.")
+    reproducibility_notes: tuple[str, ...] = Field((), description="What a repeat depends on.")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Load a result from its ``result.json``, or from the directory that holds it.
+
+        Raises:
+            LLEMError: The file is missing, damaged, or of a newer schema.
+        """
+        return files.load(cls, Path(path), SCHEMA_VERSION)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Give the result as JSON, and write it where a path is given."""
+        text = self.model_dump_json(indent=2) + "\n"
+        if path is not None:
+            files.write_text(text, Path(path))
+        return text
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the result as one flat row; nested fields become dotted columns."""
+        files.write_row(self.model_dump(mode="json"), Path(path), type(self))
+
+    def summary(self) -> str:
+        """Render the result as plain text for a terminal of 80 columns."""
+        return summary.render(self)
+
+
+class FailedExperiment(Record):
+    """An experiment that started and broke."""
+
+    config: ExperimentConfig = Field(description="What was asked for.")
+    phase: str | None = Field(description="Where it broke.")
+    code: str = Field(description="Stable code of the error.")
+    message: str = Field(description="What went wrong.")
+    log_tail: str = Field("", description="What the engine printed last, where it is known.")

@@ -1,0 +1,309 @@
+"""The parts of an experiment's result: one model for each question it answers.
+
+Missing is ``null``, never 0. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, SamplingCost
+from llenergymeasure.domain.samples import MemoryKind
+
+
+class Distribution(Record):
+    """Statistics of pooled raw samples; percentiles interpolate linearly between samples."""
+
+    count: int = Field(description="Samples behind the figures.")
+    mean: float = Field(description="Arithmetic mean.")
+    minimum: float = Field(description="Smallest sample.")
+    p50: float = Field(description="Median.")
+    p90: float = Field(description="90th percentile.")
+    p95: float = Field(description="95th percentile.")
+    p99: float = Field(description="99th percentile.")
+    maximum: float = Field(description="Largest sample.")
+
+
+class LatencyResult(Record):
+    """Times of completed requests, pooled over passes and processes."""
+
+    ttft_ms: Distribution | None = Field(
+        description="Time to first token: first output token - request scheduled, ms. In a static "
+        "batch the end of prefill, the same for all rows."
+    )
+    tpot_ms: Distribution | None = Field(
+        description="Time per output token: (E2E - TTFT) / (output tokens - 1), ms; only of "
+        "requests with at least two tokens."
+    )
+    itl_ms: Distribution | None = Field(
+        description="Inter-token latency: each gap between successive token arrivals, ms; null "
+        "where the engine tells no token times."
+    )
+    e2e_ms: Distribution | None = Field(
+        description="End to end: last token - request scheduled, ms."
+    )
+    queue_ms: Distribution | None = Field(
+        description="Waiting: request scheduled - request issued, ms."
+    )
+
+
+class ThroughputResult(Record):
+    """Work done in the measured window."""
+
+    window_s: float = Field(description="t1 - t0, s.")
+    passes: int = Field(description="Passes over the prompts in the window.")
+    requests_completed: int = Field(description="Requests that ended well, all passes.")
+    requests_failed: int = Field(description="Requests that failed; in no average.")
+    input_tokens: int = Field(description="Prompt tokens of completed requests.")
+    output_tokens: int = Field(description="Tokens produced by completed requests.")
+    output_tokens_per_second: float | None = Field(
+        description="Output tokens of completed requests / window."
+    )
+    total_tokens_per_second: float | None = Field(
+        description="(Input + output tokens) of completed requests / window."
+    )
+    requests_per_second: float | None = Field(description="Completed requests / window.")
+    prompts_truncated: int = Field(description="Prompts cut to max_input_tokens, of one pass.")
+    padding_waste: float | None = Field(
+        description="Computed token positions that held no useful token (padding of prompts, rows "
+        "that had ended) / all computed positions; null for engines that do not pad."
+    )
+
+
+class MemoryResult(Record):
+    """Memory the experiment needed."""
+
+    kind: MemoryKind = Field(description="device memory, or resident_set of the process on a CPU.")
+    peak_mb: float | None = Field(description="Highest use after loading, MiB, all processes.")
+    model_mb: float | None = Field(description="Use right after loading, MiB, all processes.")
+    capacity_mb: float | None = Field(description="What one device, or the machine, has, MiB.")
+
+
+class EnergyPhases(Record):
+    """Prefill told from decode by a second, prefill-only window."""
+
+    prefill_j: float | None = Field(description="Energy of a prefill-only pass, J.")
+    prefill_interval95_j: float | None = Field(
+        None, description="Half-width of its 95 % interval, J; null as for energy.interval95_j."
+    )
+    decode_j: float | None = Field(description="Energy of a whole pass - prefill_j, J.")
+    decode_interval95_j: float | None = Field(
+        None, description="The same of the difference: root of the sum of both squares, J."
+    )
+    prefill_window_s: float = Field(description="Length of the prefill-only window, s.")
+    prefill_passes: int = Field(description="Prefill-only passes in it.")
+
+
+class PassComparison(Record):
+    """The first passes of the window and the last ones, which did the same work."""
+
+    passes_each: int = Field(description="Passes in each half; of an odd number one is left out.")
+    first_j: float = Field(description="Energy of the first half, J.")
+    second_j: float = Field(description="Energy of the second half, J.")
+    allowed_j: float = Field(
+        description="By how much they may differ, J: root of the sum of their squared intervals, "
+        "and 1 % of their mean."
+    )
+    closes: bool = Field(description="Whether they agree.")
+    power_change: float | None = Field(
+        None, description="Mean power of the second half / of the first - 1."
+    )
+    power_change_interval95: float | None = Field(
+        None, description="Half-width of its 95 % interval."
+    )
+    clock_change: float | None = Field(
+        None,
+        description="Mean SM clock of the second half / of the first - 1, of the device where it "
+        "is largest; null where no clock was read.",
+    )
+
+
+class EnergyResult(Record):
+    """Energy of the measured window, with source, kind and uncertainty."""
+
+    source: str = Field(description="Energy source that was read.")
+    selection_reason: str = Field(description="Why this source.")
+    kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
+    scope: str = Field(description="What the total covers.")
+    total_j: float | None = Field(description="Energy of the devices that did the work, J.")
+    interval95_j: float | None = Field(
+        description="Half-width of the 95 % interval on the sensor's scale, J; null for modelled "
+        "energy, which has none."
+    )
+    absolute_accuracy: Literal["unknown"] = Field(
+        "unknown", description="Gain and offset of the sensor itself; not known without a meter."
+    )
+    per_output_token_j: float | None = Field(description="total_j / output tokens, J.")
+    per_request_j: float | None = Field(description="total_j / completed requests, J.")
+    tokens_per_j: float | None = Field(description="Output tokens / total_j.")
+    mean_power_w: float | None = Field(description="total_j / window, W.")
+    edp_js: float | None = Field(description="Energy-delay product: J per request x mean E2E, J s.")
+    adjusted_j: float | None = Field(
+        description="total_j - loaded_idle_w x window, J; never clipped; null without a baseline."
+    )
+    adjusted_interval95_j: float | None = Field(
+        None,
+        description="Half-width of the 95 % interval of adjusted_j, J: root of interval95_j "
+        "squared + (loaded_idle_interval95_w x window) squared.",
+    )
+    attribution: str = Field(description="How energy is attributed to tokens and requests.")
+    phases: EnergyPhases | None = Field(None, description="Only for window.phases: differential.")
+    comparison: PassComparison | None = Field(
+        None,
+        description="Closure test: halves of the window that did the same work; null for a single "
+        "pass, and for sources that cannot be divided.",
+    )
+    components: tuple[EnergyComponent, ...] = Field((), description="Every part that was told.")
+    sampling: SamplingCost | None = Field(None, description="Cost of taking the readings.")
+    flags: tuple[str, ...] = Field((), description="Codes of what the readings show.")
+    notes: tuple[str, ...] = Field((), description="What to know about the source.")
+
+
+class FlopsPhase(Record):
+    """Floating-point operations of one phase, itemised."""
+
+    linear: float = Field(
+        description="2 x parameters active for a token, without embeddings and lm_head, a token."
+    )
+    attention: float = Field(
+        description="4 x layers x heads x head_dim x context a decode step; x S(S+1)/2 a causal "
+        "prefill of S tokens."
+    )
+    lm_head: float = Field(description="2 x hidden x vocabulary a produced row of logits.")
+    total: float = Field(description="Sum of the three.")
+
+
+class FlopsResult(Record):
+    """Analytic floating-point operations of the window; reference metadata, not measured."""
+
+    useful_prefill: FlopsPhase = Field(description="Prompt tokens, without padding.")
+    useful_decode: FlopsPhase = Field(description="Output tokens - 1 passes a request.")
+    executed_prefill: FlopsPhase = Field(description="The same with padding.")
+    executed_decode: FlopsPhase = Field(description="The same with rows that had ended.")
+    useful_total: float = Field(description="Useful prefill + useful decode.")
+    executed_total: float = Field(description="Executed prefill + executed decode.")
+    mfu: float | None = Field(
+        description="useful_total / window / (dense peak of the compute type x devices); null "
+        "for an unknown device."
+    )
+    mbu: float | None = Field(
+        description="(Weight bytes + KV-cache bytes read in decode) / decode time / (peak "
+        "bandwidth x devices); null for an unknown device, and where batches change from step to "
+        "step or steps give several tokens."
+    )
+    peak_source: str | None = Field(None, description="Device whose peaks were used.")
+
+
+class WarmupResult(Record):
+    """What was done before the window."""
+
+    batches: int = Field(description="Warm-up batches run.")
+    output_tokens: int = Field(description="Tokens they produced; in no metric.")
+    seconds: float = Field(description="How long warm-up took, s.")
+    thermal_floor: str = Field(description="reached, skipped with its reason, or off.")
+
+
+class BaselineResult(Record):
+    """Power of the idle device."""
+
+    device_idle_w: float | None = Field(description="Before the model was loaded, W.")
+    loaded_idle_w: float | None = Field(description="Model resident, no work, W.")
+    device_idle_interval95_w: float | None = Field(
+        None, description="Half-width of the 95 % interval of device_idle_w, drift included, W."
+    )
+    loaded_idle_interval95_w: float | None = Field(
+        None, description="The same of loaded_idle_w, W."
+    )
+    device_idle_steady: bool | None = Field(
+        None, description="Whether the two halves of that measurement agree; null: not known."
+    )
+    loaded_idle_steady: bool | None = Field(None, description="The same of loaded_idle_w.")
+    device_idle_age_s: float | None = Field(
+        None,
+        description="Age of an earlier measurement of device_idle_w that a short one confirmed, "
+        "s; null where it was measured in full.",
+    )
+    duration_s: float | None = Field(description="Length of each full measurement, s.")
+    skipped: str | None = Field(description="Why there is none, or null.")
+
+
+class ThermalResult(Record):
+    """Temperatures around the window, of the hottest device; null where no sensor was read."""
+
+    start_c: float | None = Field(None, description="Highest temperature at t0, degrees Celsius.")
+    end_c: float | None = Field(None, description="Highest temperature at t1, degrees Celsius.")
+
+
+class MultiGPUResult(Record):
+    """The devices that did the work, one by one."""
+
+    devices: tuple[str, ...] = Field(description="GPUs by UUID.")
+    energy_j: dict[str, float | None] = Field(description="Energy of each, J.")
+
+
+class ModelInfo(Record):
+    """The model that was measured."""
+
+    name: str = Field(description="As the configuration names it.")
+    weights: Literal["pretrained", "random", "none"] = Field(description="Where weights came from.")
+    commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
+    parameters: int | None = Field(None, description="Parameters, from the architecture.")
+    parameters_active: int | None = Field(None, description="Parameters active for a token.")
+    tokenizer_sha256: str | None = Field(None, description="Hash of the tokenizer's files.")
+
+
+class DatasetInfo(Record):
+    """The prompts that were used."""
+
+    name: str = Field(description="Name or path of the dataset.")
+    size: int = Field(description="Prompts in the dataset.")
+    used: int = Field(description="Prompts used, from its start.")
+    sha256: str = Field(description="Hash of the dataset's prompts.")
+    provenance: dict[str, Any] = Field({}, description="Header the dataset carries.")
+
+
+class ResolvedSettings(Record):
+    """What was in force, beside what was asked for."""
+
+    backend: dict[str, Any] = Field(description="Every setting of the backend's section.")
+    model: ModelInfo = Field(description="The model.")
+    dataset: DatasetInfo = Field(description="The prompts.")
+    energy_source: str = Field(description="The energy source.")
+    runner: str = Field("local", description="Where the backend executed.")
+    start_method: str = Field(
+        "inline", description="How the process was started: inline, fork, spawn or docker."
+    )
+    start_reason: str | None = Field(
+        None, description="Why it was not started by the method asked for; null where it was."
+    )
+
+
+class TrustReason(Record):
+    """One finding that bears on how far a result can be trusted."""
+
+    code: str = Field(description="Stable code.")
+    level: Literal["invalid", "caution", "info"] = Field(description="How much it weighs.")
+    detail: str = Field(description="What was found.")
+    remedy: str = Field(description="What to do about it.")
+
+
+class TrustVerdict(Record):
+    """How far to trust the result."""
+
+    verdict: Literal["ok", "caution", "invalid"] = Field(description="The worst of the reasons.")
+    energy: Literal["ok", "caution", "invalid", "off"] = Field(
+        description="The same for the energy figures alone; off where no source was read."
+    )
+    reasons: tuple[TrustReason, ...] = Field((), description="Why, worst first.")
+
+
+class WindowInfo(Record):
+    """The measured window on both clocks."""
+
+    t0_ns: int = Field(description="First request issued, monotonic clock, ns.")
+    t1_ns: int = Field(description="All done and the device synchronised, monotonic clock, ns.")
+    started_at: str = Field(description="Wall-clock time at t0, ISO 8601; a label only.")
+    pass_seconds: tuple[float, ...] = Field(description="Length of each pass, s.")

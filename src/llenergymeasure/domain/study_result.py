@@ -1,0 +1,201 @@
+"""The result of a study: what ran, what each configuration needs, and which differences are shown.
+
+Missing is ``null``, never 0. How the statistics are made is in ``study/statistics.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from llenergymeasure.domain import files, study_summary
+from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.experiment_result import (
+    SCHEMA_VERSION,
+    ExperimentResult,
+    FailedExperiment,
+)
+from llenergymeasure.exceptions import LLEMError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Verdict = Literal["lower", "higher", "no_difference_shown"]
+
+
+class Skipped(Record):
+    """A combination of the grid that is not run."""
+
+    config: dict[str, Any] = Field(description="The settings of this combination.")
+    reason: str = Field(description="Why it is invalid or meaningless.")
+
+
+class StudyProtocol(Record):
+    """How the experiments of a study were run."""
+
+    n_cycles: int = Field(description="Times each configuration is run, each in a fresh process.")
+    cycle_order: str = Field(description="sequential, interleaved, shuffled or balanced.")
+    config_gap_s: float | None = Field(None, description="Pause between experiments, s.")
+    cycle_gap_s: float | None = Field(None, description="Pause between cycles, s.")
+    seed: int | None = Field(None, description="Seed of the order.")
+    start_methods: tuple[str, ...] = Field((), description="How processes were started.")
+
+
+class Placement(Record):
+    """Where in the study one result belongs."""
+
+    configuration: int = Field(description="id of its configuration.")
+    cycle: int = Field(description="Its cycle, from 1.")
+    slot: int = Field(description="Its place in the order of running, from 1.")
+
+
+class Figure(Record):
+    """One figure of a configuration over its cycles."""
+
+    mean: float = Field(description="Arithmetic mean over cycles.")
+    interval95: tuple[float, float] | None = Field(
+        description="95 % interval of the mean, by Student's t over cycles and what is common to "
+        "all windows; null for fewer than three cycles."
+    )
+    n: int = Field(description="Cycles behind the figure.")
+    standard_deviation: float | None = Field(description="Between cycles; null for a single one.")
+    cv: float | None = Field(description="standard_deviation / mean.")
+    common_standard: float | None = Field(
+        None,
+        description="Standard uncertainty common to all windows, which no repeat makes smaller.",
+    )
+
+
+class ConfigurationResult(Record):
+    """One configuration over its cycles, on one set of devices."""
+
+    id: int = Field(description="Its place in the design, from 1.")
+    settings: dict[str, Any] = Field(description="Settings in which the configurations differ.")
+    fingerprint: str = Field(description="measurement_config_hash of its experiments.")
+    devices: tuple[str, ...] = Field((), description="Where it ran: GPUs by UUID, or the CPU.")
+    n_cycles: int = Field(description="Results behind its figures.")
+    invalid: int = Field(0, description="Results left out because their verdict is invalid.")
+    figures: dict[str, Figure] = Field(description="By the name of the headline field.")
+
+    @property
+    def label(self) -> str:
+        """What sets it apart, in a few words."""
+        told = [f"{name.rpartition('.')[2]}={value}" for name, value in self.settings.items()]
+        return " ".join(told) or "as configured"
+
+
+class Comparison(Record):
+    """One figure of two configurations: a / b."""
+
+    metric: str = Field(description="Name of the headline field.")
+    a: int = Field(description="id of the one configuration.")
+    b: int = Field(description="id of the other.")
+    ratio: float = Field(description="a / b: ratio of geometric means, adjusted for blocks.")
+    interval95: tuple[float, float] = Field(
+        description="95 % interval of the ratio; all intervals of a metric hold together."
+    )
+    verdict: Verdict = Field(
+        description="a is lower or higher than b where the interval leaves 1 out."
+    )
+    minimum_detectable_ratio: float = Field(
+        description="True ratio that this comparison would have shown in 80 % of repeats."
+    )
+
+
+class PlannedEffect(Record):
+    """What a study with so many cycles would show."""
+
+    n_cycles: int = Field(description="Cycles of each configuration.")
+    minimum_detectable_ratio: float | None = Field(
+        description="Smallest true ratio it would show in 80 % of repeats."
+    )
+
+
+class Sensitivity(Record):
+    """How fine a difference of one metric the study can show."""
+
+    metric: str = Field(description="Name of the headline field.")
+    configurations: int = Field(description="Configurations that are compared.")
+    observations: int = Field(description="Results behind the comparison.")
+    degrees_of_freedom: int = Field(description="Of the residual.")
+    residual_sd: float = Field(
+        description="Residual standard deviation of the logarithm; nearly a coefficient of "
+        "variation, with what cycles share taken out."
+    )
+    drift_per_slot: float | None = Field(
+        None, description="Change of the logarithm from slot to slot that was taken out."
+    )
+    minimum_detectable_ratio: float = Field(
+        description="True ratio that the study would have shown in 80 % of repeats, the median "
+        "over comparisons: exp((q / sqrt 2 + t80) x standard error of the logarithm)."
+    )
+    planned: tuple[PlannedEffect, ...] = Field((), description="The same for other cycles.")
+
+
+class StudyResult(Record):
+    """A collection of experiments."""
+
+    schema_version: str = Field(SCHEMA_VERSION, description="Version of this schema.")
+    name: str | None = Field(None, description="Name of the study.")
+    study_design_hash: str = Field(description="Fingerprint of the design.")
+    protocol: StudyProtocol | None = Field(None, description="How it was run.")
+    generated: int = Field(description="Combinations the design asks for, before cycles.")
+    merged: int = Field(0, description="Combinations that equal an earlier one.")
+    ran: int = Field(description="Experiments that finished.")
+    invalid: int = Field(0, description="Of these, results that are in no figure: not trusted.")
+    missing: int = Field(0, description="Planned experiments that neither finished nor broke.")
+    skipped: tuple[Skipped, ...] = Field((), description="Combinations that are not run.")
+    failed: tuple[FailedExperiment, ...] = Field((), description="Experiments that broke.")
+    result_files: tuple[str | None, ...] = Field((), description="Where each result lies.")
+    placements: tuple[Placement, ...] = Field((), description="Where each result belongs.")
+    configurations: tuple[ConfigurationResult, ...] = Field(
+        (), description="Figures over cycles, of each configuration."
+    )
+    comparisons: tuple[Comparison, ...] = Field(
+        (), description="All pairs of up to 20 configurations; of more, each against the best."
+    )
+    sensitivity: tuple[Sensitivity, ...] = Field(
+        (), description="How fine a difference could be shown, a metric each."
+    )
+    notes: tuple[str, ...] = Field((), description="What to know about the statistics.")
+    experiments: tuple[ExperimentResult, ...] = Field(
+        (), description="The results; not in study_summary.json, which names their files."
+    )
+
+    def summary(self) -> str:
+        """Render the study as plain text for a terminal of 80 columns."""
+        return study_summary.render(self)
+
+    def to_arrow(self) -> pa.Table:
+        """Give the experiments as an Arrow table: one flat row each, dotted columns.
+
+        Where the place in the study is known, the columns ``study.configuration``,
+        ``study.cycle`` and ``study.slot`` tell it.
+        """
+        import pyarrow as pa
+
+        rows = (experiment.model_dump(mode="json") for experiment in self.experiments)
+        table = files.rows_table(rows, ExperimentResult)
+        if not self.placements:
+            return table
+        for name in reversed(Placement.model_fields):
+            values = pa.array([getattr(place, name) for place in self.placements], pa.int64())
+            table = table.add_column(0, f"study.{name}", values)
+        return table
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give the same as a pandas data frame.
+
+        Raises:
+            LLEMError: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise LLEMError(
+                "a data frame needs the package pandas, which is not installed; "
+                "pip install pandas, or use to_arrow()"
+            )
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame

@@ -1,0 +1,228 @@
+"""A study as plain text: which configuration is best, and which differences are shown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from llenergymeasure.domain import format as fmt
+from llenergymeasure.domain.study_metrics import (
+    ENERGY_PER_TOKEN,
+    MEMORY,
+    THROUGHPUT,
+    TPOT,
+    TTFT,
+    Metric,
+)
+
+if TYPE_CHECKING:
+    from llenergymeasure.domain.study_result import (
+        Comparison,
+        ConfigurationResult,
+        Figure,
+        Sensitivity,
+        StudyResult,
+    )
+
+WIDTH = 80
+_LABEL = 29
+_MOST_ROWS = 20
+_MOST_REASONS = 5
+_NOTE = 2
+
+
+class _Row(NamedTuple):
+    configuration: ConfigurationResult
+    figure: Figure
+
+
+def render(study: StudyResult) -> str:
+    """Render a study for a terminal of 80 columns: plain text, no colour, no final newline."""
+    blocks = [list(_head(study))]
+    blocks.extend(list(_ranking(study, metric)) for metric in (ENERGY_PER_TOKEN, THROUGHPUT))
+    blocks.append(list(_beside(study)))
+    blocks.append(list(_reading(study)))
+    blocks.append(list(_left_out(study)))
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _head(study: StudyResult) -> Iterator[str]:
+    count = len({one.id for one in study.configurations})
+    parts = [fmt.count(count, "configuration")] if count else []
+    if study.protocol is not None:
+        parts.append(fmt.count(study.protocol.n_cycles, "cycle"))
+        parts.append(f"{study.protocol.cycle_order} order")
+    yield from _wrapped(f"Study {study.name or study.study_design_hash}: {', '.join(parts)}", "")
+    yield from _wrapped(", ".join(_counts(study)))
+
+
+def _counts(study: StudyResult) -> Iterator[str]:
+    yield f"{fmt.count(study.ran, 'experiment')} ran"
+    for number, what in (
+        (study.invalid, "of them invalid and left out"),
+        (len(study.failed), "failed"),
+        (study.missing, "missing"),
+    ):
+        if number:
+            yield f"{number:,} {what}"
+    if study.skipped:
+        yield f"{fmt.count(len(study.skipped), 'combination')} skipped"
+    if study.merged:
+        yield f"{fmt.count(study.merged, 'duplicate')} merged"
+
+
+def _ranking(study: StudyResult, metric: Metric) -> Iterator[str]:
+    """Rank by one metric, each beside what is said of it and the first."""
+    rows = _ranked(study, metric)
+    if not rows:
+        return
+    scale, unit = _unit(rows, metric)
+    compared = [one for one in study.comparisons if one.metric == metric.name]
+    first = _reference(rows, compared)
+    order = "lowest" if metric.best_is_low else "highest"
+    versus = f"against #{first}" if compared else ""
+    title = f"{metric.title[0].upper()}{metric.title[1:]}, {order} first"
+    yield f"{title:<{_LABEL + 7}}{unit:>18}  {versus}".rstrip()
+    for row in rows[:_MOST_ROWS]:
+        yield from _ranked_row(row, scale, first, compared)
+    if len(rows) > _MOST_ROWS:
+        yield f"  and {len(rows) - _MOST_ROWS:,} more: see study_summary.json"
+    yield from _sensitivity(study.sensitivity, metric)
+
+
+def _ranked(study: StudyResult, metric: Metric) -> list[_Row]:
+    rows = [
+        _Row(one, one.figures[metric.name])
+        for one in study.configurations
+        if metric.name in one.figures
+    ]
+    return sorted(rows, key=lambda row: row.figure.mean, reverse=not metric.best_is_low)
+
+
+def _unit(rows: Sequence[_Row], metric: Metric) -> tuple[float, str]:
+    if metric.unit != "J":
+        return 1.0, metric.unit
+    scale, prefix = fmt.prefix(rows[0].figure.mean)
+    return scale, f"{prefix}{metric.unit}"
+
+
+def _reference(rows: Sequence[_Row], compared: Sequence[Comparison]) -> int:
+    """Pick the configuration that most others are compared with; of equals, the first."""
+    times = Counter(one for pair in compared for one in (pair.a, pair.b))
+    return max((row.configuration.id for row in rows), key=lambda one: times[one])
+
+
+def _ranked_row(
+    row: _Row, scale: float, first: int, compared: Sequence[Comparison]
+) -> Iterator[str]:
+    one = row.configuration.id
+    mark, versus = (" ", "") if one == first else _versus(one, first, compared)
+    labels = textwrap.wrap(row.configuration.label, _LABEL, break_on_hyphens=False)
+    head = f"{mark}{f'#{one}':>6} {labels[0]:<{_LABEL}}"
+    yield f"{head}{_value(row.figure, scale):>17}  {versus}".rstrip()
+    yield from (f"{'':8}{more}" for more in labels[1:])
+
+
+def _versus(one: int, first: int, compared: Sequence[Comparison]) -> tuple[str, str]:
+    """Give the mark of a row, and how it compares with the first."""
+    for pair in compared:
+        if {pair.a, pair.b} == {one, first}:
+            low, high = pair.interval95
+            middle = pair.ratio
+            if pair.a == first:
+                low, middle, high = 1 / high, 1 / middle, 1 / low
+            mark = "=" if pair.verdict == "no_difference_shown" else " "
+            return mark, fmt.change(middle, low, high)
+    return "?", "not compared"
+
+
+def _value(figure: Figure, scale: float) -> str:
+    half = None
+    if figure.interval95 is not None:
+        half = (figure.interval95[1] - figure.interval95[0]) / 2 / scale
+    return fmt.plain_interval(figure.mean / scale, half)
+
+
+def _sensitivity(every: Sequence[Sensitivity], metric: Metric) -> Iterator[str]:
+    """Say how large a difference would have had to be, and what more cycles would do."""
+    for one in every:
+        if one.metric != metric.name:
+            continue
+        text = f"Differences below about {_percent(one.minimum_detectable_ratio)} "
+        cycles = one.observations / one.configurations
+        more = next((plan for plan in one.planned if plan.n_cycles > cycles + 0.5), None)
+        text += "would not have shown"
+        if more is not None and more.minimum_detectable_ratio is not None:
+            shown = _percent(more.minimum_detectable_ratio)
+            text += f"; {more.n_cycles} cycles would show {shown}"
+        yield from _wrapped(f"{text}.")
+
+
+def _percent(ratio: float) -> str:
+    share = 100 * (ratio - 1)
+    if share > 100:
+        return f"a factor of {fmt.significant(ratio, 2)}"
+    return "0.01 %" if share < 0.01 else f"{fmt.significant(share, 1 if share < 10 else 2)} %"
+
+
+def _beside(study: StudyResult) -> Iterator[str]:
+    metrics = (TTFT, TPOT, MEMORY)
+    rows = [one for one in study.configurations if any(m.name in one.figures for m in metrics)]
+    if not rows:
+        return
+    heads = "".join(f"{f'{m.title}, {m.unit}':>24}" for m in metrics)
+    yield f"{'':7}{heads}"
+    for one in rows[:_MOST_ROWS]:
+        cells = (one.figures.get(metric.name) for metric in metrics)
+        shown = "".join(f"{'-' if cell is None else _value(cell, 1.0):>24}" for cell in cells)
+        yield f"{f'#{one.id}':>7}{shown}"
+
+
+def _reading(study: StudyResult) -> Iterator[str]:
+    """Say in words what the columns and marks mean."""
+    if not study.configurations:
+        return
+    if any(figure.interval95 for one in study.configurations for figure in one.figures.values()):
+        yield from _wrapped(
+            "± is the 95 % interval of the mean over cycles; a figure without it has fewer than "
+            "three, or never changed.",
+            "",
+        )
+    else:
+        yield from _wrapped(
+            "No intervals: they need three cycles. Add some with --resume PATH --cycles 3.", ""
+        )
+    if study.comparisons:
+        yield from _wrapped(
+            "The last column compares with the configuration named there; its intervals hold "
+            "together. = marks what is not shown to differ: that is no proof of being equal.",
+            "",
+        )
+    yield from (line for note in study.notes for line in _wrapped(f"- {note}", ""))
+
+
+def _left_out(study: StudyResult) -> Iterator[str]:
+    failures = Counter(f"{one.code}: {_first_line(one.message)}" for one in study.failed)
+    skips = Counter(one.reason for one in study.skipped)
+    for title, reasons in (("Failed", failures), ("Skipped", skips)):
+        for reason, count in reasons.most_common(_MOST_REASONS):
+            yield from _wrapped(f"{title} {count:,} x {reason}", "")
+        if len(reasons) > _MOST_REASONS:
+            yield f"{title} for {len(reasons) - _MOST_REASONS:,} more reasons"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _wrapped(text: str, indent: str = " " * _NOTE) -> list[str]:
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return textwrap.wrap(
+        printable,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,200 @@
+"""Randomised blocks by least squares: logarithm = configuration + block + drift + noise.
+
+A block is what results of one cycle on one board share, e.g. a warm afternoon. Blocks that lack a
+configuration, because an experiment failed, stay in: the fit takes what each block tells about
+the configurations it has, and the variance of a difference says what was lost (Searle, Linear
+Models, 1971, chapter 7; with all cells present it is the analysis of a complete block design).
+
+Drift is a straight line along the order of running, the same in all blocks (analysis of
+covariance). It costs one degree of freedom, so it is fitted only where there are enough of them,
+and where the order tells it from the configurations: a fixed order does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats: TypeAlias = npt.NDArray[np.float64]
+    Whole: TypeAlias = npt.NDArray[np.intp]
+
+DRIFT_FREEDOM = 6  # least degrees of freedom of which one is spent on drift
+
+
+class Observation(NamedTuple):
+    """One metric of one result.
+
+    Attributes:
+        configuration: id of its configuration.
+        block: What it shares with others, e.g. (board, cycle).
+        value: In the unit of the metric.
+        slot: Its place in the order of running, or ``None`` where that is not known.
+        common: Its standard uncertainty that is common to all windows, in the unit of the metric.
+    """
+
+    configuration: int
+    block: Hashable
+    value: float
+    slot: int | None = None
+    common: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFit:
+    """Effects of configurations on the log scale.
+
+    Attributes:
+        configurations: Their ids, sorted; the other attributes are in this order.
+        effect: Effect of each; only differences within one ``group`` mean anything.
+        counts: Observations of each.
+        group: Which configurations are linked by blocks, as a number each.
+        residual_sd: Standard deviation of the noise; 0 without degrees of freedom.
+        freedom: Degrees of freedom of the residual.
+        drift: Change of the logarithm a slot, or ``None`` where it was not fitted.
+    """
+
+    configurations: tuple[int, ...]
+    effect: Floats
+    counts: Whole
+    group: Whole
+    residual_sd: float
+    freedom: int
+    drift: float | None
+    _design: _Design
+    _lean: Floats  # by how much each ran late, over the root of what tells drift
+
+    def standard_error(self, first: int, second: int) -> float:
+        """Standard error of a difference of two effects, by their positions."""
+        return self.residual_sd * sqrt(self.variance_factor(first, second))
+
+    def variance_factor(self, first: int, second: int) -> float:
+        """Variance of that difference / variance of the noise; 2 / cycles with all cells there."""
+        design = self._design
+        apart = design.loading[first] - design.loading[second]
+        factor = design.own[first] + design.own[second] + apart @ design.core @ apart
+        return max(float(factor + (self._lean[first] - self._lean[second]) ** 2), 0.0)
+
+
+def fit(observations: Sequence[Observation]) -> BlockFit:
+    """Fit configurations, blocks and drift to the logarithms of the values, which are above 0."""
+    import numpy as np
+
+    names, config = np.unique([o.configuration for o in observations], return_inverse=True)
+    blocks: dict[Hashable, int] = {}
+    block = np.array([blocks.setdefault(o.block, len(blocks)) for o in observations], np.intp)
+    design = _design(config, block)
+    log = np.log([o.value for o in observations])
+    effect, residual = design.solve(log - log.mean())
+    groups, group = _groups(design.table)
+    freedom = len(log) - len(names) - len(blocks) + groups
+    line = _drift(observations, design) if freedom >= DRIFT_FREEDOM else None
+    lean, drift = np.zeros(len(names)), None
+    if line is not None:
+        told = sqrt(float(line.residual @ line.residual))
+        drift = float(line.residual @ residual) / told**2
+        effect, residual = effect - drift * line.effect, residual - drift * line.residual
+        lean, freedom = line.effect / told, freedom - 1
+    return BlockFit(
+        configurations=tuple(int(name) for name in names),
+        effect=effect,
+        counts=np.bincount(config, minlength=len(names)),
+        group=group,
+        residual_sd=sqrt(float(residual @ residual) / freedom) if freedom > 0 else 0.0,
+        freedom=freedom,
+        drift=drift,
+        _design=design,
+        _lean=lean,
+    )
+
+
+class _Projection(NamedTuple):
+    effect: Floats  # (configurations,)
+    residual: Floats  # (observations,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Design:
+    """The normal equations of configurations and blocks, solved through the smaller side.
+
+    The variance of effect i - effect j is own[i] + own[j] + d core d, d the difference of their
+    rows of ``loading``, in units of the noise's variance.
+    """
+
+    config: Whole
+    block: Whole
+    table: Floats  # (configurations, blocks), observations in each cell
+    own: Floats  # (configurations,)
+    loading: Floats  # (configurations, reduced)
+    core: Floats  # (reduced, reduced)
+    by_block: bool
+
+    def solve(self, values: Floats) -> _Projection:
+        """Give the effect of each configuration on values, and what is left of them."""
+        config_sum, block_sum = _sums(self.config, values), _sums(self.block, values)
+        counts, sizes = self.table.sum(axis=1), self.table.sum(axis=0)
+        if self.by_block:
+            shared = self.core @ (block_sum - self.loading.T @ config_sum)
+            effect = config_sum / counts - self.loading @ shared
+        else:
+            effect = self.core @ (config_sum - (self.table / sizes) @ block_sum)
+            shared = (block_sum - self.table.T @ effect) / sizes
+        return _Projection(effect, values - effect[self.config] - shared[self.block])
+
+
+def _design(config: Whole, block: Whole) -> _Design:
+    import numpy as np
+
+    table = np.zeros((config.max() + 1, block.max() + 1))
+    np.add.at(table, (config, block), 1.0)
+    counts, sizes = table.sum(axis=1), table.sum(axis=0)
+    by_block = len(sizes) <= len(counts)
+    if by_block:
+        loading = table / counts[:, None]
+        own, core = 1 / counts, _inverse(np.diag(sizes) - table.T @ loading)
+    else:
+        loading, own = np.eye(len(counts)), np.zeros(len(counts))
+        core = _inverse(np.diag(counts) - (table / sizes) @ table.T)
+    return _Design(config, block, table, own, loading, core, by_block)
+
+
+def _drift(observations: Sequence[Observation], design: _Design) -> _Projection | None:
+    """Give what of the order of running is neither configuration nor block, if anything is."""
+    import numpy as np
+
+    slots = [o.slot for o in observations if o.slot is not None]
+    if len(slots) < len(observations):
+        return None
+    order = np.array(slots, np.float64)
+    order -= order.mean()
+    line = design.solve(order)
+    told = float(line.residual @ line.residual)
+    return line if told > 1e-6 * float(order @ order) else None
+
+
+def _sums(of: Whole, values: Floats) -> Floats:
+    import numpy as np
+
+    return np.bincount(of, values).astype(np.float64)
+
+
+def _inverse(matrix: Floats) -> Floats:
+    import numpy as np
+
+    # Singular by one for each group of linked configurations: a level that no block tells.
+    return np.asarray(np.linalg.pinv(matrix, rcond=1e-10, hermitian=True), np.float64)
+
+
+def _groups(table: Floats) -> tuple[int, Whole]:
+    """Number the configurations by what blocks link them."""
+    from scipy.sparse import bmat, csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    cells = csr_matrix(table)
+    count, labels = connected_components(bmat([[None, cells], [cells.T, None]]), directed=False)
+    return int(count), labels[: table.shape[0]]

@@ -1,0 +1,293 @@
+"""From the experiments of a study to its result, and its two files."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.config.paths import flatten
+from llenergymeasure.domain.results import (
+    Comparison,
+    ConfigurationResult,
+    ExperimentResult,
+    FailedExperiment,
+    Figure,
+    Placement,
+    Sensitivity,
+    StudyProtocol,
+    StudyResult,
+)
+from llenergymeasure.domain.study_metrics import (
+    COMMON_LINES,
+    ENERGY_METRICS,
+    ENERGY_PER_TOKEN,
+    METRICS,
+    Metric,
+)
+from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.persistence import write_atomically, write_json_atomically
+from llenergymeasure.study import statistics
+from llenergymeasure.study.blocks import Observation
+from llenergymeasure.study.boards import Devices, devices_of, stations
+from llenergymeasure.study.plan import Expansion, Slot
+
+SUMMARY_NAME = "study_summary.json"
+TABLE_NAME = "summary.parquet"
+_MOST_NOTES = 20
+_FIXED_ORDERS = frozenset({"sequential", "interleaved"})
+
+
+class Outcome(NamedTuple):
+    """What became of one slot.
+
+    Attributes:
+        slot: Which.
+        result: The result, what broke, or ``None`` where there is neither.
+        file: Where the result lies, where it is kept.
+    """
+
+    slot: Slot
+    result: ExperimentResult | FailedExperiment | None
+    file: str | None = None
+
+
+class Design(NamedTuple):
+    """What a study was to do.
+
+    Attributes:
+        name: Its name.
+        design_hash: Its ``study_design_hash``.
+        expansion: The design written out.
+        protocol: How it was run.
+    """
+
+    name: str | None
+    design_hash: str
+    expansion: Expansion
+    protocol: StudyProtocol
+
+
+class _Run(NamedTuple):
+    """One result that is trusted, and where it belongs."""
+
+    configuration: int
+    cycle: int
+    slot: int
+    devices: Devices
+    result: ExperimentResult
+
+
+def read_outcomes(places: Iterable[tuple[Slot, ExperimentDirectory]]) -> Iterator[Outcome]:
+    """Read what became of each slot from its directory.
+
+    Lists of packages that are equal are kept once: they are half of a result, and alike in all.
+
+    Raises:
+        LLEMError: A file is there and cannot be read.
+    """
+    packages: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    for slot, directory in places:
+        if not directory.result.is_file():
+            yield _without_result(slot, directory)
+            continue
+        result = ExperimentResult.from_json(directory.result)
+        own = result.environment.packages
+        shared = packages.setdefault(tuple(own.items()), own)
+        environment = result.environment.model_copy(update={"packages": shared})
+        kept = result.model_copy(update={"environment": environment})
+        yield Outcome(slot, kept, str(directory.result))
+
+
+def _without_result(slot: Slot, directory: ExperimentDirectory) -> Outcome:
+    try:
+        error = directory.error.read_bytes()
+        return Outcome(slot, FailedExperiment.model_validate_json(error, context=STORED))
+    except FileNotFoundError:
+        return Outcome(slot, None)
+    except (OSError, ValidationError) as error:
+        raise LLEMError(
+            f"{directory.error} cannot be read; it is damaged, or not of a failed experiment",
+            where=str(directory.error),
+        ) from None
+
+
+def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
+    """Put together what a study says at its end.
+
+    Args:
+        design: What it was to do.
+        outcomes: What became of each slot, in any order; a later one of a slot replaces an earlier.
+    """
+    latest = {outcome.slot.number: outcome for outcome in outcomes}
+    done = [latest[number] for number in sorted(latest)]
+    finished = [(o, o.result) for o in done if isinstance(o.result, ExperimentResult)]
+    every = [
+        _Run(o.slot.configuration + 1, o.slot.cycle, o.slot.number, devices_of(result), result)
+        for o, result in finished
+    ]
+    trusted = [run for run in every if run.result.trust.verdict != "invalid"]
+    comparisons, sensitivity, notes = _compare(trusted)
+    methods = sorted({run.result.resolved.start_method for run in every})
+    return StudyResult(
+        name=design.name,
+        study_design_hash=design.design_hash,
+        protocol=design.protocol.model_copy(update={"start_methods": tuple(methods)}),
+        generated=design.expansion.generated,
+        merged=design.expansion.merged,
+        ran=len(every),
+        invalid=len(every) - len(trusted),
+        missing=sum(outcome.result is None for outcome in done),
+        skipped=design.expansion.skipped,
+        failed=tuple(o.result for o in done if isinstance(o.result, FailedExperiment)),
+        result_files=tuple(outcome.file for outcome, _ in finished),
+        placements=tuple(
+            Placement(
+                configuration=o.slot.configuration + 1, cycle=o.slot.cycle, slot=o.slot.number
+            )
+            for o, _ in finished
+        ),
+        configurations=tuple(_configurations(every, design.expansion.experiments)),
+        comparisons=comparisons,
+        sensitivity=sensitivity,
+        notes=(*_about_trust(every), *_about_design(design.protocol, trusted), *notes),
+        experiments=tuple(run.result for run in every),
+    )
+
+
+def write_summary(study: StudyResult, root: Path) -> None:
+    """Write ``study_summary.json``, without the results themselves, and ``summary.parquet``.
+
+    Raises:
+        ExperimentError: One of them cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    text = study.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
+    write_json_atomically(root / SUMMARY_NAME, text)
+    table = study.to_arrow()
+    write_atomically(
+        root / TABLE_NAME, lambda sink: pq.write_table(table, sink, compression="zstd")
+    )
+
+
+def varied_settings(experiments: Sequence[ExperimentConfig]) -> list[dict[str, Any]]:
+    """Give the settings in which configurations differ, those of each; unset ones are left out."""
+    asked = [dict(flatten(one.model_dump(mode="json"))) for one in experiments]
+    names = dict.fromkeys(name for settings in asked for name in settings)
+    varied = [n for n in names if any(s.get(n) != asked[0].get(n) for s in asked)]
+    return [{n: s[n] for n in varied if s.get(n) is not None} for s in asked]
+
+
+def _configurations(
+    every: Sequence[_Run], experiments: Sequence[ExperimentConfig]
+) -> Iterator[ConfigurationResult]:
+    """Give the figures of each configuration on each set of devices it ran on."""
+    settings = varied_settings(experiments)
+    cells: dict[tuple[int, Devices], list[_Run]] = defaultdict(list)
+    for run in every:
+        cells[run.configuration, run.devices].append(run)
+    for (configuration, devices), runs in sorted(cells.items()):
+        trusted = [run for run in runs if run.result.trust.verdict != "invalid"]
+        yield ConfigurationResult(
+            id=configuration,
+            settings=settings[configuration - 1],
+            fingerprint=experiments[configuration - 1].fingerprint(),
+            devices=devices,
+            n_cycles=len(trusted),
+            invalid=len(runs) - len(trusted),
+            figures=dict(_figures(trusted)),
+        )
+
+
+def _figures(runs: Sequence[_Run]) -> Iterator[tuple[str, Figure]]:
+    for metric in METRICS:
+        told = [(_value(run, metric), _common(run, metric)) for run in runs]
+        known = [(value, common) for value, common in told if value is not None]
+        if known:
+            yield metric.name, statistics.figure([v for v, _ in known], [c for _, c in known])
+
+
+def _compare(
+    runs: Sequence[_Run],
+) -> tuple[tuple[Comparison, ...], tuple[Sensitivity, ...], tuple[str, ...]]:
+    places = stations((run.configuration, run.devices) for run in runs)
+    compared = [
+        statistics.compare(
+            metric.name,
+            [
+                Observation(
+                    run.configuration,
+                    (places[run.devices], run.cycle),
+                    value,
+                    run.slot,
+                    _common(run, metric),
+                )
+                for run in runs
+                if (value := _value(run, metric)) is not None
+            ],
+            best_is_low=metric.best_is_low,
+        )
+        for metric in METRICS
+    ]
+    return (
+        tuple(one for part in compared for one in part.comparisons),
+        tuple(part.sensitivity for part in compared if part.sensitivity is not None),
+        tuple(note for part in compared for note in part.notes[:_MOST_NOTES]),
+    )
+
+
+def _value(run: _Run, metric: Metric) -> float | None:
+    value: float | None = getattr(run.result, metric.name)
+    return value
+
+
+def _common(run: _Run, metric: Metric) -> float | None:
+    """Standard uncertainty of a figure that is common to all windows, or ``None``."""
+    energy = run.result.energy
+    if metric.name not in ENERGY_METRICS or energy.interval95_j is None:
+        return None
+    lines: dict[str, float] = defaultdict(float)
+    for part in energy.components:
+        for line in part.budget if part.in_scope else ():
+            if line.name in COMMON_LINES:
+                lines[line.name] += line.standard_j  # devices of one kind share what is assumed
+    total_j = sqrt(sum(one**2 for one in lines.values()))
+    per = run.result.throughput.output_tokens if metric is ENERGY_PER_TOKEN else 1
+    return total_j / per if per else None
+
+
+def _about_design(protocol: StudyProtocol, runs: Sequence[_Run]) -> Iterator[str]:
+    """Say what no statistics can make good."""
+    if protocol.cycle_order in _FIXED_ORDERS and len({run.configuration for run in runs}) > 1:
+        yield (
+            f"the order was {protocol.cycle_order}: drift, and what one run leaves to the next, "
+            "can pose as a difference; --order balanced guards against it"
+        )
+    if any(run.result.energy.kind == "modelled" for run in runs):
+        yield "energy is modelled: its intervals tell how repeats differ, not how wrong the model is"
+
+
+def _about_trust(every: Sequence[_Run]) -> Iterator[str]:
+    """Say which results are in no figure, and why."""
+    codes: Mapping[str, int] = Counter(
+        reason.code
+        for run in every
+        for reason in run.result.trust.reasons
+        if reason.level == "invalid"
+    )
+    for code, count in sorted(codes.items()):
+        results = "1 result is" if count == 1 else f"{count} results are"
+        yield f"{results} in no figure: {code}"
+    boards = {run.devices for run in every}
+    if len(boards) > 1 and any(
+        len({run.devices for run in every if run.configuration == one}) > 1
+        for one in {run.configuration for run in every}
+    ):
+        yield "some configurations ran on more than one board; figures are kept apart by board"

@@ -1,0 +1,252 @@
+"""Figures of configurations over cycles, and which of their differences are shown.
+
+The unit is the cycle, a fresh process: requests of one run share its conditions. Everything here
+is a function from data to data. Sources:
+
+* interval of a mean with a part that repeats do not make smaller: JCGM 100:2008 (GUM), G.4;
+* simultaneous intervals: Tukey's studentised range, and Kramer's form of it where cells are
+  missing, which is conservative (Hayter, Annals of Statistics 12, 1984);
+* several hundred configurations and more: Sidak's bound on Student's t, a little wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
+from math import exp, hypot, inf, sqrt
+from statistics import fmean, median
+from typing import NamedTuple
+
+from llenergymeasure.domain.study_result import (
+    Comparison,
+    Figure,
+    PlannedEffect,
+    Sensitivity,
+    Verdict,
+)
+from llenergymeasure.study.blocks import DRIFT_FREEDOM, BlockFit, Observation, fit
+
+LEVEL = 0.95
+POWER = 0.8
+LEAST_CYCLES = 3  # for an interval of a mean
+ALL_PAIRS = 20  # configurations; pairs grow with the square, and nobody reads 190 of them
+LARGEST_FAMILY = 200  # configurations up to which SciPy's studentised range has been checked
+PLANNED_CYCLES = (3, 5, 10, 20)
+ROUNDING = 1e-9  # relative; figures that are equal but for the arithmetic are equal
+COVERAGE = 2.0  # of what is common, as in the interval of a single window
+
+
+class Compared(NamedTuple):
+    """What is said about the differences of one metric.
+
+    Attributes:
+        comparisons: Pairs; empty where nothing can be compared.
+        sensitivity: How fine a difference could be shown, or ``None``.
+        notes: Why something is not compared.
+    """
+
+    comparisons: tuple[Comparison, ...] = ()
+    sensitivity: Sensitivity | None = None
+    notes: tuple[str, ...] = ()
+
+
+def figure(values: Sequence[float], common: Sequence[float | None] = ()) -> Figure:
+    """Give the mean of one configuration over its cycles, with its interval.
+
+    u = sqrt(s^2 / n + u_common^2). The random part of each window is in s already and is not
+    added again; what is common to all windows does not shrink with n. Degrees of freedom by
+    Welch and Satterthwaite.
+
+    Args:
+        values: One a cycle; at least one.
+        common: Standard uncertainty of each that is common to all, or ``None`` where unknown.
+    """
+    import numpy as np
+
+    n, mean = len(values), fmean(values)
+    spread = float(np.std(values, ddof=1)) if n > 1 else None
+    if spread is not None and spread <= ROUNDING * abs(mean):
+        spread = 0.0
+    known = [part for part in common if part is not None]
+    shared = fmean(known) if known else None
+    return Figure(
+        mean=mean,
+        interval95=_interval(mean, n, spread, shared or 0.0),
+        n=n,
+        standard_deviation=spread,
+        cv=spread / mean if spread is not None and mean else None,
+        common_standard=shared,
+    )
+
+
+def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bool) -> Compared:
+    """Compare configurations by randomised blocks on the log scale.
+
+    All pairs of up to :data:`ALL_PAIRS` configurations; of more, each against the best. The
+    intervals hold for all pairs at once, so it does no harm that the data chose the best. An
+    uncertainty that is common to all windows enters only as far as its relative size differs
+    between the two: it moves both the same way.
+
+    Args:
+        metric: Name of the figure.
+        observations: One a result.
+        best_is_low: Whether a low figure is the better one.
+    """
+    refused = {o.configuration for o in observations if o.value <= 0}
+    kept = [o for o in observations if o.configuration not in refused]
+    notes = tuple(
+        f"{metric}: configuration {one} has values that are not above 0 and is not compared"
+        for one in sorted(refused)
+    )
+    if len({o.configuration for o in kept}) < 2:
+        return Compared(notes=notes)
+    fitted = fit(kept)
+    if len(set(fitted.group.tolist())) > 1:
+        notes += (
+            f"{metric}: configurations that never share a cycle and a board are not compared",
+        )
+    pairs = list(_pairs(fitted, best_is_low))
+    if pairs and fitted.freedom < 1:
+        reason = f"{metric}: too few repeats to compare; at least two cycles are needed"
+        return Compared(notes=(*notes, reason))
+    common = _relative_common(kept)
+    made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
+    return Compared(made, _sensitivity(metric, fitted, made), notes)
+
+
+def minimum_detectable_ratio(residual_sd: float, configurations: int, cycles: int) -> float | None:
+    """Give the true ratio of two configurations that a study shows in 80 % of repeats.
+
+    A difference d on the log scale is shown when its estimate is over c * se, with c the critical
+    value and se = residual_sd * sqrt(2 / cycles). The estimate and the residual are independent,
+    so P(d + noise > c * se) = P(T > c - d / se), with T Student's t: 80 % at
+    d = (c + t80) * se. That is exact for the se of the study that prints it.
+
+    Args:
+        residual_sd: Standard deviation of the noise of the logarithm.
+        configurations: How many are compared.
+        cycles: Cycles of each; nothing is missing.
+
+    Returns:
+        E.g. 1.04 for 4 %; ``None`` where there are too few cycles to compare.
+    """
+    degrees = (configurations - 1) * (cycles - 1)
+    degrees -= degrees >= DRIFT_FREEDOM
+    if degrees < 1:
+        return None
+    detectable = _detectable(configurations, degrees) * residual_sd * sqrt(2 / cycles)
+    return exp(min(detectable, 700.0))  # the largest that a float holds
+
+
+@lru_cache(maxsize=256)
+def critical_value(configurations: int, freedom: int) -> float:
+    """Give how many standard errors a difference must exceed: q / sqrt 2 of Tukey.
+
+    For two configurations that is Student's t; over :data:`LARGEST_FAMILY` Sidak's bound.
+    """
+    from scipy.stats import studentized_range
+    from scipy.stats import t as student
+
+    if configurations == 2:
+        return float(student.ppf((1 + LEVEL) / 2, freedom))
+    if configurations > LARGEST_FAMILY:
+        pairs = configurations * (configurations - 1) / 2
+        return float(student.isf((1 - LEVEL ** (1 / pairs)) / 2, freedom))
+    return float(studentized_range.ppf(LEVEL, configurations, freedom)) / sqrt(2)
+
+
+@lru_cache(maxsize=256)
+def _detectable(configurations: int, freedom: int) -> float:
+    from scipy.stats import t as student
+
+    return critical_value(configurations, freedom) + float(student.ppf(POWER, freedom))
+
+
+def _interval(
+    mean: float, n: int, spread: float | None, shared: float
+) -> tuple[float, float] | None:
+    if n < LEAST_CYCLES or spread is None:
+        return None
+    random = spread / sqrt(n)
+    u = hypot(random, shared)
+    freedom = (n - 1) * (u / random) ** 4 if random > ROUNDING * u else inf
+    half = _student(freedom) * u if u else 0.0
+    return mean - half, mean + half
+
+
+@lru_cache(maxsize=4096)
+def _student(freedom: float) -> float:
+    from scipy.stats import t as student
+
+    return float(student.ppf((1 + LEVEL) / 2, freedom))
+
+
+def _relative_common(observations: Sequence[Observation]) -> Mapping[int, float]:
+    """Mean relative size of what is common, of each configuration."""
+    sums: dict[int, list[float]] = {}
+    for one in observations:
+        sums.setdefault(one.configuration, []).append((one.common or 0.0) / one.value)
+    return {name: sum(parts) / len(parts) for name, parts in sums.items()}
+
+
+def _pairs(fitted: BlockFit, best_is_low: bool) -> Iterator[tuple[int, int]]:
+    """Yield positions of pairs that blocks link."""
+    for group in sorted(set(fitted.group.tolist())):
+        members = [i for i, one in enumerate(fitted.group.tolist()) if one == group]
+        if len(members) <= ALL_PAIRS:
+            yield from combinations(members, 2)
+            continue
+        sign = 1 if best_is_low else -1
+        best = min(members, key=lambda i: sign * fitted.effect[i])
+        yield from ((i, best) for i in members if i != best)
+
+
+def _comparison(
+    metric: str, fitted: BlockFit, pair: tuple[int, int], common: Mapping[int, float]
+) -> Comparison:
+    family, freedom = len(fitted.configurations), fitted.freedom
+    a, b = (fitted.configurations[i] for i in pair)
+    apart = float(fitted.effect[pair[0]] - fitted.effect[pair[1]])
+    error = fitted.standard_error(*pair)
+    uncommon = COVERAGE * (common[a] - common[b])
+    half = max(hypot(critical_value(family, freedom) * error, uncommon), ROUNDING)
+    return Comparison(
+        metric=metric,
+        a=a,
+        b=b,
+        ratio=exp(apart),
+        interval95=(exp(apart - half), exp(apart + half)),
+        verdict=_verdict(apart, half),
+        minimum_detectable_ratio=exp(_detectable(family, freedom) * error),
+    )
+
+
+def _verdict(apart: float, half: float) -> Verdict:
+    if abs(apart) <= half:
+        return "no_difference_shown"
+    return "lower" if apart < 0 else "higher"
+
+
+def _sensitivity(
+    metric: str, fitted: BlockFit, comparisons: Sequence[Comparison]
+) -> Sensitivity | None:
+    if not comparisons:
+        return None
+    family = len(fitted.configurations)
+    return Sensitivity(
+        metric=metric,
+        configurations=family,
+        observations=int(fitted.counts.sum()),
+        degrees_of_freedom=fitted.freedom,
+        residual_sd=fitted.residual_sd,
+        drift_per_slot=fitted.drift,
+        minimum_detectable_ratio=median(one.minimum_detectable_ratio for one in comparisons),
+        planned=tuple(
+            PlannedEffect(
+                n_cycles=n,
+                minimum_detectable_ratio=minimum_detectable_ratio(fitted.residual_sd, family, n),
+            )
+            for n in PLANNED_CYCLES
+        ),
+    )

@@ -1,0 +1,51 @@
+"""Real experiments of the scripted backend, from their directories to the end of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.orchestration import worker
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.study.collect import read_outcomes, study_result, write_summary
+from llenergymeasure.study.plan import Slot
+from tests.support.make_study import make_design
+from tests.support.scripted_run import make_order, scripted_config
+
+CYCLES = 3
+
+
+def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp_path: Path):
+    configs = [
+        scripted_config(scripted={"ttft_ms": 4.0, "itl_ms": itl_ms, "batch_size": 2})
+        for itl_ms in (1.0, 40.0)
+    ]
+    failing = scripted_config(scripted={"ttft_ms": 4.0, "itl_ms": 1.0, "fail_at": "load"})
+    places = []
+    for cycle in range(1, CYCLES + 1):
+        for index, config in enumerate([*configs, failing]):
+            slot = Slot(len(places) + 1, index, cycle)
+            directory = ExperimentDirectory(tmp_path / f"{slot.number:04d}")
+            directory.root.mkdir()
+            order = make_order(config, tmp_path)
+            write_json_atomically(directory.config, order.model_dump_json())
+            worker.run(directory)
+            places.append((slot, directory))
+
+    study = study_result(make_design([*configs, failing], CYCLES), read_outcomes(places))
+    write_summary(study, tmp_path)
+
+    assert (study.ran, len(study.failed), study.missing) == (6, 3, 0)
+    assert [one.figures["tokens_per_second"].n for one in study.configurations] == [3, 3]
+    fast, slow = (one.figures["tokens_per_second"].mean for one in study.configurations)
+    assert fast > slow
+    (pair,) = [one for one in study.comparisons if one.metric == "tokens_per_second"]
+    low, high = pair.interval95
+    assert low < pair.ratio < high
+    assert pair.ratio > 1
+    assert "itl_ms=40.0" in study.summary()
+    assert study.to_arrow()["study.slot"].to_pylist() == [1, 2, 4, 5, 7, 8]
+    kept = study.result_files[0]
+    assert kept is not None
+    assert ExperimentResult.from_json(kept) == study.experiments[0]

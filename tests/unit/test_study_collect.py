@@ -1,0 +1,298 @@
+"""From experiments to the result of a study: counts, what is pooled, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent
+from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.results import MultiGPUResult, Skipped, StudyResult, TrustReason
+from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study import plan
+from llenergymeasure.study.boards import devices_of, stations
+from llenergymeasure.study.collect import (
+    SUMMARY_NAME,
+    TABLE_NAME,
+    read_outcomes,
+    study_result,
+    varied_settings,
+    write_summary,
+)
+from llenergymeasure.study.plan import Slot
+from tests.support.make_result import (
+    OUTPUT_TOKENS,
+    UUID,
+    make_energy,
+    make_environment,
+    make_result,
+    make_trust,
+)
+from tests.support.make_study import (
+    make_configs,
+    make_design,
+    make_failure,
+    make_run,
+    make_study,
+    verdicts,
+)
+
+OTHER = "GPU-5f4dcc3b-0000-4000-8000-000000000002"
+NOISE = {1: 0.995, 2: 1.0, 3: 1.006}
+
+
+def on_board(uuid: str, energy_j: float) -> dict[str, object]:
+    """Say that a run was on this board."""
+    part = EnergyComponent(
+        name=uuid, energy_j=energy_j, kind="measured", method="nvml", in_scope=True
+    )
+    gpus = (GPUInfo(index=0, uuid=uuid, name="NVIDIA H200"),)
+    return {
+        "energy": make_energy(energy_j, components=(part,)),
+        "environment": make_environment(gpus=gpus),
+    }
+
+
+def invalid(config: ExperimentConfig, energy_j: float) -> object:
+    """Make a result that is not to be trusted."""
+    reason = TrustReason(code="counter_reset", level="invalid", detail="d", remedy="r")
+    trust = make_trust().model_copy(update={"verdict": "invalid", "reasons": (reason,)})
+    return make_run(config, energy_j, trust=trust)
+
+
+def test_a_study_counts_what_ran_what_broke_and_what_is_missing():
+    def run(config, number, cycle):
+        if (number, cycle) == (1, 2):
+            return make_failure(config)
+        return None if (number, cycle) == (2, 3) else make_run(config)
+
+    skipped = (Skipped(config={"precision": "fp8"}, reason="not supported"),)
+    study = make_study(run, skipped=skipped)
+    assert (study.generated, study.ran, study.missing) == (3, 4, 1)
+    assert [one.message for one in study.failed] == ["out of memory"]
+    assert study.failed[0].config == make_configs()[0]
+    assert study.skipped == skipped
+    assert study.protocol is not None
+    assert (study.protocol.n_cycles, study.protocol.start_methods) == (3, ("inline",))
+
+
+def test_each_result_keeps_its_place_and_its_file():
+    study = make_study(lambda config, *_: make_run(config), cycles=2)
+    places = [(one.slot, one.configuration, one.cycle) for one in study.placements]
+    assert places == [(1, 1, 1), (2, 2, 1), (3, 2, 2), (4, 1, 2)]
+    assert study.result_files == ("0.json", "1.json", "1.json", "0.json")
+
+
+def test_a_configuration_tells_its_varied_settings_alone():
+    study = make_study(lambda config, *_: make_run(config))
+    assert [one.settings for one in study.configurations] == [
+        {"pytorch.batch_size": 1},
+        {"pytorch.batch_size": 8},
+    ]
+    assert study.configurations[0].label == "batch_size=1"
+    assert study.configurations[1].fingerprint == make_configs()[1].fingerprint()
+
+
+def test_settings_of_another_backend_are_not_told():
+    one = ExperimentConfig(model="m", pytorch={"batch_size": 4})
+    other = ExperimentConfig(model="m", backend="scripted", scripted={"ttft_ms": 5.0})
+    first, second = varied_settings([one, other])
+    assert first == {"backend": "pytorch", "pytorch.batch_size": 4}
+    assert second["backend"] == "scripted"
+    assert "pytorch.batch_size" not in second
+
+
+def test_a_difference_far_over_the_noise_is_shown():
+    study = make_study(lambda config, number, cycle: make_run(config, 800 * number * NOISE[cycle]))
+    assert verdicts(study, "energy_total_j") == {(1, 2): "lower"}
+    assert verdicts(study, "energy_per_output_token_j") == {(1, 2): "lower"}
+    assert verdicts(study, "tokens_per_second") == {(1, 2): "no_difference_shown"}
+
+
+def test_an_invalid_result_is_counted_and_in_no_figure():
+    def run(config, number, cycle):
+        broken = (number, cycle) == (1, 2)
+        return invalid(config, 9e9) if broken else make_run(config, 800 * NOISE[cycle])
+
+    study = make_study(run)
+    first = study.configurations[0]
+    assert (study.ran, study.invalid, first.invalid, first.n_cycles) == (6, 1, 1, 2)
+    assert first.figures["energy_total_j"].mean == pytest.approx(800 * (0.995 + 1.006) / 2)
+    assert "1 result is in no figure: counter_reset" in study.notes
+
+
+def test_results_of_different_boards_are_never_pooled():
+    def run(config, number, cycle):
+        energy_j = 800.0 * NOISE[cycle] * number * (1.1 if cycle == 3 else 1.0)
+        board = OTHER if cycle == 3 else UUID
+        return make_run(config, **on_board(board, energy_j))
+
+    study = make_study(run)
+    apart = [(one.id, one.devices, one.n_cycles) for one in study.configurations]
+    assert apart == [(1, (UUID,), 2), (1, (OTHER,), 1), (2, (UUID,), 2), (2, (OTHER,), 1)]
+    assert verdicts(study, "energy_total_j") == {(1, 2): "lower"}
+    assert any("more than one board" in note for note in study.notes)
+
+
+def test_configurations_that_never_shared_a_board_are_not_compared():
+    def run(config, number, cycle):
+        return make_run(config, **on_board((UUID, OTHER)[number - 1], 800.0 * NOISE[cycle]))
+
+    study = make_study(run)
+    assert study.comparisons == ()
+    assert any("never share" in note for note in study.notes)
+
+
+def test_one_gpu_and_the_same_with_its_neighbour_are_one_place():
+    places = stations([(1, (UUID,)), (2, (UUID, OTHER)), (3, ("other",))])
+    assert places[UUID,] == places[UUID, OTHER] != places["other",]
+
+
+def test_a_configuration_that_moved_keeps_every_board_apart():
+    places = stations([(1, (UUID,)), (1, (OTHER,)), (2, (UUID, OTHER))])
+    assert len(set(places.values())) == 3
+
+
+def test_the_devices_of_a_result_are_those_that_did_the_work():
+    assert devices_of(make_result()) == (UUID,)
+    several = MultiGPUResult(devices=(OTHER, UUID), energy_j={})
+    assert devices_of(make_result(multi_gpu=several)) == (UUID, OTHER)
+    unmeasured = make_result(energy=make_energy(None))
+    assert devices_of(unmeasured) == (UUID,)
+    on_cpu = unmeasured.memory.model_copy(update={"kind": "resident_set"})
+    assert devices_of(make_result(energy=make_energy(None), memory=on_cpu)) == ("Example CPU 9000",)
+
+
+def test_what_is_assumed_of_the_sensor_is_common_and_the_rest_is_not():
+    budget = (
+        BudgetEntry(name="level_step_times_edge_time", standard_j=3.0),
+        BudgetEntry(name="averaging_window", standard_j=4.0),
+        BudgetEntry(name="counter_quantum", standard_j=100.0),
+    )
+    part = EnergyComponent(
+        name=UUID, energy_j=800.0, kind="measured", method="m", in_scope=True, budget=budget
+    )
+    energy = make_energy(800.0, components=(part,))
+    study = make_study(lambda config, *_: make_run(config).model_copy(update={"energy": energy}))
+    figures = study.configurations[0].figures
+    assert figures["energy_total_j"].common_standard == pytest.approx(5.0)
+    per_token = figures["energy_per_output_token_j"].common_standard
+    assert per_token == pytest.approx(5.0 / OUTPUT_TOKENS)
+    assert figures["ttft_ms"].common_standard is None
+
+
+def test_the_common_lines_are_lines_that_a_budget_has():
+    from llenergymeasure.core.energy.estimation import budget
+    from llenergymeasure.domain.study_metrics import COMMON_LINES
+
+    known = {value for name, value in vars(budget).items() if name.isupper()} - {0.2, 2.0}
+    assert {line for line in known if isinstance(line, str)} >= COMMON_LINES
+
+
+def test_without_energy_the_other_figures_are_compared_all_the_same():
+    study = make_study(
+        lambda config, number, cycle: make_run(config, None, 200 * number * NOISE[cycle])
+    )
+    assert verdicts(study, "energy_total_j") == {}
+    assert verdicts(study, "tokens_per_second") == {(1, 2): "lower"}
+    assert "energy_total_j" not in study.configurations[0].figures
+
+
+def test_a_later_outcome_of_a_slot_replaces_an_earlier_one():
+    from llenergymeasure.study.collect import Outcome
+
+    (config,) = make_configs([1])
+    slot = Slot(1, 0, 1)
+    outcomes = [Outcome(slot, make_failure(config)), Outcome(slot, make_run(config))]
+    study = study_result(make_design([config], 1), outcomes)
+    assert (study.ran, study.failed) == (1, ())
+
+
+def test_a_study_with_nothing_but_failures_still_has_a_result():
+    study = make_study(lambda config, *_: make_failure(config))
+    assert (study.ran, len(study.failed), study.configurations) == (0, 6, ())
+    assert "6 failed" in study.summary()
+
+
+def test_the_summary_file_has_all_but_the_results_and_the_table_has_a_row_each(tmp_path):
+    study = make_study(lambda config, number, cycle: make_run(config, 800 * NOISE[cycle]))
+    write_summary(study, tmp_path)
+    data = json.loads((tmp_path / SUMMARY_NAME).read_text())
+    assert "experiments" not in data
+    assert StudyResult.model_validate(data).comparisons == study.comparisons
+    table = pq.read_table(tmp_path / TABLE_NAME)
+    assert table.num_rows == 6
+    assert table["study.configuration"].to_pylist() == [1, 2, 2, 1, 1, 2]
+    assert table["study.cycle"].to_pylist() == [1, 1, 2, 2, 3, 3]
+    assert table["energy_total_j"].to_pylist() == [r.energy_total_j for r in study.experiments]
+
+
+def test_a_free_setting_of_two_types_becomes_text_in_the_table():
+    first, second = make_configs()
+    results = []
+    for config, value in ((first, "auto"), (second, 4)):
+        made = make_run(config)
+        resolved = made.resolved.model_copy(update={"backend": {"workers": value}})
+        results.append(made.model_copy(update={"resolved": resolved}))
+    study = StudyResult(study_design_hash="0" * 16, generated=2, ran=2, experiments=tuple(results))
+    assert study.to_arrow()["resolved.backend.workers"].to_pylist() == ["auto", "4"]
+
+
+def test_a_summary_of_before_there_were_statistics_still_loads():
+    old = {"schema_version": "2.0", "study_design_hash": "0" * 16, "generated": 1, "ran": 1}
+    assert StudyResult.model_validate(old).comparisons == ()
+
+
+def test_outcomes_are_read_from_their_directories(tmp_path):
+    configs = make_configs([1, 2, 4])
+    directories = [ExperimentDirectory(tmp_path / name) for name in ("a", "b", "c")]
+    for directory in directories:
+        directory.root.mkdir()
+    made = make_run(configs[0])
+    directories[0].result.write_text(made.to_json())
+    directories[1].error.write_text(make_failure(configs[1]).model_dump_json())
+    places = [(Slot(i + 1, i, 1), directory) for i, directory in enumerate(directories)]
+    done, failed, missing = read_outcomes(places)
+    assert (done.result, done.file) == (made, str(directories[0].result))
+    assert failed.result == make_failure(configs[1])
+    assert missing.result is None
+
+
+def test_equal_lists_of_packages_are_kept_once(tmp_path: Path):
+    (config,) = make_configs([1])
+    places = []
+    for number in (1, 2):
+        directory = ExperimentDirectory(tmp_path / str(number))
+        directory.root.mkdir()
+        directory.result.write_text(make_run(config).to_json())
+        places.append((Slot(number, 0, number), directory))
+    one, other = (outcome.result.environment.packages for outcome in read_outcomes(places))
+    assert one is other
+
+
+def test_a_damaged_error_file_is_named(tmp_path):
+    directory = ExperimentDirectory(tmp_path)
+    directory.error.write_text('{"config": ')
+    with pytest.raises(LLEMError, match=r"error\.json cannot be read"):
+        list(read_outcomes([(Slot(1, 0, 1), directory)]))
+
+
+def test_a_skipped_combination_is_one_record_everywhere():
+    assert plan.Skipped is Skipped
+
+
+@pytest.mark.parametrize(("order", "warned"), [("interleaved", True), ("balanced", False)])
+def test_an_order_that_lets_drift_pose_as_a_difference_is_told(order, warned):
+    study = make_study(lambda config, *_: make_run(config), order=order)
+    assert any("can pose as a difference" in note for note in study.notes) == warned
+
+
+def test_modelled_energy_is_told():
+    energy = make_energy(800.0, kind="modelled", interval95_j=None)
+    study = make_study(lambda config, *_: make_run(config).model_copy(update={"energy": energy}))
+    assert any("energy is modelled" in note for note in study.notes)

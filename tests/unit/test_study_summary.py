@@ -1,0 +1,148 @@
+"""What a user reads when a study is over."""
+
+from __future__ import annotations
+
+import pytest
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain import format as fmt
+from llenergymeasure.domain.results import Skipped, StudyResult
+from tests.support.make_study import make_configs, make_failure, make_run, make_study
+
+NOISE = {1: 0.99, 2: 1.0, 3: 1.012}
+LEVEL = {1: 1.30, 2: 1.0, 3: 1.004}
+
+
+def made(config: ExperimentConfig, number: int, cycle: int):
+    factor = LEVEL[number] * (NOISE[cycle] + 0.003 * ((number * cycle) % 3))
+    return make_run(config, 800 * factor, 200 / factor)
+
+
+def three(**changes) -> StudyResult:
+    return make_study(made, make_configs([1, 8, 16]), **changes)
+
+
+def rows(text: str, title: str) -> list[str]:
+    """Give the rows of one ranking."""
+    lines = text.partition(title)[2].splitlines()[1:]
+    return [line for line in lines[: lines.index("")] if "#" in line]
+
+
+EXPECTED = """\
+Study batch-sizes: 3 configurations, 3 cycles, balanced order
+  9 experiments ran
+
+Energy per output token, lowest first                 J  against #2
+     #2 batch_size=8                       1.25 ± 0.02
+=    #3 batch_size=16                      1.26 ± 0.03  +0.1 % (-0.5 to +0.7)
+     #1 batch_size=1                       1.63 ± 0.04  +30.0 % (+29.2 to +30.8)
+  Differences below about 0.8 % would not have shown; 5 cycles would show 0.5 %.
+
+Throughput, highest first                     tokens/s  against #2
+     #2 batch_size=8                           199 ± 4
+=    #3 batch_size=16                          199 ± 5  -0.1 % (-0.7 to +0.5)
+     #1 batch_size=1                           153 ± 4  -23.1 % (-23.6 to -22.6)
+  Differences below about 0.8 % would not have shown; 5 cycles would show 0.5 %.
+
+               TTFT, median, ms        TPOT, median, ms        peak memory, MiB
+     #1                    48.2                    12.3                  16,500
+     #2                    48.2                    12.3                  16,500
+     #3                    48.2                    12.3                  16,500
+
+± is the 95 % interval of the mean over cycles; a figure without it has fewer
+  than three, or never changed.
+The last column compares with the configuration named there; its intervals hold
+  together. = marks what is not shown to differ: that is no proof of being
+  equal."""
+
+
+def test_the_table_reads_as_documented():
+    assert three().summary() == EXPECTED
+
+
+def test_energy_is_ranked_from_the_lowest_and_throughput_from_the_highest():
+    text = three().summary()
+    energy = [row.split("#")[1][0] for row in rows(text, "Energy per output token")]
+    throughput = [row.split("#")[1][0] for row in rows(text, "Throughput")]
+    assert energy == throughput == ["2", "3", "1"]
+
+
+def test_what_is_not_shown_to_differ_is_marked_and_what_is_is_not():
+    first, second, third = rows(three().summary(), "Energy per output token")
+    assert first.startswith(" ")
+    assert second.startswith("=")
+    assert third.startswith(" ")
+    assert "+30.0 % (" in third
+
+
+def test_the_smallest_difference_that_would_have_shown_is_told():
+    text = three().summary()
+    assert "would not have shown; 5 cycles would show" in text
+
+
+def test_without_energy_only_throughput_is_ranked():
+    text = make_study(lambda config, number, cycle: make_run(config, None, 200 + cycle)).summary()
+    assert "Energy" not in text
+    assert "Throughput, highest first" in text
+
+
+def test_failures_skips_and_invalid_results_are_told_with_their_reasons():
+    def run(config, number, cycle):
+        return make_failure(config) if (number, cycle) == (1, 1) else made(config, number, cycle)
+
+    skipped = [Skipped(config={}, reason="fp8 is not supported by pytorch")] * 2
+    text = make_study(run, skipped=skipped).summary()
+    assert "5 experiments ran, 1 failed, 2 combinations skipped" in text
+    assert "Failed 1 x backend_error: out of memory" in text
+    assert "Skipped 2 x fp8 is not supported by pytorch" in text
+
+
+def test_a_single_cycle_says_that_it_has_no_intervals_and_how_to_get_them():
+    text = three(cycles=1).summary()
+    assert "No intervals: they need three cycles" in text
+    assert "±" not in text
+    assert "against" not in text
+
+
+def test_no_line_is_wider_than_80_columns():
+    long = ExperimentConfig(
+        model="m" * 70, n=20, precision="fp16", pytorch={"attn_implementation": "flash_attention_3"}
+    )
+    configs = (*make_configs([1, 8]), long)
+    text = make_study(made, configs).summary()
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_of_many_configurations_the_first_are_shown_and_the_rest_counted():
+    configs = make_configs(range(1, 31))
+    text = make_study(
+        lambda config, number, cycle: make_run(config, (800 + number) * NOISE[cycle]), configs
+    ).summary()
+    assert len(rows(text, "Energy per output token")) == 20
+    assert "and 10 more: see study_summary.json" in text
+
+
+def test_control_characters_of_a_message_do_not_reach_the_terminal():
+    text = make_study(lambda config, *_: make_failure(config, "bad \x1b[31m news")).summary()
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "said"),
+    [
+        (1.042, 1.011, 1.073, "+4.2 % (+1.1 to +7.3)"),
+        (0.998, 0.981, 1.016, "-0.2 % (-1.9 to +1.6)"),
+        (1.30, 1.27, 1.33, "+30 % (+27 to +33)"),
+        (3.1, 2.9, 3.3, "x 3.1 (2.9 to 3.3)"),
+    ],
+)
+def test_a_ratio_is_told_as_a_change_or_a_factor(ratio, low, high, said):
+    assert fmt.change(ratio, low, high) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "said"),
+    [(812.4, 6.2, "812 ± 6"), (0.41234, 0.0132, "0.412 ± 0.013"), (12.34, None, "12.3")],
+)
+def test_a_figure_in_a_column_has_the_digits_of_its_interval(value, half, said):
+    assert fmt.plain_interval(value, half) == said
