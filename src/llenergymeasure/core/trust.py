@@ -107,14 +107,6 @@ def _random_weights(evidence: Evidence) -> Found | None:
     return Found("random_weights", "the weights are random")
 
 
-def _prefix_cache_hits(evidence: Evidence) -> Found | None:
-    if not evidence.prefix_cache_hits:
-        return None
-    hits = evidence.prefix_cache_hits
-    said = "prompt was" if hits == 1 else "prompts were"
-    return Found("prefix_cache_hits", f"{hits:,} {said} found in the prefix cache")
-
-
 def _prompts_truncated(evidence: Evidence) -> Found | None:
     if not evidence.prompts_truncated:
         return None
@@ -139,7 +131,6 @@ _RULES: tuple[Callable[[Evidence], Found | None], ...] = (
     _window_short,
     _modelled_energy,
     _random_weights,
-    _prefix_cache_hits,
     _prompts_truncated,
     _drift_not_assessable,
 )

@@ -166,16 +166,15 @@ class _Member:
         """Give what the process says: a word and a value.
 
         Raises:
-            LLEMError: It failed, or is gone.
+            LLEMError: It failed, or is gone; the end of its log is a note of the exception.
         """
         try:
             word, value = self.channel.recv()
         except (EOFError, OSError):
-            raise BackendError(self._told(self._last_exit())) from None
+            raise self._told(BackendError, self._last_exit()) from None
         if word == "failed":
-            raise _ERRORS.get(value["code"], BackendError)(
-                self._told(f"failed: {value['message']}"), where=value["where"]
-            )
+            kind = _ERRORS.get(value["code"], BackendError)
+            raise self._told(kind, f"failed: {value['message']}", value["where"])
         return word, value
 
     def leave(self, limit_s: float) -> None:
@@ -198,12 +197,11 @@ class _Member:
             return f"was killed by signal {-code} ({signal.strsignal(-code)})"
         return f"ended with exit code {code}"
 
-    def _told(self, what: str) -> str:
-        said = tail(self._log)
-        ending = (
-            f"; {self._log.name} ends with:\n{said}" if said else f"; {self._log.name} is empty"
-        )
-        return f"process {self.index} of 0 to {self._count - 1} {what}{ending}"
+    def _told(self, kind: type[LLEMError], what: str, where: str | None = None) -> LLEMError:
+        error = kind(f"process {self.index} of 0 to {self._count - 1} {what}", where=where)
+        if said := tail(self._log):
+            error.add_note(f"{self._log.name} ends with:\n{said}")
+        return error
 
 
 def _launch(job: dict[str, Any], rank: Rank, log: Path) -> subprocess.Popen[bytes]:

@@ -200,7 +200,7 @@ class ExperimentOrchestrator:
             comparison=measured.comparison,
             load=load,
             others=tuple(others),
-            windows=(*baseline.windows, *self._windows),
+            windows=_in_order(*baseline.windows, *self._windows),
         )
 
     def _load(self, executor: Executor, source: EnergyBackend) -> LoadResult | None:
@@ -288,6 +288,10 @@ def running(source: EnergyBackend) -> Iterator[None]:
         yield
     finally:
         source.stop()
+
+
+def _in_order(*windows: WindowReadings) -> tuple[WindowReadings, ...]:
+    return tuple(sorted(windows, key=lambda one: one.window.t0_ns))
 
 
 def _thermal_floor(config: ExperimentConfig, selection: Selection) -> str:

@@ -70,6 +70,8 @@ def _run_phases(
     try:
         _measure_and_save(repository, order, machine, events)
     except LLEMError as error:
+        for note in getattr(error, "__notes__", ()):
+            sys.stderr.write(f"{note}\n")  # which is log.txt here
         return _fail(repository, order, machine.phase, error.code, error.message)
     except KeyboardInterrupt:
         raise _interrupt(repository, order, machine.phase) from None
