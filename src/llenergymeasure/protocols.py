@@ -14,7 +14,7 @@ from typing import Protocol
 from llenergymeasure.core.backends.protocol import InferenceEngine, ModelLoader
 from llenergymeasure.core.energy.protocol import EnergyBackend
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
-from llenergymeasure.domain.samples import RawProcessResult
+from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 
 __all__ = [
     "EnergyBackend",
@@ -36,8 +36,10 @@ class MetricsCollector(Protocol):
 class ResultsRepository(Protocol):
     """Keeps the files of one experiment."""
 
-    def save_samples(self, raw: RawProcessResult) -> None:
-        """Write the raw samples of a process: its requests and its readings."""
+    def save_samples(
+        self, processes: Sequence[RawProcessResult], windows: Sequence[WindowReadings]
+    ) -> None:
+        """Write the raw samples: the requests of every process, the readings of every window."""
         ...
 
     def save_result(self, result: ExperimentResult) -> None:

@@ -141,7 +141,6 @@ def test_a_prefill_only_window_tells_prefill_from_decode(tmp_path, stepped):
     assert phases.decode_j > 0
     assert phases.prefill_j + phases.decode_j == pytest.approx(run.result.energy_total_j)
     assert phases.prefill_window_s < run.result.throughput.window_s
-    assert all(sample.output_tokens == 1 for sample in run.measurement.prefill.samples)
     assert run.result.throughput.output_tokens == 4 * 9, "prefill-only tokens are in no metric"
 
 
@@ -264,3 +263,43 @@ def test_a_sample_of_every_request_is_kept_once_a_pass(tmp_path):
     keys = [(sample.pass_index, sample.request) for sample in raw.requests]
 
     assert sorted(keys) == [(p, r) for p in range(len(raw.passes)) for r in range(4)]
+
+
+def test_every_window_is_kept_by_name_in_the_order_of_time(tmp_path):
+    config = scripted_config(window={"phases": "differential"})
+    run = run_scripted(tmp_path, config, KnownPower(constant(WATTS)).select, cold_start=True)
+
+    windows = run.measurement.windows
+    assert [one.name for one in windows] == [
+        "device_idle", "load", "loaded_idle", "measure", "prefill",
+    ]  # fmt: skip
+    assert windows[3].window == run.measurement.raw.window
+
+
+def test_a_cold_start_has_no_warm_up_and_loading_is_a_window(tmp_path):
+    run = run_scripted(
+        tmp_path, scripted_config(), KnownPower(constant(WATTS)).select, cold_start=True
+    )
+    load = run.result.load
+
+    assert "warmup" not in run.phases
+    assert (run.result.warmup.batches, run.result.warmup.output_tokens) == (0, 0)
+    assert run.result.warmup.thermal_floor == "off: cold start"
+    assert load.seconds > 0
+    assert load.energy_j == pytest.approx(WATTS * load.seconds)
+    assert (load.kind, load.source) == ("measured", "known")
+    assert run.result.throughput.requests_completed == 4
+
+
+def test_a_cold_start_without_a_source_still_tells_how_long_loading_took(tmp_path):
+    load = run_scripted(tmp_path, scripted_config(), cold_start=True).result.load
+
+    assert load.seconds > 0
+    assert (load.energy_j, load.interval95_j, load.kind) == (None, None, "unmeasurable")
+
+
+def test_loading_is_no_window_otherwise(tmp_path):
+    run = run_scripted(tmp_path, scripted_config(), KnownPower(constant(WATTS)).select)
+
+    assert run.result.load is None
+    assert "load" not in [one.name for one in run.measurement.windows]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.host_memory import usable_cpus
 from llenergymeasure.core.backends.pytorch import PyTorchBackend
 from llenergymeasure.exceptions import Problem
 from tests.support.models import (
@@ -106,11 +107,41 @@ def test_flash_attention_is_refused_with_the_line_that_installs_it(model, kernel
     assert any(problem.remedy.startswith("pip install flash-attn") for problem in found)
 
 
-def test_more_than_one_process_is_refused():
-    assert (
-        "num_processes: 1" in problems(pytorch={"num_processes": 2})["pytorch.num_processes"].remedy
-    )
-    assert problems(pytorch={"num_processes": 1}) == {}
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pytorch": {"device_map": "auto"}}, "device_map spreads one model over all GPUs"),
+        ({"pytorch": {"device": "cuda:0"}}, "2 processes cannot share cuda:0"),
+        ({"n": 1}, "2 processes have only 1 prompts to share"),
+    ],
+)
+def test_processes_that_have_nothing_of_their_own_are_refused(model, fields, said):
+    section = {"num_processes": 2, **fields.pop("pytorch", {})}
+    config = ExperimentConfig(model=str(model), pytorch=section, **fields)
+
+    assert any(said in problem.what for problem in PyTorchBackend().problems(config))
+
+
+@no_cuda
+def test_more_processes_than_cores_are_refused():
+    cores = usable_cpus()
+
+    assert problems(pytorch={"num_processes": cores}) == {}
+    found = problems(pytorch={"num_processes": cores + 1})["pytorch.num_processes"]
+    assert found.remedy == f"set num_processes: {cores} or less"
+
+
+@no_cuda
+def test_processes_share_the_threads_of_one(model):
+    config = ExperimentConfig(model=str(model), pytorch={"num_processes": 2, "batch_size": 3})
+    ranks = PyTorchBackend().ranks(config)
+
+    assert len(ranks) == 2
+    assert {rank.config.pytorch.num_threads for rank in ranks} == {
+        max(1, torch.get_num_threads() // 2)
+    }
+    assert all(rank.config.pytorch.num_processes is None for rank in ranks)
+    assert all(rank.config.pytorch.batch_size == 3 for rank in ranks)
 
 
 @no_cuda

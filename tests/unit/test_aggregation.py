@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llenergymeasure.domain.energy import EnergyRecording
-from llenergymeasure.domain.samples import MemoryReading, RawProcessResult, Window
+from llenergymeasure.domain.samples import MemoryKind, MemoryReading, RawProcessResult, Window
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results.aggregation import pool
 from tests.support.make_result import make_process, make_sample
@@ -50,14 +50,23 @@ def test_every_request_is_kept_in_order_of_pass_and_position() -> None:
     assert keys == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
-def test_memory_adds_up_and_capacity_stays_that_of_one_device() -> None:
-    assert pool(_pair()).memory == MemoryReading("device", 4000.0, 3000.0, 81_920.0)
+@pytest.mark.parametrize(
+    ("kind", "peak_mb", "model_mb"), [("device", 2500.0, 1500.0), ("resident_set", 4500.0, 3000.0)]
+)
+def test_resident_sets_add_up_and_of_devices_the_fullest_counts(
+    kind: MemoryKind, peak_mb: float, model_mb: float
+) -> None:
+    shares = [
+        replace(share, memory=MemoryReading(kind, 2000.0 + 500.0 * number, 1500.0, 81_920.0))
+        for number, share in enumerate(_pair())
+    ]
+    assert pool(shares).memory == MemoryReading(kind, peak_mb, model_mb, 81_920.0)
 
 
 def test_memory_that_one_process_does_not_know_is_unknown() -> None:
     first, second = make_process(0), make_process(1, range(2, 4))
     second = replace(second, memory=MemoryReading("device", None, 1500.0, None))
-    assert pool([first, second]).memory == MemoryReading("device", None, 3000.0, 81_920.0)
+    assert pool([first, second]).memory == MemoryReading("device", None, 1500.0, 81_920.0)
 
 
 def test_energy_is_the_recording_of_the_coordinator() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.results import BaselineResult, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
@@ -171,3 +172,27 @@ def test_a_result_of_a_plugin_that_is_not_installed_names_the_missing_backend(fi
     with pytest.raises(LLEMError, match="unknown backend 'echo-engine'") as caught:
         ExperimentResult.from_json(tmp_path)
     assert "needs that package installed here" in caught.value.message
+
+
+def test_a_device_that_starts_away_from_its_reference_is_told(first):
+    states = (DeviceState(device=UUID, start_c=61.0), DeviceState(device="GPU-other", start_c=52.0))
+    warm = replace(
+        first,
+        order=first.order.model_copy(update={"reference_start_c": {UUID: 55.0, "GPU-other": 51.0}}),
+        raw=replace(first.raw, energy=replace(first.raw.energy, device_state=states)),
+    )
+    result = collect(warm, warm.raw)
+
+    assert "start_temperature" in result.measurement_warnings
+    (reason,) = [one for one in result.trust.reasons if one.code == "start_temperature"]
+    assert UUID in reason.detail
+    assert "GPU-other" not in reason.detail, "within the limit"
+    assert result.thermal.device_start_c == {UUID: 61.0, "GPU-other": 52.0}
+    assert result.thermal.start_c == 61.0
+
+
+def test_prompts_found_in_a_prefix_cache_are_told(first):
+    report = replace(first.report, prefix_cache_hits=3)
+
+    assert "prefix_cache_hits" in collect(replace(first, report=report)).measurement_warnings
+    assert "prefix_cache_hits" not in collect(first).measurement_warnings

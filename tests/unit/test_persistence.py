@@ -23,15 +23,17 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import files
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION, ExperimentResult, StudyResult
-from llenergymeasure.domain.samples import RequestSample, Window
+from llenergymeasure.domain.samples import RequestSample, Window, WindowReadings
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.processes import read_process, write_process
 from tests.support.make_result import (
     T0_NS,
     make_energy,
     make_failed_sample,
     make_latency,
+    make_process,
     make_readings,
     make_result,
     make_sample,
@@ -200,18 +202,17 @@ import resource, sys
 from pathlib import Path
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results import persistence, tables
-from tests.support.make_result import make_result, make_sample
-from llenergymeasure.domain.samples import Window
+from tests.support.make_result import make_process, make_result
 root = Path(sys.argv[1])
 result = make_result()
-samples = [make_sample(i) for i in range(5000)]
+share = make_process(prompts=range(5000))
 import pyarrow.parquet
 resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
 try:
     match {what!r}:
         case "json": persistence.to_json(result, root)
         case "parquet": persistence.to_parquet(result, root / "row.parquet")
-        case "requests": tables.write_requests(samples, root / "requests.parquet", Window(0, 1))
+        case "requests": tables.write_requests([share], root / "requests.parquet")
 except ExperimentError as error:
     print(error.message)
 """
@@ -254,21 +255,51 @@ def test_requests_survive_the_round_trip(tmp_path: Path) -> None:
         make_sample(3, gaps_ns=(5, 6), gap_tokens=(1, 2), finish="stop"),
         make_failed_sample(4),
     )
-    tables.write_requests(samples, tmp_path / "requests.parquet", WINDOW)
+    tables.write_requests([make_process(requests=samples)], tmp_path / "requests.parquet")
     assert tables.read_requests(tmp_path / "requests.parquet") == samples
 
 
+def test_requests_of_several_processes_say_whose_they_are(tmp_path: Path) -> None:
+    shares = [make_process(0, range(0, 5, 2)), make_process(1, range(1, 5, 2))]
+    tables.write_requests(shares, tmp_path / "requests.parquet")
+    table = pq.read_table(tmp_path / "requests.parquet")
+    assert table["process"].to_pylist() == [0, 0, 0, 1, 1]
+    assert table["request"].to_pylist() == [0, 2, 4, 1, 3]
+
+
+def test_the_share_of_a_process_survives_the_round_trip(tmp_path: Path) -> None:
+    share = make_process(1, requests=(make_sample(1, gap_tokens=(1, 2)), make_failed_sample(3)))
+    write_process(share, tmp_path / "process_1.json")
+    assert read_process(tmp_path / "process_1.json") == share
+
+
+def test_a_share_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "process_1.json"
+    with pytest.raises(ExperimentError, match=r"process_1\.json: No such file"):
+        read_process(path)
+    path.write_text('{"process_index": 1')
+    with pytest.raises(ExperimentError, match=r"process_1\.json: it is damaged"):
+        read_process(path)
+
+
 def test_readings_survive_the_round_trip(tmp_path: Path) -> None:
-    readings = make_readings()
-    tables.write_timeseries(readings, tmp_path / "timeseries.parquet", WINDOW)
-    assert tables.read_timeseries(tmp_path / "timeseries.parquet") == readings
+    windows = (
+        WindowReadings("loaded_idle", Window(5, 9), make_readings(4)),
+        WindowReadings("measure", WINDOW, make_readings()),
+        WindowReadings("prefill", Window(50, 90), ()),
+    )
+    tables.write_timeseries(windows, tmp_path / "timeseries.parquet")
+    assert tables.read_timeseries(tmp_path / "timeseries.parquet") == windows
+    schema = pq.read_schema(tmp_path / "timeseries.parquet")
+    assert schema.metadata[b"t0_ns"] == str(T0_NS).encode(), "the measured window's"
 
 
 def test_empty_tables_keep_their_columns(tmp_path: Path) -> None:
-    tables.write_requests([], tmp_path / "requests.parquet", WINDOW)
-    tables.write_timeseries([], tmp_path / "timeseries.parquet", WINDOW)
+    nothing = (WindowReadings("measure", WINDOW, ()),)
+    tables.write_requests([make_process(requests=())], tmp_path / "requests.parquet")
+    tables.write_timeseries(nothing, tmp_path / "timeseries.parquet")
     assert tables.read_requests(tmp_path / "requests.parquet") == ()
-    assert tables.read_timeseries(tmp_path / "timeseries.parquet") == ()
+    assert tables.read_timeseries(tmp_path / "timeseries.parquet") == nothing
 
 
 @pytest.mark.parametrize(
@@ -279,11 +310,12 @@ def test_the_columns_are_the_fields_of_the_sample(
     columns: tuple[tables.Column, ...], kind: type
 ) -> None:
     declared = [(field.name, "None" in str(field.type)) for field in fields(kind)]
-    assert [(column.name, column.nullable) for column in columns] == declared
+    assert columns[0].name in ("process", "window")
+    assert [(column.name, column.nullable) for column in columns[1:]] == declared
 
 
 def test_a_table_says_what_its_columns_and_its_clock_are(tmp_path: Path) -> None:
-    tables.write_requests([make_sample()], tmp_path / "requests.parquet", WINDOW)
+    tables.write_requests([make_process()], tmp_path / "requests.parquet")
     schema = pq.read_schema(tmp_path / "requests.parquet")
     assert schema.metadata[b"t0_ns"] == str(T0_NS).encode()
     assert schema.metadata[b"clock"] == b"CLOCK_MONOTONIC"
@@ -306,9 +338,9 @@ def test_a_table_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path) -
 
 def test_many_requests_are_written_quickly(tmp_path: Path) -> None:
     one = make_sample(gaps_ns=(10, 20, 30))
-    samples = [replace(one, request=i) for i in range(100_000)]
+    share = make_process(requests=tuple(replace(one, request=i) for i in range(100_000)))
     begun = time.process_time()
-    tables.write_requests(samples, tmp_path / "requests.parquet", WINDOW)
+    tables.write_requests([share], tmp_path / "requests.parquet")
     assert time.process_time() - begun < 5.0
     assert pq.read_metadata(tmp_path / "requests.parquet").num_rows == 100_000
 

@@ -13,6 +13,7 @@ from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.plan import Slot
 from llenergymeasure.study.resume import SlotState, count, is_whole, make_ready, outcome, scan
 from tests.support.lock_holder import holder
+from tests.support.scripted_run import make_order, scripted_config
 from tests.support.study_on_disk import (
     CREATED,
     break_off,
@@ -21,7 +22,6 @@ from tests.support.study_on_disk import (
     make_study,
     scripted,
 )
-from tests.support.scripted_run import make_order, scripted_config
 
 ONE, EIGHT = scripted(1), scripted(8)
 PLAN = make_plan([ONE, EIGHT])

@@ -43,7 +43,9 @@ class PyTorchConfig(ConfigModel):
         None, description="Load through bitsandbytes LLM.int8(); must agree with precision: int8."
     )
     num_processes: Count | None = Field(
-        None, description="Data-parallel processes; this version runs 1 (default 1)."
+        None,
+        description="Processes that each load the model and share the prompts out among them "
+        "(default 1): each takes a GPU of its own, or an even share of the CPU threads.",
     )
     device: str | None = Field(
         None,
@@ -54,7 +56,9 @@ class PyTorchConfig(ConfigModel):
         None, description="Spread layers over GPUs as accelerate does, e.g. auto; not with device."
     )
     num_threads: Count | None = Field(
-        None, description="CPU threads of PyTorch's operators (default: PyTorch's own)."
+        None,
+        description="CPU threads of PyTorch's operators, a process (default: PyTorch's own, "
+        "shared out among num_processes).",
     )
 
 

@@ -17,6 +17,7 @@ from llenergymeasure.domain.results import (
     EnergyPhases,
     EnergyResult,
     LatencyResult,
+    LoadResult,
     PassComparison,
     ThroughputResult,
 )
@@ -169,6 +170,22 @@ def energy_phases(
         decode_interval95_j=_in_quadrature(whole_half_j, prefill_half_j),
         prefill_window_s=prefill_window.seconds,
         prefill_passes=prefill_passes,
+    )
+
+
+def load_result(recording: EnergyRecording, window: Window) -> LoadResult:
+    """Say what loading the model took.
+
+    Args:
+        recording: Energy of the window.
+        window: From asking for the model until it was ready.
+    """
+    return LoadResult(
+        seconds=window.seconds,
+        energy_j=recording.total_j,
+        interval95_j=_interval_j(recording),
+        kind=recording.kind,
+        source=recording.source,
     )
 
 

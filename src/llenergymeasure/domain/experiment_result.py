@@ -22,6 +22,7 @@ from llenergymeasure.domain.result_parts import (
     EnergyResult,
     FlopsResult,
     LatencyResult,
+    LoadResult,
     MemoryResult,
     MultiGPUResult,
     ResolvedSettings,
@@ -59,6 +60,9 @@ class ExperimentResult(Record):
     throughput: ThroughputResult = Field(description="Work done.")
     memory: MemoryResult = Field(description="Memory.")
     flops: FlopsResult | None = Field(None, description="Analytic floating-point operations.")
+    load: LoadResult | None = Field(
+        None, description="Loading the model; only of a cold start, null otherwise."
+    )
     warmup: WarmupResult = Field(description="Before the window.")
     baseline: BaselineResult = Field(description="Idle power.")
     thermal: ThermalResult | None = Field(None, description="Temperatures.")

@@ -77,8 +77,13 @@ class MemoryResult(Record):
     """Memory the experiment needed."""
 
     kind: MemoryKind = Field(description="device memory, or resident_set of the process on a CPU.")
-    peak_mb: float | None = Field(description="Highest use after loading, MiB, all processes.")
-    model_mb: float | None = Field(description="Use right after loading, MiB, all processes.")
+    peak_mb: float | None = Field(
+        description="Highest use after loading, MiB. Of several processes: resident sets are "
+        "summed; device memory is that of the fullest device."
+    )
+    model_mb: float | None = Field(
+        description="Use right after loading, MiB; of several processes as for peak_mb."
+    )
     capacity_mb: float | None = Field(description="What one device, or the machine, has, MiB.")
 
 
@@ -197,13 +202,28 @@ class FlopsResult(Record):
     peak_source: str | None = Field(None, description="Device whose peaks were used.")
 
 
+class LoadResult(Record):
+    """Loading the model, as a window of its own."""
+
+    seconds: float = Field(
+        description="From asking for the model until it is ready and the device synchronised, s. "
+        "Of several processes: until the last is ready."
+    )
+    energy_j: float | None = Field(description="Energy of the devices that do the work, J.")
+    interval95_j: float | None = Field(
+        description="Half-width of its 95 % interval, J; null as for energy.interval95_j."
+    )
+    kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
+    source: str = Field(description="Energy source that was read.")
+
+
 class WarmupResult(Record):
     """What was done before the window."""
 
-    batches: int = Field(description="Warm-up batches run.")
+    batches: int = Field(description="Warm-up batches run, a process.")
     output_tokens: int = Field(description="Tokens they produced; in no metric.")
     seconds: float = Field(description="How long warm-up took, s.")
-    thermal_floor: str = Field(description="reached, skipped with its reason, or off.")
+    thermal_floor: str = Field(description="reached, or skipped or off with the reason.")
 
 
 class BaselineResult(Record):
@@ -235,6 +255,9 @@ class ThermalResult(Record):
 
     start_c: float | None = Field(None, description="Highest temperature at t0, degrees Celsius.")
     end_c: float | None = Field(None, description="Highest temperature at t1, degrees Celsius.")
+    device_start_c: dict[str, float] = Field(
+        {}, description="Temperature of each device at t0 by UUID, degrees Celsius."
+    )
 
 
 class MultiGPUResult(Record):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.energy import EnergyRecording, Reading
 
 Finish = Literal["length", "stop", "failed"]
 MemoryKind = Literal["device", "resident_set", "none"]
@@ -66,6 +66,28 @@ class Window:
     def seconds(self) -> float:
         """Its length in seconds."""
         return (self.t1_ns - self.t0_ns) / 1e9
+
+
+WindowName = Literal[
+    "device_idle_check", "device_idle", "load", "loaded_idle", "measure", "prefill"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReadings:
+    """Everything an energy source read around one window.
+
+    Attributes:
+        name: ``measure`` for the measured window. ``device_idle`` before the model is there, or
+            ``device_idle_check`` where a short look confirmed what was known; ``loaded_idle`` with
+            it; ``load`` while it loads, of a cold start; ``prefill`` of the prefill-only passes.
+        window: The window itself.
+        readings: Every raw reading, guard time included.
+    """
+
+    name: WindowName
+    window: Window
+    readings: tuple[Reading, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ def _result(
         throughput=throughput,
         memory=_memory(pooled.memory),
         flops=work,
+        load=first.load,
         warmup=first.warmup,
         baseline=first.baseline,
         thermal=_thermal(pooled.energy.device_state),
@@ -159,7 +160,7 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
         trust.Evidence(
             window_s=pooled.window.seconds,
             passes=len(pooled.passes),
-            batches=len(first.work.plan),
+            batches=first.work.batches,
             requests_completed=throughput.requests_completed,
             requests_failed=throughput.requests_failed,
             prompts_truncated=throughput.prompts_truncated,
@@ -170,6 +171,8 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             energy_flags=pooled.energy.flags,
             gpu_uuids=first.target.gpu_uuids,
             devices=pooled.energy.device_state,
+            reference_c=first.order.reference_start_c,
+            prefix_cache_hits=first.report.prefix_cache_hits,
             comparison=first.comparison,
             baseline=first.baseline,
         )
@@ -215,11 +218,15 @@ def _memory(reading: MemoryReading) -> MemoryResult:
 
 
 def _thermal(devices: Sequence[DeviceState]) -> ThermalResult | None:
-    starts = [one.start_c for one in devices if one.start_c is not None]
+    starts = {one.device: one.start_c for one in devices if one.start_c is not None}
     ends = [one.end_c for one in devices if one.end_c is not None]
     if not starts and not ends:
         return None
-    return ThermalResult(start_c=max(starts, default=None), end_c=max(ends, default=None))
+    return ThermalResult(
+        start_c=max(starts.values(), default=None),
+        end_c=max(ends, default=None),
+        device_start_c=starts,
+    )
 
 
 def _multi_gpu(first: Measurement) -> MultiGPUResult | None:

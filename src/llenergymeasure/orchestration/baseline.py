@@ -15,7 +15,7 @@ from llenergymeasure.core.energy.baseline_cache import (
 )
 from llenergymeasure.core.energy.parts import Idle, idle_power
 from llenergymeasure.domain.results import BaselineResult
-from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.samples import Window, WindowName, WindowReadings
 
 
 class Baseline:
@@ -26,6 +26,10 @@ class Baseline:
         selection: The energy source, started before anything is measured.
         cache: Idle power of the same devices from before, or ``None`` to measure afresh.
         sleep: Waits, seconds.
+
+    Attributes:
+        skipped: Why nothing is measured, or ``None``.
+        windows: What was read, window by window.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Baseline:
         self._config, self._source = config, selection.source
         self._cache, self._sleep = cache, sleep
         self.skipped = _skipped(config, selection)
+        self.windows: list[WindowReadings] = []
         self._device: Idle | None = None
         self._device_age_s: float | None = None
         self._loaded: Idle | None = None
@@ -46,19 +51,19 @@ class Baseline:
         """Measure the device before the model is loaded, or confirm what is known of it."""
         stored = self._stored()
         if stored is not None and self._cache is not None:
-            spot = self._measure(SPOT_S)
+            spot = self._measure("device_idle_check", SPOT_S)
             if spot is not None and confirmed(stored, spot):
                 self._device = Idle(stored.power_w, stored.interval95_w, steady=True)
                 self._device_age_s = self._cache.age_s(stored)
                 return
         duration_s = self._config.duration_seconds
-        self._device = self._measure(duration_s)
+        self._device = self._measure("device_idle", duration_s)
         if self._cache is not None and self._device is not None:
             self._cache.keep(self._device, duration_s)
 
     def measure_loaded(self) -> None:
         """Measure the device with the model resident and nothing to do."""
-        self._loaded = self._measure(self._config.duration_seconds)
+        self._loaded = self._measure("loaded_idle", self._config.duration_seconds)
 
     def result(self) -> BaselineResult:
         """Give what was measured, or why nothing was."""
@@ -83,12 +88,14 @@ class Baseline:
             return None
         return self._cache.find(duration_s)
 
-    def _measure(self, duration_s: float) -> Idle | None:
+    def _measure(self, name: WindowName, duration_s: float) -> Idle | None:
         self._source.open_window()
         t0_ns = time.monotonic_ns()
         self._sleep(duration_s)
         window = Window(t0_ns, time.monotonic_ns())
-        return idle_power(self._source, window, self._source.close_window(window))
+        recording = self._source.close_window(window)
+        self.windows.append(WindowReadings(name, window, recording.readings))
+        return idle_power(self._source, window, recording)
 
 
 def _skipped(config: BaselineConfig, selection: Selection) -> str | None:

@@ -14,46 +14,46 @@ prefill     only for window.phases: differential
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, load_object
-from llenergymeasure.core.backends.protocol import (
-    Batch,
-    EngineReport,
-    InferenceEngine,
-    ModelLoader,
-    PassTrace,
-)
+from llenergymeasure.core.backends.protocol import DataParallelLoader, EngineReport, ModelLoader
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.baseline_cache import BaselineCache, DeviceIdentity
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
-from llenergymeasure.core.energy.steps import step_times_ns
-from llenergymeasure.core.workload import build_requests, warmup_batches
-from llenergymeasure.datasets.loader import load_dataset
+from llenergymeasure.core.metrics import load_result
 from llenergymeasure.domain.energy import EnergyRecording
-from llenergymeasure.domain.results import BaselineResult, DatasetInfo, PassComparison, WarmupResult
-from llenergymeasure.domain.samples import RawProcessResult, RequestSample, Window
+from llenergymeasure.domain.results import (
+    BaselineResult,
+    LoadResult,
+    PassComparison,
+    WarmupResult,
+)
+from llenergymeasure.domain.samples import RawProcessResult, Window, WindowReadings
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.baseline import Baseline
 from llenergymeasure.orchestration.events import EventLog
+from llenergymeasure.orchestration.executor import (
+    Executor,
+    LocalExecutor,
+    PassKind,
+    PreparedWork,
+)
+from llenergymeasure.orchestration.fleet import FleetExecutor
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.state.machine import ExperimentState, StateMachine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from llenergymeasure.domain.prompts import Dataset
-
-WARMUP_PASS = -1
 
 SourceChoice = Callable[[EnergyBackendName, DeviceTarget, SamplingRates], Selection]
 
@@ -65,23 +65,30 @@ class MeasuredWindow:
     window: Window
     started_at: datetime
     passes: tuple[Window, ...]
-    samples: tuple[RequestSample, ...]
     energy: EnergyRecording
     comparison: PassComparison | None
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedWork:
-    """The prompts as the engine will get them."""
-
-    plan: tuple[Batch, ...]
-    truncated: int
-    dataset: DatasetInfo
-
-
-@dataclass(frozen=True, slots=True)
 class Measurement:
-    """Everything one process measured; the figures of a result are derived from it."""
+    """Everything the coordinating process measured; a result's figures are derived from it.
+
+    Attributes:
+        order: What was asked for.
+        raw: The share of process 0, with the energy of all devices.
+        started_at: Wall-clock time of t0.
+        report: What the engine says about itself.
+        target: The devices that did the work.
+        selection: The energy source.
+        work: The prompts.
+        warmup: What was done before the window.
+        baseline: Idle power.
+        prefill: The prefill-only window, where one was asked for.
+        comparison: How the halves of the window compare.
+        load: Loading the model, of a cold start.
+        others: The shares of the other processes, where there are several.
+        windows: Everything that was read, window by window.
+    """
 
     order: WorkOrder
     raw: RawProcessResult
@@ -94,6 +101,14 @@ class Measurement:
     baseline: BaselineResult
     prefill: MeasuredWindow | None
     comparison: PassComparison | None = None
+    load: LoadResult | None = None
+    others: tuple[RawProcessResult, ...] = ()
+    windows: tuple[WindowReadings, ...] = ()
+
+    @property
+    def processes(self) -> tuple[RawProcessResult, ...]:
+        """The share of every process."""
+        return (self.raw, *self.others)
 
 
 def load_backend(name: str) -> ModelLoader:
@@ -115,19 +130,23 @@ class ExperimentOrchestrator:
         events: Told of every finished request.
         select: Chooses the energy source.
         driver_version: Version of the GPUs' driver, which idle power is kept by.
+        directory: Where several processes leave their samples; a single one needs none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an experiment needs from outside, each of its own kind
         self,
         order: WorkOrder,
         machine: StateMachine,
         events: EventLog,
         select: SourceChoice = get_active_energy_backend,
         driver_version: str | None = None,
+        *,
+        directory: ExperimentDirectory | None = None,
     ) -> None:
         self._order, self._config = order, order.config
         self._machine, self._events, self._select = machine, events, select
-        self._driver_version = driver_version
+        self._driver_version, self._directory = driver_version, directory
+        self._windows: list[WindowReadings] = []
 
     def run(self) -> Measurement:
         """Measure.
@@ -154,66 +173,60 @@ class ExperimentOrchestrator:
                 self._machine.enter("baseline")
                 baseline.measure_device()
             self._machine.enter("load")
-            with closing(loader.load(self._config, self._order.cache_dir)) as engine:
-                return self._with_engine(engine, target, selection, baseline)
+            with closing(self._executor(loader)) as executor:
+                return self._with_executor(executor, target, selection, baseline)
 
-    def _with_engine(
-        self,
-        engine: InferenceEngine,
-        target: DeviceTarget,
-        selection: Selection,
-        baseline: Baseline,
+    def _executor(self, loader: ModelLoader) -> Executor:
+        ranks = loader.ranks(self._config) if isinstance(loader, DataParallelLoader) else ()
+        if len(ranks) < 2:
+            return LocalExecutor(loader, self._order, self._events)
+        assert self._directory is not None, "several processes need a directory"
+        return FleetExecutor(ranks, self._order, self._directory, self._events)
+
+    def _with_executor(
+        self, executor: Executor, target: DeviceTarget, selection: Selection, baseline: Baseline
     ) -> Measurement:
-        work = self._prepare(engine)
+        load = self._load(executor, selection.source)
+        self._machine.enter("prepare")
+        work = executor.prepare()
         if not baseline.skipped:
             self._machine.enter("idle")
             baseline.measure_loaded()
-        warmup = self._warm_up(engine, work.plan, selection)
-        measured = self._measure(engine, work.plan, selection.source)
-        prefill = self._measure_prefill(engine, work.plan, selection)
+        warmup = self._warm_up(executor, selection)
+        measured = self._measure(executor, selection.source)
+        prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
-        report = engine.inspect()
-        raw = RawProcessResult(
-            process_index=0,
-            window=measured.window,
-            passes=measured.passes,
-            requests=measured.samples,
-            memory=report.memory,
-            energy=measured.energy,
-        )
+        collected = executor.collect()
+        first, *others = collected.processes
         return Measurement(
-            self._order,
-            raw,
-            measured.started_at,
-            report,
-            target,
-            selection,
-            work,
-            warmup,
-            baseline.result(),
-            prefill,
-            measured.comparison,
+            order=self._order,
+            raw=replace(first, energy=measured.energy),
+            started_at=measured.started_at,
+            report=collected.report,
+            target=target,
+            selection=selection,
+            work=work,
+            warmup=warmup,
+            baseline=baseline.result(),
+            prefill=prefill,
+            comparison=measured.comparison,
+            load=load,
+            others=tuple(others),
+            windows=_in_order(*baseline.windows, *self._windows),
         )
 
-    def _prepare(self, engine: InferenceEngine) -> PreparedWork:
-        self._machine.enter("prepare")
-        config = self._config
-        dataset: Dataset = load_dataset(
-            config.dataset,
-            config.n,
-            cache_dir=self._order.cache_dir,
-            ordinary_ids=engine.tokenizer.ordinary_ids(),
-        )
-        limit = engine.inspect().context_limit
-        workload = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
-        info = DatasetInfo(
-            name=dataset.name,
-            size=dataset.size,
-            used=len(workload.requests),
-            sha256=dataset.sha256,
-            provenance=dataset.provenance,
-        )
-        return PreparedWork(engine.plan(workload.requests), workload.truncated, info)
+    def _load(self, executor: Executor, source: EnergyBackend) -> LoadResult | None:
+        executor.start()
+        if not self._order.cold_start:
+            executor.load()
+            return None
+        source.open_window()
+        t0_ns = time.monotonic_ns()
+        executor.load()
+        window = Window(t0_ns, time.monotonic_ns())
+        recording = source.close_window(window)
+        self._windows.append(WindowReadings("load", window, recording.readings))
+        return load_result(recording, window)
 
     def _baseline(self, target: DeviceTarget, selection: Selection) -> Baseline:
         directory, driver = self._order.data_dir, self._driver_version
@@ -223,72 +236,57 @@ class ExperimentOrchestrator:
             cache = BaselineCache(Path(directory), identity)
         return Baseline(self._config.baseline, selection, cache)
 
-    def _warm_up(
-        self, engine: InferenceEngine, plan: Sequence[Batch], selection: Selection
-    ) -> WarmupResult:
+    def _warm_up(self, executor: Executor, selection: Selection) -> WarmupResult:
+        if self._order.cold_start:
+            return WarmupResult(
+                batches=0, output_tokens=0, seconds=0.0, thermal_floor="off: cold start"
+            )
         self._machine.enter("warmup")
         asked, measured = self._config.warmup, selection.coverage.kind == "measured"
         floor_s = asked.thermal_floor_seconds if measured else 0.0
-        ids, seed = engine.tokenizer.ordinary_ids(), self._config.random_seed
         start_s, done = time.monotonic(), asked.n_warmup
-        samples = self._play(engine, warmup_batches(plan, done, ids, seed))
+        tokens = executor.warm_up(done)
         while time.monotonic() - start_s < floor_s:
-            samples += self._play(engine, warmup_batches(plan, 1, ids, seed, first=done))
+            tokens += executor.warm_up(1, done)
             done += 1
         return WarmupResult(
             batches=done,
-            output_tokens=sum(sample.output_tokens for sample in samples),
+            output_tokens=tokens,
             seconds=time.monotonic() - start_s,
             thermal_floor=_thermal_floor(self._config, selection),
         )
 
-    def _play(self, engine: InferenceEngine, batches: Sequence[Batch]) -> list[RequestSample]:
-        if not batches:
-            return []
-        self._events.expect(_requests(batches))
-        return list(engine.run(batches, WARMUP_PASS, self._events.progress).samples())
-
-    def _measure(
-        self, engine: InferenceEngine, plan: Sequence[Batch], source: EnergyBackend
-    ) -> MeasuredWindow:
+    def _measure(self, executor: Executor, source: EnergyBackend) -> MeasuredWindow:
         self._machine.enter("settle")
         source.open_window()
         self._machine.enter("measure", ExperimentState.MEASURING)
-        return self._run_passes(engine, plan, source)
+        return self._run_passes(executor, "measure", source)
 
-    def _measure_prefill(
-        self, engine: InferenceEngine, plan: Sequence[Batch], selection: Selection
-    ) -> MeasuredWindow | None:
+    def _measure_prefill(self, executor: Executor, selection: Selection) -> MeasuredWindow | None:
         moot = selection.coverage.kind == "unmeasurable"
         if self._config.window.phases != "differential" or moot:
             return None
-        source = selection.source
         self._machine.enter("prefill")
-        shortened = _prefill_only(plan)
-        self._play(engine, shortened[:1])
-        source.open_window()
-        return self._run_passes(engine, shortened, source)
+        executor.rehearse_prefill()
+        selection.source.open_window()
+        return self._run_passes(executor, "prefill", selection.source)
 
     def _run_passes(
-        self, engine: InferenceEngine, plan: Sequence[Batch], source: EnergyBackend
+        self, executor: Executor, kind: PassKind, source: EnergyBackend
     ) -> MeasuredWindow:
         """Run passes over the prompts until the window is long enough."""
         floor_ns = round(self._config.window.min_duration_seconds * 1e9)
-        traces: list[PassTrace] = []
         passes: list[Window] = []
         started_at = datetime.now(UTC).astimezone()
         t0_ns = begun_ns = time.monotonic_ns()
         while not passes or begun_ns - t0_ns < floor_ns:
-            self._events.expect(_requests(plan))
-            traces.append(engine.run(plan, len(passes), self._events.progress))
-            ended_ns = time.monotonic_ns()
-            passes.append(Window(begun_ns, ended_ns))
-            begun_ns = ended_ns
-        window = Window(t0_ns, passes[-1].t1_ns)
-        samples = cache(lambda: tuple(sample for trace in traces for sample in trace.samples()))
-        energy = source.close_window(window, lambda: step_times_ns(samples()))
+            passes.append(executor.run_pass(kind, begun_ns))
+            begun_ns = passes[-1].t1_ns
+        window = Window(t0_ns, begun_ns)
+        energy = source.close_window(window, lambda: executor.step_times_ns(kind))
+        self._windows.append(WindowReadings(kind, window, energy.readings))
         comparison = compare_halves(source, passes)
-        return MeasuredWindow(window, started_at, tuple(passes), samples(), energy, comparison)
+        return MeasuredWindow(window, started_at, tuple(passes), energy, comparison)
 
     def _rates(self) -> SamplingRates:
         return SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)
@@ -304,12 +302,8 @@ def running(source: EnergyBackend) -> Iterator[None]:
         source.stop()
 
 
-def _prefill_only(plan: Sequence[Batch]) -> tuple[Batch, ...]:
-    return tuple(tuple(replace(request, max_new_tokens=1) for request in batch) for batch in plan)
-
-
-def _requests(batches: Sequence[Batch]) -> int:
-    return sum(len(batch) for batch in batches)
+def _in_order(*windows: WindowReadings) -> tuple[WindowReadings, ...]:
+    return tuple(sorted(windows, key=lambda one: one.window.t0_ns))
 
 
 def _thermal_floor(config: ExperimentConfig, selection: Selection) -> str:

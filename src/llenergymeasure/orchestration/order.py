@@ -31,6 +31,14 @@ class WorkOrder(Record):
     data_dir: str | None = Field(
         None, description="Where idle power and calibrations are kept; null keeps and uses none."
     )
+    cold_start: bool = Field(
+        False, description="No warm-up, and loading the model is a measured window of its own."
+    )
+    reference_start_c: dict[str, float] = Field(
+        {},
+        description="Temperature at t0 of each device in an earlier experiment that this one is "
+        "compared with, by UUID, degrees Celsius.",
+    )
     runner: str = Field("local", description="Where the backend executes.")
     start_method: str = Field("inline", description="How the worker's process is started.")
     start_reason: str | None = Field(None, description="Why not by the method asked for.")

@@ -25,14 +25,13 @@ from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.calibration_store import known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
-from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration import process_lock
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.interruption import Interruption
-from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
+from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator, Measurement
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
@@ -116,6 +115,8 @@ def _run_phases(
     try:
         _measure_and_save(repository, order, machine, events)
     except LLEMError as error:
+        for note in getattr(error, "__notes__", ()):
+            sys.stderr.write(f"{note}\n")  # which is log.txt here
         return _fail(repository, order, machine.phase, error.code, error.message)
     except KeyboardInterrupt:
         raise _interrupt(repository, order, machine.phase) from None
@@ -139,7 +140,7 @@ def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) ->
 
 
 def _measure_and_save(
-    repository: ResultsRepository, order: WorkOrder, machine: StateMachine, events: EventLog
+    repository: DirectoryRepository, order: WorkOrder, machine: StateMachine, events: EventLog
 ) -> None:
     snapshot = capture(
         llenergymeasure_version=__version__,
@@ -151,23 +152,25 @@ def _measure_and_save(
     driver = snapshot.driver_version
     known = known_sensors(None if order.data_dir is None else Path(order.data_dir), driver)
     select = functools.partial(get_active_energy_backend, known=known)
-    measurement = ExperimentOrchestrator(order, machine, events, select, driver).run()
+    measurement = ExperimentOrchestrator(
+        order, machine, events, select, driver, directory=repository.directory
+    ).run()
     machine.enter("save")
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
-    result = collector([measurement.raw])
+    result = collector(measurement.processes)
     try:
-        _save(repository, measurement.raw, result)
+        _save(repository, measurement, result)
     except ExperimentError as error:
-        raise _rescued(error, measurement.raw, result) from None
+        raise _rescued(error, measurement, result) from None
 
 
-def _save(repository: ResultsRepository, raw: RawProcessResult, result: ExperimentResult) -> None:
-    repository.save_samples(raw)
+def _save(repository: ResultsRepository, made: Measurement, result: ExperimentResult) -> None:
+    repository.save_samples(made.processes, made.windows)
     repository.save_result(result)
 
 
 def _rescued(
-    error: ExperimentError, raw: RawProcessResult, result: ExperimentResult
+    error: ExperimentError, made: Measurement, result: ExperimentResult
 ) -> ExperimentError:
     """Keep what was measured in the temporary directory of the system, and say so.
 
@@ -178,7 +181,7 @@ def _rescued(
     except OSError:
         return error
     try:
-        _save(DirectoryRepository(ExperimentDirectory(root)), raw, result)
+        _save(DirectoryRepository(ExperimentDirectory(root)), made, result)
     except ExperimentError:
         shutil.rmtree(root, ignore_errors=True)
         return error

@@ -7,7 +7,7 @@ a percentile of percentiles is nothing at all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.domain.energy import EnergyRecording
@@ -23,7 +23,8 @@ class PooledSamples:
         window: From the first request of any process to the last token of any.
         passes: The same for each pass over the prompts.
         requests: Every request, sorted by pass and by position in the dataset.
-        memory: Peak and model summed over processes; capacity of one device.
+        memory: Of devices, that of the fullest: each process has its own. Resident sets share one
+            machine and are summed. Capacity of one device, or of the machine.
         energy: The recording of the coordinator, which covers all devices.
     """
 
@@ -95,21 +96,21 @@ def _requests(shares: Sequence[RawProcessResult]) -> tuple[RequestSample, ...]:
 
 def _memory(readings: Sequence[MemoryReading]) -> MemoryReading:
     capacities = [item.capacity_mb for item in readings if item.capacity_mb is not None]
+    combine = max if readings[0].kind == "device" else sum
     return MemoryReading(
         kind=readings[0].kind,
-        peak_mb=_sum(item.peak_mb for item in readings),
-        model_mb=_sum(item.model_mb for item in readings),
+        peak_mb=_combined(combine, [item.peak_mb for item in readings]),
+        model_mb=_combined(combine, [item.model_mb for item in readings]),
         capacity_mb=min(capacities, default=None),
     )
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None  # a sum without one of its parts would pass for a smaller one
-        total += value
-    return total
+def _combined(
+    combine: Callable[[list[float]], float], values: Sequence[float | None]
+) -> float | None:
+    known = [value for value in values if value is not None]
+    # Without one of its parts a figure would pass for a smaller one.
+    return combine(known) if len(known) == len(values) else None
 
 
 def _span(windows: Iterable[Window]) -> Window:

@@ -48,6 +48,14 @@ class ExperimentDirectory:
         """What the engine printed."""
         return self.root / "log.txt"
 
+    def process(self, index: int) -> Path:
+        """The raw samples that one of several processes left."""
+        return self.root / f"process_{index}.json"
+
+    def process_log(self, index: int) -> Path:
+        """What the engine of one of several processes printed."""
+        return self.root / f"process_{index}.log"
+
     @property
     def events(self) -> Path:
         """Phases and progress while it runs, one JSON object a line."""

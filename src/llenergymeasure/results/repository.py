@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
-from llenergymeasure.domain.samples import RawProcessResult
+from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 from llenergymeasure.results import persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
 
@@ -20,10 +21,12 @@ class DirectoryRepository:
 
     directory: ExperimentDirectory
 
-    def save_samples(self, raw: RawProcessResult) -> None:
+    def save_samples(
+        self, processes: Sequence[RawProcessResult], windows: Sequence[WindowReadings]
+    ) -> None:
         """Write ``requests.parquet`` and ``timeseries.parquet``."""
-        tables.write_requests(raw.requests, self.directory.requests, raw.window)
-        tables.write_timeseries(raw.energy.readings, self.directory.timeseries, raw.window)
+        tables.write_requests(processes, self.directory.requests)
+        tables.write_timeseries(windows, self.directory.timeseries)
 
     def save_result(self, result: ExperimentResult) -> None:
         """Write ``result.json``; once this returns, the experiment is complete."""

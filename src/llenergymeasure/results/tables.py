@@ -6,13 +6,21 @@ what its columns mean, which clock its times are on, and where on that clock the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION
-from llenergymeasure.domain.samples import RequestSample, Window
+from llenergymeasure.domain.samples import (
+    RawProcessResult,
+    RequestSample,
+    Window,
+    WindowName,
+    WindowReadings,
+)
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.results.persistence import write_atomically
 
@@ -32,6 +40,7 @@ class Column(NamedTuple):
 
 
 REQUEST_COLUMNS = (
+    Column("process", "int64", False, "Process it was a share of, from 0."),
     Column("request", "int64", False, "Position of the prompt in the dataset."),
     Column("pass_index", "int64", False, "Pass over the prompts, from 0."),
     Column("batch_index", "int64", False, "Batch of that pass, from 0."),
@@ -50,6 +59,7 @@ REQUEST_COLUMNS = (
     Column("error", "string", True, "What went wrong, for a failed one."),
 )
 READING_COLUMNS = (
+    Column("window", "string", False, "Window it belongs to, e.g. measure or loaded_idle."),
     Column("channel", "string", False, "What was read, with its unit, e.g. gpu_power_w."),
     Column("device", "string", False, "UUID or name of the device it belongs to."),
     Column("before_ns", "int64", False, "Just before the read, ns."),
@@ -58,56 +68,99 @@ READING_COLUMNS = (
 )
 
 
-def write_requests(samples: Sequence[RequestSample], path: Path, window: Window) -> None:
-    """Write one row a request.
+def write_requests(processes: Sequence[RawProcessResult], path: Path) -> None:
+    """Write one row a request, process after process.
 
     Args:
-        samples: The requests.
+        processes: What each process measured; the schema's metadata says from when to when.
         path: Where to.
-        window: When they were measured, kept in the schema's metadata.
 
     Raises:
         ExperimentError: It cannot be written.
     """
-    _write(samples, REQUEST_COLUMNS, path, window)
+    rows = [sample for share in processes for sample in share.requests]
+    numbers = chain.from_iterable(
+        repeat(share.process_index, len(share.requests)) for share in processes
+    )
+    starts, ends = zip(*((s.window.t0_ns, s.window.t1_ns) for s in processes), strict=True)
+    about = _about(Window(min(starts), max(ends)))
+    _write(rows, {"process": list(numbers)}, REQUEST_COLUMNS, path, about)
 
 
-def write_timeseries(readings: Sequence[Reading], path: Path, window: Window) -> None:
-    """Write one row a reading; arguments and errors as for :func:`write_requests`."""
-    _write(readings, READING_COLUMNS, path, window)
+def write_timeseries(windows: Sequence[WindowReadings], path: Path) -> None:
+    """Write one row a reading, window after window.
+
+    Args:
+        windows: What was read around each window. The schema's metadata says from when to when
+            the measured one lasted (``t0_ns``, ``t1_ns``), and every one by name (``windows``).
+        path: Where to.
+
+    Raises:
+        ExperimentError: It cannot be written.
+    """
+    rows = [reading for one in windows for reading in one.readings]
+    names = chain.from_iterable(repeat(one.name, len(one.readings)) for one in windows)
+    spans = {one.name: one.window for one in windows}
+    edges = {name: (span.t0_ns, span.t1_ns) for name, span in spans.items()}
+    about = {**_about(spans["measure"]), "windows": json.dumps(edges)}
+    _write(rows, {"window": list(names)}, READING_COLUMNS, path, about)
 
 
 def read_requests(path: Path) -> tuple[RequestSample, ...]:
-    """Read the requests back, as they were written.
+    """Read the requests of all processes back, as they were written.
 
     Raises:
         LLEMError: The file is missing or damaged, or a column is.
     """
-    columns = _read(path, REQUEST_COLUMNS)
+    columns, _ = _read(path, REQUEST_COLUMNS)
     for name in ("gaps_ns", "gap_tokens"):
         columns[name] = [None if cell is None else tuple(cell) for cell in columns[name]]
-    return tuple(map(RequestSample, *(columns[column.name] for column in REQUEST_COLUMNS)))
+    return tuple(map(RequestSample, *(columns[column.name] for column in REQUEST_COLUMNS[1:])))
 
 
-def read_timeseries(path: Path) -> tuple[Reading, ...]:
-    """Read the readings back; errors as for :func:`read_requests`."""
-    columns = _read(path, READING_COLUMNS)
-    return tuple(map(Reading, *(columns[column.name] for column in READING_COLUMNS)))
+def read_timeseries(path: Path) -> tuple[WindowReadings, ...]:
+    """Read the readings of every window back; errors as for :func:`read_requests`."""
+    columns, about = _read(path, READING_COLUMNS)
+    readings = map(Reading, *(columns[column.name] for column in READING_COLUMNS[1:]))
+    by_window: dict[str, list[Reading]] = {name: [] for name in about}
+    for name, reading in zip(columns["window"], readings, strict=True):
+        by_window[name].append(reading)
+    return tuple(
+        WindowReadings(cast("WindowName", name), Window(*about[name]), tuple(rows))
+        for name, rows in by_window.items()
+    )
 
 
-def _write(rows: Sequence[Any], columns: Sequence[Column], path: Path, window: Window) -> None:
+def _write(
+    rows: Sequence[Any],
+    given: Mapping[str, Sequence[Any]],
+    columns: Sequence[Column],
+    path: Path,
+    about: Mapping[str, str],
+) -> None:
+    """Write the fields of rows, beside columns that are given whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(columns, window)
+    schema = _schema(columns, about)
     arrays = [
-        pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema
+        pa.array(given.get(field.name) or [getattr(row, field.name) for row in rows], field.type)
+        for field in schema
     ]
     table = pa.Table.from_arrays(arrays, schema=schema)
     write_atomically(path, lambda sink: pq.write_table(table, sink, compression="zstd"))
 
 
-def _schema(columns: Sequence[Column], window: Window) -> pa.Schema:
+def _about(window: Window) -> dict[str, str]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "clock": CLOCK,
+        "t0_ns": str(window.t0_ns),
+        "t1_ns": str(window.t1_ns),
+    }
+
+
+def _schema(columns: Sequence[Column], about: Mapping[str, str]) -> pa.Schema:
     import pyarrow as pa
 
     types = {
@@ -122,23 +175,21 @@ def _schema(columns: Sequence[Column], window: Window) -> pa.Schema:
         )
         for column in columns
     ]
-    about = {
-        "schema_version": SCHEMA_VERSION,
-        "clock": CLOCK,
-        "t0_ns": str(window.t0_ns),
-        "t1_ns": str(window.t1_ns),
-    }
-    return pa.schema(fields, metadata=about)
+    return pa.schema(fields, metadata=dict(about))
 
 
-def _read(path: Path, columns: Sequence[Column]) -> dict[str, list[Any]]:
+def _read(
+    path: Path, columns: Sequence[Column]
+) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
+    """Give the columns, and the windows the metadata speaks of."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with path.open("rb") as source:
             table = pq.read_table(source)
-        return {column.name: table.column(column.name).to_pylist() for column in columns}
+        windows = json.loads((table.schema.metadata or {}).get(b"windows", b"{}"))
+        return {column.name: table.column(column.name).to_pylist() for column in columns}, windows
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     except KeyError as error:

@@ -1,7 +1,8 @@
-"""Resident set of this process, with a peak that can be set back."""
+"""Resident set of this process, with a peak that can be set back, and what the machine has."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -36,6 +37,13 @@ class ResidentSet:
             return None
         found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
         return int(found.group(1)) / 1024 if found else None
+
+
+def usable_cpus() -> int:
+    """Count the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def capacity_mb() -> float:

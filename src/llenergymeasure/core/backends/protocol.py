@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -52,6 +52,8 @@ class EngineReport:
         compute_devices: How many devices share the work.
         pads: Whether prompts of unequal length are padded to work on them together.
         notes: What a reader of the result should know.
+        prefix_cache_hits: Prompts of the measured window that were found in the prefix cache, or
+            ``None`` where the engine does not say.
     """
 
     resolved: dict[str, Any]
@@ -64,6 +66,7 @@ class EngineReport:
     compute_devices: int = 1
     pads: bool = False
     notes: tuple[str, ...] = field(default=())
+    prefix_cache_hits: int | None = None
 
 
 class Tokenizer(Protocol):
@@ -119,6 +122,27 @@ class InferenceEngine(Protocol):
 
     def close(self) -> None:
         """Free everything, child processes included; safe to call twice."""
+        ...
+
+
+class Rank(NamedTuple):
+    """One of the processes that share an experiment's prompts.
+
+    Attributes:
+        config: The experiment as this process loads it: one process, its own share of the machine.
+        environment: Variables of its environment, beside those of the coordinating process.
+    """
+
+    config: ExperimentConfig
+    environment: dict[str, str]
+
+
+@runtime_checkable
+class DataParallelLoader(Protocol):
+    """A loader whose model may be loaded by several processes, each with a share of the prompts."""
+
+    def ranks(self, config: ExperimentConfig) -> tuple[Rank, ...]:
+        """Say how each process loads it; a single one where nothing is shared out."""
         ...
 
 

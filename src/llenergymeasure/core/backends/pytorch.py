@@ -8,6 +8,7 @@ from typing import Any
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends import pytorch_problems
+from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.pytorch_engine import (
     LoadedParts,
     PyTorchEngine,
@@ -39,8 +40,21 @@ class PyTorchBackend:
 
         count = torch.cuda.device_count()
         _, _, number = device.partition(":")
-        used = range(count) if section.device_map else [int(number or 0)]
+        first = int(number or 0)
+        used = range(count) if section.device_map else range(first, first + _processes(section))
         return DeviceTarget("gpu", tuple(_uuid(torch, index) for index in used))
+
+    def ranks(self, config: ExperimentConfig) -> tuple[Rank, ...]:
+        """Give each process a GPU of its own by UUID, or an even share of the CPU threads."""
+        section, count = _section(config), _processes(_section(config))
+        if count == 1:
+            return (Rank(config, {}),)
+        if uuids := self.target(config).gpu_uuids:
+            alone = _with_section(config, num_processes=None)
+            return tuple(Rank(alone, {"CUDA_VISIBLE_DEVICES": uuid}) for uuid in uuids)
+        threads = section.num_threads or _thread_share(count)
+        alone = _with_section(config, num_processes=None, num_threads=threads)
+        return (Rank(alone, {"OMP_NUM_THREADS": str(threads)}),) * count
 
     def load(self, config: ExperimentConfig, cache_dir: Path) -> PyTorchEngine:
         """Load model, adapter and tokenizer.
@@ -58,6 +72,22 @@ class PyTorchBackend:
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:
     return config.pytorch or PyTorchConfig()
+
+
+def _processes(section: PyTorchConfig) -> int:
+    return section.num_processes or 1
+
+
+def _thread_share(processes: int) -> int:
+    """Share out the threads that a single process would have."""
+    import torch
+
+    threads: int = torch.get_num_threads()
+    return max(1, threads // processes)
+
+
+def _with_section(config: ExperimentConfig, **changes: int | None) -> ExperimentConfig:
+    return config.model_copy(update={"pytorch": _section(config).model_copy(update=changes)})
 
 
 def _device(section: PyTorchConfig) -> str:

@@ -52,6 +52,8 @@ class PyTorchEngine:
         self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
         _forget_generation_defaults(self._model, self._draft)
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
+        for gpu in self._gpus:  # loading ends when the weights are there
+            torch.cuda.synchronize(gpu)
         self._memory = CudaMemory(torch, self._gpus) if self._gpus else HostMemory()
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.core.backends.host_memory import usable_cpus
 from llenergymeasure.exceptions import Problem
 
 QUANTISED = ("int8", "int4")
@@ -43,7 +44,7 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
         *_adapter_problems(config),
-        *_process_problems(section),
+        *_process_problems(config, section, device),
         *_passthrough_problems(config),
     ]
 
@@ -146,12 +147,47 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _process_problems(section: PyTorchConfig) -> Iterator[Problem]:
-    if (section.num_processes or 1) > 1:
+def _process_problems(
+    config: ExperimentConfig, section: PyTorchConfig, device: str
+) -> Iterator[Problem]:
+    count = section.num_processes or 1
+    if count == 1:
+        return
+    field = "pytorch.num_processes"
+    if section.device_map is not None:
         yield Problem(
-            f"num_processes: {section.num_processes} is not part of this version",
+            "device_map spreads one model over all GPUs, and leaves none for other processes",
+            field,
+            "remove pytorch.device_map or pytorch.num_processes",
+        )
+    if ":" in device:
+        yield Problem(
+            f"{count} processes cannot share {device}: each takes a device of its own",
+            field,
+            "remove pytorch.device or pytorch.num_processes",
+        )
+    if count > config.n:
+        yield Problem(
+            f"{count} processes have only {config.n} prompts to share",
+            field,
+            f"set num_processes: {config.n} or less, or raise n",
+        )
+    yield from _too_many_processes(count, device)
+
+
+def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
+    import torch
+
+    if device == "cpu":
+        there, what, remedy = usable_cpus(), "CPU cores", ""
+    else:
+        there, what = torch.cuda.device_count(), "GPUs"
+        remedy = ", or check CUDA_VISIBLE_DEVICES"
+    if 0 < there < count:  # without any GPU, that is the problem
+        yield Problem(
+            f"num_processes: {count} is more than the {what} there are ({there})",
             "pytorch.num_processes",
-            "set num_processes: 1 or remove it",
+            f"set num_processes: {there} or less{remedy}",
         )
 
 

@@ -1,0 +1,260 @@
+"""What executes the requests of an experiment: a model loaded in this process, or in several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Protocol
+
+from llenergymeasure.core.backends.protocol import (
+    Batch,
+    EngineReport,
+    InferenceEngine,
+    ModelLoader,
+    PassTrace,
+)
+from llenergymeasure.core.energy.steps import step_times_ns
+from llenergymeasure.core.workload import build_requests, warmup_batches
+from llenergymeasure.datasets.loader import load_dataset
+from llenergymeasure.domain.results import DatasetInfo
+from llenergymeasure.domain.samples import RawProcessResult, RequestSample, Window
+from llenergymeasure.orchestration.order import WorkOrder
+
+WARMUP_PASS = -1
+
+PassKind = Literal["measure", "prefill"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWork:
+    """The prompts as the engine will get them.
+
+    Attributes:
+        batches: Batches that follow one another in a pass.
+        truncated: Prompts cut to ``max_input_tokens``.
+        dataset: Where the prompts are from.
+    """
+
+    batches: int
+    truncated: int
+    dataset: DatasetInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What an executor has to tell once everything has run.
+
+    Attributes:
+        report: What the engine says about itself.
+        processes: Raw samples of the measured window, a share a process, without energy.
+    """
+
+    report: EngineReport
+    processes: tuple[RawProcessResult, ...]
+
+
+class Audience(Protocol):
+    """Who is told how far the work has come."""
+
+    def expect(self, total: int) -> None:
+        """Take note of how many more requests there are to do."""
+        ...
+
+    def progress(self, finished: int) -> None:
+        """Take note of finished requests."""
+        ...
+
+
+class Executor(Protocol):
+    """Executes the requests of one experiment.
+
+    Calls come in the order of the methods. Each returns once every process is done with it and its
+    device is synchronised; each raises an ``LLEMError`` where one of them fails.
+    """
+
+    def start(self) -> None:
+        """Get every process going; nothing heavy is imported yet."""
+        ...
+
+    def load(self) -> None:
+        """Load the model."""
+        ...
+
+    def prepare(self) -> PreparedWork:
+        """Turn prompts into batches."""
+        ...
+
+    def warm_up(self, count: int, first: int = 0) -> int:
+        """Run warm-up batches in each process; give the tokens they produced.
+
+        Args:
+            count: Batches to run.
+            first: Number of the first one; a call that goes on where another ended counts on.
+        """
+        ...
+
+    def rehearse_prefill(self) -> None:
+        """Run a batch of the prefill-only passes, outside any window."""
+        ...
+
+    def run_pass(self, kind: PassKind, begun_ns: int) -> Window:
+        """Run every request once, all processes at the same time.
+
+        Args:
+            kind: ``measure``, or ``prefill`` for one token a prompt.
+            begun_ns: Where the window of this pass begins, monotonic clock.
+
+        Returns:
+            The window, to the end of the last process.
+        """
+        ...
+
+    def step_times_ns(self, kind: PassKind) -> Sequence[int]:
+        """Tell when the steps of the load on a device began."""
+        ...
+
+    def collect(self) -> Collected:
+        """Give the report of the engine and the raw samples."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; no process is left. Safe to call twice."""
+        ...
+
+
+class Share(NamedTuple):
+    """Which of the prompts a process works on: every ``of``-th, from its own number on."""
+
+    process: int
+    of: int
+
+
+ALL_PROMPTS = Share(0, 1)
+
+
+@dataclass(slots=True)
+class _Passes:
+    """Passes of one kind: the batches, and what came of them."""
+
+    plan: tuple[Batch, ...] = ()
+    windows: list[Window] = field(default_factory=list)
+    traces: list[PassTrace] = field(default_factory=list)
+    samples: tuple[RequestSample, ...] | None = None
+
+
+class LocalExecutor:
+    """Executes a share of the requests in this process.
+
+    Args:
+        loader: Makes the engine.
+        order: What is to be done.
+        audience: Told of every finished request.
+        share: Which prompts are this process's; all of them by default.
+    """
+
+    def __init__(
+        self, loader: ModelLoader, order: WorkOrder, audience: Audience, share: Share = ALL_PROMPTS
+    ) -> None:
+        self._loader, self._order, self._config = loader, order, order.config
+        self._audience, self._share = audience, share
+        self._loaded: InferenceEngine | None = None
+        self._passes: dict[PassKind, _Passes] = {"measure": _Passes(), "prefill": _Passes()}
+
+    def start(self) -> None:
+        """Do nothing: this process runs."""
+
+    def load(self) -> None:
+        """Load the model."""
+        self._loaded = self._loader.load(self._config, self._order.cache_dir)
+
+    def prepare(self) -> PreparedWork:
+        """Tokenise all prompts, and group those of this share into batches."""
+        config, engine = self._config, self._engine
+        dataset = load_dataset(
+            config.dataset,
+            config.n,
+            cache_dir=self._order.cache_dir,
+            ordinary_ids=engine.tokenizer.ordinary_ids(),
+        )
+        limit = engine.inspect().context_limit
+        workload = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
+        info = DatasetInfo(
+            name=dataset.name,
+            size=dataset.size,
+            used=len(workload.requests),
+            sha256=dataset.sha256,
+            provenance=dataset.provenance,
+        )
+        plan = engine.plan(workload.requests[self._share.process :: self._share.of])
+        self._passes["measure"].plan = plan
+        self._passes["prefill"].plan = _prefill_only(plan)
+        return PreparedWork(len(plan), workload.truncated, info)
+
+    def warm_up(self, count: int, first: int = 0) -> int:
+        """Run warm-up batches; give the tokens they produced."""
+        plan, ids = self._passes["measure"].plan, self._engine.tokenizer.ordinary_ids()
+        batches = warmup_batches(plan, count, ids, self._config.random_seed, first=first)
+        return sum(sample.output_tokens for sample in self._play(batches))
+
+    def rehearse_prefill(self) -> None:
+        """Run the first prefill-only batch."""
+        self._play(self._passes["prefill"].plan[:1])
+
+    def run_pass(self, kind: PassKind, begun_ns: int) -> Window:
+        """Run every request of this share once."""
+        passes = self._passes[kind]
+        self._audience.expect(_requests(passes.plan))
+        number = len(passes.traces)
+        passes.traces.append(self._engine.run(passes.plan, number, self._audience.progress))
+        window = Window(begun_ns, time.monotonic_ns())
+        passes.windows.append(window)
+        return window
+
+    def step_times_ns(self, kind: PassKind) -> Sequence[int]:
+        """Tell when the steps began."""
+        return step_times_ns(self.samples(kind))
+
+    def samples(self, kind: PassKind) -> tuple[RequestSample, ...]:
+        """Give every request of every pass of a kind; resolves device timestamps."""
+        passes = self._passes[kind]
+        if passes.samples is None:
+            passes.samples = tuple(one for trace in passes.traces for one in trace.samples())
+        return passes.samples
+
+    def collect(self) -> Collected:
+        """Give the report of the engine and the raw samples of this share."""
+        report, windows = self._engine.inspect(), self._passes["measure"].windows
+        raw = RawProcessResult(
+            process_index=self._share.process,
+            window=Window(windows[0].t0_ns, windows[-1].t1_ns),
+            passes=tuple(windows),
+            requests=self.samples("measure"),
+            memory=report.memory,
+        )
+        return Collected(report, (raw,))
+
+    def close(self) -> None:
+        """Drop the model."""
+        engine, self._loaded = self._loaded, None
+        if engine is not None:
+            engine.close()
+
+    @property
+    def _engine(self) -> InferenceEngine:
+        assert self._loaded is not None, "load() comes first"
+        return self._loaded
+
+    def _play(self, batches: Sequence[Batch]) -> tuple[RequestSample, ...]:
+        if not batches:
+            return ()
+        self._audience.expect(_requests(batches))
+        return self._engine.run(batches, WARMUP_PASS, self._audience.progress).samples()
+
+
+def _prefill_only(plan: Sequence[Batch]) -> tuple[Batch, ...]:
+    return tuple(tuple(replace(request, max_new_tokens=1) for request in batch) for batch in plan)
+
+
+def _requests(batches: Sequence[Batch]) -> int:
+    return sum(len(batch) for batch in batches)
