@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -47,6 +47,7 @@ configurations = st.builds(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(configurations, max_size=4))
 def test_what_is_written_comes_back(experiments: list[ExperimentConfig]) -> None:
     skipped = (Skipped(config={"n": 0}, reason="n: too small"),)
