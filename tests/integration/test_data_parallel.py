@@ -184,6 +184,11 @@ def test_the_result_says_how_the_machine_was_shared(alone: Run, together: Run) -
     assert two["num_threads"] == max(1, one["num_threads"] // 2)
 
 
+def test_the_summary_says_how_many_processes_there_were(alone: Run, together: Run) -> None:
+    assert "2 processes" in together.result.summary()
+    assert "process" not in alone.result.summary().split("Machine")[0]
+
+
 def test_a_single_process_leaves_no_files_of_processes(alone: Run, together: Run) -> None:
     assert not list(alone.directory.root.glob("process_*"))
     assert len(list(together.directory.root.glob("process_*"))) == 4

@@ -288,6 +288,7 @@ def test_a_cold_start_has_no_warm_up_and_loading_is_a_window(tmp_path):
     assert load.seconds > 0
     assert load.energy_j == pytest.approx(WATTS * load.seconds)
     assert (load.kind, load.source) == ("measured", "known")
+    assert "(measured); cold start" in run.result.summary()
     assert run.result.throughput.requests_completed == 4
 
 
@@ -296,6 +297,15 @@ def test_a_cold_start_without_a_source_still_tells_how_long_loading_took(tmp_pat
 
     assert load.seconds > 0
     assert (load.energy_j, load.interval95_j, load.kind) == (None, None, "unmeasurable")
+
+
+def test_loading_is_in_the_summary_of_a_cold_start_alone(tmp_path):
+    cold, warm = tmp_path / "cold", tmp_path / "warm"
+    cold.mkdir()
+    warm.mkdir()
+
+    assert "Loading" in run_scripted(cold, scripted_config(), cold_start=True).result.summary()
+    assert "Loading" not in run_scripted(warm, scripted_config()).result.summary()
 
 
 def test_loading_is_no_window_otherwise(tmp_path):

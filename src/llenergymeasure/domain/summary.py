@@ -62,6 +62,8 @@ def _backend(result: ExperimentResult) -> Iterator[str]:
     field = backend_entry(result.config.backend).batch_field
     if (batch := result.resolved.backend.get(field)) is not None:
         yield f"{field} {batch}"
+    if (processes := result.resolved.backend.get("num_processes", 1)) > 1:
+        yield fmt.count(processes, "process", "processes")
     if result.resolved.runner != "local":
         yield f"run by {result.resolved.runner}"
 
@@ -108,6 +110,7 @@ def _co2(result: ExperimentResult) -> Iterator[str]:
 
 
 def _work(result: ExperimentResult) -> Iterator[str]:
+    yield from _field("Loading", *_loading(result))
     yield from _field("Work", *_amount(result))
     if rates := ", ".join(_rates(result)):
         yield from _field("Throughput", rates)
@@ -122,6 +125,15 @@ def _work(result: ExperimentResult) -> Iterator[str]:
             f"{fmt.quantity(flops.useful_total, 'FLOP')} useful, {executed} executed (analytic)",
             *([f"{', '.join(known)}{peak}"] if known else []),
         )
+
+
+def _loading(result: ExperimentResult) -> Iterator[str]:
+    load = result.load
+    if load is None:
+        return
+    known = load.energy_j is not None and load.kind != "unmeasurable"
+    energy = fmt.with_interval(load.energy_j or 0.0, load.interval95_j, "J") if known else ""
+    yield f"{fmt.seconds(load.seconds)}{f', {energy} ({load.kind})' if known else ''}; cold start"
 
 
 def _amount(result: ExperimentResult) -> Iterator[str]:

@@ -110,6 +110,8 @@ class FleetExecutor:
         finally:
             for member in members:
                 member.kill()
+            for member in members:
+                member.reap()
 
     def _all(self, *command: object) -> list[Any]:
         return self._ask(self._members, *command)
@@ -183,8 +185,11 @@ class _Member:
             self._process.wait(limit_s)
 
     def kill(self) -> None:
-        """End the process; it is gone on return."""
+        """End the process, whatever it does."""
         self._process.kill()
+
+    def reap(self) -> None:
+        """Wait until it is gone."""
         self._process.wait()
         self.channel.close()
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.backends.protocol import EngineReport
@@ -106,28 +106,46 @@ class Server:
         return collected.report
 
 
+class Failure(TypedDict):
+    """What a process says last when it cannot go on."""
+
+    code: str
+    message: str
+    where: str | None
+
+
 def run(job: dict[str, Any], inbox: queue.SimpleQueue[str], channel: Connection) -> int:
-    """Work on a share; 0 in the end, 1 after a failure, which is told first."""
+    """Work on a share; 0 in the end, 1 after a failure."""
     order = WorkOrder.model_validate_json(inbox.get())
     directory, share = ExperimentDirectory(Path(job["directory"])), Share(*job["share"])
     with captured_output(directory.process_log(share.process)):
-        try:
-            teller = Teller(channel)
-            executor = LocalExecutor(load_backend(order.config.backend), order, teller, share)
-            with closing(executor):
-                samples = directory.process(share.process)
-                Server(executor, teller, channel, samples).serve(inbox)
-        except LLEMError as error:
-            return _fail(channel, error.code, error.message, error.where)
-        except Exception as error:  # noqa: BLE001 - the entry: nothing may go unreported
-            traceback.print_exc()
-            return _fail(channel, "internal", f"{type(error).__name__}: {error}", None)
-    return 0
-
-
-def _fail(channel: Connection, code: str, message: str, where: str | None) -> int:
-    channel.send(("failed", {"code": code, "message": redact(message), "where": where}))
+        failure = _work(order, directory, share, channel, inbox)
+    if failure is None:
+        return 0
+    channel.send(("failed", failure))  # now that the log is whole
     return 1
+
+
+def _work(
+    order: WorkOrder,
+    directory: ExperimentDirectory,
+    share: Share,
+    channel: Connection,
+    inbox: queue.SimpleQueue[str],
+) -> Failure | None:
+    try:
+        teller = Teller(channel)
+        executor = LocalExecutor(load_backend(order.config.backend), order, teller, share)
+        with closing(executor):
+            samples = directory.process(share.process)
+            Server(executor, teller, channel, samples).serve(inbox)
+    except LLEMError as error:
+        return Failure(code=error.code, message=redact(error.message), where=error.where)
+    except Exception as error:  # noqa: BLE001 - the entry: nothing may go unreported
+        traceback.print_exc()
+        message = redact(f"{type(error).__name__}: {error}")
+        return Failure(code="internal", message=message, where=None)
+    return None
 
 
 def _die_with(parent: int) -> None:
