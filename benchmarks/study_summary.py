@@ -88,6 +88,7 @@ def finish(root: Path, count: int, cycles: int) -> dict[str, Any]:
         "read_s": read_s,
         "statistics_s": statistics_s,
         "total_s": time.perf_counter() - begin,
+        "cpu_s": time.process_time(),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

@@ -23,7 +23,7 @@ from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.domain.results import ExperimentResult, StudyResult
 from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.results.tables import READING_COLUMNS, REQUEST_COLUMNS, Column
 
@@ -115,10 +115,20 @@ def reading_columns() -> str:
 
 def result_tables() -> str:
     """List the fields of a result: its own, then those of each model inside it."""
+    return _sections(_models(ExperimentResult))
+
+
+def study_tables() -> str:
+    """List the fields of a study's result, and of the models inside it that are its own."""
+    of_experiments = set(_models(ExperimentResult))
+    return _sections(model for model in _models(StudyResult) if model not in of_experiments)
+
+
+def _sections(models: Iterable[type[BaseModel]]) -> str:
     return "\n\n".join(
         f"### {model.__name__}\n\n{model.__doc__ or ''}".split("\n\nBuilt", maxsplit=1)[0]
         + f"\n\n{_fields(model)}"
-        for model in dict.fromkeys(_models(ExperimentResult))
+        for model in dict.fromkeys(models)
     )
 
 
@@ -153,6 +163,8 @@ def _type(annotation: object, schema: dict[str, object]) -> str:
     link = f"[{inner.__name__}]({page})"
     if typing.get_origin(annotation) is tuple:
         return f"list of {link}"
+    if typing.get_origin(annotation) is dict:
+        return f"mapping to {link}"
     return f"{link} or null" if _is_optional(annotation) else link
 
 
@@ -192,6 +204,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "request-columns": request_columns,
     "reading-columns": reading_columns,
     "result-fields": result_tables,
+    "study-fields": study_tables,
 }
 
 

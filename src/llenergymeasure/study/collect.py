@@ -271,7 +271,7 @@ def _about_design(protocol: StudyProtocol, runs: Sequence[_Run]) -> Iterator[str
             "can pose as a difference; --order balanced guards against it"
         )
     if any(run.result.energy.kind == "modelled" for run in runs):
-        yield "energy is modelled: its intervals tell how repeats differ, not how wrong the model is"
+        yield "energy is modelled: its intervals tell the spread of repeats, not the model's error"
 
 
 def _about_trust(every: Sequence[_Run]) -> Iterator[str]:
