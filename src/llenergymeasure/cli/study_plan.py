@@ -224,7 +224,7 @@ def _table(rows: Sequence[_Row]) -> Iterator[str]:
     for number, row in enumerate(rows, start=1):
         first, *rest = textwrap.wrap(row.label, wide)
         each = "?" if row.duration is None else span(row.duration.total_s)
-        yield f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}"
+        yield _cut(f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}")
         yield from (f"{'':{digits}}    {line}" for line in rest)
     if misfits := sum(row.memory.get("fits") is False for row in rows):
         needs = "needs" if misfits == 1 else "need"

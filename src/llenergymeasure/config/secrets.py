@@ -25,21 +25,28 @@ _SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKE
 _HIDDEN = "***"
 
 
-def secret_paths(data: Any, path: str = "") -> Iterator[str]:
+def secret_paths(data: Any) -> Iterator[str]:
     """Yield the dotted path of every value that looks like a credential, never the value."""
-    if isinstance(data, Mapping):
+    for parts in _secrets(data, ()):
+        yield redact("".join(parts)).removeprefix(".")
+
+
+def _secrets(data: Any, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(data, str):
+        if _SECRET_VALUE.search(data):
+            yield parts
+    elif data is None or isinstance(data, int | float | bytes):
+        return
+    elif isinstance(data, Mapping):
         for key, value in data.items():
-            name = redact(str(key))
-            inner = f"{path}.{name}" if path else name
-            if _is_text(value) and _SECRET_KEY.search(name):
+            inner = (*parts, f".{key}")
+            if _is_text(value) and _SECRET_KEY.search(str(key)):
                 yield inner
             else:
-                yield from secret_paths(value, inner)
-    elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
+                yield from _secrets(value, inner)
+    elif isinstance(data, Sequence):
         for position, value in enumerate(data):
-            yield from secret_paths(value, f"{path}[{position}]")
-    elif isinstance(data, str) and _SECRET_VALUE.search(data):
-        yield path
+            yield from _secrets(value, (*parts, f"[{position}]"))
 
 
 def _is_text(value: Any) -> bool:

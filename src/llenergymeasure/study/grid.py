@@ -57,6 +57,7 @@ def expand(
     study: StudyConfig,
     *,
     allow_large: bool = False,
+    limit: int = MAX_COMBINATIONS,
     own_lengths: OwnLengths = lambda _: False,
 ) -> Expansion:
     """Write out every experiment of a study, in the order of the design.
@@ -67,7 +68,8 @@ def expand(
 
     Args:
         study: The design.
-        allow_large: Whether it may have more than :data:`MAX_COMBINATIONS` combinations.
+        allow_large: Whether it may have more combinations than ``limit``.
+        limit: Combinations of a design that need no confirmation.
         own_lengths: Tells of an experiment whether each of its prompts says for itself how many
             tokens to generate, so that sweeping ``max_new_tokens`` changes nothing.
 
@@ -76,8 +78,8 @@ def expand(
     """
     grids = list(_grids(study))
     generated = sum(grid.size for grid in grids)
-    if generated > MAX_COMBINATIONS and not allow_large:
-        raise _too_large(generated)
+    if generated > limit and not allow_large:
+        raise _too_large(generated, limit)
     candidates = (candidate for grid in grids for candidate in _candidates(grid, study))
     expansion = _merged(candidates, generated, own_lengths)
     if not expansion.experiments:
@@ -250,9 +252,9 @@ def _has_own_lengths(config: ExperimentConfig) -> str:
     )
 
 
-def _too_large(count: int) -> StudyError:
+def _too_large(count: int, limit: int) -> StudyError:
     return StudyError(
-        f"the design has {count:,} combinations, more than {MAX_COMBINATIONS:,}; shorten the "
+        f"the design has {count:,} combinations, more than {limit:,}; shorten the "
         "lists of sweep:, or confirm with --yes",
         where="sweep",
     )
