@@ -86,9 +86,7 @@ def _read_order(directory: ExperimentDirectory, started: Started | None) -> Work
     order = WorkOrder.model_validate_json(directory.config.read_bytes())
     if started is None:
         return order
-    return order.model_copy(
-        update={"start_method": started.method, "start_reason": started.reason}
-    )
+    return order.model_copy(update={"start_method": started.method, "start_reason": started.reason})
 
 
 def _run_phases(
@@ -245,7 +243,7 @@ def _end_in_good_order_once() -> None:
     """
     seen: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         seen.append(number)
         if len(seen) == 1:
             raise KeyboardInterrupt

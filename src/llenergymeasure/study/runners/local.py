@@ -141,9 +141,7 @@ class InterpreterRunner:
         for attempt in range(2):
             try:
                 server = self._spawn_server = self._spawn_server or self._serve(None)
-                return ServedJob(
-                    server, server.start(Task("spawn", module, said, str(log))), start
-                )
+                return ServedJob(server, server.start(Task("spawn", module, said, str(log))), start)
             except ServerLostError as error:
                 self._spawn_server = None
                 if attempt:
