@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,9 +15,6 @@ from llenergymeasure.core.models.sources import model_problems, resolve
 from llenergymeasure.datasets.loader import dataset_problems
 from llenergymeasure.exceptions import PreFlightError, Problem
 from llenergymeasure.orchestration.order import WorkOrder
-
-# What no engine and no energy source looks at before a model is loaded.
-_NOT_THE_ENGINES = {"n", "dataset", "random_seed", "warmup", "baseline", "window"}
 
 
 class _Part(NamedTuple):
@@ -50,20 +48,20 @@ def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Prob
         orders: What is to be done; the runner each names is taken to have been found.
         offline: Skip what needs the Hub.
     """
+    absent = functools.cache(lambda name: missing(backend_entry(name), "backend"))
     looked: set[tuple[object, ...]] = set()
     found: dict[Problem, None] = {}
     for order in orders:
-        for part in _parts(order, offline=offline):
+        for part in _parts(order, absent(order.config.backend), offline=offline):
             if part.key not in looked:
                 looked.add(part.key)
                 found |= dict.fromkeys(part.look())
     return list(found)
 
 
-def _parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
+def _parts(order: WorkOrder, absent: Problem | None, *, offline: bool) -> Iterator[_Part]:
     config = order.config
-    asked = config.model_dump_json(exclude=_NOT_THE_ENGINES)
-    yield _Part(("engine", asked, order.energy_backend), lambda: _engine_problems(order))
+    yield from _engine_parts(order, absent)
     if config.backend != "scripted":
         weights = (config.model, config.revision, config.decoder.draft_model)
         yield _Part(("model", *weights), lambda: _model_problems(config, offline=offline))
@@ -74,12 +72,13 @@ def _parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
     )
 
 
-def _engine_problems(order: WorkOrder) -> Iterator[Problem]:
+def _engine_parts(order: WorkOrder, absent: Problem | None) -> Iterator[_Part]:
     entry = backend_entry(order.config.backend)
-    if absent := missing(entry, "backend"):
-        yield absent
-    else:
-        yield from _backend_problems(order, entry)
+    if absent is not None:
+        yield _Part(("package", entry.name), lambda: [absent])
+        return
+    asked = order.config.model_dump_json(exclude={"random_seed"})
+    yield _Part(("engine", asked, order.energy_backend), lambda: _backend_problems(order, entry))
 
 
 def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:

@@ -266,7 +266,7 @@ def _end_in_good_order_once() -> None:
     """
     seen: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         seen.append(number)
         if len(seen) == 1:
             raise KeyboardInterrupt

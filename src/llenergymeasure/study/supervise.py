@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,19 +25,36 @@ from llenergymeasure.study.runners.protocol import Job
 LOOK_EVERY_S = 0.5
 """Between two looks at the events; the end of the worker is noticed at once."""
 
+STOP_EVERY_S = 0.1
+"""Between two looks at whether an impatient user will not wait for an interrupted worker."""
+
 GRACE_S = 10.0
 """Time an interrupted worker has to close its files, and a finished one to go."""
 
 Outcome = ExperimentResult | FailedExperiment
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a worker is waited for.
+
+    Attributes:
+        timeout_s: Longest time it may take, without waiting for a device, s.
+        listener: Told of every event.
+        stop: Asked after an interrupt whether the user will not wait for the worker to end in good
+            order. A second ``KeyboardInterrupt`` says so as well.
+    """
+
+    timeout_s: float
+    listener: Listener | None = None
+    stop: Callable[[], bool] = lambda: False
+
+
 def supervise(
     job: Job,
     directory: ExperimentDirectory,
     order: WorkOrder,
-    timeout_s: float,
-    listener: Listener | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    terms: Terms,
 ) -> Outcome:
     """Wait for a worker to end, and read what it left.
 
@@ -44,10 +62,7 @@ def supervise(
         job: The worker.
         directory: Where it writes.
         order: What it was told.
-        timeout_s: Longest time it may take, without waiting for a device, s.
-        listener: Told of every event.
-        stop: Asked after an interrupt whether the user will not wait for the worker to end in good
-            order. A second ``KeyboardInterrupt`` says so as well.
+        terms: Time-out, listener, and how an interrupt goes.
 
     Returns:
         The result, or the failure that ``error.json`` holds; it is written here where the worker
@@ -57,11 +72,11 @@ def supervise(
         KeyboardInterrupt: The user interrupted; the worker is gone, and ``error.json`` says so
             unless the result was already in place.
     """
-    watch = _Watch(job, directory, timeout_s, listener)
+    watch = _Watch(job, directory, terms)
     try:
         code = watch.until_it_ends()
     except KeyboardInterrupt:
-        watch.interrupt(stop)
+        watch.interrupt()
         raise _interrupted(directory, order, watch.progress.phase) from None
     except BaseException:
         job.kill()
@@ -73,17 +88,11 @@ def supervise(
 class _Watch:
     """Follows one worker until it has ended."""
 
-    def __init__(
-        self,
-        job: Job,
-        directory: ExperimentDirectory,
-        timeout_s: float,
-        listener: Listener | None,
-    ) -> None:
-        self._job, self._directory, self._listener = job, directory, listener
+    def __init__(self, job: Job, directory: ExperimentDirectory, terms: Terms) -> None:
+        self._job, self._directory, self.terms = job, directory, terms
         self._events, self.progress = EventReader(directory.events), Progress()
         self._started_ns = time.monotonic_ns()
-        self.timeout_s, self.timed_out = timeout_s, False
+        self.timed_out = False
 
     def until_it_ends(self) -> int | None:
         """Sleep until the worker has ended or was killed for taking too long; give its code."""
@@ -99,13 +108,14 @@ class _Watch:
         self._tell()
         return code
 
-    def interrupt(self, stop: Callable[[], bool]) -> None:
+    def interrupt(self) -> None:
         """Have the worker end in good order, or at once if the user insists or it hangs."""
         deadline_s = time.monotonic() + GRACE_S
         try:
             self._job.interrupt()
-            while self._job.wait(0.1) is None and time.monotonic() < deadline_s and not stop():
-                pass
+            while self._job.wait(STOP_EVERY_S) is None:
+                if self.terms.stop() or time.monotonic() > deadline_s:
+                    break
         except KeyboardInterrupt:
             pass
         finally:
@@ -115,13 +125,13 @@ class _Watch:
     def _tell(self) -> None:
         for event in self._events.fresh():
             self.progress.note(event)
-            if self._listener is not None:
-                self._listener(event)
+            if self.terms.listener is not None:
+                self.terms.listener(event)
 
     def _left_s(self) -> float:
         now_ns = time.monotonic_ns()
         spent_s = (now_ns - self._started_ns) / 1e9 - self.progress.waited_s(now_ns)
-        return max(0.0, self.timeout_s - spent_s)
+        return max(0.0, self.terms.timeout_s - spent_s)
 
     def _left_files(self) -> bool:
         return self._directory.result.exists() or self._directory.error.exists()
@@ -171,7 +181,7 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
     """Give code and message for a worker that left neither result nor error."""
     if watch.timed_out:
         return "timeout", (
-            f"the experiment took longer than {watch.timeout_s:g} s and was killed; raise "
+            f"the experiment took longer than {watch.terms.timeout_s:g} s and was killed; raise "
             "execution.timeout_s if it only needs more time"
         )
     if code is not None and code < 0:
@@ -192,7 +202,7 @@ def _killed(order: WorkOrder, number: int) -> str:
     field = f"{backend}.{backend_entry(backend).batch_field}"
     return (
         f"the worker was killed by {name}: most likely the machine ran out of memory; lower "
-        f"{field} or max_output_tokens, or take a smaller model"
+        f"{field} or max_new_tokens, or take a smaller model"
     )
 
 

@@ -16,6 +16,7 @@ Requests and answers are JSON lines over a socket:
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import gc
@@ -74,7 +75,11 @@ class Server:
         signal.signal(signal.SIGTERM, self._end)
 
     def serve(self) -> Entry | None:
-        """Serve until the parent is gone; in a forked child, give what it is to run."""
+        """Serve until told to end; in a forked child, give what it is to run.
+
+        Raises:
+            EOFError: The parent is gone.
+        """
         with selectors.PollSelector() as selector:
             for descriptor in (self._channel.fileno(), self._wakeup, *self._parent):
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -82,21 +87,13 @@ class Server:
                 ready = {key.fd for key, _ in selector.select()}
                 self._take_leave_of_the_dead(self._wakeup in ready)
                 if self._told_to_end or ready & set(self._parent):
-                    return self._finish()
-                try:
-                    entry = self._answer_all()
-                except EOFError:
-                    return self._finish()
-                if entry is not None:
+                    return None
+                if (entry := self._answer_all()) is not None:
                     return entry
-
-    def _finish(self) -> None:
-        processes.end_children()
 
     def _answer_all(self) -> Entry | None:
         while (message := self._channel.receive(0)) is not None:
-            entry = self._answer(message)
-            if entry is not None:
+            if (entry := self._answer(message)) is not None:
                 return entry
         return None
 
@@ -266,12 +263,13 @@ class _QuickExit:
 
 
 def _serve(channel: Channel, parent: int) -> Entry | None:
-    try:
+    entry = None
+    with contextlib.suppress(EOFError):  # the parent left while it was being told something
         channel.send(ready=True)
-        return Server(channel, parent).serve()
-    except EOFError:  # the parent left while it was being told something
+        entry = Server(channel, parent).serve()
+    if entry is None:
         processes.end_children()
-        return None
+    return entry
 
 
 if __name__ == "__main__":

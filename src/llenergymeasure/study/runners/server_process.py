@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from pathlib import Path
 from typing import NamedTuple
 
 from llenergymeasure.study.runners import processes
@@ -58,7 +59,7 @@ class ServerProcess:
     def __init__(self, interpreter: str, backend: str | None) -> None:
         self._interpreter, self._number = interpreter, 0
         self._mark = uuid.uuid4().hex
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         try:
@@ -108,7 +109,7 @@ class ServerProcess:
             ServerLostError: The server died.
         """
         self._number += 1
-        request = {**task._asdict(), "folder": os.getcwd(), "interpreter": self._interpreter}
+        request = {**task._asdict(), "folder": str(Path.cwd()), "interpreter": self._interpreter}
         try:
             self._channel.send(do="start", number=self._number, **request)
             reply = self._reply("started", "refused")
@@ -176,6 +177,7 @@ class ServerProcess:
     def _last_line(self) -> str:
         if self._output.closed:
             return ""
-        self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").strip().splitlines()
+        with self._output as output:
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.orchestration.events import Event
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study import supervise as supervision
+from llenergymeasure.study.follow import EventReader, Progress
+from llenergymeasure.study.runners.protocol import Start
+from llenergymeasure.study.supervise import Terms, supervise
+from tests.support.make_result import make_result
+from tests.support.scripted_run import make_order, scripted_config
+
+S = 1_000_000_000
+
+
+class Worker:
+    """A job that ends with the next of its codes each time it is waited for."""
+
+    def __init__(self, *codes: int | None) -> None:
+        self.codes = list(codes)
+        self.asked: list[str] = []
+        self.start = Start("spawn")
+
+    def wait(self, timeout_s: float) -> int | None:
+        if "kill" in self.asked:
+            return -signal.SIGKILL
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+    def interrupt(self) -> None:
+        self.asked.append("interrupt")
+
+    def kill(self) -> None:
+        self.asked.append("kill")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> ExperimentDirectory:
+    return ExperimentDirectory(tmp_path)
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> WorkOrder:
+    return make_order(scripted_config(), tmp_path)
+
+
+def line(phase: str, t_ns: int) -> str:
+    return json.dumps(Event(t_ns, "initialising", phase)._asdict()) + "\n"
+
+
+def failed(outcome: object) -> FailedExperiment:
+    assert isinstance(outcome, FailedExperiment)
+    return outcome
+
+
+def test_lines_are_read_once_and_when_they_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    reader = EventReader(path)
+    assert list(reader.fresh()) == []
+    whole, half = line("load", 1), line("measure", 2)
+
+    path.write_text(whole + half[:20])
+    assert [event.phase for event in reader.fresh()] == ["load"]
+    with path.open("a") as file:
+        file.write(half[20:])
+    assert [event.phase for event in reader.fresh()] == ["measure"]
+    assert list(reader.fresh()) == []
+
+
+@pytest.mark.parametrize("bad", ["{", "[]", "7", '{"t_ns": 1}', '{"strange": 1}', "\x00\x00", ""])
+def test_a_line_that_says_nothing_is_passed_over(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(f"{bad}\n{line('load', 1)}")
+
+    assert [event.phase for event in EventReader(path).fresh()] == ["load"]
+
+
+def test_time_spent_waiting_for_a_device_is_summed() -> None:
+    progress = Progress()
+    for phase, at_s in [("wait", 1), ("wait", 3), ("load", 5), ("wait", 7)]:
+        progress.note(Event(at_s * S, "initialising", phase))
+
+    assert progress.phase == "wait"
+    assert progress.waited_s(10 * S) == pytest.approx(4 + 3)
+
+
+def test_a_worker_that_waits_for_a_device_is_not_timed_out(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    directory.events.write_text(line("wait", time.monotonic_ns()))
+    job = Worker(None, None, 0)
+
+    failure = failed(supervise(job, directory, order, Terms(0.0)))
+
+    assert (failure.code, failure.phase, job.asked) == ("no_result", "wait", [])
+
+
+def test_the_same_worker_is_timed_out_once_it_has_the_device(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    now_ns = time.monotonic_ns()
+    directory.events.write_text(line("wait", now_ns) + line("load", now_ns))
+    job = Worker(None, None, 0)
+
+    failure = failed(supervise(job, directory, order, Terms(0.0)))
+
+    assert (failure.code, failure.phase, job.asked) == ("timeout", "load", ["kill"])
+
+
+def test_a_result_counts_whatever_the_exit_code(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    make_result().to_json(directory.result)
+
+    outcome = supervise(Worker(-signal.SIGSEGV), directory, order, Terms(60))
+
+    assert isinstance(outcome, ExperimentResult)
+    assert not directory.error.exists()
+
+
+def test_what_the_engine_printed_last_is_told_with_the_workers_own_error(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    own = FailedExperiment(config=order.config, phase="load", code="backend", message="no memory")
+    directory.error.write_text(own.model_dump_json())
+    directory.log.write_text("first\nlast words\n")
+
+    failure = failed(supervise(Worker(1), directory, order, Terms(60)))
+
+    assert failure == own.model_copy(update={"log_tail": "first\nlast words"})
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (-signal.SIGKILL, "scripted.batch_size"),
+        (-signal.SIGABRT, "SIGABRT"),
+        (-40, "signal 40"),
+        (127, "exit code 127"),
+    ],
+)
+def test_the_message_names_how_it_ended(
+    directory: ExperimentDirectory, order: WorkOrder, code: int, says: str
+) -> None:
+    assert says in failed(supervise(Worker(code), directory, order, Terms(60))).message
+
+
+def test_a_directory_that_is_gone_still_gives_a_failure(tmp_path: Path, order: WorkOrder) -> None:
+    directory = ExperimentDirectory(tmp_path / "gone")
+
+    assert failed(supervise(Worker(0), directory, order, Terms(60))).code == "no_result"
+
+
+def test_an_interrupt_after_the_result_says_that_it_was_written(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    make_result().to_json(directory.result)
+    directory.events.write_text(line("save", 1))
+    job = Worker(None, 0)
+
+    def listener(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="after the result was written"):
+        supervise(job, directory, order, Terms(60, listener))
+
+    assert job.asked[0] == "interrupt"
+    assert not directory.error.exists()
+
+
+def test_a_listener_that_breaks_does_not_leave_the_worker_running(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    directory.events.write_text(line("load", 1))
+    job = Worker(None)
+
+    def listener(event: Event) -> None:
+        raise LookupError(event.phase)
+
+    with pytest.raises(LookupError, match="load"):
+        supervise(job, directory, order, Terms(60, listener))
+
+    assert job.asked == ["kill"]
+
+
+def test_the_parent_wakes_up_twice_a_second_at_most() -> None:
+    assert supervision.LOOK_EVERY_S >= 0.5
