@@ -1,6 +1,6 @@
 """llenergymeasure's NVML source as a meter of ``energy_realtime.py``, at default rates.
 
-``python energy_meter_llem.py UUID [LOAD_LOG IDLE_W BUSY_W]``: with a load log, the sensors are first
+``python energy_meter_llem.py UUID [LOAD_LOG IDLE_W BUSY_W]``: with a load log, sensors are first
 calibrated with bursts of their own, as ``llem config --calibrate`` does.
 """
 
@@ -84,7 +84,9 @@ class LlemMeter:
 def learnt(uuid: str, load: LoggedLoad) -> Knowledge:
     """Calibrate the sensors of a device."""
     source = NVMLSource(DeviceTarget("gpu", (uuid,)), SamplingRates())
-    stored = calibrate(Device(uuid, "simulated"), source, load, make_script(random.Random(1))).stored
+    stored = calibrate(
+        Device(uuid, "simulated"), source, load, make_script(random.Random(1))
+    ).stored
     return Knowledge(counter=stored.counter, power=stored.power)
 
 

@@ -100,7 +100,7 @@ def tick_of(device: DeviceProfile) -> float:
 def plan(
     chosen: Chosen, device: DeviceProfile, start_s: float, rng: np.random.Generator
 ) -> list[Planned]:
-    """Lay out every window; those of a cell lie far apart, so that a disturbance hits many cells."""
+    """Lay out every window; those of one cell lie apart, so a disturbance hits many cells."""
     cells = list(product(chosen.waves, chosen.windows_s))
     phases = {cell: stratified(chosen.phases, rng) for cell in cells}
     windows: list[Planned] = []
@@ -280,7 +280,7 @@ def main() -> int:
     parser.add_argument("--peer-python", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     given = parser.parse_args()
-    peer = Path(os.path.abspath(given.peer_python))  # a link that must stay one: it names the venv
+    peer = given.peer_python.absolute()  # not resolved: the link names its environment
     chosen = Chosen(given.phases, given.waves, given.windows, peer, given.seed)
     rows = measure(chosen, given.profiles)
     packages = ("zeus", "codecarbon", "nvidia-ml-py")

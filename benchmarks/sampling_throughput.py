@@ -2,8 +2,9 @@
 
 Run: ``PYTHONPATH=. python benchmarks/sampling_throughput.py``. One process, one loaded model on the
 CPU: passes take turns (A B B A) with the NVML source reading a simulated device at default rates
-and with the same source at rest. Both rest as long before and after a pass. The claim is about the
-median of the pairs, at PyTorch's own number of threads; its interval says what the machine resolves.
+and with the same source at rest. Both rest as long before and after a pass. The claim is about
+the median of the pairs, at PyTorch's own number of threads; its interval says what the machine
+resolves.
 
 PyTorch takes every core by default, so the sampler competes with it for one. A second case leaves a
 core free, as there is one on every machine whose work is on a GPU.
