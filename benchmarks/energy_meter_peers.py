@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import energy_meter
@@ -170,14 +171,13 @@ class CodeCarbonTasks:
 
 def main(method: str, tick_s: float) -> None:
     """Serve as one of the meters."""
-    made = {
+    made: dict[str, Callable[[], energy_meter.Meter]] = {
         "zeus_monitor": ZeusWindows,
         "zeus_power_monitor": lambda: ZeusPower(tick_s),
         "codecarbon": CodeCarbonRuns,
         "codecarbon_task": CodeCarbonTasks,
     }
-    meter: energy_meter.Meter = made[method]()
-    energy_meter.serve(meter)
+    energy_meter.serve(made[method]())
 
 
 if __name__ == "__main__":  # PowerMonitor spawns a process, which imports this module again

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,8 +108,9 @@ def plan(
     free_s = start_s
     for turn in range(chosen.phases):
         for number in rng.permutation(len(cells)):
-            cell = cells[number]
-            windows.append(_place(*cell, phases[cell][turn], tick_of(device), free_s))
+            wave, nominal_s = cells[number]
+            at = phases[wave, nominal_s][turn]
+            windows.append(_place(wave, nominal_s, at, tick_of(device), free_s))
             free_s = windows[-1].t1_s + AFTER_S
     return windows
 
@@ -143,26 +145,39 @@ class Stand:
         self._folder = folder
         self._outside_w = OUTSIDE_W * self.device.limit_w / 400.0
         self._node.set_load(self._outside_w)
+        self._meters: dict[str, subprocess.Popen[str]] = {}
 
-    def run(self) -> list[dict[str, Any]]:
-        """Measure all windows with all programs; give a row for each of both.
+    def start(self) -> None:
+        """Start the programs that need not calibrate, one by one.
+
+        Zeus's ``PowerMonitor`` gives up where its process takes 10 s to start, as it may where
+        others start beside it.
 
         Raises:
             RuntimeError: A program failed.
         """
-        meters = {name: self._start(name, command) for name, command in self._commands().items()}
-        try:
-            for name, meter in meters.items():
-                self._expect_ready(name, meter)
-            windows = self._play()
-            for meter in meters.values():
-                _tell(meter, windows)
-            answers = {name: self._answers(name, meter) for name, meter in meters.items()}
-            return list(self._rows(windows, answers))
-        finally:
-            for meter in meters.values():
-                meter.kill()
-                meter.wait()
+        for name in self._commands():
+            if name != LLEM:
+                self._start_meter(name)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Calibrate, then measure all windows with all programs; give a row for each of both.
+
+        Raises:
+            RuntimeError: A program failed.
+        """
+        self._start_meter(LLEM)
+        windows = self._play()
+        for meter in self._meters.values():
+            _tell(meter, windows)
+        answers = {name: self._answers(name, meter) for name, meter in self._meters.items()}
+        return list(self._rows(windows, answers))
+
+    def close(self) -> None:
+        """End all programs."""
+        for meter in self._meters.values():
+            meter.kill()
+            meter.communicate()
 
     def _commands(self) -> dict[str, list[str]]:
         llem = [sys.executable, str(HERE / "energy_meter_llem.py"), self._node.uuid()]
@@ -182,19 +197,20 @@ class Stand:
         }
         return {LLEM: [*llem, *load], UNCALIBRATED: llem, **peers}
 
-    def _start(self, name: str, command: Sequence[str]) -> subprocess.Popen[str]:
+    def _start_meter(self, name: str) -> None:
         environment = machine.environment(
             **self._node.environment, HOME=str(self._folder), OMP_NUM_THREADS="1"
         )
         with self._log(name).open("w") as log:
-            return subprocess.Popen(
-                command,
+            self._meters[name] = subprocess.Popen(
+                self._commands()[name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
                 text=True,
             )
+        self._expect_ready(name, self._meters[name])
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name.replace(', ', '-')}.log"
@@ -260,13 +276,15 @@ def _tell(meter: subprocess.Popen[str], windows: Sequence[Planned]) -> None:
 
 def measure(chosen: Chosen, names: Sequence[str]) -> list[dict[str, Any]]:
     """Run a stand for each device, all at the same time."""
-
-    def one(name: str) -> list[dict[str, Any]]:
-        with tempfile.TemporaryDirectory() as folder:
-            return Stand(name, chosen, Path(folder)).run()
-
-    with ThreadPoolExecutor(len(names)) as pool:
-        return [row for rows in pool.map(one, names) for row in rows]
+    with ExitStack() as stack:
+        stands = []
+        for name in names:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            stands.append(Stand(name, chosen, Path(folder)))
+            stack.callback(stands[-1].close)
+            stands[-1].start()
+        with ThreadPoolExecutor(len(stands)) as pool:
+            return [row for rows in pool.map(Stand.run, stands) for row in rows]
 
 
 def main() -> int:
