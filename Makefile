@@ -9,6 +9,7 @@ pip     = $(1)/bin/python -m pip --disable-pip-version-check install --quiet --c
 STAMP   = $(VENV)/.installed
 DEMO    = $(VENV)-demo
 PEER    = $(VENV)-peer
+ENERGY  = $(VENV)-peer-energy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup gpu-check clean
@@ -21,7 +22,7 @@ setup: $(STAMP) ## make a virtual environment with everything for development
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(call pip,$(VENV)) torch
-	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,dev]'
+	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,zeus,dev]'
 	@touch $@
 
 demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure examples/quickstart.yaml
@@ -54,11 +55,14 @@ bench-fidelity: setup $(PEER)/.installed ## what llem reports against a bare gen
 	-$(BIN)/python benchmarks/fidelity_paired.py
 	$(BIN)/python benchmarks/fidelity.py --peer-python $(PEER)/bin/python
 
-bench-energy: setup ## how near joules come to the truth, on a virtual clock (about 10 minutes)
+bench-energy: setup $(ENERGY)/.installed ## how near joules come to the truth, beside Zeus and CodeCarbon (about 30 minutes)
 	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out
+	-PYTHONPATH=. $(BIN)/python benchmarks/energy_realtime.py --peer-python $(ENERGY)/bin/python
+	$(ENERGY)/bin/python benchmarks/energy_plot.py
 
-bench-sampler: setup ## what the NVML sampler takes of a core, on simulated devices
+bench-sampler: setup ## what the NVML sampler takes of a core and of the work's speed, on simulated devices
 	PYTHONPATH=. $(BIN)/python benchmarks/sampler_cost.py
+	PYTHONPATH=. $(BIN)/python benchmarks/sampling_throughput.py
 
 bench-startup: ## time to --help, --version and import
 	$(PYTHON) benchmarks/startup.py
@@ -69,6 +73,11 @@ gpu-check: ## measure what only an NVIDIA GPU can show (WHEELS=DIR where there i
 $(PEER)/.installed: benchmarks/peer-requirements.txt
 	$(PYTHON) -m venv $(PEER)
 	$(PEER)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+$(ENERGY)/.installed: benchmarks/energy-peer-requirements.txt
+	$(PYTHON) -m venv $(ENERGY)
+	$(ENERGY)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	@touch $@
 
 clean: ## remove virtual environments and caches
