@@ -233,13 +233,16 @@ def test_more_processes_than_prompts_is_told_before_anything_starts(llem: Llem) 
 
 
 @pytest.mark.parametrize("how", [BUSY, STUCK])
-def test_ctrl_c_ends_every_process(llem: Llem, how: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_every_process(
+    llem: Llem, how: str, number: signal.Signals, code: int
+) -> None:
     fleet(llem, measured=how)
     process = llem.start("run", *THIRD_PARTY)
     wait_for(lambda: (llem.folder / "busy").exists() or process.poll() is not None)
-    done = interrupt(process)
+    done = interrupt(process, number=number)
 
-    assert done.code == 130, done.err
+    assert done.code == code, done.err
     assert "interrupted in phase 'measure'; no result was written" in done.err
 
 
