@@ -233,13 +233,16 @@ def test_more_processes_than_prompts_is_told_before_anything_starts(llem: Llem) 
 
 
 @pytest.mark.parametrize("how", [BUSY, STUCK])
-def test_ctrl_c_ends_every_process(llem: Llem, how: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_every_process(
+    llem: Llem, how: str, number: signal.Signals, code: int
+) -> None:
     fleet(llem, measured=how)
     process = llem.start("run", *THIRD_PARTY)
     wait_for(lambda: (llem.folder / "busy").exists() or process.poll() is not None)
-    done = interrupt(process)
+    done = interrupt(process, number=number)
 
-    assert done.code == 130, done.err
+    assert done.code == code, done.err
     assert "interrupted in phase 'measure'; no result was written" in done.err
 
 
@@ -257,6 +260,34 @@ def test_no_process_outlives_the_one_that_coordinates(llem: Llem, how: str) -> N
     assert not alive
 
 
+COLD = """
+from pathlib import Path
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.orchestration import worker
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.layout import ExperimentDirectory
+
+config = ExperimentConfig(model="random:tiny-llama", backend="thirdparty", n=4, max_new_tokens=2)
+order = WorkOrder(config=config, energy_backend="none", model_cache_dir="cache", cold_start=True)
+directory = ExperimentDirectory(Path("cold"))
+directory.root.mkdir()
+directory.config.write_text(order.model_dump_json())
+assert worker.run(directory) is None, worker.collect(directory)
+print(directory.result.read_text())
+"""
+
+
+def test_a_cold_start_of_several_processes_loads_in_one_window(llem: Llem) -> None:
+    fleet(llem)
+    done = llem.script(COLD)
+    result = json.loads(done.out)
+
+    assert result["load"]["seconds"] > 0
+    assert result["warmup"]["batches"] == 0
+    assert result["throughput"]["requests_completed"] == 4
+
+
 @pytest.mark.skipif(compiler_missing() is not None, reason=str(compiler_missing()))
 def test_energy_is_that_of_all_devices_over_the_common_window(llem: Llem) -> None:
     node = SimulatedNode(llem.folder, [Board(seed=number) for number in range(4)])
@@ -267,11 +298,12 @@ def test_energy_is_that_of_all_devices_over_the_common_window(llem: Llem) -> Non
         "UUIDS": ",".join(uuids),
         "LOGS": ",".join(str(node.load_log(number)) for number in range(4)),
     }
-    fleet(llem, processes=4, ttft_ms=100)
+    fleet(llem, processes=4, ttft_ms=250)
     config = llem.write(
         "four.yaml",
-        "model: random:tiny-llama\nbackend: thirdparty\nn: 8\nmax_new_tokens: 80\n"
-        "warmup: {n_warmup: 1, thermal_floor_seconds: 0}\nbaseline: {duration_seconds: 2}\n",
+        "model: random:tiny-llama\nbackend: thirdparty\nn: 16\nmax_new_tokens: 60\n"
+        "warmup: {n_warmup: 1, thermal_floor_seconds: 0}\nbaseline: {duration_seconds: 2}\n"
+        "window: {phases: differential}\n",
     )
     done = llem("run", str(config), "--energy-backend", "nvml", timeout_s=300)
     assert done.code == 0, done.err
@@ -284,7 +316,10 @@ def test_energy_is_that_of_all_devices_over_the_common_window(llem: Llem) -> Non
     assert energy["total_j"] == pytest.approx(sum(truth_j), abs=energy["interval95_j"])
     told_j = result["multi_gpu"]["energy_j"]
     assert list(told_j) == uuids
-    assert list(told_j.values()) == sorted(told_j.values()), "the later ones draw more"
+    for part, true_j in zip(energy["components"], truth_j, strict=True):
+        assert part["energy_j"] == pytest.approx(true_j, abs=part["interval95_j"])
+    assert energy["phases"]["prefill_passes"] == 1
+    assert 0 < energy["phases"]["prefill_j"] < energy["total_j"]
     assert energy["adjusted_j"] == pytest.approx(adjusted_j(found, uuids), rel=1e-6)
 
 

@@ -187,11 +187,7 @@ class ExperimentOrchestrator:
         self, executor: Executor, target: DeviceTarget, selection: Selection, baseline: Baseline
     ) -> Measurement:
         load = self._load(executor, selection.source)
-        self._machine.enter("prepare")
-        work = executor.prepare()
-        if not baseline.skipped:
-            self._machine.enter("idle")
-            baseline.measure_loaded()
+        work = self._prepare(executor, baseline)
         warmup = self._warm_up(executor, selection)
         measured = self._measure(executor, selection.source)
         prefill = self._measure_prefill(executor, selection)
@@ -214,6 +210,14 @@ class ExperimentOrchestrator:
             others=tuple(others),
             windows=_in_order(*baseline.windows, *self._windows),
         )
+
+    def _prepare(self, executor: Executor, baseline: Baseline) -> PreparedWork:
+        self._machine.enter("prepare")
+        work = executor.prepare()
+        if not baseline.skipped:
+            self._machine.enter("idle")
+            baseline.measure_loaded()
+        return work
 
     def _load(self, executor: Executor, source: EnergyBackend) -> LoadResult | None:
         executor.start()

@@ -162,7 +162,9 @@ def _die_with(parent: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one of several processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; parent decides
+    # Both reach the whole group; the coordinating process decides, and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # unlike SIG_IGN, not passed on to children
     job = json.loads(arguments[0])
     _die_with(job["parent"])
     logging.captureWarnings(True)
