@@ -10,8 +10,7 @@ from llenergymeasure.config.loader import load_experiment_config, load_study_con
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
-from llenergymeasure.orchestration.events import Listener
-from llenergymeasure.study.runner import StudyRunner
+from llenergymeasure.study.runner import StudyRunner, Wishes
 
 
 class _NotGiven(Enum):
@@ -59,18 +58,23 @@ def run_experiment(
 def run_study(
     study: str | Path | StudyConfig, *, output_dir: str | Path | _NotGiven | None = NOT_GIVEN
 ) -> StudyResult:
-    """Run the experiments of a study. This version takes studies of one experiment.
+    """Run the experiments of a study, each in a process of its own, and compare them.
+
+    A file that describes a single experiment is a study of one, which runs once, in this process.
 
     Args:
         study: A YAML file or a configuration.
         output_dir: Where results go; not given: as the user configuration says; ``None``: nowhere,
             and the result's paths are null.
 
+    Returns:
+        The results, what failed and what was skipped, and which differences are shown.
+
     Raises:
         ConfigError: The file is invalid.
         PreFlightError: This machine cannot run it; every problem is listed.
-        ExperimentError: An experiment started and broke.
-        StudyError: The study asks for what this version does not do.
+        ExperimentError: A study of a single experiment started and broke.
+        StudyError: No combination can run, the grid is too large, or all experiments fail alike.
     """
     settings = load_settings()
     if isinstance(output_dir, _NotGiven):
@@ -80,13 +84,13 @@ def run_study(
 
 
 def run(
-    study: StudyConfig,
+    study: StudyConfig | None,
     settings: EffectiveSettings,
     results_dir: Path | None,
-    listener: Listener | None = None,
+    wishes: Wishes | None = None,
 ) -> StudyResult:
     """Run a study; what both public functions and the command come down to."""
-    return StudyRunner(study, settings, results_dir, listener).run()
+    return StudyRunner(study, settings, results_dir, wishes).run()
 
 
 def _to_experiment_config(

@@ -16,7 +16,14 @@ from llenergymeasure.cli.display import Display, make_display
 from llenergymeasure.domain.format import quantity, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
-from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyEvent
+from llenergymeasure.study.events import (
+    Begun,
+    Finished,
+    Noted,
+    Pausing,
+    Started,
+    StudyEvent,
+)
 
 WIDTH = 80
 _LONGEST_PAUSE_UNTOLD_S = 1.0
@@ -92,6 +99,8 @@ class StudyDisplay:
         elif isinstance(event, Finished):
             self._inner.close()
             self._print(finished_line(event))
+        elif isinstance(event, Noted):
+            self._print(f"llem: {event.text}")
         else:
             self._print(begun_line(event))
 

@@ -45,6 +45,11 @@ def slot_name(number: int, cycle: int, config: ExperimentConfig) -> str:
     return f"{number:04d}_{_sanitised(config.backend, 'backend')[:room].rstrip('.-')}{rest}"
 
 
+def study_directory_name(name: str | None, when: datetime) -> str:
+    """Name the directory of a study, e.g. ``batch-size-effects_2026-02-18T15-00-00``."""
+    return f"{name or 'study'}_{when.strftime('%Y-%m-%dT%H-%M-%S')}"
+
+
 def claim_directory(parent: Path, name: str) -> Path:
     """Create a directory of this name, or of ``name_1``, ``name_2`` and so on where it exists.
 

@@ -81,7 +81,17 @@ class Finished(NamedTuple):
     left_s: float | None
 
 
-StudyEvent = Begun | Pausing | Started | Finished | Event
+class Noted(NamedTuple):
+    """Something the user should know.
+
+    Attributes:
+        text: In plain words.
+    """
+
+    text: str
+
+
+StudyEvent = Begun | Noted | Pausing | Started | Finished | Event
 StudyListener = Callable[[StudyEvent], None]
 
 

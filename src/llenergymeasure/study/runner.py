@@ -1,100 +1,147 @@
-"""Runs the experiments of a study: pre-flight, a directory each, the worker, its result."""
+"""Runs a study: one experiment here, a collection in processes of their own, or the rest of one."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
-from llenergymeasure.exceptions import ExperimentError, StudyError
-from llenergymeasure.orchestration import preflight, worker
-from llenergymeasure.orchestration.events import Listener
-from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.results.filenames import claim_directory, experiment_name
-from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.grid import design_hash, expand
-from llenergymeasure.study.plan import Expansion
+from llenergymeasure.exceptions import StudyError
+from llenergymeasure.results.filenames import claim_directory, study_directory_name
+from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.study import prepare
+from llenergymeasure.study.continuation import find_study
+from llenergymeasure.study.events import Noted, StudyListener, tell_nobody
+from llenergymeasure.study.inline import SingleExperiment, only_experiment
+from llenergymeasure.study.locks import owned
+from llenergymeasure.study.manifest import StudyPlan, write_manifest
+from llenergymeasure.study.runners.local import StartMethod
+from llenergymeasure.study.runners.pool import RunnerPool
+from llenergymeasure.study.session import StudySession, Surroundings
+
+
+class Wishes(NamedTuple):
+    """How the caller wants a study to be run.
+
+    Attributes:
+        listener: Told of everything that happens.
+        stop: Asked after an interrupt whether to kill what is running at once.
+        resume: A study to go on with.
+        execution: Fields of ``execution`` to go on with, where no study is given.
+        allow_large: Whether a grid may be larger than is usual.
+    """
+
+    listener: StudyListener = tell_nobody
+    stop: Callable[[], bool] = lambda: False
+    resume: Path | None = None
+    execution: Mapping[str, Any] = {}
+    allow_large: bool = False
 
 
 class StudyRunner:
-    """Runs a study of one experiment inline, in this process.
+    """Runs a study.
 
     Args:
-        study: What to run.
+        study: What to run; ``None`` goes on with the design of the study that is resumed.
         settings: How to run it on this machine.
-        results_dir: Where the experiment's directory goes; ``None`` keeps nothing.
-        listener: Told of every event.
+        results_dir: Where its directory goes; ``None`` keeps nothing.
+        wishes: How the caller wants it.
     """
 
     def __init__(
         self,
-        study: StudyConfig,
+        study: StudyConfig | None,
         settings: EffectiveSettings,
         results_dir: Path | None,
-        listener: Listener | None = None,
+        wishes: Wishes | None = None,
     ) -> None:
         self._study, self._settings = study, settings
-        self._results_dir, self._listener = results_dir, listener
+        self._results_dir, self._wishes = results_dir, wishes or Wishes()
 
     def run(self) -> StudyResult:
         """Run it.
 
         Raises:
             PreFlightError: This machine cannot run it.
-            ExperimentError: It started and broke.
-            StudyError: It holds more than one experiment.
+            ExperimentError: A single experiment started and broke.
+            StudyError: The study cannot be planned, resumed or gone on with.
+            KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
-        expansion = expand(self._study)
-        experiment = _only_one(expansion)
-        order = WorkOrder.of(experiment, self._settings)
-        preflight.check(order)
-        with self._directory(experiment) as directory:
-            _write_order(directory, order)
-            failure = worker.run(directory, self._listener)
-            result = worker.collect(directory, failure, kept=self._results_dir is not None)
-        kept = None if self._results_dir is None else str(directory.result)
-        return StudyResult(
-            name=self._study.name,
-            study_design_hash=design_hash(
-                expansion.fingerprints, cold_start=self._study.cold_start
-            ),
-            generated=1,
-            ran=1,
-            result_files=(kept,),
-            experiments=(result,),
+        if self._wishes.resume is not None:
+            return self._resume(find_study(self._wishes.resume))
+        if self._study is None:
+            raise StudyError("there is no study to run", where="study")
+        if (experiment := only_experiment(self._study)) is not None:
+            single = SingleExperiment(
+                experiment,
+                self._settings,
+                self._results_dir,
+                self._wishes.listener,
+                self._wishes.stop,
+            )
+            return single.run(self._study)
+        return self._begin(self._study)
+
+    def _begin(self, study: StudyConfig) -> StudyResult:
+        now = datetime.now().astimezone()
+        plan = prepare.new_plan(
+            study, self._settings.config, allow_large=self._wishes.allow_large, now=now
         )
+        with self._runners(plan) as runners:
+            # The checks come first, so that a study that cannot run leaves no directory.
+            self._session(plan, StudyDirectory(Path()), runners).check()
+            with self._directory(plan) as directory, owned(directory):
+                write_manifest(directory, plan)
+                return self._run(plan, directory, runners)
+
+    def _resume(self, directory: StudyDirectory) -> StudyResult:
+        with owned(directory):
+            plan, _added, notes = prepare.continuation(
+                directory,
+                self._study,
+                self._settings.config,
+                self._wishes.execution,
+                allow_large=self._wishes.allow_large,
+            )
+            for note in notes:
+                self._wishes.listener(Noted(note))
+            with self._runners(plan) as runners:
+                self._session(plan, directory, runners).check()
+                write_manifest(directory, plan)
+                return self._run(plan, directory, runners)
+
+    def _run(self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool) -> StudyResult:
+        advice = f"\n  go on with: llem run --resume {directory.root}"
+        try:
+            return self._session(plan, directory, runners).run()
+        except KeyboardInterrupt as interrupt:
+            said = str(interrupt) or "interrupted"
+            raise KeyboardInterrupt(said + advice * self._keeps()) from None
+
+    def _session(
+        self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool
+    ) -> StudySession:
+        around = Surroundings(self._settings, self._wishes.listener, self._wishes.stop)
+        return StudySession(plan, directory, around, runners, kept=self._keeps())
+
+    def _keeps(self) -> bool:
+        return self._results_dir is not None or self._wishes.resume is not None
+
+    @staticmethod
+    def _runners(plan: StudyPlan) -> RunnerPool:
+        return RunnerPool(cast("StartMethod", plan.execution.start_method))
 
     @contextlib.contextmanager
-    def _directory(self, experiment: ExperimentConfig) -> Iterator[ExperimentDirectory]:
+    def _directory(self, plan: StudyPlan) -> Iterator[StudyDirectory]:
         if self._results_dir is None:
-            with tempfile.TemporaryDirectory(prefix="llem-") as path:
-                yield ExperimentDirectory(Path(path))
+            with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
+                yield StudyDirectory(Path(path))
             return
-        name = experiment_name(experiment.model, experiment.backend, datetime.now().astimezone())
-        yield ExperimentDirectory(claim_directory(self._results_dir, name))
-
-
-def _only_one(expansion: Expansion) -> ExperimentConfig:
-    count = len(expansion.experiments)
-    if count != 1:
-        raise StudyError(
-            f"this study has {count} experiments; this version runs one at a time: "
-            "call run_experiment for each",
-            where="experiments",
-        )
-    return expansion.experiments[0]
-
-
-def _write_order(directory: ExperimentDirectory, order: WorkOrder) -> None:
-    try:
-        write_json_atomically(directory.config, order.model_dump_json(indent=2) + "\n")
-    except ExperimentError:
-        with contextlib.suppress(OSError):
-            directory.root.rmdir()  # nothing has started, so nothing is left
-        raise
+        name = study_directory_name(plan.name, plan.created_at)
+        yield StudyDirectory(claim_directory(self._results_dir, name))

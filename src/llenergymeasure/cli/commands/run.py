@@ -1,28 +1,27 @@
-"""``llem run``: one experiment, from a YAML file, from flags, or both."""
+"""``llem run``: an experiment or a study, from a YAML file, from flags, or both."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llenergymeasure.cli.display import make_display
 from llenergymeasure.config.introspection import describe
-from llenergymeasure.config.loader import load_experiment_config
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.registry import backend_entry, load_object
+from llenergymeasure.config.loader import is_study, load_study_config
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
+from llenergymeasure.config.registry import load_object
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings, runner_problem
 from llenergymeasure.exceptions import ConfigError
-from llenergymeasure.orchestration.order import WorkOrder
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.results import StudyResult
 
 # What does the work is imported once there is work to do, so that help stays quick.
-_RUN = "llenergymeasure._api:run"
-_SHOW_PLAN = "llenergymeasure.cli.plan:show"
+_RUN = "llenergymeasure.cli.execute:run"
+_SHOW_PLAN = "llenergymeasure.cli.execute:show_plan"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -31,10 +30,16 @@ def _field(name: str, *flags: str) -> Any:
     return typer.Option(*flags, help=describe(ExperimentConfig, name), show_default=False)
 
 
+def _execution(name: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=describe(ExecutionConfig, name), show_default=False)
+
+
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    context: typer.Context,
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file of an experiment.", show_default=False)
+        Path | None,
+        typer.Argument(help="YAML file of an experiment or a study.", show_default=False),
     ] = None,
     model: Annotated[str | None, _field("model", "--model", "-m")] = None,
     backend: Annotated[str | None, _field("backend", "--backend", "-b")] = None,
@@ -49,6 +54,21 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     precision: Annotated[str | None, _field("precision", "--precision")] = None,
     max_new_tokens: Annotated[int | None, _field("max_new_tokens", "--max-new-tokens")] = None,
     energy_backend: Annotated[str | None, _field("energy_backend", "--energy-backend")] = None,
+    cycles: Annotated[int | None, _execution("n_cycles", "--cycles")] = None,
+    order: Annotated[str | None, _execution("cycle_order", "--order")] = None,
+    no_gaps: Annotated[
+        bool, typer.Option("--no-gaps", help="No pauses between experiments and cycles.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with the study in this directory: what is missing, and what failed.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm a grid of more than 200,000 combinations.")
+    ] = False,
     runner: Annotated[
         str | None, typer.Option(help="Where the backend executes.", show_default=False)
     ] = None,
@@ -67,57 +87,37 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         bool, typer.Option("--verbose", "-v", help="A line for every step.")
     ] = False,
 ) -> None:
-    """Measure one experiment, from a YAML file or from flags; a flag overrides the file."""
+    """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
     overrides = {
         "model": model,
         "backend": backend,
         "dataset": dataset,
         "n": n,
+        "batch_size": batch_size,
         "precision": precision,
         "max_new_tokens": max_new_tokens,
         "energy_backend": energy_backend,
+        "execution.n_cycles": cycles,
+        "execution.cycle_order": order,
+        "execution.config_gap_seconds": 0.0 if no_gaps else None,
+        "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
+    given = {name: value for name, value in overrides.items() if value is not None}
     if runner is not None and (reason := runner_problem(runner)):
         raise ConfigError(f"--runner: {reason}", where="--runner")
-    experiment = _experiment(config, overrides, batch_size)
-    verbosity = "quiet" if quiet else "verbose" if verbose else None
-    flags = {
-        "output.results_dir": output,
-        "ui.verbosity": verbosity,
-        f"runners.{experiment.backend}": runner,
-    }
-    settings = load_settings(flags=flags)
+    study = _study(config, given, resume)
+    settings = _settings(study, runner, output, _verbosity(quiet=quiet, verbose=verbose))
     if dry_run:
-        load_object(_SHOW_PLAN)(WorkOrder.of(experiment, settings), settings, as_json=as_json)
-    else:
-        _measure(experiment, settings, as_json=as_json)
-
-
-def _experiment(
-    path: Path | None, overrides: dict[str, Any], batch_size: int | None
-) -> ExperimentConfig:
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if path is None and "model" not in given:
-        raise ConfigError("give a YAML file, or at least --model", where="command line")
-    if batch_size is not None:
-        # The file, or the default, decides the backend when no flag does.
-        named = given.get("backend") or load_experiment_config(path, given).backend
-        given[f"{named}.{backend_entry(named).batch_field}"] = batch_size
-    return load_experiment_config(path, given)
-
-
-def _measure(experiment: ExperimentConfig, settings: EffectiveSettings, *, as_json: bool) -> None:
-    results_dir = settings.config.results_path()
-    with contextlib.closing(make_display(settings.config.ui.verbosity)) as display:
-        study = StudyConfig(experiments=(experiment,))
-        outcome = load_object(_RUN)(study, settings, results_dir, display)
-    _print(outcome, as_json=as_json, quiet=settings.config.ui.verbosity == "quiet")
-
-
-def _print(outcome: StudyResult, *, as_json: bool, quiet: bool) -> None:
-    (result,), (path,) = outcome.experiments, outcome.result_files
-    typer.echo(result.to_json() if as_json else result.summary(), nl=not as_json)
-    if path is None or (as_json and quiet):
+        load_object(_SHOW_PLAN)(study, settings, as_json=as_json, allow_large=yes)
         return
-    blank = "" if as_json else "\n"
-    typer.echo(f"{blank}results in {Path(path).parent}", err=as_json)
+    execution = {name.partition(".")[2]: value for name, value in given.items() if "." in name}
+    outcome = load_object(_RUN)(
+        study,
+        settings,
+        stop=_stop(context),
+        resume=resume,
+        execution=execution if study is None else {},
+        allow_large=yes,
+    )
+    whole = resume is not None or (config is not None and is_study(config)) or "execution" in study
+    _print(outcome, as_json=as_json, quiet=quiet, whole=whole)

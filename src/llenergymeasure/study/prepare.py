@@ -1,0 +1,116 @@
+"""From what is asked for to the plan of a study: a new one, or one that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
+from llenergymeasure.config.user_config import UserConfig
+from llenergymeasure.datasets.loader import all_lengths_given
+from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.study import grid, order
+from llenergymeasure.domain.results import StudyProtocol
+from llenergymeasure.study.collect import Design
+from llenergymeasure.study.continuation import Continuation, check_design, continued
+from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_manifest
+from llenergymeasure.study.plan import Expansion, Slot
+
+
+def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
+    """Write a design out; the prompts of local datasets are looked at for lengths of their own."""
+    all_given = cache(all_lengths_given)
+
+    def own_lengths(config: ExperimentConfig) -> bool:
+        path = config.dataset
+        return isinstance(path, str) and path.endswith(".jsonl") and all_given(path, config.n)
+
+    return grid.expand(study, allow_large=allow_large, own_lengths=own_lengths)
+
+
+def new_plan(
+    study: StudyConfig, user: UserConfig, *, allow_large: bool, now: datetime
+) -> StudyPlan:
+    """Decide everything that is decided before the first experiment.
+
+    Raises:
+        StudyError: The grid is too large, or none of it can run.
+    """
+    expansion = expanded(study, allow_large=allow_large)
+    execution = resolved(study.execution, user)
+    return StudyPlan(
+        name=study.name,
+        study_design_hash=grid.design_hash(expansion.fingerprints, cold_start=study.cold_start),
+        created_at=now,
+        execution=execution,
+        cold_start=study.cold_start,
+        generated=expansion.generated,
+        merged=expansion.merged,
+        skipped=expansion.skipped,
+        experiments=expansion.experiments,
+        slots=slots(len(expansion.experiments), execution),
+    )
+
+
+def continuation(
+    directory: StudyDirectory,
+    study: StudyConfig | None,
+    user: UserConfig,
+    flags: Mapping[str, Any],
+    *,
+    allow_large: bool,
+) -> Continuation:
+    """Go on with the plan of a directory.
+
+    Args:
+        directory: Where the study lies.
+        study: The design as it is asked for now; ``None`` keeps the stored one.
+        user: The user's settings.
+        flags: Fields of ``execution`` that flags set, where no design is given.
+        allow_large: Whether the grid may be larger than is usual.
+
+    Raises:
+        StudyError: The manifest is damaged, or design or order have changed.
+    """
+    stored = read_manifest(directory)
+    if study is None:
+        execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
+    else:
+        expansion = expanded(study, allow_large=allow_large)
+        check_design(stored, expansion.experiments, cold_start=study.cold_start)
+        execution = resolved(study.execution, user)
+    return continued(stored, execution, slots)
+
+
+def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:
+    """Fill in what the study leaves to the user's settings."""
+    given = execution.model_dump(exclude_none=True)
+    return ExecutionPlan.model_validate({**user.execution.model_dump(), **given})
+
+
+def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
+    """Lay out the experiments of a plan in the order of running."""
+    return order.slots(count, as_config(execution))
+
+
+def as_config(execution: ExecutionPlan) -> ExecutionConfig:
+    """Give a resolved execution as the configuration it came from."""
+    return ExecutionConfig.model_validate(execution.model_dump())
+
+
+def design(plan: StudyPlan) -> Design:
+    """Give what the result of a study says about its plan."""
+    execution = plan.execution
+    expansion = Expansion(plan.experiments, plan.skipped, plan.generated, plan.merged)
+    protocol = StudyProtocol(
+        n_cycles=execution.n_cycles,
+        cycle_order=execution.cycle_order,
+        config_gap_s=execution.config_gap_seconds,
+        cycle_gap_s=execution.cycle_gap_seconds,
+        seed=execution.seed,
+    )
+    return Design(plan.name, plan.study_design_hash, expansion, protocol)
+

@@ -1,0 +1,59 @@
+"""The runners of a study: one for each place and backend, made when it is first needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.runners.local import InterpreterRunner, StartMethod
+from llenergymeasure.study.runners.protocol import Runner
+
+
+class RunnerPool:
+    """Keeps runners between experiments, and lets go of them all at the end.
+
+    Args:
+        start_method: How processes are started, where a runner starts any.
+    """
+
+    def __init__(self, start_method: StartMethod) -> None:
+        self._start_method: StartMethod = start_method
+        self._runners: dict[tuple[str, str], Runner] = {}
+
+    def of(self, order: WorkOrder) -> Runner:
+        """Give the runner of an experiment."""
+        key = (order.runner, order.config.backend)
+        if key not in self._runners:
+            self._runners[key] = self._make(*key)
+        return self._runners[key]
+
+    def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
+        """List what stops these experiments, each in its place; equal problems once."""
+        places: dict[tuple[str, str], list[WorkOrder]] = {}
+        for order in orders:
+            places.setdefault((order.runner, order.config.backend), []).append(order)
+        found = [
+            problem for group in places.values() for problem in self.of(group[0]).problems(group)
+        ]
+        return list(dict.fromkeys(found))
+
+    def _make(self, runner: str, backend: str) -> Runner:
+        _, _, interpreter = runner.partition("python:")
+        return InterpreterRunner(backend, interpreter or sys.executable, self._start_method)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        runners, self._runners = list(self._runners.values()), {}
+        for runner in runners:
+            runner.close()
