@@ -205,7 +205,7 @@ def _execute(request: Message) -> None:
     interpreter = request["interpreter"]
     command = [interpreter, "-P", "-m", request["module"], *request["arguments"]]
     try:
-        os.execv(interpreter, command)  # noqa: S606 - the interpreter that the user chose
+        os.execvp(interpreter, command)  # noqa: S606 - the interpreter that the user chose
     except OSError as error:
         os.write(2, f"cannot run {interpreter}: {error.strerror}\n".encode())
         os._exit(127)
