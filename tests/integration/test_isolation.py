@@ -291,7 +291,8 @@ def test_a_server_that_is_killed_takes_its_worker_along_and_is_started_anew(
     each: Workers,
 ) -> None:
     path = each.file("daemon")
-    load = f"if not Path({str(path)!r}).exists():\n    leave_a_daemon({str(path)!r})\n    time.sleep(3600)"
+    first = f"if not Path({str(path)!r}).exists():"
+    load = f"{first}\n    leave_a_daemon({str(path)!r})\n    time.sleep(3600)"
     each.install(backend(load, GRANDCHILD))
     runner = each.runner("thirdparty")
 
@@ -375,6 +376,20 @@ def test_preflight_runs_where_the_experiments_will(each: Workers) -> None:
 
     assert [problem.where for problem in problems] == ["dataset"]
     assert "absent.jsonl" in str(problems[0])
+
+
+def test_preflight_of_a_large_study_asks_the_backend_once_for_experiments_that_are_alike_to_it(
+    each: Workers,
+) -> None:
+    path = each.file("asked")
+    count = f"with open({str(path)!r}, 'a') as file: file.write('asked\\n')"
+    body = f"    def problems(self, config):\n        {count}\n        return []\n"
+    each.install(backend("pass") + body)
+    orders = [each.order(backend="thirdparty", random_seed=seed) for seed in range(300)]
+
+    assert each.runner("thirdparty").problems(orders) == []
+
+    assert path.read_text() == "asked\n"
 
 
 def test_a_preflight_that_breaks_is_a_problem_too(each: Workers) -> None:

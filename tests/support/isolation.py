@@ -56,7 +56,8 @@ def backend(load: str, top: str = "import os, signal, sys, time\nfrom pathlib im
     """Write a backend whose ``load`` begins with some lines, and goes on as the scripted one."""
     lines = "\n".join(f"        {line}" for line in load.splitlines())
     return (
-        f"{top}\n\nclass Backend(ScriptedBackend):\n    def load(self, config, cache_dir):\n{lines}\n"
+        f"{top}\n\nclass Backend(ScriptedBackend):\n"
+        f"    def load(self, config, cache_dir):\n{lines}\n"
         "        return super().load(config, cache_dir)\n"
     )
 

@@ -6,7 +6,12 @@ import sys
 
 import pytest
 
-from llenergymeasure.orchestration.capture import RedactingWriter, captured_output, tail
+from llenergymeasure.orchestration.capture import (
+    RedactingWriter,
+    captured_output,
+    redact_file,
+    tail,
+)
 
 KEY = "hf_" + "QwErTyUiOpAsDfGhJkLzXcVbNm12345678"
 
@@ -118,3 +123,29 @@ def test_the_tail_is_the_last_lines(tmp_path):
     assert tail(path, 3) == "38\n39\n�"
     assert len(tail(path).splitlines()) == 15
     assert tail(tmp_path / "absent.txt") == ""
+
+
+def test_credentials_that_native_code_wrote_are_hidden_afterwards(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"caf\xc3\xa9\ntoken " + KEY.encode() + b"\nend\n")
+
+    redact_file(log)
+
+    assert log.read_text(encoding="utf-8") == "caf\u00e9\ntoken ***\nend\n"
+
+
+def test_a_log_without_credentials_is_not_touched(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"\xff plain\n")
+
+    redact_file(log)
+    redact_file(tmp_path / "absent.txt")
+
+    assert log.read_bytes() == b"\xff plain\n"
+
+
+def test_the_tail_of_a_huge_log_is_its_last_lines_without_credentials(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("x" * 200_000 + f"\nsecond last {KEY}\nlast\n")
+
+    assert tail(log, lines=2) == "second last ***\nlast"

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
+import json
+import sys
+
 import pytest
 
 from llenergymeasure.exceptions import PreFlightError
-from llenergymeasure.orchestration import preflight
+from llenergymeasure.orchestration import preflight, probe
 from tests.support.scripted_run import make_order, scripted_config
 
 
@@ -111,3 +115,36 @@ def test_a_draft_model_on_the_hub_is_not_looked_for_offline(tmp_path, monkeypatc
     )
 
     assert set(found) == {"backend"}
+
+
+def many(folder, *datasets: str):
+    return [make_order(scripted_config(dataset=name), folder) for name in datasets]
+
+
+def test_a_problem_of_many_experiments_is_told_once(tmp_path):
+    found = preflight.problems(many(tmp_path, "a.jsonl", "b.jsonl", "a.jsonl", "b.jsonl"))
+
+    assert len(found) == 2
+    assert "a.jsonl" in found[0].what
+    assert "b.jsonl" in found[1].what
+
+
+def test_the_probe_answers_in_files_as_it_does_in_memory(tmp_path):
+    orders = many(tmp_path, "a.jsonl", "b.jsonl", "a.jsonl")
+    asked, answer = tmp_path / "orders", tmp_path / "problems"
+
+    probe.write_orders(orders, asked)
+    assert len(asked.read_text().splitlines()) == 2
+    assert probe.main([str(asked), str(answer), "spawn"]) == 0
+
+    assert probe.read_problems(answer) == preflight.problems(orders)
+
+
+def test_the_probe_reads_and_writes_the_standard_streams(tmp_path, capsys, monkeypatch):
+    text = "".join(f"{order.model_dump_json()}\n" for order in many(tmp_path, "a.jsonl"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+    assert probe.main(["-", "-"]) == 0
+
+    (problem,) = json.loads(capsys.readouterr().out)
+    assert "a.jsonl" in problem["what"]

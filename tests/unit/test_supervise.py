@@ -11,7 +11,6 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study import supervise as supervision
 from llenergymeasure.study.follow import EventReader, Progress
 from llenergymeasure.study.runners.protocol import Start
 from llenergymeasure.study.supervise import Terms, supervise
@@ -188,7 +187,3 @@ def test_a_listener_that_breaks_does_not_leave_the_worker_running(
         supervise(job, directory, order, Terms(60, listener))
 
     assert job.asked == ["kill"]
-
-
-def test_the_parent_wakes_up_twice_a_second_at_most() -> None:
-    assert supervision.LOOK_EVERY_S >= 0.5

@@ -22,6 +22,7 @@ import functools
 import gc
 import importlib
 import os
+import select
 import selectors
 import signal
 import socket
@@ -204,7 +205,7 @@ def _execute(request: Message) -> None:
     interpreter = request["interpreter"]
     command = [interpreter, "-P", "-m", request["module"], *request["arguments"]]
     try:
-        os.execv(interpreter, command)  # noqa: S606 - the interpreter that the user chose
+        os.execvp(interpreter, command)  # noqa: S606 - the interpreter that the user chose
     except OSError as error:
         os.write(2, f"cannot run {interpreter}: {error.strerror}\n".encode())
         os._exit(127)
@@ -220,6 +221,8 @@ def _end_with_socket(end: socket.socket, active: bool) -> None:
     flags = fcntl.fcntl(end, fcntl.F_GETFL) & ~os.O_ASYNC
     fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(end, fcntl.F_SETFL, flags | os.O_ASYNC if active else flags)
+    if active and select.select([end], [], [], 0)[0]:  # it ended before the kernel was told
+        os._exit(1)
 
 
 def main(arguments: list[str]) -> int:

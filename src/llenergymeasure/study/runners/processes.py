@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import psutil
 
-MARK = "LLEM_WORKERS"
+MARK = "_LLENERGYMEASURE_SERVER"
 """Environment variable by which the processes of one server are known, whoever their parent is."""
 
 GIVE_UP_S = 30.0
