@@ -18,7 +18,7 @@ from llenergymeasure.cli.interrupts import Interrupts
 from llenergymeasure.cli.report import WRONG_FLAGS, Report, let_go_of
 
 _COMMANDS = {
-    "run": "Measure one experiment, from a YAML file or from flags.",
+    "run": "Measure an experiment or a study, from a YAML file or from flags.",
     "config": "Show this machine, its backends, energy sources and settings.",
 }
 
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with Interrupts() as interrupts:
         try:
-            code = _run(arguments)
+            code = _run(arguments, interrupts)
             sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
             code = (
@@ -103,11 +103,11 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], interrupts: Interrupts) -> int:
     # Not command.main(), which swallows interrupts and broken pipes before they can be explained.
     command = typer.main.get_command(app)
     try:
-        with command.make_context("llem", list(arguments)) as context:
+        with command.make_context("llem", list(arguments), obj=interrupts) as context:
             command.invoke(context)
     except typer.Exit as end:
         return end.exit_code

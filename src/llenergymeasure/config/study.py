@@ -161,6 +161,11 @@ class StudyConfig(ConfigModel):
         return tuple(dict.fromkeys(filter(None, map(scope, self.sweep)))) or ("pytorch",)
 
     @property
+    def all_backends(self) -> tuple[str, ...]:
+        """The backends of the grid and of the explicit entries."""
+        return tuple(dict.fromkeys((*self.backends, *_backends_of_entries(self))))
+
+    @property
     def lists_backends(self) -> bool:
         """Whether the design names its backends as a list, or implies several."""
         return len(self.backends) > 1 or not isinstance(

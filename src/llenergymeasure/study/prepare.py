@@ -113,4 +113,3 @@ def design(plan: StudyPlan) -> Design:
         seed=execution.seed,
     )
     return Design(plan.name, plan.study_design_hash, expansion, protocol)
-

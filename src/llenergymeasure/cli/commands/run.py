@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llenergymeasure.cli.report import FAILED
 from llenergymeasure.config.introspection import describe
-from llenergymeasure.config.loader import is_study, load_study_config
+from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import load_object
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings, runner_problem
 from llenergymeasure.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from llenergymeasure.domain.results import StudyResult
+    from llenergymeasure.cli.execute import Ran
 
 # What does the work is imported once there is work to do, so that help stays quick.
 _RUN = "llenergymeasure.cli.execute:run"
@@ -108,16 +108,74 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     study = _study(config, given, resume)
     settings = _settings(study, runner, output, _verbosity(quiet=quiet, verbose=verbose))
     if dry_run:
-        load_object(_SHOW_PLAN)(study, settings, as_json=as_json, allow_large=yes)
+        _show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
-    execution = {name.partition(".")[2]: value for name, value in given.items() if "." in name}
-    outcome = load_object(_RUN)(
+    ran = load_object(_RUN)(
         study,
         settings,
         stop=_stop(context),
         resume=resume,
-        execution=execution if study is None else {},
+        execution=_without_design(study, given),
         allow_large=yes,
     )
-    whole = resume is not None or (config is not None and is_study(config)) or "execution" in study
-    _print(outcome, as_json=as_json, quiet=quiet, whole=whole)
+    _print(ran, as_json=as_json, quiet=quiet)
+    if ran.result.failed:
+        raise typer.Exit(FAILED)
+
+
+def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:
+    """Read what is asked for; ``None`` where a study goes on with the design it has."""
+    if path is None and "model" not in given:
+        if resume is None:
+            raise ConfigError("give a YAML file, or at least --model", where="command line")
+        if strange := [name for name in given if not name.startswith(EXECUTION)]:
+            raise ConfigError(
+                f"{flag_name(strange[0])} would change the design of the study that goes on; "
+                "leave it out, or give the YAML file of the study as well",
+                where=flag_name(strange[0]),
+            )
+        return None
+    return load_study_config(path, given)
+
+
+def _without_design(study: StudyConfig | None, given: dict[str, Any]) -> dict[str, Any]:
+    if study is not None:
+        return {}
+    return {name.removeprefix(EXECUTION): value for name, value in given.items()}
+
+
+def _settings(
+    study: StudyConfig | None, runner: str | None, output: str | None, verbosity: str | None
+) -> EffectiveSettings:
+    flags: dict[str, str | None] = {"output.results_dir": output, "ui.verbosity": verbosity}
+    if study is not None:
+        flags |= {f"runners.{backend}": runner for backend in study.all_backends}
+    elif runner is not None:
+        raise ConfigError("--runner needs the YAML file of the study as well", where="--runner")
+    return load_settings(flags=flags)
+
+
+def _verbosity(*, quiet: bool, verbose: bool) -> str | None:
+    return "quiet" if quiet else "verbose" if verbose else None
+
+
+def _stop(context: typer.Context) -> Callable[[], bool]:
+    """Give what tells that Ctrl-C was pressed again."""
+    interrupts = context.find_root().obj
+    return (lambda: interrupts.count > 1) if interrupts is not None else (lambda: False)
+
+
+def _show_plan(
+    study: StudyConfig | None, settings: EffectiveSettings, *, as_json: bool, allow_large: bool
+) -> None:
+    if study is None:
+        raise ConfigError("--dry-run needs the YAML file of the study", where="--dry-run")
+    load_object(_SHOW_PLAN)(study, settings, as_json=as_json, allow_large=allow_large)
+
+
+def _print(ran: Ran, *, as_json: bool, quiet: bool) -> None:
+    typer.echo(ran.to_json() if as_json else ran.summary(), nl=not as_json)
+    if ran.directory is None or (as_json and quiet):
+        return
+    blank = "" if as_json else "\n"
+    typer.echo(f"{blank}results in {ran.directory}", err=as_json)

@@ -1,0 +1,94 @@
+"""What ``llem run`` does once its flags are understood: run, or show the plan."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llenergymeasure import _api
+from llenergymeasure.cli import plan, study_plan
+from llenergymeasure.cli.display import make_display
+from llenergymeasure.cli.study_display import make_study_display
+from llenergymeasure.config.models import StudyConfig
+from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.domain.results import StudyResult
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.events import Begun, StudyEvent
+from llenergymeasure.study.inline import only_experiment
+from llenergymeasure.study.runner import Wishes
+
+
+class Ran(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        result: The result; of a single experiment a study without a protocol.
+        directory: Where it lies; ``None`` where nothing is kept.
+    """
+
+    result: StudyResult
+    directory: str | None
+
+    def summary(self) -> str:
+        """Render it for a terminal."""
+        single = self.result.protocol is None
+        return self.result.experiments[0].summary() if single else self.result.summary()
+
+    def to_json(self) -> str:
+        """Give the JSON of an experiment, or of a study without the experiments themselves."""
+        if self.result.protocol is None:
+            return self.result.experiments[0].to_json()
+        return self.result.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
+
+
+def run(
+    study: StudyConfig | None,
+    settings: EffectiveSettings,
+    *,
+    stop: Callable[[], bool],
+    resume: Path | None,
+    execution: Mapping[str, Any],
+    allow_large: bool,
+) -> Ran:
+    """Run an experiment or a study and show its progress.
+
+    Args:
+        study: What to run; ``None`` goes on with the design of the study that is resumed.
+        settings: The user's settings.
+        stop: Asked after an interrupt whether to kill what is running at once.
+        resume: A study to go on with.
+        execution: Fields of ``execution`` to go on with, where no study is given.
+        allow_large: Whether a grid may be larger than is usual.
+    """
+    verbosity = settings.config.ui.verbosity
+    single = resume is None and study is not None and only_experiment(study) is not None
+    make = make_display if single else make_study_display
+    with contextlib.closing(make(verbosity)) as display:
+        places: list[str | None] = []
+
+        def listen(event: StudyEvent) -> None:
+            if isinstance(event, Begun):
+                places.append(event.directory)
+            display(event)  # type: ignore[arg-type] # a single experiment has events alone
+
+        wishes = Wishes(listen, stop, resume, execution, allow_large)
+        result = _api.run(study, settings, settings.config.results_path(), wishes)
+    return Ran(result, places[0] if places else _directory(result))
+
+
+def show_plan(
+    study: StudyConfig, settings: EffectiveSettings, *, as_json: bool, allow_large: bool
+) -> None:
+    """Print what would be run."""
+    experiment = only_experiment(study)
+    if experiment is None:
+        study_plan.show(study, settings, as_json=as_json, allow_large=allow_large)
+    else:
+        plan.show(WorkOrder.of(experiment, settings), settings, as_json=as_json)
+
+
+def _directory(result: StudyResult) -> str | None:
+    (path,) = result.result_files
+    return None if path is None else str(Path(path).parent)
