@@ -203,6 +203,12 @@ def test_of_many_each_is_compared_with_the_best_alone(best_is_low):
     assert {pair.b for pair in found.comparisons} == {1 if best_is_low else ALL_PAIRS + 5}
 
 
+def test_figures_that_vary_beyond_all_bounds_still_have_finite_intervals():
+    table = np.array([[-300.0, 300.0], [300.0, -300.0], [0.0, 200.0]])
+    (pair,) = compared(table).comparisons
+    assert 0 < pair.interval95[0] < 1 < pair.interval95[1] < float("inf")
+
+
 def test_what_is_common_cancels_between_configurations_that_share_it_alike():
     alike = [run._replace(common=0.5 * run.value) for run in observations(TABLE)]
     assert compare("x", alike, best_is_low=True) == compared(TABLE)

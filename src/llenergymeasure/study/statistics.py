@@ -34,6 +34,7 @@ ALL_PAIRS = 20  # configurations; pairs grow with the square, and nobody reads 1
 LARGEST_FAMILY = 200  # configurations up to which SciPy's studentised range has been checked
 PLANNED_CYCLES = (3, 5, 10, 20)
 ROUNDING = 1e-9  # relative; figures that are equal but for the arithmetic are equal
+_LARGEST_LOG = 700.0  # of a ratio that a float holds, and its inverse
 COVERAGE = 2.0  # of what is common, as in the interval of a single window
 
 
@@ -136,7 +137,7 @@ def minimum_detectable_ratio(residual_sd: float, configurations: int, cycles: in
     if degrees < 1:
         return None
     detectable = _detectable(configurations, degrees) * residual_sd * sqrt(2 / cycles)
-    return exp(min(detectable, 700.0))  # the largest that a float holds
+    return _ratio(detectable)
 
 
 @lru_cache(maxsize=256)
@@ -211,21 +212,26 @@ def _comparison(
     error = fitted.standard_error(*pair)
     uncommon = COVERAGE * (common[a] - common[b])
     half = max(hypot(critical_value(family, freedom) * error, uncommon), ROUNDING)
+    interval95 = _ratio(apart - half), _ratio(apart + half)
     return Comparison(
         metric=metric,
         a=a,
         b=b,
-        ratio=exp(apart),
-        interval95=(exp(apart - half), exp(apart + half)),
-        verdict=_verdict(apart, half),
-        minimum_detectable_ratio=exp(_detectable(family, freedom) * error),
+        ratio=_ratio(apart),
+        interval95=interval95,
+        verdict=_verdict(*interval95),
+        minimum_detectable_ratio=_ratio(_detectable(family, freedom) * error),
     )
 
 
-def _verdict(apart: float, half: float) -> Verdict:
-    if abs(apart) <= half:
-        return "no_difference_shown"
-    return "lower" if apart < 0 else "higher"
+def _ratio(logarithm: float) -> float:
+    return exp(max(-_LARGEST_LOG, min(logarithm, _LARGEST_LOG)))
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if high < 1:
+        return "lower"
+    return "higher" if low > 1 else "no_difference_shown"
 
 
 def _sensitivity(
