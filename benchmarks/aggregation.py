@@ -96,7 +96,7 @@ def _cases(count: int, folder: Path) -> Iterator[tuple[str, Callable[[], object]
     yield "one process, batches of 1, in memory", lambda: aggregate(alone)
     yield (
         "write requests.parquet",
-        lambda: tables.write_requests(one[0].requests, path, one[0].window),
+        lambda: tables.write_requests(one, path),
     )
     yield "read requests.parquet", lambda: tables.read_requests(path)
 

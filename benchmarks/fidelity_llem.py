@@ -15,6 +15,7 @@ from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure._api import run
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.runner import Wishes
 
 
 class Stopwatch:
@@ -24,9 +25,9 @@ class Stopwatch:
         self.seconds = 0.0
         self._start_s: float | None = None
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: StudyEvent) -> None:
         """Start or stop; progress in between is ignored."""
-        if event.done is not None:
+        if not isinstance(event, Event) or event.done is not None:
             return
         if event.phase == "measure":
             self._start_s = time.perf_counter()
@@ -40,8 +41,8 @@ def main(path: str) -> None:
     case = json.loads(Path(path).read_text(encoding="utf-8"))
     config = ExperimentConfig.model_validate(case["experiment"])
     stopwatch = Stopwatch()
-    study = StudyConfig(experiments=(config,))
-    result = run(study, load_settings(), None, stopwatch).experiments[0]
+    study = StudyConfig.of(config)
+    result = run(study, load_settings(), None, Wishes(stopwatch)).experiments[0]
     answers = sum(len(rows) for rows in case["batches"])
     tokens = answers * case["new_tokens"] * result.throughput.passes
     figures = {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure import _api
 from llenergymeasure.cli import plan, study_plan
@@ -18,6 +17,9 @@ from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.events import Begun, StudyEvent
 from llenergymeasure.study.inline import only_experiment
 from llenergymeasure.study.runner import Wishes
+
+if TYPE_CHECKING:
+    from llenergymeasure.cli.commands.run import Asked
 
 
 class Ran(NamedTuple):
@@ -43,27 +45,16 @@ class Ran(NamedTuple):
         return self.result.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
 
 
-def run(
-    study: StudyConfig | None,
-    settings: EffectiveSettings,
-    *,
-    stop: Callable[[], bool],
-    resume: Path | None,
-    execution: Mapping[str, Any],
-    allow_large: bool,
-) -> Ran:
+def run(study: StudyConfig | None, settings: EffectiveSettings, asked: Asked) -> Ran:
     """Run an experiment or a study and show its progress.
 
     Args:
         study: What to run; ``None`` goes on with the design of the study that is resumed.
         settings: The user's settings.
-        stop: Asked after an interrupt whether to kill what is running at once.
-        resume: A study to go on with.
-        execution: Fields of ``execution`` to go on with, where no study is given.
-        allow_large: Whether a grid may be larger than is usual.
+        asked: What flags say about running.
     """
     verbosity = settings.config.ui.verbosity
-    single = resume is None and study is not None and only_experiment(study) is not None
+    single = asked.resume is None and study is not None and only_experiment(study) is not None
     make = make_display if single else make_study_display
     with contextlib.closing(make(verbosity)) as display:
         places: list[str | None] = []
@@ -73,7 +64,7 @@ def run(
                 places.append(event.directory)
             display(event)  # type: ignore[arg-type] # a single experiment has events alone
 
-        wishes = Wishes(listen, stop, resume, execution, allow_large)
+        wishes = Wishes(listen, *asked)
         result = _api.run(study, settings, settings.config.results_path(), wishes)
     return Ran(result, places[0] if places else _directory(result))
 

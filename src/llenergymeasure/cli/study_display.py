@@ -59,7 +59,7 @@ def finished_line(event: Finished) -> str:
     """Say what came of an experiment, within the width of a terminal."""
     number = f"{event.number:>{len(str(event.total))}}/{event.total}"
     name = event.name.partition("_")[2] or event.name
-    head = f"[{number}] {name:<24}"
+    head = f"[{number}] #{event.configuration} {name:<22}"
     if isinstance(event.outcome, FailedExperiment):
         reason = event.outcome.message.partition("\n")[0]
         return _cut(f"{head} failed in {event.outcome.phase}: {reason}")

@@ -51,12 +51,14 @@ class Started(NamedTuple):
     Attributes:
         number: Its place in the study, from 1.
         total: Experiments of the plan.
+        configuration: Its configuration, from 1.
         name: Name of its directory.
         method: How its process was started.
     """
 
     number: int
     total: int
+    configuration: int
     name: str
     method: str
 
@@ -67,6 +69,7 @@ class Finished(NamedTuple):
     Attributes:
         number: Its place in the study, from 1.
         total: Experiments of the plan.
+        configuration: Its configuration, from 1.
         name: Name of its directory.
         outcome: What came of it.
         seconds: Wall time of it, its start included.
@@ -75,6 +78,7 @@ class Finished(NamedTuple):
 
     number: int
     total: int
+    configuration: int
     name: str
     outcome: ExperimentResult | FailedExperiment
     seconds: float

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.datasets.loader import all_lengths_given
+from llenergymeasure.domain.results import StudyProtocol
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import grid, order
-from llenergymeasure.domain.results import StudyProtocol
 from llenergymeasure.study.collect import Design
 from llenergymeasure.study.continuation import Continuation, check_design, continued
 from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_manifest

@@ -120,8 +120,7 @@ class StudySession:
         self._previous = slot
         self._learn(slot, outcome, seconds)
         left_s = self._left_s(rest)
-        name, total = state.directory.root.name, len(self._plan.slots)
-        self._around.listener(Finished(slot.number, total, name, outcome, seconds, left_s))
+        self._around.listener(Finished(*self._told(state), outcome, seconds, left_s))
         if isinstance(outcome, FailedExperiment):
             self._breaker.failed(slot.configuration, outcome)
 
@@ -137,10 +136,14 @@ class StudySession:
             return FailedExperiment(
                 config=order.config, phase="start", code=error.code, message=error.message
             )
-        name, total = directory.root.name, len(self._plan.slots)
-        self._around.listener(Started(slot.number, total, name, job.start.method))
+        self._around.listener(Started(*self._told(state), job.start.method))
         terms = Terms(self._limits.of(order.config), self._around.listener, self._around.stop)
         return supervise(job, directory, order, terms)
+
+    def _told(self, state: SlotState) -> tuple[int, int, int, str]:
+        """Give what is told of every experiment."""
+        slot, total = state.slot, len(self._plan.slots)
+        return slot.number, total, slot.configuration + 1, state.directory.root.name
 
     def _order(self, configuration: int) -> WorkOrder:
         config = self._plan.experiments[configuration]

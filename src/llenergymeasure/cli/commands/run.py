@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 # What does the work is imported once there is work to do, so that help stays quick.
 _RUN = "llenergymeasure.cli.execute:run"
 _SHOW_PLAN = "llenergymeasure.cli.execute:show_plan"
+
+
+class Asked(NamedTuple):
+    """What flags say about running, beside the study and the settings.
+
+    Attributes:
+        stop: Asked after an interrupt whether to kill what is running at once.
+        resume: A study to go on with.
+        execution: Fields of ``execution`` to go on with, where no study is given.
+        allow_large: Whether a grid may be larger than is usual.
+    """
+
+    stop: Callable[[], bool]
+    resume: Path | None
+    execution: dict[str, Any]
+    allow_large: bool
+
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -110,14 +127,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     if dry_run:
         _show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
-    ran = load_object(_RUN)(
-        study,
-        settings,
-        stop=_stop(context),
-        resume=resume,
-        execution=_without_design(study, given),
-        allow_large=yes,
-    )
+    asked = Asked(_stop(context), resume, _without_design(study, given), allow_large=yes)
+    ran = load_object(_RUN)(study, settings, asked)
     _print(ran, as_json=as_json, quiet=quiet)
     if ran.result.failed:
         raise typer.Exit(FAILED)
