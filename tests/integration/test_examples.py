@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from llenergymeasure import ExperimentResult
+from llenergymeasure.config.loader import is_study
 from llenergymeasure.datasets.aienergyscore import SHA256
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.results.tables import READING_COLUMNS, REQUEST_COLUMNS
@@ -26,7 +27,7 @@ FROM_THE_HUB = ("hub-model.yaml", "lora.yaml")
 RUNNABLE = [
     path
     for path in sorted(EXAMPLES.glob("*.yaml"))
-    if path.name not in (*FROM_THE_HUB, "aienergyscore.yaml")
+    if path.name not in (*FROM_THE_HUB, "aienergyscore.yaml") and not is_study(path)
 ]
 MARKED = re.compile(r"^<!-- runnable -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,15 +12,17 @@ import pytest
 import typer
 
 import llenergymeasure
-from llenergymeasure import ExperimentConfig
+from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure.cli.commands import config as config_command
 from llenergymeasure.cli.commands import run as run_command
 from llenergymeasure.config.introspection import fields
+from llenergymeasure.config.loader import is_study, load_study_config
 from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study.grid import expand
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -91,9 +93,9 @@ def test_every_flag_is_documented_and_no_other(command: typer.Typer, heading: st
     assert documented - {"--help"} == flags - {"--help"}
 
 
-@pytest.mark.parametrize("model", [ExperimentConfig, UserConfig])
+@pytest.mark.parametrize("model", [ExperimentConfig, StudyConfig, UserConfig])
 def test_every_field_of_the_configuration_is_documented(
-    model: type[ExperimentConfig] | type[UserConfig],
+    model: type[ExperimentConfig] | type[StudyConfig] | type[UserConfig],
 ) -> None:
     page = read("configuration.md")
     missing = [field.name for field in fields(model) if f"| `{field.name}` |" not in page]
@@ -101,7 +103,7 @@ def test_every_field_of_the_configuration_is_documented(
 
 
 def test_every_field_has_a_description() -> None:
-    models = (ExperimentConfig, UserConfig, ExperimentResult)
+    models = (ExperimentConfig, StudyConfig, UserConfig, ExperimentResult)
     silent = [field.name for model in models for field in fields(model) if not field.description]
     assert not silent
 
@@ -177,8 +179,8 @@ def test_generated_pages_are_up_to_date(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_every_example_is_an_experiment(path: Path) -> None:
-    ExperimentConfig.from_yaml(path)
+def test_every_example_is_a_design_that_can_run(path: Path) -> None:
+    check_design(path)
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
@@ -188,7 +190,14 @@ def test_every_yaml_block_is_valid(block: Block, tmp_path: Path) -> None:
     if block.text.startswith(USER_CONFIG):
         assert load_settings(file, environ={}).origins
     else:
-        ExperimentConfig.from_yaml(file)
+        check_design(file)
+
+
+def check_design(path: Path) -> None:
+    """Hold an experiment or a study to every rule there is before anything runs."""
+    if not is_study(path):
+        ExperimentConfig.from_yaml(path)
+    assert expand(load_study_config(path)).experiments
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)

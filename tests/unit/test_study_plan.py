@@ -85,7 +85,7 @@ def test_an_unknown_model_leaves_memory_and_duration_unknown(show):
     text = show(model="org/nowhere", sweep={"n": [1, 2]})
 
     assert "unknown" in text
-    assert "duration    unknown while a model's config.json is not here" in text
+    assert "duration    unknown: a model's config.json is not here yet" in text
 
 
 def test_a_cold_start_is_said(show):
@@ -124,7 +124,29 @@ def test_a_design_that_cannot_run_has_no_plan(show, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (99, "99 s"), (120, "2 min"), (12_000, "3 h 20 min")]
+    ("seconds", "text"),
+    [(0, "0 s"), (99, "99 s"), (120, "2 min"), (12_000, "3 h 20 min"), (3.6e6, "1,000 h")],
 )
 def test_long_times_are_written_for_planning(seconds, text):
     assert study_plan.span(seconds) == text
+
+
+def test_a_sweep_of_new_tokens_over_prompts_that_have_their_own_is_skipped(show, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(
+        '{"prompt": "a", "max_new_tokens": 4}\n{"prompt": "b", "max_new_tokens": 5}\n'
+        '{"prompt": "c"}\n'
+    )
+    sweep = {"max_new_tokens": [8, 16], "n": [2, 3]}
+    found = json.loads(show(as_json=True, dataset=str(path), sweep=sweep))
+
+    (skip,) = found["skipped"]
+    assert skip["config"] == {"backend": "pytorch", "max_new_tokens": 16, "n": 2}
+    assert "every prompt of the dataset has its own" in skip["reason"]
+    assert len(found["configurations"]) == 3
+
+
+def test_a_dataset_that_is_not_there_yet_does_not_stop_the_plan(show):
+    assert "4 configurations" in show(
+        dataset="/nowhere.jsonl", sweep={"max_new_tokens": [8, 16], "n": [2, 3]}
+    )

@@ -23,6 +23,7 @@ from llenergymeasure.study.grid import design_hash, expand
 from llenergymeasure.study.labels import described, labels
 from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
+from llenergymeasure.study.prompt_lengths import OwnPromptLengths
 
 WIDTH = 80
 ORDER_SHOWN = 40
@@ -70,7 +71,8 @@ def show(
     Raises:
         StudyError: The grid is too large, or none of it can run.
     """
-    plan = _plan(study, settings, expand(study, allow_large=allow_large))
+    expansion = expand(study, allow_large=allow_large, own_lengths=OwnPromptLengths())
+    plan = _plan(study, settings, expansion)
     if as_json:
         typer.echo(json.dumps(_as_data(plan), indent=2, ensure_ascii=False))
     else:
@@ -211,7 +213,7 @@ def _duration_lines(plan: _Plan) -> Iterator[str]:
     gaps = f"{span(plan.gaps_s)} of gaps"
     total_s = _total_s(plan)
     if total_s is None:
-        yield f"duration    unknown while a model's config.json is not here, and {gaps}"
+        yield f"duration    unknown: a model's config.json is not here yet; {gaps}"
     else:
         yield f"duration    about {span(total_s)}, with {gaps}"
 
@@ -262,7 +264,8 @@ def span(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02} min" if hours < 10 else f"{round(minutes / 60):,} h"
 
 
 def _cut(line: str) -> str:

@@ -10,7 +10,8 @@ from llenergymeasure.config import inheritance, yaml_file
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
-from llenergymeasure.config.study import STUDY_FIELDS, describes_study, scope
+from llenergymeasure.config.study import STUDY_FIELDS, describes_study
+from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
 

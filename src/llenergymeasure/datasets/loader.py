@@ -71,18 +71,6 @@ def dataset_problems(
     return []
 
 
-def all_lengths_given(path: str, n: int) -> bool:
-    """Tell whether each of the first ``n`` prompts of a file says how many tokens to generate.
-
-    A file that cannot be used gives ``False``; :func:`dataset_problems` says why.
-    """
-    try:
-        dataset = jsonl.read_dataset(Path(path).expanduser(), path, n)
-    except PreFlightError:
-        return False
-    return all(prompt.max_new_tokens is not None for prompt in dataset.prompts)
-
-
 def _locate(spec: str, cache_dir: Path) -> Path:
     if spec == "mixed-1k":
         return Path(__file__).with_name("builtin") / "mixed-1k.jsonl"

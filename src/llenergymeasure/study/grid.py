@@ -18,7 +18,7 @@ from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig,
 from llenergymeasure.config.paths import nest
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_names
-from llenergymeasure.config.study import scope
+from llenergymeasure.config.study_rules import scope
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.plan import Expansion, Skipped
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import ExecutionConfig, StudyConfig
 from llenergymeasure.config.user_config import UserConfig
-from llenergymeasure.datasets.loader import all_lengths_given
 from llenergymeasure.domain.results import StudyProtocol
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import grid, order
@@ -17,17 +15,12 @@ from llenergymeasure.study.collect import Design
 from llenergymeasure.study.continuation import Continuation, check_design, continued
 from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_manifest
 from llenergymeasure.study.plan import Expansion, Slot
+from llenergymeasure.study.prompt_lengths import OwnPromptLengths
 
 
 def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
     """Write a design out; the prompts of local datasets are looked at for lengths of their own."""
-    all_given = cache(all_lengths_given)
-
-    def own_lengths(config: ExperimentConfig) -> bool:
-        path = config.dataset
-        return isinstance(path, str) and path.endswith(".jsonl") and all_given(path, config.n)
-
-    return grid.expand(study, allow_large=allow_large, own_lengths=own_lengths)
+    return grid.expand(study, allow_large=allow_large, own_lengths=OwnPromptLengths())
 
 
 def new_plan(

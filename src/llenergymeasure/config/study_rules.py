@@ -1,0 +1,154 @@
+"""What can be wrong with the design of a study before any combination of it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+
+from llenergymeasure.config.experiment import STORED, ExperimentConfig
+from llenergymeasure.config.paths import nest
+from llenergymeasure.config.plain_words import plain_problems
+from llenergymeasure.config.registry import backend_entry, backend_names
+from llenergymeasure.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from llenergymeasure.config.study import StudyConfig
+
+
+def scope(key: str) -> str | None:
+    """Name the backend that a sweep key is scoped to, or ``None`` for a universal key."""
+    section = key.partition(".")[0]
+    return section if section in backend_names() else None
+
+
+class _Located(NamedTuple):
+    loc: tuple[str, ...]
+    message: str
+
+
+def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
+    """List the keys of a sweep that hold no list of values."""
+    for key, values in sweep.items():
+        loc = ("sweep", str(key))
+        if isinstance(values, Mapping):
+            inner = next(iter(values), "field")
+            yield _Located(loc, f"must be a list; a field inside it is swept as '{key}.{inner}'")
+        elif not isinstance(values, list | tuple):
+            yield _Located(loc, f"must be a list of values; write [{_shown(values)}] for one")
+        elif not values:
+            yield _Located(loc, "is an empty list; give at least one value, or remove the line")
+
+
+def _shown(value: Any) -> str:
+    """Show a number or a truth value; text may be a secret."""
+    return str(value).lower() if isinstance(value, int | float) else "value"
+
+
+def design_problems(study: StudyConfig) -> Iterator[_Located]:
+    """List everything in a design that could never be right, whatever it is combined with."""
+    if problems := list(_backend_problems(study)):
+        yield from problems
+        return
+    yield from _default_problems(study)
+    for key, values in study.sweep.items():
+        yield from _key_problems(study, key, values)
+    for position, entry in enumerate(study.experiments):
+        if isinstance(entry, dict):
+            loc = ("experiments", str(position))
+            yield from _located(_partial_problems(entry), loc)
+    yield from _combined_problems(study)
+
+
+def _backend_problems(study: StudyConfig) -> Iterator[_Located]:
+    given = (study.model_extra or {}).get("backend", "pytorch")
+    if not isinstance(given, str | list | tuple) or not all(isinstance(b, str) for b in given):
+        yield _Located(("backend",), "must be the name of a backend, or a list of names")
+        return
+    if not given:
+        yield _Located(("backend",), "is an empty list; name at least one backend")
+    for name in study.backends:
+        try:
+            backend_entry(name)
+        except ConfigError as error:
+            yield _Located(("backend",), error.message)
+    if len(set(study.backends)) < len(study.backends):
+        yield _Located(("backend",), "names a backend twice")
+
+
+def _default_problems(study: StudyConfig) -> Iterator[_Located]:
+    yield from _partial_problems(study.defaults)
+    used = {*study.backends, *_backends_of_entries(study)}
+    for name in study.defaults:
+        if name in backend_names() and name not in used and study.defaults[name] is not None:
+            yield _Located(
+                (name,),
+                f"does not apply to backend: {', '.join(study.backends)}; remove the line "
+                f"'{name}:' or add {name} to backend",
+            )
+
+
+def _key_problems(study: StudyConfig, key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
+    loc, scoped = ("sweep", key), scope(key)
+    if key == "backend":
+        yield _Located(loc, "several backends are named outside the sweep, as backend: [...]")
+    elif scoped and scoped not in study.backends:
+        listed = ", ".join((*study.backends, scoped))
+        yield _Located(
+            loc, f"backend {scoped} is not listed; remove the line or set backend: [{listed}]"
+        )
+    elif study.cold_start and key.partition(".")[0] == "warmup":
+        yield _Located(loc, "has no effect with cold_start: true, which warms nothing up")
+    else:
+        yield from _value_problems(loc, key, values)
+
+
+def _value_problems(loc: tuple[str, ...], key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
+    found: dict[str, list[str]] = {}
+    for position, value in enumerate(values, start=1):
+        for problem in _partial_problems(nest({key: value})):
+            found.setdefault(problem.message, []).append(str(position))
+    for message, positions in found.items():
+        whole = len(positions) == len(values)
+        yield _Located(loc, message if whole else f"value {', '.join(positions)}: {message}")
+
+
+def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
+    """Check each field for itself; whether they go together depends on the combination."""
+    checked = {"model": "-", **data}
+    try:
+        ExperimentConfig.model_validate(checked, context=STORED)
+    except ValidationError as error:
+        for problem in plain_problems(error, checked):
+            yield _Located(problem.loc, problem.message)
+
+
+def _combined_problems(study: StudyConfig) -> Iterator[_Located]:
+    if _lacks_model(study):
+        yield _Located(("model",), "this field is required")
+    several = study.lists_backends
+    kwargs = study.defaults.get("passthrough_kwargs") is not None
+    if several and (kwargs or any(key.startswith("passthrough_kwargs") for key in study.sweep)):
+        yield _Located(
+            ("passthrough_kwargs",),
+            "is handed to one engine's constructor and cannot go with a list of backends; put it "
+            "into an entry of experiments: that names its backend",
+        )
+
+
+def _lacks_model(study: StudyConfig) -> bool:
+    if "model" in study.defaults or "model" in study.sweep:
+        return False
+    entries = [entry for entry in study.experiments if isinstance(entry, dict)]
+    return bool(study.sweep) or not study.experiments or any("model" not in e for e in entries)
+
+
+def _backends_of_entries(study: StudyConfig) -> set[str]:
+    named = (e.get("backend") for e in study.experiments if isinstance(e, dict))
+    return {name for name in named if isinstance(name, str)}
+
+
+def _located(problems: Iterable[_Located], prefix: tuple[str, ...]) -> Iterator[_Located]:
+    for loc, message in problems:
+        yield _Located((*prefix, *loc), message)
