@@ -205,7 +205,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "request-columns": request_columns,
     "reading-columns": reading_columns,
     "result-fields": result_tables,
-    "study-fields": study_tables,
+    "study-result-fields": study_tables,
 }
 
 

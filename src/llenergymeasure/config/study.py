@@ -159,7 +159,9 @@ class StudyConfig(ConfigModel):
     @property
     def all_backends(self) -> tuple[str, ...]:
         """The backends of the grid and of the explicit entries."""
-        return tuple(dict.fromkeys((*self.backends, *_backends_of_entries(self))))
+        entries = self.experiments
+        named = [one.get("backend") if isinstance(one, dict) else one.backend for one in entries]
+        return tuple(dict.fromkeys((*self.backends, *(n for n in named if isinstance(n, str)))))
 
     @property
     def lists_backends(self) -> bool:

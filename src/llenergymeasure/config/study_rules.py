@@ -79,7 +79,7 @@ def _backend_problems(study: StudyConfig) -> Iterator[_Located]:
 
 def _default_problems(study: StudyConfig) -> Iterator[_Located]:
     yield from _partial_problems(study.defaults)
-    used = {*study.backends, *_backends_of_entries(study)}
+    used = set(study.all_backends)
     for name in study.defaults:
         if name in backend_names() and name not in used and study.defaults[name] is not None:
             yield _Located(
@@ -142,11 +142,6 @@ def _lacks_model(study: StudyConfig) -> bool:
         return False
     entries = [entry for entry in study.experiments if isinstance(entry, dict)]
     return bool(study.sweep) or not study.experiments or any("model" not in e for e in entries)
-
-
-def _backends_of_entries(study: StudyConfig) -> set[str]:
-    named = (e.get("backend") for e in study.experiments if isinstance(e, dict))
-    return {name for name in named if isinstance(name, str)}
 
 
 def _located(problems: Iterable[_Located], prefix: tuple[str, ...]) -> Iterator[_Located]:
