@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION
@@ -22,6 +22,7 @@ from llenergymeasure.domain.samples import (
     WindowReadings,
 )
 from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.results.columns import Kind, arrow_type, make_column
 from llenergymeasure.results.persistence import write_atomically
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Column(NamedTuple):
     """One column of a table: the field of the same name, its type, and what it means."""
 
     name: str
-    type: Literal["int64", "float64", "string", "list<int64>"]
+    type: Kind
     nullable: bool
     description: str
 
@@ -144,8 +145,10 @@ def _write(
 
     schema = _schema(columns, about)
     arrays = [
-        pa.array(given.get(field.name) or [getattr(row, field.name) for row in rows], field.type)
-        for field in schema
+        make_column(
+            given.get(column.name) or [getattr(row, column.name) for row in rows], column.type
+        )
+        for column in columns
     ]
     table = pa.Table.from_arrays(arrays, schema=schema)
     write_atomically(path, lambda sink: pq.write_table(table, sink, compression="zstd"))
@@ -163,15 +166,12 @@ def _about(window: Window) -> dict[str, str]:
 def _schema(columns: Sequence[Column], about: Mapping[str, str]) -> pa.Schema:
     import pyarrow as pa
 
-    types = {
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "string": pa.string(),
-        "list<int64>": pa.list_(pa.int64()),
-    }
     fields = [
         pa.field(
-            column.name, types[column.type], column.nullable, {"description": column.description}
+            column.name,
+            arrow_type(column.type),
+            column.nullable,
+            {"description": column.description},
         )
         for column in columns
     ]

@@ -18,7 +18,12 @@ from typing import Any
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.study.runners import processes
 
-OWN_MODULES = ("llenergymeasure.orchestration.worker", "llenergymeasure.orchestration.probe")
+OWN_MODULES = (
+    "llenergymeasure.orchestration.worker",
+    "llenergymeasure.orchestration.probe",
+    "numpy.random",
+    "pynvml",  # Python alone; it loads no driver before it is asked to
+)
 _WHILE_IMPORTING = {
     "OPENBLAS_NUM_THREADS": "1",  # its threads would start with the import of NumPy and SciPy
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch.cuda.is_available() without cuInit

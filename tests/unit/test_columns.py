@@ -1,0 +1,44 @@
+"""Columns laid out by hand are what PyArrow itself would make of the same values."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llenergymeasure.results.columns import Kind, arrow_type, make_column
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+CELLS: dict[Kind, st.SearchStrategy[Any]] = {
+    "int64": INTEGERS,
+    "float64": st.floats(allow_nan=False),
+    "string": st.text(),
+    "list<int64>": st.lists(INTEGERS, max_size=4).map(tuple),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_column_holds_what_it_was_given(kind: Kind) -> None:
+    @given(st.lists(st.none() | CELLS[kind]))
+    def holds(values: list[Any]) -> None:
+        column = make_column(values, kind)
+        column.validate(full=True)
+        assert column.equals(pa.array(values, arrow_type(kind)))
+
+    holds()
+
+
+def test_pandas_stays_out_of_it() -> None:
+    code = (
+        "import sys\n"
+        "from llenergymeasure.results.columns import make_column\n"
+        "make_column([1, None], 'int64'); make_column(['a'], 'string')\n"
+        "make_column([(1,), None], 'list<int64>')\n"
+        "sys.exit('pandas' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
