@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
@@ -19,7 +20,7 @@ def _full_disk_ignored() -> contextlib.suppress:
 
 
 class RedactingWriter(io.TextIOBase):
-    """A text stream that hides credentials and passes whole lines on.
+    """A text stream that hides credentials and passes whole lines on; several threads may write.
 
     Args:
         target: Where they go.
@@ -29,6 +30,7 @@ class RedactingWriter(io.TextIOBase):
     def __init__(self, target: TextIO, successor: TextIO) -> None:
         self._target, self._successor = target, successor
         self._pending = ""
+        self._lock = threading.RLock()  # a signal handler may print while this thread writes
 
     def writable(self) -> bool:
         """Tell that text can be written."""
@@ -36,8 +38,8 @@ class RedactingWriter(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text; complete lines go on, redacted."""
-        *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
-        with _full_disk_ignored():
+        with self._lock, _full_disk_ignored():
+            *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
             for line in lines:
                 self._target.write(redact(line) + "\n")
         return len(text)
