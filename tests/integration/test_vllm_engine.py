@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
-from llenergymeasure.config.backend_configs import VLLMConfig  # noqa: E402
-from llenergymeasure.core.backends.vllm_engine import VLLMEngine  # noqa: E402
-from llenergymeasure.core.backends.vllm_problems import is_cpu_build  # noqa: E402
-from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model  # noqa: E402
-from tests.support.vllm_engines import (  # noqa: E402
+from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.core.backends.vllm_engine import VLLMEngine
+from llenergymeasure.core.backends.vllm_problems import is_cpu_build
+from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
+from tests.support.vllm_engines import (
     HEADS,
     as_if,
     loaded,
@@ -46,6 +46,11 @@ def engine(model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prompts(engine) -> list[list[int]]:
     return [engine.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(len(BUDGETS))]
+
+
+@pytest.fixture(scope="module")
+def long(prompts) -> list[int]:
+    return (max(prompts, key=len) * LIMIT)[:LIMIT]
 
 
 def ignoring_eos(engine: VLLMEngine, **decoder) -> VLLMEngine:
@@ -152,8 +157,7 @@ def test_progress_tells_of_requests_as_they_end(engine, prompts):
     assert len(seen) > 1
 
 
-def test_prompts_of_one_pass_that_share_a_beginning_are_prefix_cache_hits(engine, prompts):
-    long = (prompts[0] * 3)[:LIMIT]
+def test_prompts_of_one_pass_that_share_a_beginning_are_prefix_cache_hits(engine, prompts, long):
     asked = ignoring_eos(engine)
     run(asked, requests(prompts[:2], [2, 2]))
     assert asked.inspect().prefix_cache_hits == 0
@@ -162,25 +166,24 @@ def test_prompts_of_one_pass_that_share_a_beginning_are_prefix_cache_hits(engine
     assert asked.inspect().prefix_cache_hits > 0
 
 
-def test_no_pass_finds_the_prompts_of_the_one_before(engine, prompts):
-    long, asked = [(prompts[0] * 3)[:LIMIT]], ignoring_eos(engine)
+def test_no_pass_finds_the_prompts_of_the_one_before(engine, long):
+    asked = ignoring_eos(engine)
     for pass_index in range(3):
-        run(asked, requests(long, [2]), pass_index)
+        run(asked, requests([long], [2]), pass_index)
 
     assert asked.inspect().prefix_cache_hits == 0
 
 
-def test_warm_up_is_no_part_of_the_prefix_cache_hits(engine, prompts):
+def test_warm_up_is_no_part_of_the_prefix_cache_hits(engine, long):
     asked = ignoring_eos(engine)
-    run(asked, requests([(prompts[0] * 3)[:LIMIT]] * 8, [2] * 8), -1)
+    run(asked, requests([long] * 8, [2] * 8), -1)
 
     assert asked.inspect().prefix_cache_hits == 0
 
 
-def test_an_answer_that_the_context_cuts_short_is_told(engine, prompts):
+def test_an_answer_that_the_context_cuts_short_is_told(engine, long):
     asked = ignoring_eos(engine)
-    long = (prompts[0] * 20)[:500]
-    sample = run(asked, requests([long], [100])).samples()[0]
+    sample = run(asked, requests([(long * 6)[:500]], [100])).samples()[0]
 
     assert sample.output_tokens < 100
     assert any("ended 1 answers before" in note for note in asked.inspect().notes)

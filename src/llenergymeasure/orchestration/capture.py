@@ -105,10 +105,14 @@ def _handlers() -> Iterator[logging.StreamHandler[TextIO]]:
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", []):
-            if isinstance(handler, logging.StreamHandler) and not isinstance(
-                handler, logging.FileHandler
-            ):
+            if isinstance(handler, logging.StreamHandler) and not _finds_its_own(handler):
                 yield handler
+
+
+def _finds_its_own(handler: logging.StreamHandler[TextIO]) -> bool:
+    """Tell whether a handler writes to a file, or like ``logging.lastResort`` to ``sys.stderr``."""
+    has_property = isinstance(getattr(type(handler), "stream", None), property)
+    return has_property or isinstance(handler, logging.FileHandler)
 
 
 def tail(path: Path, lines: int = 15) -> str:

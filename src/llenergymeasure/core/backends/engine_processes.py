@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 
 from llenergymeasure.core.backends import engine_launcher
+from llenergymeasure.core.backends.engine_start import not_without_processes
 
 MARK = "LLENERGYMEASURE_ENGINE"
 KEPT_LINES = 400
@@ -63,7 +64,7 @@ class OutputPump:
             self._thread.join(_PATIENCE_S)
 
     def _pump(self, reader: int) -> None:
-        with open(reader, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+        with open(reader, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 self.recent.append(line.rstrip())
                 self._forward(line if line.endswith("\n") else f"{line}\n")
@@ -95,10 +96,18 @@ class EngineProcesses:
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
-        """Let what is started inside the block be ours."""
+        """Let what is started inside the block be ours.
+
+        Raises:
+            RuntimeError: All that was started has ended, and the block waits for it.
+        """
         resource_tracker.ensure_running()  # it serves this process for good
         interpreter = spawn.get_executable()
-        with _variables(self._environment), _anonymous_main():
+        with (
+            _variables(self._environment),
+            _anonymous_main(),
+            not_without_processes(self._all_ended_unnoticed),
+        ):
             spawn.set_executable(str(self._launcher(interpreter)))
             try:
                 yield
@@ -145,6 +154,10 @@ class EngineProcesses:
         self._pump.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _all_ended_unnoticed(self) -> bool:
+        children = psutil.Process().children()
+        return any(map(_has_ended, children)) and not self.running()
+
     def _launcher(self, interpreter: str | bytes | None) -> Path:
         """Write the program that multiprocessing starts in place of the interpreter."""
         python = os.fsdecode(interpreter or sys.executable)
@@ -161,6 +174,13 @@ class EngineProcesses:
             return process.environ().get(MARK) == self._mark
         except (psutil.Error, OSError):
             return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextlib.contextmanager

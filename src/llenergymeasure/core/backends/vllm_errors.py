@@ -42,6 +42,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("speculative", "check that decoder.draft_model shares the model's vocabulary"),
     ("c++ compiler", "install g++, or set vllm.enforce_eager: true"),
 )
+_OTHER_NAMES = {"cache_dtype": "kv_cache_dtype"}
 _REASON = re.compile(r"(?:^|\s)((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b:? .+)$")
 _POINTER = ("root cause", "initialization failed", "see stack trace")
 
@@ -135,5 +136,6 @@ def _with_values(config: ExperimentConfig, remedy: str) -> str:
 
 
 def _field_named(text: str) -> str | None:
-    named = [name for name in VLLMConfig.model_fields if re.search(rf"\b{name}\b", text)]
+    names = {name: name for name in VLLMConfig.model_fields} | _OTHER_NAMES
+    named = [ours for theirs, ours in names.items() if re.search(rf"\b{theirs}\b", text)]
     return f"check {' and '.join(f'vllm.{name}' for name in named)}" if named else None

@@ -10,7 +10,7 @@ gone: this process stays a client from its start to its end.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.energy.nvml_processes import ProcessWatch
