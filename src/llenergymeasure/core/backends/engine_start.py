@@ -53,5 +53,5 @@ def _watch(all_ended: Callable[[], bool], over: threading.Event) -> None:
             return
 
 
-def _break_off(number: int, frame: FrameType | None) -> None:
+def _break_off(_number: int, _frame: FrameType | None) -> None:
     raise RuntimeError("every process of the engine ended while it was starting")
