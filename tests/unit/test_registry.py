@@ -55,7 +55,7 @@ def test_an_entry_without_an_implementation_lists_what_there_is():
     assert problem is not None
     assert problem.where == "backend"
     assert "pytorch" in problem.remedy
-    assert "vllm" not in problem.remedy
+    assert "later" not in problem.remedy
 
 
 def _entry(**changes: object) -> PluginEntry:

@@ -6,14 +6,15 @@ import pytest
 
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.vllm_trace import (
-    Arrival,
     BatchRecord,
     Finished,
+    Step,
     VLLMTrace,
     shortfall,
 )
 
 REQUEST = Request(7, (1, 2, 3), 4)
+EACH = ((1.5, 1), (1.75, 0), (2.0, 1), (2.125, 1), (2.25, 1))
 
 
 def finished(**fields) -> Finished:
@@ -26,13 +27,18 @@ def finished(**fields) -> Finished:
         "scheduled_s": 1.0,
         "first_token_s": 1.5,
         "last_token_s": 2.25,
-        "arrivals": (Arrival(1.5, 1), Arrival(2.0, 1), Arrival(2.125, 1), Arrival(2.25, 1)),
+        "key": "a",
     }
     return Finished(**{**values, **fields})
 
 
-def sample(**fields):
-    record = BatchRecord((REQUEST,), 500_000_000, [finished(**fields)])
+def steps(*arrivals: tuple[float, int]) -> list[Step]:
+    """Make steps that brought tokens to our request, and to another beside it."""
+    return [Step(at_s, [("b", 1), ("a", tokens)]) for at_s, tokens in arrivals]
+
+
+def sample(made=EACH, **fields):
+    record = BatchRecord((REQUEST,), 500_000_000, [finished(**fields)], steps(*made))
     return VLLMTrace(2, 400_000_000, [record]).samples()[0]
 
 
@@ -50,20 +56,20 @@ def test_times_become_nanoseconds_of_the_same_clock():
 
 
 def test_a_step_that_brings_several_tokens_is_one_gap_of_that_many():
-    made = sample(arrivals=(Arrival(1.5, 2), Arrival(2.25, 2)))
+    made = sample(((1.5, 2), (2.25, 2)))
 
     assert (made.gaps_ns, made.gap_tokens) == ((750_000_000,), (2,))
 
 
-@pytest.mark.parametrize("arrivals", [(), (Arrival(1.5, 1), Arrival(2.25, 1))])
+@pytest.mark.parametrize("arrivals", [(), ((1.5, 1), (2.25, 1))])
 def test_gaps_are_unknown_unless_every_token_is_accounted_for(arrivals):
-    made = sample(arrivals=arrivals)
+    made = sample(arrivals)
 
     assert (made.gaps_ns, made.gap_tokens) == (None, None)
 
 
 def test_a_request_without_statistics_has_no_token_times():
-    made = sample(scheduled_s=None, first_token_s=None, last_token_s=None, arrivals=())
+    made = sample((), scheduled_s=None, first_token_s=None, last_token_s=None)
 
     assert made.scheduled_ns == 500_000_000, "when it was handed over"
     assert (made.first_token_ns, made.last_token_ns) == (None, None)

@@ -105,7 +105,7 @@ class VLLMEngine:
             yield from self._searched(batch, progress)
             return
         issued_ns = time.monotonic_ns()
-        finished = self._library.generate(
+        crowd = self._library.generate(
             [request.token_ids for request in batch],
             [
                 sampling_arguments(self._config, request.max_new_tokens, request.index)
@@ -113,7 +113,7 @@ class VLLMEngine:
             ],
             progress,
         )
-        yield BatchRecord(batch, issued_ns, finished)
+        yield BatchRecord(batch, issued_ns, crowd.finished, crowd.steps)
 
     def _searched(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
         """Search in crowds of requests that ask for equally many tokens, as one search must."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from llenergymeasure.core.backends.vllm_trace import Arrival, Finished
+from llenergymeasure.core.backends.vllm_trace import Finished, Step
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",  # the engine core in a process of its own
@@ -28,6 +27,13 @@ _ADAPTER_NUMBER = 1
 
 Prompt = Sequence[int]
 Progress = Callable[[int], None]
+
+
+class Crowd(NamedTuple):
+    """Requests that were worked off together, in the order of their prompts, and the steps."""
+
+    finished: list[Finished]
+    steps: list[Step]
 
 
 class VLLMLibrary:
@@ -57,7 +63,7 @@ class VLLMLibrary:
 
     def generate(
         self, prompts: Sequence[Prompt], options: Sequence[Mapping[str, Any]], progress: Progress
-    ) -> list[Finished]:
+    ) -> Crowd:
         """Hand all prompts over at once and work until every one has ended.
 
         The loop is that of ``LLM.generate``, without its progress bar.
@@ -67,7 +73,7 @@ class VLLMLibrary:
             options: Arguments of ``SamplingParams``, one a prompt.
             progress: Called after a step with the number of requests that ended in it.
         """
-        with self._arrivals() as arrivals:
+        with self._noted_steps() as steps:
             keys = self.llm.enqueue(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
                 [self._sampling(**each) for each in options],
@@ -75,10 +81,11 @@ class VLLMLibrary:
                 use_tqdm=False,
             )
             ended = self._work_off(progress)
-        return [
-            _finished(output, delivered_ns, arrivals.get(key, ()))
+        finished = [
+            _finished(key, output, delivered_ns)
             for key, (output, delivered_ns) in zip(keys, ended, strict=True)
         ]
+        return Crowd(finished, steps)
 
     def _work_off(self, progress: Progress) -> list[tuple[Any, int]]:
         ended: list[tuple[Any, int]] = []
@@ -91,24 +98,26 @@ class VLLMLibrary:
         return sorted(ended, key=lambda pair: int(pair[0].request_id))
 
     @contextlib.contextmanager
-    def _arrivals(self) -> Iterator[Mapping[str, Sequence[Arrival]]]:
-        """Note inside the block which tokens each step brings, at the engine core's own time."""
-        core, arrivals = self._core, defaultdict[str, list[Arrival]](list)
-        if "get_output" in vars(core) or not hasattr(core, "get_output"):
-            yield arrivals
+    def _noted_steps(self) -> Iterator[list[Step]]:
+        """Note inside the block which tokens each step brings, at the engine core's own time.
+
+        As little as possible, since it is part of the window; samples are made of it later.
+        """
+        core, steps = self._core, list[Step]()
+        if not hasattr(core, "get_output"):
+            yield steps
             return
         get_output = core.get_output
 
         def noting() -> Any:
             step = get_output()
-            for output in step.outputs:
-                if count := len(output.new_token_ids):
-                    arrivals[output.request_id].append(Arrival(step.timestamp, count))
+            tokens = [(output.request_id, len(output.new_token_ids)) for output in step.outputs]
+            steps.append(Step(step.timestamp, tokens))
             return step
 
         core.get_output = noting
         try:
-            yield arrivals
+            yield steps
         finally:
             del core.get_output
 
@@ -185,7 +194,7 @@ class VLLMLibrary:
         self._core.shutdown()
 
 
-def _finished(output: Any, delivered_ns: int, arrivals: Sequence[Arrival]) -> Finished:
+def _finished(key: str, output: Any, delivered_ns: int) -> Finished:
     answer, stats = output.outputs[0], output.metrics
     return Finished(
         prompt_tokens=len(output.prompt_token_ids),
@@ -196,7 +205,7 @@ def _finished(output: Any, delivered_ns: int, arrivals: Sequence[Arrival]) -> Fi
         scheduled_s=_known(getattr(stats, "scheduled_ts", None)),
         first_token_s=_known(getattr(stats, "first_token_ts", None)),
         last_token_s=_known(getattr(stats, "last_token_ts", None)),
-        arrivals=tuple(arrivals),
+        key=key,
     )
 
 

@@ -17,6 +17,18 @@ from llenergymeasure.domain.samples import Finish, RequestSample
 _FINISHES: Mapping[str, Finish] = {"length": "length", "stop": "stop"}
 
 
+class Step(NamedTuple):
+    """One step of the engine.
+
+    Attributes:
+        at_s: When its tokens were there, monotonic.
+        tokens: Keys of the requests it worked on, and how many tokens each got.
+    """
+
+    at_s: float
+    tokens: Sequence[tuple[str, int]]
+
+
 class Arrival(NamedTuple):
     """Tokens of one request that came out of one step of the engine."""
 
@@ -36,7 +48,7 @@ class Finished(NamedTuple):
         first_token_s: Its first token was there.
         last_token_s: Its last token was there.
         delivered_ns: It was handed to us.
-        arrivals: Each step that gave it tokens; empty where that is not known.
+        key: What steps call it; empty where they do not.
     """
 
     prompt_tokens: int
@@ -47,16 +59,24 @@ class Finished(NamedTuple):
     scheduled_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
-    arrivals: tuple[Arrival, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """Requests that were handed over together, and what became of them, in the same order."""
+    """Requests that were handed over together.
+
+    Attributes:
+        batch: The requests.
+        issued_ns: When.
+        finished: What became of each, in the same order.
+        steps: The steps of the engine; empty where it tells none.
+    """
 
     batch: Batch
     issued_ns: int
     finished: Sequence[Finished]
+    steps: Sequence[Step] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +90,29 @@ class VLLMTrace:
     def samples(self) -> tuple[RequestSample, ...]:
         """Give one sample a request, in the order they were handed over."""
         return tuple(
-            self._sample(index, record.issued_ns, request, finished)
+            sample
             for index, record in enumerate(self.records)
-            for request, finished in zip(record.batch, record.finished, strict=True)
+            for sample in self._batch_samples(index, record)
         )
 
+    def _batch_samples(self, index: int, record: BatchRecord) -> list[RequestSample]:
+        arrivals = _arrivals(record.steps)
+        return [
+            self._sample(index, record.issued_ns, request, done, arrivals.get(done.key, []))
+            for request, done in zip(record.batch, record.finished, strict=True)
+        ]
+
     def _sample(
-        self, index: int, issued_ns: int, request: Request, done: Finished
+        self,
+        index: int,
+        issued_ns: int,
+        request: Request,
+        done: Finished,
+        arrivals: Sequence[Arrival],
     ) -> RequestSample:
         finish = _FINISHES.get(done.reason or "", "failed")
         scheduled_ns = _ns(done.scheduled_s)
-        gaps_ns, gap_tokens = _gaps(done)
+        gaps_ns, gap_tokens = _gaps(arrivals, len(done.token_ids))
         return RequestSample(
             request=request.index,
             pass_index=self.pass_index,
@@ -131,15 +163,27 @@ def _is_short(request: Request, done: Finished, ignore_eos: bool) -> bool:
     return len(done.token_ids) < request.max_new_tokens and not ended
 
 
-def _gaps(done: Finished) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+def _arrivals(steps: Sequence[Step]) -> dict[str, list[Arrival]]:
+    """Turn steps, each with its requests, into requests, each with its arrivals."""
+    found: dict[str, list[Arrival]] = {}
+    for step in steps:
+        for key, tokens in step.tokens:
+            if tokens:
+                found.setdefault(key, []).append(Arrival(step.at_s, tokens))
+    return found
+
+
+def _gaps(
+    arrivals: Sequence[Arrival], produced: int
+) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """Give the time between arrivals, and the tokens of each gap unless all are 1.
 
     Unknown unless the arrivals account for every token.
     """
-    if sum(arrival.tokens for arrival in done.arrivals) != len(done.token_ids):
+    if sum(arrival.tokens for arrival in arrivals) != produced:
         return None, None
-    times = [round(arrival.at_s * 1e9) for arrival in done.arrivals]
-    sizes = tuple(arrival.tokens for arrival in done.arrivals[1:])
+    times = [round(arrival.at_s * 1e9) for arrival in arrivals]
+    sizes = tuple(arrival.tokens for arrival in arrivals[1:])
     gaps = tuple(after - before for before, after in pairwise(times))
     return gaps, None if all(size == 1 for size in sizes) else sizes
 
