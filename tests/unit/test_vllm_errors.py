@@ -110,3 +110,9 @@ def test_an_engine_core_that_was_killed_says_by_what():
 
 def test_an_engine_core_that_died_without_a_word_is_still_told():
     assert "the engine core died: EngineDeadError" in said(EngineDeadError("see above"), "generate")
+
+
+def test_an_engine_core_that_was_killed_while_loading_names_the_fields():
+    text = "Engine core initialization failed. Failed core proc(s): {'EngineCore': -9}"
+
+    assert "lower vllm.gpu_memory_utilization" in said(RuntimeError(text))

@@ -44,6 +44,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
 )
 _OTHER_NAMES = {"cache_dtype": "kv_cache_dtype"}
 _REASON = re.compile(r"(?:^|\s)((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b:? .+)$")
+_KILLED = re.compile(r"sigkill|failed core proc.*: -9\b")
 _POINTER = ("root cause", "initialization failed", "see stack trace")
 
 
@@ -120,7 +121,7 @@ def _remedy(phase: str, config: ExperimentConfig, said: str) -> str | None:
             return _with_values(config, remedy)
     if any(mark in text for mark in _OUT_OF_MEMORY):
         return _with_values(config, _LESS_AT_LOAD if phase == "load" else _LESS_AT_RUN)
-    if "sigkill" in text:
+    if _KILLED.search(text):
         less = _LESS_AT_LOAD if phase == "load" else _LESS_AT_RUN
         return f"the system kills where memory runs out (see dmesg): {less}"
     for mark, remedy in _REMEDIES:
