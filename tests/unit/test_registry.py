@@ -12,6 +12,7 @@ from llenergymeasure.config.registry import (
     PluginEntry,
     backend_entry,
     backend_names,
+    installed_package,
     installed_version,
     load_object,
     missing,
@@ -49,12 +50,12 @@ def test_an_unknown_backend_is_answered_with_the_valid_names():
 
 
 def test_an_entry_without_an_implementation_lists_what_there_is():
-    problem = missing(BACKENDS["vllm"], "backend")
+    problem = missing(PluginEntry("later", implementation=None), "backend")
 
     assert problem is not None
     assert problem.where == "backend"
     assert "pytorch" in problem.remedy
-    assert "vllm" not in problem.remedy
+    assert "later" not in problem.remedy
 
 
 def _entry(**changes: object) -> PluginEntry:
@@ -149,3 +150,28 @@ def test_a_broken_plugin_is_named_with_the_line_that_removes_it(tmp_path, target
 def test_the_nearest_name_or_all_names():
     assert nearest("pytorhc", ["pytorch", "vllm"]) == "did you mean 'pytorch'?"
     assert nearest("zzz", ["pytorch", "vllm"]) == "valid names: pytorch, vllm"
+
+
+def test_another_distribution_of_the_same_module_will_do():
+    entry = PluginEntry(
+        "x", "m:C", package="no-such-package", module="pytest", alternatives=("pytest",)
+    )
+
+    assert missing(entry, "backend") is None
+    assert installed_package(entry) == ("pytest", importlib.metadata.version("pytest"))
+
+
+def test_another_distribution_that_is_too_old_is_named_with_its_own_line():
+    entry = PluginEntry(
+        "x",
+        "m:C",
+        package="no-such-package",
+        module="pytest",
+        minimum="9999",
+        install="pip install no-such-package",
+        alternatives=("pytest",),
+    )
+    problem = missing(entry, "backend")
+
+    assert "needs pytest 9999 or newer" in problem.what
+    assert problem.remedy == "pip install pytest --upgrade"

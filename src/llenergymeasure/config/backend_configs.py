@@ -72,7 +72,7 @@ class VLLMConfig(ConfigModel):
         None, description="GPUs the stack of layers is split over."
     )
     gpu_memory_utilization: float | None = Field(
-        None, gt=0, le=1, description="Share of GPU memory the engine may take."
+        None, gt=0, le=1, description="Share of GPU memory, or of a CPU's, the engine may take."
     )
     enable_prefix_caching: bool | None = Field(
         None, description="Reuse the KV cache of shared prompt beginnings."
@@ -85,7 +85,7 @@ class VLLMConfig(ConfigModel):
         None, description="Weight quantisation method; must agree with precision."
     )
     kv_cache_dtype: str | None = Field(None, description="Data type of the KV cache.")
-    enforce_eager: bool | None = Field(None, description="Do without CUDA graphs.")
+    enforce_eager: bool | None = Field(None, description="Do without compilation and CUDA graphs.")
 
 
 class TensorRTConfig(ConfigModel):

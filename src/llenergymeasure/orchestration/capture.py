@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
@@ -21,7 +22,7 @@ def _full_disk_ignored() -> contextlib.suppress:
 
 
 class RedactingWriter(io.TextIOBase):
-    """A text stream that hides credentials and passes whole lines on.
+    """A text stream that hides credentials and passes whole lines on; several threads may write.
 
     Args:
         target: Where they go.
@@ -31,6 +32,7 @@ class RedactingWriter(io.TextIOBase):
     def __init__(self, target: TextIO, successor: TextIO) -> None:
         self._target, self._successor = target, successor
         self._pending = ""
+        self._lock = threading.RLock()  # a signal handler may print while this thread writes
 
     def writable(self) -> bool:
         """Tell that text can be written."""
@@ -38,8 +40,8 @@ class RedactingWriter(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text; complete lines go on, redacted."""
-        *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
-        with _full_disk_ignored():
+        with self._lock, _full_disk_ignored():
+            *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
             for line in lines:
                 self._target.write(redact(line) + "\n")
         return len(text)
@@ -105,10 +107,14 @@ def _handlers() -> Iterator[logging.StreamHandler[TextIO]]:
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", []):
-            if isinstance(handler, logging.StreamHandler) and not isinstance(
-                handler, logging.FileHandler
-            ):
+            if isinstance(handler, logging.StreamHandler) and not _finds_its_own(handler):
                 yield handler
+
+
+def _finds_its_own(handler: logging.StreamHandler[TextIO]) -> bool:
+    """Tell whether a handler writes to a file, or like ``logging.lastResort`` to ``sys.stderr``."""
+    has_property = isinstance(getattr(type(handler), "stream", None), property)
+    return has_property or isinstance(handler, logging.FileHandler)
 
 
 def tail(path: Path, lines: int = 15) -> str:

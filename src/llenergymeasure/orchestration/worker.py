@@ -83,7 +83,7 @@ def run(
         except OSError as error:
             return _fail(repository, order, "start", "experiment", _unwritable(error))
         stack.enter_context(interruption.noticed())
-        return _run_phases(repository, order, events)
+        return _run_phases(repository, order, events, interruption)
 
 
 def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str | None:
@@ -109,22 +109,29 @@ def _read_order(directory: ExperimentDirectory, started: Started | None) -> Work
 
 
 def _run_phases(
-    repository: DirectoryRepository, order: WorkOrder, events: EventLog
+    repository: DirectoryRepository, order: WorkOrder, events: EventLog, interruption: Interruption
 ) -> FailedExperiment | None:
     machine = StateMachine(events.phase)
     try:
         _measure_and_save(repository, order, machine, events)
-    except LLEMError as error:
-        for note in getattr(error, "__notes__", ()):
-            sys.stderr.write(f"{note}\n")  # which is log.txt here
-        return _fail(repository, order, machine.phase, error.code, error.message)
     except KeyboardInterrupt:
         raise _interrupt(repository, order, machine.phase) from None
     except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        return _fail(repository, order, machine.phase, "internal", message)
+        if interruption.seen:  # an engine makes other errors of it
+            raise _interrupt(repository, order, machine.phase) from None
+        return _broken(repository, order, machine.phase, error)
     return None
+
+
+def _broken(
+    repository: DirectoryRepository, order: WorkOrder, phase: str, error: Exception
+) -> FailedExperiment:
+    if isinstance(error, LLEMError):
+        for note in getattr(error, "__notes__", ()):
+            sys.stderr.write(f"{note}\n")  # which is log.txt here
+        return _fail(repository, order, phase, error.code, error.message)
+    traceback.print_exception(error)
+    return _fail(repository, order, phase, "internal", f"{type(error).__name__}: {error}")
 
 
 def _unwritable(error: OSError) -> str:

@@ -13,7 +13,7 @@ from llenergymeasure.config.registry import (
     BACKENDS,
     ENERGY_SOURCES,
     backend_names,
-    installed_version,
+    installed_package,
     load_object,
     missing,
     plugin_backends,
@@ -91,8 +91,8 @@ def _backends() -> Iterator[str]:
             yield f"{name:11} no   {problem.what}"
             yield f"{'':17}{problem.remedy}"
         else:
-            version = installed_version(entry)
-            yield f"{name:11} yes  {f'{entry.package} {version}' if version else 'built in'}"
+            found = installed_package(entry)
+            yield f"{name:11} yes  {f'{found.name} {found.version}' if found else 'built in'}"
 
 
 def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:

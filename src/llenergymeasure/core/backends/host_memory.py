@@ -1,28 +1,34 @@
-"""Resident set of this process, with a peak that can be set back, and what the machine has."""
+"""Resident set of processes, with a peak that can be set back, and what the machine has."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 MIB = 1 << 20
-_PROC = Path("/proc/self")
 
 
 class ResidentSet:
-    """Watches the resident set from the moment it is made.
+    """Watches the resident set of processes, summed, from the moment it is made.
 
     Linux keeps the peak itself (``VmHWM``) and sets it back when ``5`` is written to
-    ``/proc/self/clear_refs`` (proc(5)); where that is not possible the peak is unknown.
+    ``/proc/PID/clear_refs`` (proc(5)); where that is not possible the peak is unknown. The peak of
+    several is the sum of their own peaks, which need not fall together.
+
+    Args:
+        pids: The processes; by default this one.
     """
 
-    def __init__(self) -> None:
-        self.start_mb = psutil.Process().memory_info().rss / MIB
+    def __init__(self, pids: Sequence[int] = ()) -> None:
+        self._pids = tuple(pids) or (os.getpid(),)
+        self.start_mb = sum(psutil.Process(pid).memory_info().rss for pid in self._pids) / MIB
         try:
-            (_PROC / "clear_refs").write_text("5")
+            for pid in self._pids:
+                _proc(pid, "clear_refs").write_text("5")
             self._was_reset = True
         except OSError:
             self._was_reset = False
@@ -32,11 +38,20 @@ class ResidentSet:
         if not self._was_reset:
             return None
         try:
-            status = (_PROC / "status").read_text()
+            peaks = [_peak_mb(_proc(pid, "status").read_text()) for pid in self._pids]
         except OSError:
             return None
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
-        return int(found.group(1)) / 1024 if found else None
+        known = [peak for peak in peaks if peak is not None]
+        return sum(known) if len(known) == len(peaks) else None
+
+
+def _proc(pid: int, name: str) -> Path:
+    return Path("/proc") / str(pid) / name
+
+
+def _peak_mb(status: str) -> float | None:
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
+    return int(found.group(1)) / 1024 if found else None
 
 
 def usable_cpus() -> int:

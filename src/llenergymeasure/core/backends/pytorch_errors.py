@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.foreign_errors import SLIPS, first_lines, is_own_slip
 from llenergymeasure.exceptions import BackendError
 
-# Signs of a slip in somebody's code: theirs is translated, one of this package is left as it is.
-_SLIPS = (LookupError, AttributeError, TypeError, AssertionError)
-_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, *_SLIPS)
-_PACKAGE = __name__.partition(".")[0]
+_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, *SLIPS)
 
 # A piece of the message (lower case) and the option that mends it, most telling first.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -41,7 +38,7 @@ def translated(phase: str, config: ExperimentConfig) -> Iterator[None]:
     except MemoryError:
         raise _out_of_memory(phase, config) from None
     except (*_FOREIGN, _damaged_weights()) as error:
-        if isinstance(error, _SLIPS) and _is_ours(error):
+        if is_own_slip(error):
             raise
         if _is_out_of_memory(error):
             raise _out_of_memory(phase, config) from error
@@ -51,12 +48,6 @@ def translated(phase: str, config: ExperimentConfig) -> Iterator[None]:
 def _damaged_weights() -> type[Exception]:
     error: type[Exception] = importlib.import_module("safetensors").SafetensorError
     return error
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Tell whether the line that raised is of this package."""
-    innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
-    return str(innermost.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -82,8 +73,7 @@ def _out_of_memory(phase: str, config: ExperimentConfig) -> BackendError:
 
 
 def _plain(phase: str, error: Exception) -> BackendError:
-    text = str(error).strip()
-    first_lines = " ".join(text.splitlines()[:3])[:500]
-    hint = next((remedy for mark, remedy in _REMEDIES if mark in text.lower()), None)
-    message = f"PyTorch failed to {phase}: {type(error).__name__}: {first_lines}"
+    text = str(error).lower()
+    hint = next((remedy for mark, remedy in _REMEDIES if mark in text), None)
+    message = f"PyTorch failed to {phase}: {type(error).__name__}: {first_lines(error)}"
     return BackendError(f"{message}\n    {hint}" if hint else message, where=phase)

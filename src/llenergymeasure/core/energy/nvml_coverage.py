@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.core.energy.nvml_reader import find_handles, refusal, visible_uuids
+from llenergymeasure.core.energy.nvml_reader import find_handles, refusal
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
+from llenergymeasure.core.visible_gpus import visible_uuids
 
 CHECK = "check nvidia-smi -L"
 _MIG = "a slice has no energy of its own, and the GPU's energy is that of all its slices"

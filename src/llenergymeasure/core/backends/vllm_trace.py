@@ -1,0 +1,192 @@
+"""From what vLLM says about requests to samples; pure.
+
+Times: ``RequestStateStats`` has them in seconds of the monotonic clock of the engine core, the same
+clock as ours (``arrival_time`` alone is wall-clock, and unused).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from llenergymeasure.core.backends.protocol import Batch, Request
+from llenergymeasure.domain.samples import Finish, RequestSample
+
+_FINISHES: Mapping[str, Finish] = {"length": "length", "stop": "stop"}
+
+
+class Step(NamedTuple):
+    """One step of the engine.
+
+    Attributes:
+        at_s: When its tokens were there, monotonic.
+        tokens: Keys of the requests it worked on, and how many tokens each got.
+    """
+
+    at_s: float
+    tokens: Sequence[tuple[str, int]]
+
+
+class Arrival(NamedTuple):
+    """Tokens of one request that came out of one step of the engine."""
+
+    at_s: float
+    tokens: int
+
+
+class Finished(NamedTuple):
+    """What vLLM says of a request that has ended.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, as the engine had it.
+        token_ids: Tokens it produced.
+        reason: Why it ended, in vLLM's words.
+        cached_tokens: Tokens of the prompt that were in the prefix cache; ``None`` if unknown.
+        scheduled_s: Work on it began, monotonic; ``None`` where there are no statistics.
+        first_token_s: Its first token was there.
+        last_token_s: Its last token was there.
+        delivered_ns: It was handed to us.
+        key: What steps call it; empty where they do not.
+    """
+
+    prompt_tokens: int
+    token_ids: tuple[int, ...]
+    reason: str | None
+    delivered_ns: int
+    cached_tokens: int | None = None
+    scheduled_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """Requests that were handed over together.
+
+    Attributes:
+        batch: The requests.
+        issued_ns: When.
+        finished: What became of each, in the same order.
+        steps: The steps of the engine; empty where it tells none.
+    """
+
+    batch: Batch
+    issued_ns: int
+    finished: Sequence[Finished]
+    steps: Sequence[Step] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VLLMTrace:
+    """One pass."""
+
+    pass_index: int
+    issued_ns: int
+    records: list[BatchRecord] = field(default_factory=list)
+
+    def samples(self) -> tuple[RequestSample, ...]:
+        """Give one sample a request, in the order they were handed over."""
+        return tuple(
+            sample
+            for index, record in enumerate(self.records)
+            for sample in self._batch_samples(index, record)
+        )
+
+    def _batch_samples(self, index: int, record: BatchRecord) -> list[RequestSample]:
+        arrivals = _arrivals(record.steps)
+        return [
+            self._sample(index, record.issued_ns, request, done, arrivals.get(done.key, []))
+            for request, done in zip(record.batch, record.finished, strict=True)
+        ]
+
+    def _sample(
+        self,
+        index: int,
+        issued_ns: int,
+        request: Request,
+        done: Finished,
+        arrivals: Sequence[Arrival],
+    ) -> RequestSample:
+        finish = _FINISHES.get(done.reason or "", "failed")
+        scheduled_ns = _ns(done.scheduled_s)
+        gaps_ns, gap_tokens = _gaps(arrivals, len(done.token_ids))
+        return RequestSample(
+            request=request.index,
+            pass_index=self.pass_index,
+            batch_index=index,
+            input_tokens=done.prompt_tokens,
+            padded_input_tokens=done.prompt_tokens,
+            output_tokens=len(done.token_ids),
+            executed_output_tokens=len(done.token_ids),
+            issued_ns=self.issued_ns,
+            scheduled_ns=issued_ns if scheduled_ns is None else scheduled_ns,
+            first_token_ns=_ns(done.first_token_s),
+            last_token_ns=_ns(done.last_token_s),
+            delivered_ns=done.delivered_ns,
+            gaps_ns=gaps_ns,
+            gap_tokens=gap_tokens,
+            finish=finish,
+            error=f"vLLM ended it: {done.reason}" if finish == "failed" else None,
+        )
+
+
+class Shortfall(NamedTuple):
+    """What the engine did otherwise than asked, over all requests of a pass.
+
+    Attributes:
+        cached: Positions of prompts that were found in the prefix cache.
+        cut_prompts: Prompts that the engine had with another number of tokens.
+        short_answers: Answers that ended before the tokens asked for, without an end of sequence
+            that was allowed to end them.
+    """
+
+    cached: frozenset[int] = frozenset()
+    cut_prompts: int = 0
+    short_answers: int = 0
+
+
+def shortfall(records: Sequence[BatchRecord], ignore_eos: bool) -> Shortfall:
+    """Compare what the engine did with what it was asked to."""
+    pairs = [pair for record in records for pair in zip(record.batch, record.finished, strict=True)]
+    return Shortfall(
+        frozenset(request.index for request, done in pairs if done.cached_tokens),
+        sum(len(request.token_ids) != done.prompt_tokens for request, done in pairs),
+        sum(_is_short(request, done, ignore_eos) for request, done in pairs),
+    )
+
+
+def _is_short(request: Request, done: Finished, ignore_eos: bool) -> bool:
+    ended = done.reason == "stop" and not ignore_eos
+    return len(done.token_ids) < request.max_new_tokens and not ended
+
+
+def _arrivals(steps: Sequence[Step]) -> dict[str, list[Arrival]]:
+    """Turn steps, each with its requests, into requests, each with its arrivals."""
+    found: dict[str, list[Arrival]] = {}
+    for step in steps:
+        for key, tokens in step.tokens:
+            if tokens:
+                found.setdefault(key, []).append(Arrival(step.at_s, tokens))
+    return found
+
+
+def _gaps(
+    arrivals: Sequence[Arrival], produced: int
+) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """Give the time between arrivals, and the tokens of each gap unless all are 1.
+
+    Unknown unless the arrivals account for every token.
+    """
+    if sum(arrival.tokens for arrival in arrivals) != produced:
+        return None, None
+    times = [round(arrival.at_s * 1e9) for arrival in arrivals]
+    sizes = tuple(arrival.tokens for arrival in arrivals[1:])
+    gaps = tuple(after - before for before, after in pairwise(times))
+    return gaps, None if all(size == 1 for size in sizes) else sizes
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e9)

@@ -1,0 +1,279 @@
+"""The vLLM backend on a real engine, on the CPU, with real weights."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
+
+from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.core.backends.vllm_engine import VLLMEngine
+from llenergymeasure.core.backends.vllm_problems import is_cpu_build
+from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
+from tests.support.vllm_engines import (
+    HEADS,
+    as_if,
+    loaded,
+    requests,
+    run,
+    save_merged,
+    save_plain_adapter,
+    tokens,
+)
+
+LIMIT = 96
+BUDGETS = [24, 7, 1, 16, 24, 3, 12, 24]
+SAMPLING = {"decoding_strategy": "sampling"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A model that ends about one sequence in twelve tokens and ships odd sampling defaults."""
+    shipped = {"repetition_penalty": 7.0, "temperature": 3.0, "top_k": 2, "do_sample": True}
+    folder = tmp_path_factory.mktemp("models") / "model"
+    return save_model(folder, eos_token_id=OFTEN, shipped=shipped, **HEADS)
+
+
+@pytest.fixture(scope="module")
+def engine(model, tmp_path_factory):
+    with loaded(tmp_path_factory.mktemp("cache"), model=str(model)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def prompts(engine) -> list[list[int]]:
+    return [engine.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(len(BUDGETS))]
+
+
+@pytest.fixture(scope="module")
+def long(prompts) -> list[int]:
+    return (max(prompts, key=len) * LIMIT)[:LIMIT]
+
+
+def ignoring_eos(engine: VLLMEngine, **decoder) -> VLLMEngine:
+    return as_if(engine, decoder={"ignore_eos": True, **decoder})
+
+
+def test_greedy_tokens_are_those_of_plain_forward_passes(engine, model, prompts):
+    expected = greedy_tokens(model, prompts, BUDGETS, OFTEN)
+    trace = run(engine, requests(prompts, BUDGETS))
+
+    assert tokens(trace) == expected
+    samples = trace.samples()
+    assert [sample.output_tokens for sample in samples] == [len(answer) for answer in expected]
+    assert [sample.input_tokens for sample in samples] == [len(prompt) for prompt in prompts]
+    ends = ["stop" if answer[-1] in OFTEN else "length" for answer in expected]
+    assert [sample.finish for sample in samples] == ends
+    assert {*ends} == {"stop", "length"}
+
+
+def test_answers_have_exactly_the_tokens_asked_for_where_the_end_is_ignored(engine, prompts):
+    samples = run(ignoring_eos(engine), requests(prompts, BUDGETS)).samples()
+
+    assert [sample.output_tokens for sample in samples] == BUDGETS
+    assert {sample.finish for sample in samples} == {"length"}
+
+
+def test_no_answer_ends_before_its_least_number_of_tokens(engine, model, prompts):
+    free = greedy_tokens(model, prompts, [24] * len(prompts), OFTEN)
+    assert min(map(len, free)) < 8
+    held = as_if(engine, decoder={"min_new_tokens": 8})
+    samples = run(held, requests(prompts, [24] * len(prompts))).samples()
+
+    assert min(sample.output_tokens for sample in samples) >= 8
+
+
+def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(engine, prompts):
+    made = requests(prompts, [12] * len(prompts))
+    decoder = {**SAMPLING, "ignore_eos": True}
+    one, other = (as_if(engine, decoder=decoder, random_seed=seed) for seed in (1, 2))
+    first = tokens(run(one, made))
+
+    assert tokens(run(one, made, 1)) == first
+    assert tokens(run(other, made)) != first
+
+
+def test_equal_prompts_draw_different_tokens(engine, prompts):
+    drawn = tokens(run(as_if(engine, decoder=SAMPLING), requests([prompts[0]] * 4, [12] * 4)))
+
+    assert len({tuple(answer) for answer in drawn}) > 1
+
+
+def test_the_least_nucleus_draws_what_greedy_decoding_takes(engine, prompts):
+    made = requests(prompts, [8] * len(prompts))
+    sharp = as_if(engine, decoder={**SAMPLING, "top_k": 1, "ignore_eos": True})
+
+    assert tokens(run(sharp, made)) == tokens(run(ignoring_eos(engine), made))
+
+
+def test_a_repetition_penalty_changes_the_answers(engine, prompts):
+    made = requests(prompts, [24] * len(prompts))
+    punished = ignoring_eos(engine, repetition_penalty=5.0)
+
+    assert tokens(run(punished, made)) != tokens(run(ignoring_eos(engine), made))
+
+
+def test_times_of_a_request_are_in_order_and_say_when_each_token_came(engine, prompts):
+    samples = run(ignoring_eos(engine), requests(prompts, BUDGETS)).samples()
+
+    assert len({sample.issued_ns for sample in samples}) == 1
+    for sample in samples:
+        times = (
+            sample.issued_ns,
+            sample.scheduled_ns,
+            sample.first_token_ns,
+            sample.last_token_ns,
+            sample.delivered_ns,
+        )
+        assert all(before <= after for before, after in pairwise(times)), sample
+        assert len(sample.gaps_ns) == sample.output_tokens - 1
+        assert sum(sample.gaps_ns) == sample.last_token_ns - sample.first_token_ns
+        assert all(gap > 0 for gap in sample.gaps_ns)
+        assert sample.first_token_ns > sample.scheduled_ns
+
+
+def test_no_more_requests_run_side_by_side_than_the_section_allows(engine, prompts):
+    samples = run(ignoring_eos(engine), requests(prompts, [16] * len(prompts))).samples()
+
+    for sample in samples:
+        beside = [
+            other
+            for other in samples
+            if other.scheduled_ns <= sample.scheduled_ns < other.last_token_ns
+        ]
+        assert len(beside) <= 4
+    assert max(sample.scheduled_ns for sample in samples) > min(s.last_token_ns for s in samples)
+
+
+def test_progress_tells_of_requests_as_they_end(engine, prompts):
+    seen: list[int] = []
+    asked = ignoring_eos(engine)
+    asked.run(asked.plan(requests(prompts, BUDGETS)), 0, seen.append)
+
+    assert sum(seen) == len(prompts)
+    assert len(seen) > 1
+
+
+def test_prompts_of_one_pass_that_share_a_beginning_are_prefix_cache_hits(engine, prompts, long):
+    asked = ignoring_eos(engine)
+    run(asked, requests(prompts[:2], [2, 2]))
+    assert asked.inspect().prefix_cache_hits == 0
+
+    run(asked, requests([long] * 8, [2] * 8), 1)
+    assert asked.inspect().prefix_cache_hits > 0
+
+
+def test_no_pass_finds_the_prompts_of_the_one_before(engine, long):
+    asked = ignoring_eos(engine)
+    for pass_index in range(3):
+        run(asked, requests([long], [2]), pass_index)
+
+    assert asked.inspect().prefix_cache_hits == 0
+
+
+def test_warm_up_is_no_part_of_the_prefix_cache_hits(engine, long):
+    asked = ignoring_eos(engine)
+    run(asked, requests([long] * 8, [2] * 8), -1)
+
+    assert asked.inspect().prefix_cache_hits == 0
+
+
+def test_an_answer_that_the_context_cuts_short_is_told(engine, long):
+    asked = ignoring_eos(engine)
+    sample = run(asked, requests([(long * 6)[:500]], [100])).samples()[0]
+
+    assert sample.output_tokens < 100
+    assert any("ended 1 answers before" in note for note in asked.inspect().notes)
+
+
+def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
+    asked = ignoring_eos(engine, decoding_strategy="beam", num_beams=2)
+    budgets = [5, 3, 5]
+    samples = run(asked, requests(prompts[:3], budgets)).samples()
+
+    assert {sample.request: sample.output_tokens for sample in samples} == {0: 5, 1: 3, 2: 5}
+    for sample in samples:
+        assert (sample.first_token_ns, sample.last_token_ns, sample.gaps_ns) == (None, None, None)
+        assert sample.issued_ns <= sample.scheduled_ns < sample.delivered_ns
+    report = asked.inspect()
+    assert report.prefix_cache_hits is None
+    assert any("beam search" in note for note in report.notes)
+
+
+def test_a_beam_is_at_least_as_likely_as_the_greedy_answer(engine, model, prompts):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+
+    def likelihood(prompt: list[int], answer: list[int]) -> float:
+        with torch.no_grad():
+            logits = reference(torch.tensor([prompt + answer])).logits[0]  # (length, vocabulary)
+        steps = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        return float(steps[range(len(answer)), answer].sum())
+
+    made = requests(prompts[:4], [4] * 4)
+    beams = tokens(run(ignoring_eos(engine, decoding_strategy="beam", num_beams=4), made))
+    greedy = tokens(run(ignoring_eos(engine), made))
+    for prompt, beam, plain in zip(prompts, beams, greedy, strict=False):
+        assert likelihood(prompt, beam) >= likelihood(prompt, plain) - 1e-3
+
+
+def test_the_report_says_what_is_in_force(engine, prompts):
+    run(engine, requests(prompts, BUDGETS))
+    report = engine.inspect()
+
+    assert set(report.resolved) >= set(VLLMConfig.model_fields)
+    assert report.resolved["max_num_seqs"] == 4
+    assert report.resolved["max_model_len"] == report.context_limit == 512
+    assert report.resolved["block_size"] == 32
+    assert report.resolved["enforce_eager"] is True
+    assert report.resolved["enable_prefix_caching"] is True
+    assert report.resolved["compute_dtype"] == "float32"
+    assert report.resolved["tensor_parallel_size"] == 1
+    assert report.resolved["load_format"] == "auto"
+    assert report.resolved["attention_backend"] not in ("", "None")
+    assert min(report.resolved["worker_threads"]) >= 1
+    assert report.compute_devices == 1
+    assert report.weights == "pretrained"
+    assert report.architecture.layers == 2
+
+
+@pytest.mark.skipif(not is_cpu_build(), reason="on a GPU it is device memory")
+def test_memory_is_that_of_the_engines_own_processes(engine, prompts):
+    run(engine, requests(prompts, BUDGETS))
+    memory = engine.inspect().memory
+
+    assert memory.kind == "resident_set"
+    assert 0 < memory.model_mb <= memory.peak_mb <= memory.capacity_mb
+    pids = {process.pid for process in engine._processes.running()}
+    assert len(pids) >= 2, "the engine core and a worker"
+
+
+def test_an_adapter_gives_the_answers_of_the_model_it_is_merged_into(model, tmp_path):
+    adapter = save_plain_adapter(model, tmp_path / "adapter")
+    merged = save_merged(model, adapter, tmp_path / "merged")
+    with loaded(tmp_path, model=str(model), lora={"adapter_path": str(adapter)}) as adapted:
+        prompts = [adapted.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(4)]
+        answers = tokens(run(adapted, requests(prompts, [12] * 4)))
+        notes = adapted.inspect().notes
+
+    assert answers == greedy_tokens(merged, prompts, [12] * 4, OFTEN)
+    assert answers != greedy_tokens(model, prompts, [12] * 4, OFTEN)
+    assert any("adapter" in note for note in notes)
+
+
+def test_a_draft_model_proposes_and_the_model_decides(model, tmp_path):
+    draft = save_model(tmp_path / "draft", seed=5, **HEADS)
+    decoder = {"speculative_decoding": True, "draft_model": str(draft)}
+    with loaded(tmp_path, model=str(model), decoder=decoder) as drafted:
+        prompts = [drafted.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(4)]
+        trace = run(drafted, requests(prompts, [12] * 4))
+        report = drafted.inspect()
+
+    assert tokens(trace) == greedy_tokens(model, prompts, [12] * 4, OFTEN)
+    assert report.resolved["num_speculative_tokens"] == 5
+    assert any("drafting" in note for note in report.notes)

@@ -1,0 +1,92 @@
+"""What breaks in vLLM, or is broken from outside: the message, and that no process is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
+
+from llenergymeasure.core.backends.engine_processes import MARK
+from llenergymeasure.core.backends.vllm import VLLMBackend
+from llenergymeasure.exceptions import BackendError
+from tests.support.vllm_engines import QUICK, loaded, requests, vllm_config
+
+TINY = "random:tiny-llama"
+
+
+def marked() -> Iterator[psutil.Process]:
+    """Find processes of engines that this process started, children of dead ones included."""
+    own = str(Path.cwd())
+    for process in psutil.process_iter():
+        try:
+            if MARK in process.environ() and process.cwd() == own:
+                yield process
+        except (psutil.Error, OSError):
+            continue
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path, monkeypatch):
+    """Run each test in a folder of its own, by which the processes it leaves are known."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(marked())
+
+
+def failure(tmp_path: Path, **fields) -> str:
+    with pytest.raises(BackendError) as caught:
+        VLLMBackend().load(vllm_config(model=TINY, **fields), tmp_path)
+    assert caught.value.where == "load"
+    return caught.value.message
+
+
+def test_a_context_that_the_model_has_not_names_our_field(tmp_path):
+    said = failure(tmp_path, vllm={**QUICK, "max_model_len": 99_999})
+
+    assert "vLLM failed to load: " in said
+    assert "99999" in said
+    assert "check vllm.max_model_len" in said
+
+
+def test_a_value_that_vllm_does_not_know_names_our_field(tmp_path):
+    said = failure(tmp_path, vllm={**QUICK, "kv_cache_dtype": "fp77"})
+
+    assert "fp77" in said
+    assert "check vllm.kv_cache_dtype" in said
+
+
+def test_an_argument_that_vllm_does_not_take_names_the_escape_hatch(tmp_path):
+    said = failure(tmp_path, passthrough_kwargs={"no_such_argument": 1})
+
+    assert "no_such_argument" in said
+    assert "check passthrough_kwargs" in said
+
+
+def test_a_kv_cache_that_does_not_fit_names_the_fields_to_change(tmp_path, monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    said = failure(tmp_path, passthrough_kwargs={"kv_cache_memory_bytes": 1 << 20})
+
+    assert "lower vllm.max_model_len" in said
+    assert "max_model_len 512" in said
+
+
+@pytest.mark.parametrize("name", ["VLLM::EngineCore", "VLLM::Worker"])
+def test_a_process_of_the_engine_that_dies_alone_ends_the_run(tmp_path, name):
+    def kill(_: int) -> None:
+        for process in marked():
+            if process.name() == name:
+                process.kill()
+
+    with loaded(tmp_path, model=TINY) as engine:
+        made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
+        with pytest.raises(BackendError, match="the engine core died") as caught:
+            engine.run(engine.plan(made), 0, kill)
+
+    assert caught.value.where == "generate"
+    if name == "VLLM::EngineCore":
+        assert "SIGKILL" in caught.value.message
+        assert "vllm.max_num_seqs" in caught.value.message

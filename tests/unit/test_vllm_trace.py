@@ -1,0 +1,112 @@
+"""From what vLLM says about requests to samples; no engine needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.vllm_trace import (
+    BatchRecord,
+    Finished,
+    Step,
+    VLLMTrace,
+    shortfall,
+)
+
+REQUEST = Request(7, (1, 2, 3), 4)
+EACH = ((1.5, 1), (1.75, 0), (2.0, 1), (2.125, 1), (2.25, 1))
+
+
+def finished(**fields) -> Finished:
+    values = {
+        "prompt_tokens": 3,
+        "token_ids": (5, 6, 7, 8),
+        "reason": "length",
+        "delivered_ns": 9_000_000_000,
+        "cached_tokens": 0,
+        "scheduled_s": 1.0,
+        "first_token_s": 1.5,
+        "last_token_s": 2.25,
+        "key": "a",
+    }
+    return Finished(**{**values, **fields})
+
+
+def steps(*arrivals: tuple[float, int]) -> list[Step]:
+    """Make steps that brought tokens to our request, and to another beside it."""
+    return [Step(at_s, [("b", 1), ("a", tokens)]) for at_s, tokens in arrivals]
+
+
+def sample(made=EACH, **fields):
+    record = BatchRecord((REQUEST,), 500_000_000, [finished(**fields)], steps(*made))
+    return VLLMTrace(2, 400_000_000, [record]).samples()[0]
+
+
+def test_times_become_nanoseconds_of_the_same_clock():
+    made = sample()
+
+    assert (made.request, made.pass_index, made.batch_index) == (7, 2, 0)
+    assert made.issued_ns == 400_000_000
+    assert made.scheduled_ns == 1_000_000_000
+    assert made.first_token_ns == 1_500_000_000
+    assert made.last_token_ns == 2_250_000_000
+    assert made.delivered_ns == 9_000_000_000
+    assert made.gaps_ns == (500_000_000, 125_000_000, 125_000_000)
+    assert made.gap_tokens is None
+
+
+def test_a_step_that_brings_several_tokens_is_one_gap_of_that_many():
+    made = sample(((1.5, 2), (2.25, 2)))
+
+    assert (made.gaps_ns, made.gap_tokens) == ((750_000_000,), (2,))
+
+
+@pytest.mark.parametrize("arrivals", [(), ((1.5, 1), (2.25, 1))])
+def test_gaps_are_unknown_unless_every_token_is_accounted_for(arrivals):
+    made = sample(arrivals)
+
+    assert (made.gaps_ns, made.gap_tokens) == (None, None)
+
+
+def test_a_request_without_statistics_has_no_token_times():
+    made = sample((), scheduled_s=None, first_token_s=None, last_token_s=None)
+
+    assert made.scheduled_ns == 500_000_000, "when it was handed over"
+    assert (made.first_token_ns, made.last_token_ns) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"), [("length", "length"), ("stop", "stop"), ("abort", "failed")]
+)
+def test_reasons_of_vllm_are_put_into_ours(reason, finish):
+    made = sample(reason=reason)
+
+    assert made.finish == finish
+    assert (made.error is not None) == (finish == "failed")
+
+
+def test_counts_are_those_of_the_engine():
+    made = sample(prompt_tokens=2, token_ids=(5, 6))
+
+    assert (made.input_tokens, made.padded_input_tokens) == (2, 2)
+    assert (made.output_tokens, made.executed_output_tokens) == (2, 2)
+
+
+def test_what_the_engine_did_otherwise_than_asked_is_counted():
+    records = [
+        BatchRecord(
+            (REQUEST, Request(8, (1, 2, 3), 4), Request(9, (1, 2, 3), 4)),
+            0,
+            [finished(cached_tokens=2), finished(prompt_tokens=2), finished(token_ids=(5,))],
+        )
+    ]
+    found = shortfall(records, ignore_eos=True)
+
+    assert (found.cached, found.cut_prompts, found.short_answers) == (frozenset({7}), 1, 1)
+
+
+def test_an_end_of_sequence_is_no_shortfall_where_it_may_end_an_answer():
+    records = [BatchRecord((REQUEST,), 0, [finished(token_ids=(5,), reason="stop")])]
+
+    assert shortfall(records, ignore_eos=False).short_answers == 0
+    assert shortfall(records, ignore_eos=True).short_answers == 1
