@@ -1,0 +1,262 @@
+"""What a container of one experiment gets from its host: folders, user, devices, environment.
+
+Functions from data to arguments of ``docker run``, but for the folders that are made.
+"""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import io
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from pydantic import BaseModel
+
+from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.core.environment import IMAGE_VARIABLE
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.runners.docker_cli import DockerError, Engine, Image
+
+OPTIONS_VARIABLE = "LLEM_DOCKER_OPTIONS"
+"""Environment variable with further options of ``docker run``; they win over those given here."""
+
+LOCK_VARIABLE = "LLEM_LOCK_DIR"
+LOCKS = "/run/llem-locks"
+"""Where a container finds the locks on devices that it shares with its host."""
+
+ENTRY = "llenergymeasure.study.runners.container_entry"
+
+_PASSED_ON = ("HF_", "HUGGING_FACE_", "LLEM_", "VLLM_", "NCCL_", "TLLM_", "TRTLLM_", "OMP_")
+_PASSED_ON_WHOLE = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "TOKENIZERS_PARALLELISM",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
+_OURS = (OPTIONS_VARIABLE, LOCK_VARIABLE, IMAGE_VARIABLE)
+
+
+class Mount(NamedTuple):
+    """A folder or file of the host inside a container.
+
+    Attributes:
+        source: Where it is here.
+        target: Where it is in the container.
+        writable: Whether it can be written there.
+    """
+
+    source: Path
+    target: Path
+    writable: bool = False
+
+    def option(self) -> str:
+        """Give the value of ``--mount``: fields in CSV, which takes any path."""
+        fields = ["type=bind", f"source={self.source}", f"target={self.target}"]
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(fields + ["readonly"] * (not self.writable))
+        return line.getvalue()
+
+
+class Place(NamedTuple):
+    """Where containers run, as it was found.
+
+    Attributes:
+        image: What they are made of.
+        engine: Who runs them.
+        gpus: Whether they get the GPUs of this machine.
+    """
+
+    image: Image
+    engine: Engine
+    gpus: bool
+
+
+def home(order: WorkOrder, image: Image) -> Path:
+    """Name the home folder in containers of an image; engines keep what they compile there."""
+    return Path(order.model_cache_dir).absolute() / "containers" / image.id.rpartition(":")[2][:12]
+
+
+def mounts(
+    orders: Iterable[WorkOrder], folder: Path, image: Image, environ: Mapping[str, str]
+) -> tuple[Mount, ...]:
+    """List what containers need of this machine; folders to be written to are made.
+
+    Args:
+        orders: The experiments.
+        folder: The experiment's directory, or another that the container writes to.
+        image: What the container is made of.
+        environ: Environment of the host.
+
+    Raises:
+        OSError: A folder cannot be made.
+    """
+    written = {folder.absolute()}
+    read: list[Mount] = []
+    for order in orders:
+        written |= {Path(order.model_cache_dir).absolute(), *_hub_folders(environ)}
+        written |= {Path(order.data_dir).absolute()} if order.data_dir else set()
+        home(order, image).mkdir(parents=True, exist_ok=True)
+        read += _local_files(order, home(order, image))
+    for path in written:
+        path.mkdir(parents=True, exist_ok=True)
+    shared = Path(environ.get(LOCK_VARIABLE) or "/tmp").absolute()  # noqa: S108 - as device_lock
+    writable = [Mount(path, path, writable=True) for path in sorted(written)]
+    each = {mount.target: mount for mount in (*read, *writable)}
+    return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
+
+
+def _hub_folders(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Give the folders of the Hub's cache, as huggingface_hub finds them."""
+    yield Path(_hub_home(environ))
+    if cache := environ.get("HF_HUB_CACHE"):
+        yield Path(cache).expanduser().absolute()
+
+
+def _hub_home(environ: Mapping[str, str]) -> str:
+    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    given = environ.get("HF_HOME") or f"{cache}/huggingface"
+    return str(Path(given).expanduser().absolute())
+
+
+def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
+    """Find the models, prompts, adapters and engines that a configuration names by path."""
+    values = [*_path_values(order.config), *_absolute_paths(order.config.passthrough_kwargs)]
+    for value in values:
+        name = value.removeprefix(RANDOM_PREFIX)
+        path = Path(name).expanduser().absolute()
+        if not path.exists():
+            continue
+        target = path
+        if name.startswith("~/"):  # '~' is another folder in there
+            target = inside_home / name[2:]
+            _make_room(target, path)
+        yield Mount(path, target)
+
+
+def _make_room(target: Path, source: Path) -> None:
+    """Make what a mount inside a mounted folder lies on; Docker would make it as root."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+
+
+def _path_values(model: BaseModel) -> Iterator[str]:
+    for name, field in type(model).model_fields.items():
+        value, extra = getattr(model, name), field.json_schema_extra
+        suffix = extra.get("is_path") if isinstance(extra, dict) else None
+        if isinstance(value, BaseModel):
+            yield from _path_values(value)
+        elif isinstance(value, str) and isinstance(suffix, str) and value.endswith(suffix):
+            yield value
+    for section in (model.model_extra or {}).values():
+        if isinstance(section, BaseModel):
+            yield from _path_values(section)
+
+
+def _absolute_paths(value: object) -> Iterator[str]:
+    if isinstance(value, str) and Path(value).is_absolute():
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _absolute_paths(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _absolute_paths(inner)
+
+
+def run_arguments(
+    name: str,
+    place: Place,
+    inside_home: Path,
+    folders: Sequence[Mount],
+    environ: Mapping[str, str],
+) -> list[str]:
+    """Give the arguments of ``docker`` up to the interpreter's own.
+
+    The container is gone when it ends; its process ids are the host's, without which nobody in it
+    could tell on a GPU its own processes from others; its shared memory may take half of the
+    machine's memory, as ``/dev/shm`` does on Linux (tmpfs(5)).
+
+    Raises:
+        DockerError: ``LLEM_DOCKER_OPTIONS`` cannot be read.
+    """
+    return [
+        *("run", "--rm", "--interactive", "--name", name, "--pull", "never"),
+        *("--log-driver", "none", "--pid", "host", "--workdir", str(Path.cwd())),
+        *("--shm-size", str(psutil.virtual_memory().total // 2)),
+        *_identity(place.engine),
+        *(_GPU_OPTIONS if place.gpus else ()),
+        *(word for folder in folders for word in ("--mount", folder.option())),
+        *(word for each in _environment(environ, place, inside_home) for word in ("--env", each)),
+        *("--entrypoint", "python3"),
+        *_users_options(environ),
+        place.image.id,
+    ]
+
+
+# Limits: docs.nvidia.com/deeplearning/frameworks/user-guide, "Running A Container"; the variable:
+# docs.nvidia.com/datacenter/cloud-native/container-toolkit, "Driver Capabilities".
+_GPU_OPTIONS = (
+    *("--gpus", "all", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"),
+    *("--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+)
+
+
+def _identity(engine: Engine) -> Iterator[str]:
+    if engine.rootless:
+        return
+    yield from ("--user", f"{os.getuid()}:{os.getgid()}")
+    for group in sorted({*os.getgroups()} - {os.getgid()}):
+        yield from ("--group-add", str(group))
+    if engine.remapped:
+        yield from ("--userns", "host")
+
+
+def _environment(environ: Mapping[str, str], place: Place, inside_home: Path) -> Iterator[str]:
+    """Yield names, whose values docker takes from its own environment, and settings.
+
+    A value that could be a secret is never on a command line. One that is a path means another
+    place in a container, but for the Hub's cache.
+    """
+    user = _user()
+    given = {
+        "HOME": str(inside_home),
+        "USER": user,
+        "LOGNAME": user,  # torch asks for a name, and most users have none in an image
+        "HF_HOME": _hub_home(environ),
+        LOCK_VARIABLE: LOCKS,
+        IMAGE_VARIABLE: place.image.digest,
+    }
+    for name in sorted(environ):
+        wanted = name.startswith(_PASSED_ON) or name in _PASSED_ON_WHOLE
+        local = environ[name].startswith(("/", "~")) and name != "HF_HUB_CACHE"
+        if wanted and not local and name not in (*given, *_OURS):
+            yield name
+    for name, value in given.items():
+        yield f"{name}={value}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name
+        return f"uid{os.getuid()}"
+
+
+def _users_options(environ: Mapping[str, str]) -> list[str]:
+    text = environ.get(OPTIONS_VARIABLE, "")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise DockerError(
+            f"${OPTIONS_VARIABLE} cannot be read: {error}", "mend its quotes, as in a shell"
+        ) from None
