@@ -172,6 +172,7 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             devices=pooled.energy.device_state,
             comparison=first.comparison,
             baseline=first.baseline,
+            prefix_cache_hits=first.report.prefix_cache_hits,
         )
     )
 
@@ -244,7 +245,9 @@ def _notes(first: Measurement) -> Iterator[str]:
     config = first.order.config
     yield from first.report.notes
     if first.report.weights == "random":
-        yield f"weights are random, seed {config.random_seed}"
+        own = first.report.own_weight_seed
+        seed = "a seed of the engine's own" if own else f"seed {config.random_seed}"
+        yield f"weights are random, {seed}"
     if config.decoder.decoding_strategy == "sampling":
         yield f"tokens are sampled, seed {config.random_seed}"
     if not config.ignores_eos:

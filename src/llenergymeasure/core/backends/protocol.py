@@ -44,6 +44,8 @@ class EngineReport:
     Attributes:
         resolved: The value in force for every setting of its section, ``null`` ones included.
         weights: Whether the weights were trained or are random.
+        own_weight_seed: Whether random weights come from a seed of the engine's own, whatever
+            ``random_seed`` says.
         memory: What the process needs, now.
         architecture: Shape of the model, or ``None`` where the engine does not know.
         model_commit: Commit of the weights on the Hub, or ``None`` where they are not from there.
@@ -51,6 +53,8 @@ class EngineReport:
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
         compute_devices: How many devices share the work.
         pads: Whether prompts of unequal length are padded to work on them together.
+        prefix_cache_hits: Prompts of measured passes that the engine found in its prefix cache, at
+            least in part, or ``None`` where it does not say.
         notes: What a reader of the result should know.
     """
 
@@ -63,6 +67,8 @@ class EngineReport:
     context_limit: int | None = None
     compute_devices: int = 1
     pads: bool = False
+    prefix_cache_hits: int | None = None
+    own_weight_seed: bool = False
     notes: tuple[str, ...] = field(default=())
 
 

@@ -1,0 +1,44 @@
+"""Which GPUs a process with this environment may use, as NVML names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+
+def visible_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Tell which devices CUDA would see (CUDA C++ Programming Guide, "CUDA Environment Variables").
+
+    ``CUDA_VISIBLE_DEVICES`` counts up to its first entry that names no device. Its numbers are
+    NVML's only where CUDA sorts devices by bus as well.
+
+    Args:
+        shown: The devices that NVML shows, in its order.
+        environ: Environment variables.
+
+    Raises:
+        LookupError: There is none, or it can't be told which ones.
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES")
+    found = tuple(shown) if named is None else tuple(_entries(named, shown))
+    if not found:
+        hidden = f"CUDA_VISIBLE_DEVICES={named} hides every GPU" if shown else "NVML shows no GPU"
+        raise LookupError(hidden)
+    numbered = named is not None and "GPU-" not in named
+    by_bus = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if numbered and not by_bus and set(found) != set(shown):
+        raise LookupError(
+            f"CUDA_VISIBLE_DEVICES={named} counts GPUs in CUDA's order, which is not NVML's; "
+            "set CUDA_DEVICE_ORDER=PCI_BUS_ID or name GPUs by UUID"
+        )
+    return found
+
+
+def _entries(named: str, shown: Sequence[str]) -> Iterator[str]:
+    for entry in (part.strip() for part in named.split(",")):
+        if entry.isdecimal() and int(entry) < len(shown):
+            yield shown[int(entry)]
+            continue
+        meant = [uuid for uuid in shown if entry.startswith("GPU-") and uuid.startswith(entry)]
+        if len(meant) != 1:
+            return
+        yield meant[0]
