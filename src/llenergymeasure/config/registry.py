@@ -118,10 +118,11 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="tensorrt",
-            implementation=None,
+            implementation=f"{_BACKENDS}.tensorrt:TensorRTBackend",
             section=f"{_SECTIONS}:TensorRTConfig",
             package="tensorrt-llm",
             module="tensorrt_llm",
+            minimum="1.0",
             install="pip install 'llenergymeasure[tensorrt]'",
             batch_field="max_batch_size",
             precisions=PRECISION_SUPPORT["tensorrt"],

@@ -175,7 +175,6 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             prefix_cache_hits=first.report.prefix_cache_hits,
             comparison=first.comparison,
             baseline=first.baseline,
-            prefix_cache_hits=first.report.prefix_cache_hits,
         )
     )
 

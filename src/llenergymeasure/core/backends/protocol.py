@@ -55,9 +55,8 @@ class EngineReport:
         pads: Whether prompts of unequal length are padded to work on them together.
         prefix_cache_hits: Prompts of measured passes that the engine found in its prefix cache, at
             least in part, or ``None`` where it does not say.
+        own_weight_seed: Whether random weights come from a seed of the engine's own.
         notes: What a reader of the result should know.
-        prefix_cache_hits: Prompts of the measured window that were found in the prefix cache, or
-            ``None`` where the engine does not say.
     """
 
     resolved: dict[str, Any]
@@ -72,7 +71,6 @@ class EngineReport:
     prefix_cache_hits: int | None = None
     own_weight_seed: bool = False
     notes: tuple[str, ...] = field(default=())
-    prefix_cache_hits: int | None = None
 
 
 class Tokenizer(Protocol):

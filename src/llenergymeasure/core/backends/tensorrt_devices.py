@@ -1,0 +1,100 @@
+"""The GPUs that a TensorRT-LLM engine runs on, as NVML knows them; no CUDA context is made."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from llenergymeasure.core.visible_gpus import visible_uuids
+
+MIB = 1 << 20
+
+
+class Device(NamedTuple):
+    """One GPU.
+
+    Attributes:
+        uuid: Its UUID.
+        name: Product name.
+        capability: CUDA compute capability, such as (8, 9); ``None`` where NVML does not tell.
+    """
+
+    uuid: str
+    name: str
+    capability: tuple[int, int] | None
+
+    @property
+    def architecture(self) -> str:
+        """What engines are bound to: a build picks its kernels by timing them on the board."""
+        major, minor = self.capability or (0, 0)
+        return f"{self.name} sm_{major}{minor}"
+
+
+class MemoryUse(NamedTuple):
+    """Memory of several GPUs.
+
+    Attributes:
+        used_mb: Used on all of them together, MiB, by whomever.
+        capacity_mb: What the smallest has, MiB.
+    """
+
+    used_mb: float
+    capacity_mb: float
+
+
+def visible_devices() -> tuple[Device, ...]:
+    """List the GPUs that CUDA would see, in its order.
+
+    Raises:
+        LookupError: There is none, or it cannot be told which ones.
+    """
+    with _nvml() as nvml:
+        indices = range(nvml.nvmlDeviceGetCount())
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
+        shown = {_text(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
+        wanted = visible_uuids(list(shown), os.environ)
+        return tuple(_device(nvml, uuid, shown[uuid]) for uuid in wanted)
+
+
+def memory_use(uuids: Sequence[str]) -> MemoryUse | None:
+    """Read the memory of GPUs; ``None`` where NVML does not tell, or there are none."""
+    try:
+        with _nvml() as nvml:
+            handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
+            readings = [nvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
+    except LookupError:
+        return None
+    if not readings:
+        return None
+    used = sum(int(reading.used) for reading in readings)
+    return MemoryUse(used / MIB, min(int(reading.total) for reading in readings) / MIB)
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[Any]:
+    """Give NVML for the block; whatever it refuses is a ``LookupError``."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            yield pynvml
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise LookupError(f"NVML is not available: {error}") from error
+
+
+def _device(nvml: Any, uuid: str, handle: Any) -> Device:
+    try:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        capability: tuple[int, int] | None = (int(major), int(minor))
+    except nvml.NVMLError:
+        capability = None
+    return Device(uuid, _text(nvml.nvmlDeviceGetName(handle)), capability)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

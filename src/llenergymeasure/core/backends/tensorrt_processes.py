@@ -1,0 +1,144 @@
+"""The processes of a TensorRT-LLM engine: its builder, and the workers that MPI starts for it.
+
+MPI's workers need not be descendants of ours, so all of them carry a mark in their environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import psutil
+
+MARK = "LLENERGYMEASURE_TENSORRT"
+KEPT_LINES = 200
+_PATIENCE_S = 5.0  # for a process that was asked to end
+
+
+class Ended(NamedTuple):
+    """A program that has ended.
+
+    Attributes:
+        code: Its exit code; negative for the signal that killed it.
+        printed: The last lines it printed.
+    """
+
+    code: int
+    printed: tuple[str, ...]
+
+
+class MarkedProcesses:
+    """Whatever is started inside :meth:`starting`, and its descendants."""
+
+    def __init__(self) -> None:
+        self._mark = secrets.token_hex(8)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Let what is started inside the block be ours, and print to standard error."""
+        before = os.environ.get(MARK)
+        os.environ[MARK] = self._mark
+        try:
+            with _anonymous_main(), stdout_spared():
+                yield
+        finally:
+            if before is None:
+                del os.environ[MARK]
+            else:
+                os.environ[MARK] = before
+
+    def run(self, command: Sequence[str]) -> Ended:
+        """Run a program to its end, printing what it prints; end it if we are interrupted."""
+        with self.starting():
+            program = subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is ours to hear, and to pass on
+            )
+        try:
+            printed = tuple(_passed_on(program))
+            return Ended(program.wait(), printed)
+        finally:
+            self.end()
+            program.wait()
+
+    def running(self) -> list[psutil.Process]:
+        """List them, whoever their parent is by now."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def end(self) -> None:
+        """End all of them; safe to call twice."""
+        left = self.running()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _gone, left = psutil.wait_procs(left, _PATIENCE_S)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, _PATIENCE_S)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.pid != os.getpid() and process.environ().get(MARK) == self._mark
+        except (psutil.Error, OSError):
+            return False
+
+
+@contextlib.contextmanager
+def stdout_spared() -> Iterator[None]:
+    """Send what C++ and child processes print on standard output to standard error meanwhile.
+
+    Standard output belongs to the result; Python's own ``print`` is not affected while it is
+    redirected, as it is inside an experiment.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of the two is closed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _passed_on(program: subprocess.Popen[str]) -> deque[str]:
+    last: deque[str] = deque(maxlen=KEPT_LINES)
+    assert program.stdout is not None
+    with program.stdout as lines:
+        for line in lines:
+            last.append(line.rstrip())
+            sys.stdout.write(line)
+    return last
+
+
+@contextlib.contextmanager
+def _anonymous_main() -> Iterator[None]:
+    """Hide the main module: mpi4py's workers would run it again, and it may have no guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
