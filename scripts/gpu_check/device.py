@@ -11,10 +11,10 @@ from pathlib import Path
 from gpu_check.plan import Plan
 from llenergymeasure.core.energy.calibration import LoadGenerator
 from llenergymeasure.core.energy.nvml import NVMLSource
-from llenergymeasure.core.energy.nvml_reader import visible_uuids
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.torch_load import TorchLoad
 from llenergymeasure.core.gpu_survey import survey_gpus
+from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget

@@ -55,7 +55,6 @@ class EngineReport:
         pads: Whether prompts of unequal length are padded to work on them together.
         prefix_cache_hits: Prompts of measured passes that the engine found in its prefix cache, at
             least in part, or ``None`` where it does not say.
-        own_weight_seed: Whether random weights come from a seed of the engine's own.
         notes: What a reader of the result should know.
     """
 

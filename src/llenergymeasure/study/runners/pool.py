@@ -9,6 +9,7 @@ from typing import Self
 
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.runners.docker import DockerRunner
 from llenergymeasure.study.runners.local import InterpreterRunner, StartMethod
 from llenergymeasure.study.runners.protocol import Runner
 
@@ -42,8 +43,10 @@ class RunnerPool:
         return list(dict.fromkeys(found))
 
     def _make(self, runner: str, backend: str) -> Runner:
-        _, _, interpreter = runner.partition("python:")
-        return InterpreterRunner(backend, interpreter or sys.executable, self._start_method)
+        kind, _, place = runner.partition(":")
+        if kind == "docker":
+            return DockerRunner(place, backend)
+        return InterpreterRunner(backend, place or sys.executable, self._start_method)
 
     def __enter__(self) -> Self:
         return self
