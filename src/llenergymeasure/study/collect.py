@@ -36,6 +36,7 @@ from llenergymeasure.results.persistence import write_atomically, write_json_ato
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Observation
 from llenergymeasure.study.boards import Devices, devices_of, stations
+from llenergymeasure.study.equal_terms import unequal_work
 from llenergymeasure.study.plan import Expansion, Slot
 
 SUMMARY_NAME = "study_summary.json"
@@ -156,7 +157,12 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
         configurations=tuple(_configurations(every, design.expansion.experiments)),
         comparisons=comparisons,
         sensitivity=sensitivity,
-        notes=(*_about_trust(every), *_about_design(design.protocol, trusted), *notes),
+        notes=(
+            *_about_trust(every),
+            *unequal_work((run.configuration, run.result) for run in trusted),
+            *_about_design(design.protocol, trusted),
+            *notes,
+        ),
         experiments=tuple(run.result for run in every),
     )
 
