@@ -90,7 +90,8 @@ class DeviceMemory:
         now = memory_use(self._gpu_uuids)
         if now is None or self._before is None:
             return None
-        return max(0.0, now.used_mb - self._before.used_mb)
+        taken_mb = now.used_mb - self._before.used_mb
+        return taken_mb if taken_mb > 0 else None  # others gave back more than we took
 
 
 class TensorRTEngine:
