@@ -7,6 +7,8 @@ deals with an engine; they show nothing about TensorRT-LLM.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +244,22 @@ def test_a_machine_without_a_gpu_is_told_what_it_lacks(machine: Machine) -> None
     machine.llem.environment["CUDA_VISIBLE_DEVICES"] = "-1"
 
     assert "TensorRT-LLM needs an NVIDIA GPU" in machine.run().error["message"]
+
+
+def test_the_tests_of_every_backend_hold_on_the_stand_in(machine: Machine) -> None:
+    # Memory apart: that of simulated GPUs is what it is, whatever is loaded.
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"),
+            *("-k", "tensorrt and not memory", "tests/integration/test_backend_conformance.py"),
+        ],
+        cwd=Path(__file__).parents[2],
+        env=machine.llem.variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 passed" in done.stdout
+    assert "skipped" not in done.stdout

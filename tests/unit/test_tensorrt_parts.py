@@ -26,7 +26,8 @@ from llenergymeasure.core.backends.tensorrt_cache import (
     Toolchain,
     engine_design,
 )
-from llenergymeasure.core.backends.tensorrt_devices import Device
+from llenergymeasure.core.backends.tensorrt_devices import Device, MemoryUse
+from llenergymeasure.core.backends.tensorrt_engine import DeviceMemory
 from llenergymeasure.core.backends.tensorrt_errors import backend_error
 from llenergymeasure.core.backends.tensorrt_facts import read_engine
 from llenergymeasure.core.backends.tensorrt_model import model_files
@@ -39,6 +40,7 @@ from llenergymeasure.core.backends.tensorrt_trace import (
     times_within,
     tokens_produced,
 )
+from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import ConfigError
 
 A100 = Device("GPU-1", "NVIDIA A100", (8, 0))
@@ -373,6 +375,25 @@ def test_a_request_that_was_cancelled_has_failed() -> None:
     trace.records.append(BatchRecord((Request(0, (1, 1), 3),), 1, [done(reason="cancelled")]))
 
     assert trace.samples()[0].error == "TensorRT-LLM ended it: cancelled"
+
+
+# --- memory
+
+
+def test_memory_is_what_the_engine_takes_over_what_was_there() -> None:
+    readings = [MemoryUse(900.0, 4000.0), MemoryUse(1300.0, 4000.0), MemoryUse(1000.0, 4000.0)]
+    memory = DeviceMemory(("GPU-1",), MemoryUse(100.0, 4000.0), lambda _: readings.pop(0))
+    memory.look()
+    memory.look()
+
+    assert memory.reading() == MemoryReading("device", 1200.0, 800.0, 4000.0)
+
+
+@pytest.mark.parametrize("after", [None, MemoryUse(100.0, 4000.0)])
+def test_memory_that_cannot_be_told_is_unknown_and_not_zero(after: MemoryUse | None) -> None:
+    memory = DeviceMemory(("GPU-1",), MemoryUse(100.0, 4000.0), lambda _: after)
+
+    assert memory.reading() == MemoryReading("none")
 
 
 # --- problems
