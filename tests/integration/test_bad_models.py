@@ -160,11 +160,10 @@ def test_more_prompts_than_the_dataset_has(llem: Llem) -> None:
     assert "set n: 1000 or less" in said
 
 
-@pytest.mark.parametrize("backend", ["tensorrt"])
-def test_a_backend_that_this_version_has_not(llem: Llem, backend: str) -> None:
-    said = llem.fails("run", "-m", "random:tiny-llama", "-b", backend, inline=True)
-    assert f"backend: '{backend}' is not part of this version" in said
-    assert "use one of: pytorch" in said
+def test_an_engine_that_needs_a_gpu_and_is_not_installed(llem: Llem) -> None:
+    said = llem.fails("run", "-m", "random:tiny-llama", "-b", "tensorrt", inline=True)
+    assert "backend: 'tensorrt' needs the package tensorrt-llm, which is not installed" in said
+    assert "pip install 'llenergymeasure[tensorrt]'" in said
 
 
 def test_vllm_where_it_is_not_installed(llem: Llem) -> None:

@@ -71,7 +71,7 @@ def test_more_prompts_than_the_dataset_has_are_refused_before_anything_loads(tmp
 
 def test_a_backend_that_is_not_part_of_this_version_says_what_is(tmp_path):
     found = problems(
-        tmp_path, model="random:tiny-llama", backend="tensorrt", scripted=None, precision="bf16"
+        tmp_path, model="random:tiny-llama", backend="vllm", scripted=None, precision="bf16"
     )
 
     assert "not part of this version" in found["backend"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -35,9 +35,12 @@ _CACHE_NOTE = (
     "prefix cache between passes"
 )
 _MEMORY_NOTE = (
-    "device memory is what NVML shows over that before loading, read after loading and after each "
-    "pass; the KV cache is taken whole at load"
+    "device memory is what NVML shows over that before loading, read after loading and at the end, "
+    "never inside the measured window; the KV cache is taken whole at load"
 )
+
+
+ReadMemory = Callable[[Sequence[str]], MemoryUse | None]
 
 
 class LoadedEngine(NamedTuple):
@@ -68,10 +71,13 @@ class DeviceMemory:
     Args:
         gpu_uuids: The GPUs.
         before: What was in use before it was loaded.
+        read: Reads what is in use.
     """
 
-    def __init__(self, gpu_uuids: tuple[str, ...], before: MemoryUse | None) -> None:
-        self._gpu_uuids, self._before = gpu_uuids, before
+    def __init__(
+        self, gpu_uuids: tuple[str, ...], before: MemoryUse | None, read: ReadMemory = memory_use
+    ) -> None:
+        self._gpu_uuids, self._before, self._read = gpu_uuids, before, read
         self._model_mb = self._taken_mb()
         self._peak_mb = self._model_mb
 
@@ -87,10 +93,11 @@ class DeviceMemory:
         return MemoryReading("device", self._peak_mb, self._model_mb, self._before.capacity_mb)
 
     def _taken_mb(self) -> float | None:
-        now = memory_use(self._gpu_uuids)
+        now = self._read(self._gpu_uuids)
         if now is None or self._before is None:
             return None
-        return max(0.0, now.used_mb - self._before.used_mb)
+        taken_mb = now.used_mb - self._before.used_mb
+        return taken_mb if taken_mb > 0 else None  # others gave back more than we took
 
 
 class TensorRTEngine:

@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import types
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -67,12 +68,16 @@ class MarkedProcesses:
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C is ours to hear, and to pass on
             )
+        printed: deque[str] = deque(maxlen=KEPT_LINES)
+        pump = threading.Thread(target=_pass_on, args=(program, printed), daemon=True)
+        pump.start()
         try:
-            printed = tuple(_passed_on(program))
-            return Ended(program.wait(), printed)
-        finally:
-            self.end()
             program.wait()
+        finally:
+            self.end()  # its own workers may outlive it, and hold its output open
+            program.wait()
+            pump.join()
+        return Ended(program.returncode, tuple(printed))
 
     def running(self) -> list[psutil.Process]:
         """List them, whoever their parent is by now."""
@@ -123,14 +128,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def _passed_on(program: subprocess.Popen[str]) -> deque[str]:
-    last: deque[str] = deque(maxlen=KEPT_LINES)
+def _pass_on(program: subprocess.Popen[str], kept: deque[str]) -> None:
     assert program.stdout is not None
     with program.stdout as lines:
         for line in lines:
-            last.append(line.rstrip())
+            kept.append(line.rstrip())
             sys.stdout.write(line)
-    return last
 
 
 @contextlib.contextmanager
