@@ -15,6 +15,7 @@ from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure._api import run
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.events import StudyEvent
 from llenergymeasure.study.runner import Wishes
 
 
