@@ -16,7 +16,7 @@ from types import UnionType
 from pydantic import BaseModel
 
 from llenergymeasure.config.introspection import escaped, markdown_table, type_name
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, PluginEntry
 from llenergymeasure.config.ssot import DECODING_STRATEGIES, PRECISIONS
 from llenergymeasure.config.user_config import UserConfig
@@ -195,6 +195,7 @@ def _shape(name: str) -> ModelArchitecture:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "experiment-fields": lambda: markdown_table(ExperimentConfig),
+    "study-config-fields": lambda: markdown_table(StudyConfig),
     "user-fields": lambda: markdown_table(UserConfig),
     "backends": backend_table,
     "energy-sources": energy_table,

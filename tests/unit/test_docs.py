@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from pydantic import BaseModel
 
 import llenergymeasure
-from llenergymeasure import ExperimentConfig
+from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure.cli.commands import config as config_command
 from llenergymeasure.cli.commands import run as run_command
 from llenergymeasure.config.introspection import fields
@@ -20,7 +21,7 @@ from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
-from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -91,9 +92,9 @@ def test_every_flag_is_documented_and_no_other(command: typer.Typer, heading: st
     assert documented - {"--help"} == flags - {"--help"}
 
 
-@pytest.mark.parametrize("model", [ExperimentConfig, UserConfig])
+@pytest.mark.parametrize("model", [ExperimentConfig, StudyConfig, UserConfig])
 def test_every_field_of_the_configuration_is_documented(
-    model: type[ExperimentConfig] | type[UserConfig],
+    model: type[BaseModel],
 ) -> None:
     page = read("configuration.md")
     missing = [field.name for field in fields(model) if f"| `{field.name}` |" not in page]
@@ -101,7 +102,7 @@ def test_every_field_of_the_configuration_is_documented(
 
 
 def test_every_field_has_a_description() -> None:
-    models = (ExperimentConfig, UserConfig, ExperimentResult)
+    models = (ExperimentConfig, StudyConfig, UserConfig, ExperimentResult)
     silent = [field.name for model in models for field in fields(model) if not field.description]
     assert not silent
 
@@ -133,6 +134,16 @@ def test_every_file_of_an_experiment_is_documented() -> None:
     names = {getattr(ExperimentDirectory(Path()), name).name for name in properties}
     assert len(names) > 5
     assert not [name for name in names if f"| `{name}` |" not in page]
+
+
+def test_every_file_of_a_study_is_documented() -> None:
+    page = read("results.md")
+    properties = [
+        name for name, value in vars(StudyDirectory).items() if isinstance(value, property)
+    ]
+    names = {getattr(StudyDirectory(Path()), name).name for name in properties}
+    assert len(names) > 5
+    assert not [name for name in names if f"| `{name}" not in page]
 
 
 def test_every_environment_variable_is_documented() -> None:
@@ -177,8 +188,8 @@ def test_generated_pages_are_up_to_date(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_every_example_is_an_experiment(path: Path) -> None:
-    ExperimentConfig.from_yaml(path)
+def test_every_example_is_an_experiment_or_a_study(path: Path) -> None:
+    StudyConfig.from_yaml(path)
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
@@ -188,7 +199,7 @@ def test_every_yaml_block_is_valid(block: Block, tmp_path: Path) -> None:
     if block.text.startswith(USER_CONFIG):
         assert load_settings(file, environ={}).origins
     else:
-        ExperimentConfig.from_yaml(file)
+        StudyConfig.from_yaml(file)
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
@@ -225,7 +236,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"\b((?:examples|scripts|benchmarks|tests|docs)/[\w/.-]+\.\w+)", text))
     package = set(
-        re.findall(r"`((?:core|config|domain|results|orchestration|state)/[\w/]+\.py)`", text)
+        re.findall(r"`((?:core|config|domain|results|orchestration|state|study)/[\w/]+\.py)`", text)
     )
     assert not [name for name in named if not (ROOT / name).exists()]
     assert not [name for name in package if not (ROOT / "src/llenergymeasure" / name).exists()]

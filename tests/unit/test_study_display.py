@@ -74,7 +74,7 @@ def test_no_line_is_wider_than_80_columns(outcome, label):
 def test_a_pipe_is_told_of_a_pause_once_and_of_none_that_is_over_at_once():
     pauses = [Pausing("cycle", left_s, 3.0) for left_s in (3.0, 2.0, 1.0)]
     assert shown(*pauses, Pausing("experiment", 0.5, 0.5), Noted("a note")) == [
-        "llem: pause before the next cycle: 3.0 s",
+        "llem: pause before the next cycle: 3 s",
         "llem: a note",
     ]
 

@@ -28,7 +28,8 @@ from llenergymeasure.study.events import (
 from llenergymeasure.study.follow import WAITING
 
 WIDTH = 80
-_NAME = 22
+_NAME = 20
+_SHORTEST_NAME = 16
 _LONGEST_PAUSE_UNTOLD_S = 1.0
 
 
@@ -52,15 +53,20 @@ def finished_line(event: Finished, label: str | None = None) -> str:
         event: What ended.
         label: What sets its configuration apart; without it, the name of its directory is told.
     """
-    number = f"{event.number:>{len(str(event.total))}}/{event.total}"
+    number = f"[{event.number:>{len(str(event.total))}}/{event.total}] #{event.configuration}"
     name = label or event.name.partition("_")[2] or event.name
-    short = name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
-    head = f"[{number}] #{event.configuration} {short:<{_NAME}}"
+    said = _said(event)
+    room = min(_NAME, max(WIDTH - len(number) - len(said) - 2, _SHORTEST_NAME))
+    short = name if len(name) <= room else f"{name[: room - 3]}..."
+    return _cut(f"{number} {short:<{room}} {said}")
+
+
+def _said(event: Finished) -> str:
     if isinstance(event.outcome, FailedExperiment):
         reason = event.outcome.message.partition("\n")[0]
-        return _cut(f"{head} failed in {event.outcome.phase}: {reason}")
+        return f"failed in {event.outcome.phase}: {reason}"
     left = f", {span(event.left_s)} left" if event.left_s else ""
-    return _cut(f"{head} {_figures(event.outcome)}  ({span(event.seconds)}{left})")
+    return f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
 
 
 def _figures(result: ExperimentResult) -> str:

@@ -97,7 +97,7 @@ def seconds(value_s: float) -> str:
 def span(value_s: float) -> str:
     """Write a time as people say it: ``0.4 s``, ``42 s``, ``7 min``, ``3 h 20 min``."""
     if value_s < 9.95:
-        return f"{value_s:.1f} s" if value_s else "0 s"
+        return f"{value_s:.1f}".removesuffix(".0") + " s"
     if value_s < 99.5:
         return f"{value_s:.0f} s"
     minutes = round(value_s / 60)

@@ -222,8 +222,9 @@ def _notes(study: StudyResult) -> Iterator[str]:
             about.setdefault(text, []).append(titles[name])
         else:
             about.setdefault(note, [])
+    told_of = {name for one in study.configurations for name in one.figures}
     for text, names in about.items():
-        told = "all figures" if len(names) == len(METRICS) else ", ".join(names)
+        told = "all figures" if len(names) == len(told_of) > 1 else "; ".join(names)
         yield f"{told}: {text}" if names else text
 
 
