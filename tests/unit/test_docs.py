@@ -161,6 +161,7 @@ def test_every_exit_code_and_error_code_is_documented() -> None:
         "1",
         "2",
         "130",
+        "143",
     }
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     codes = set(re.findall(r'^    code = "(\w+)"$|_say\(\w+, "(\w+)"', source, re.MULTILINE))
