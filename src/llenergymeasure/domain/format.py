@@ -79,7 +79,9 @@ def change(ratio: float, lower: float, upper: float) -> str:
     one that is hardly known.
     """
     if upper > 4 * lower:
-        return f"x {significant(ratio, 2)} ({significant(lower, 2)} to {significant(upper, 2)})"
+        places = 3 if 1.0 in (round(lower, 1), round(upper, 1)) else 2  # 1.02 is not 1
+        shown = (significant(one, places) for one in (ratio, lower, upper))
+        return "x {} ({} to {})".format(*shown)
     if ratio > 2 or ratio < 0.5:
         digits = max(-_last_place((upper - lower) / 2 or ratio), 0)
         return f"x {ratio:,.{digits}f} ({lower:,.{digits}f} to {upper:,.{digits}f})"
