@@ -45,8 +45,8 @@ def test_a_study_says_first_what_runs_and_where_its_results_are():
 def test_a_study_that_goes_on_says_what_is_done_and_one_that_keeps_nothing_names_no_place():
     again = BEGUN._replace(directory=None, configurations=1, done=4, skipped=1, merged=2)
     assert begun_lines(again) == [
-        "llem: study sizes: 1 configuration, 6 experiments, 4 already done, "
-        "1 combination skipped, 2 duplicates merged"
+        "llem: study sizes: 1 configuration, 6 experiments, 4 already done, 1 combination",
+        "  skipped, 2 duplicates merged",
     ]
 
 

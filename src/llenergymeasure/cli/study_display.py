@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
@@ -42,7 +43,8 @@ def begun_lines(event: Begun) -> list[str]:
         (event.merged, f"{count(event.merged, 'duplicate')} merged"),
     )
     said = [counts, *(text for number, text in notes if number)]
-    lines = [f"llem: study {event.name}: {', '.join(said)}"]
+    first = f"llem: study {event.name}: {', '.join(said)}"
+    lines = textwrap.wrap(first, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return lines if event.directory is None else [*lines, f"llem: results in {event.directory}"]
 
 
