@@ -15,7 +15,6 @@ from typing import NamedTuple
 import pytest
 
 from llenergymeasure import ExperimentResult
-from llenergymeasure.config.loader import is_study
 from llenergymeasure.datasets.aienergyscore import SHA256
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.results.tables import READING_COLUMNS, REQUEST_COLUMNS
@@ -24,10 +23,11 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PROMPTS = ROOT.parent / "shared/data/aienergyscore.jsonl"
 FROM_THE_HUB = ("hub-model.yaml", "lora.yaml")
+STUDIES = ("batch-and-precision.yaml", "study-quickstart.yaml")
 RUNNABLE = [
     path
     for path in sorted(EXAMPLES.glob("*.yaml"))
-    if path.name not in (*FROM_THE_HUB, "aienergyscore.yaml") and not is_study(path)
+    if path.name not in (*FROM_THE_HUB, *STUDIES, "aienergyscore.yaml")
 ]
 MARKED = re.compile(r"^<!-- runnable -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -176,6 +176,24 @@ def test_every_example_runs(path: Path, machine: Machine) -> None:
     assert done.returncode == 0, done.stderr
     result = ExperimentResult.from_json(only_result(machine.home / "out"))
     assert result.throughput.requests_completed == 2
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_example_of_a_study_runs_to_its_table(name: str, machine: Machine) -> None:
+    small = machine.home / name
+    small.write_text(
+        re.sub(
+            r"min_duration_seconds: \d+", "min_duration_seconds: 0", (EXAMPLES / name).read_text()
+        )
+    )
+    done = machine.llem(
+        *("run", small, "-n", "2", "--max-new-tokens", "4", "--cycles", "1", "--no-gaps"),
+        *("-o", machine.home / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 configurations, 1 cycle, balanced order" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()[:-1])
+    assert len(list(machine.home.glob("out/*/experiments/*/result.json"))) == 4
 
 
 @pytest.mark.parametrize("name", FROM_THE_HUB)

@@ -44,7 +44,7 @@ def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp
     low, high = pair.interval95
     assert low < pair.ratio < high
     assert pair.ratio > 1
-    assert "itl_ms=40.0" in study.summary()
+    assert "itl_ms=40" in study.summary()
     assert study.to_arrow()["study.slot"].to_pylist() == [1, 2, 4, 5, 7, 8]
     kept = study.result_files[0]
     assert kept is not None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from pydantic import BaseModel
 
 import llenergymeasure
 from llenergymeasure import ExperimentConfig, StudyConfig
@@ -21,7 +22,7 @@ from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
-from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.grid import expand
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_every_flag_is_documented_and_no_other(command: typer.Typer, heading: st
 
 @pytest.mark.parametrize("model", [ExperimentConfig, StudyConfig, UserConfig])
 def test_every_field_of_the_configuration_is_documented(
-    model: type[ExperimentConfig] | type[StudyConfig] | type[UserConfig],
+    model: type[BaseModel],
 ) -> None:
     page = read("configuration.md")
     missing = [field.name for field in fields(model) if f"| `{field.name}` |" not in page]
@@ -137,6 +138,16 @@ def test_every_file_of_an_experiment_is_documented() -> None:
     assert not [name for name in names if f"| `{name}` |" not in page]
 
 
+def test_every_file_of_a_study_is_documented() -> None:
+    page = read("results.md")
+    properties = [
+        name for name, value in vars(StudyDirectory).items() if isinstance(value, property)
+    ]
+    names = {getattr(StudyDirectory(Path()), name).name for name in properties}
+    assert len(names) > 5
+    assert not [name for name in names if f"| `{name}" not in page]
+
+
 def test_every_environment_variable_is_documented() -> None:
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     variables = set(re.findall(r"\bLLEM_[A-Z_]+", source))
@@ -152,6 +163,7 @@ def test_every_exit_code_and_error_code_is_documented() -> None:
         "1",
         "2",
         "130",
+        "143",
     }
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     codes = set(re.findall(r'^    code = "(\w+)"$|_say\(\w+, "(\w+)"', source, re.MULTILINE))
@@ -234,7 +246,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"\b((?:examples|scripts|benchmarks|tests|docs)/[\w/.-]+\.\w+)", text))
     package = set(
-        re.findall(r"`((?:core|config|domain|results|orchestration|state)/[\w/]+\.py)`", text)
+        re.findall(r"`((?:core|config|domain|results|orchestration|state|study)/[\w/]+\.py)`", text)
     )
     assert not [name for name in named if not (ROOT / name).exists()]
     assert not [name for name in package if not (ROOT / "src/llenergymeasure" / name).exists()]

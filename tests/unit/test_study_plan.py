@@ -9,6 +9,7 @@ import pytest
 from llenergymeasure.cli import study_plan
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import load_settings
+from llenergymeasure.domain import format as fmt
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.grid import design_hash, expand
 
@@ -125,10 +126,10 @@ def test_a_design_that_cannot_run_has_no_plan(show, capsys):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (99, "99 s"), (120, "2 min"), (12_000, "3 h 20 min"), (3.6e6, "1,000 h")],
+    [(0, "0 s"), (0.42, "0.4 s"), (99, "99 s"), (120, "2 min"), (12_000, "3 h 20 min")],
 )
 def test_long_times_are_written_for_planning(seconds, text):
-    assert study_plan.span(seconds) == text
+    assert fmt.span(seconds) == text
 
 
 def test_a_sweep_of_new_tokens_over_prompts_that_have_their_own_is_skipped(show, tmp_path):

@@ -134,6 +134,9 @@ def test_control_characters_of_a_message_do_not_reach_the_terminal():
         (0.998, 0.981, 1.016, "-0.2 % (-1.9 to +1.6)"),
         (1.30, 1.27, 1.33, "+30 % (+27 to +33)"),
         (3.1, 2.9, 3.3, "x 3.1 (2.9 to 3.3)"),
+        (0.36, 0.021, 6.2, "x 0.36 (0.021 to 6.2)"),
+        (2.38, 1.02, 5.7, "x 2.38 (1.02 to 5.70)"),
+        (1.18, 0.1, 14.4, "x 1.2 (0.10 to 14)"),
     ],
 )
 def test_a_ratio_is_told_as_a_change_or_a_factor(ratio, low, high, said):
@@ -146,3 +149,27 @@ def test_a_ratio_is_told_as_a_change_or_a_factor(ratio, low, high, said):
 )
 def test_a_figure_in_a_column_has_the_digits_of_its_interval(value, half, said):
     assert fmt.plain_interval(value, half) == said
+
+
+def test_a_note_that_holds_for_every_figure_is_told_once():
+    text = three(cycles=1).summary()
+    assert text.count("too few repeats") == 1
+
+
+def test_a_configuration_without_a_result_is_not_passed_over_in_the_count():
+    def made_or_failed(config, number, cycle):
+        return make_failure(config) if number == 2 else made(config, number, cycle)
+
+    text = make_study(made_or_failed, make_configs([1, 8, 16])).summary()
+    assert text.startswith("Study batch-sizes: 2 of 3 configurations, ")
+
+
+def test_a_percentage_stays_on_the_line_of_its_figure():
+    noise = {1: 0.9993, 2: 1.0, 3: 1.0008}
+    study = make_study(
+        lambda config, number, cycle: make_run(
+            config, 800 * number * (noise[cycle] + 0.0001 * ((number * cycle) % 3)), 200
+        ),
+        make_configs([1, 8]),
+    )
+    assert not [line for line in study.summary().splitlines() if line.strip().startswith("%")]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from llenergymeasure.cli.display import Display, make_display
-from llenergymeasure.domain.format import quantity, with_interval
+from llenergymeasure.cli.display import Display, NoDisplay, make_display
+from llenergymeasure.domain.format import count, quantity, span, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.events import (
@@ -24,47 +26,49 @@ from llenergymeasure.study.events import (
     Started,
     StudyEvent,
 )
+from llenergymeasure.study.follow import WAITING
 
 WIDTH = 80
+_NAME = 20
+_SHORTEST_NAME = 16
 _LONGEST_PAUSE_UNTOLD_S = 1.0
 
 
-def duration(seconds: float) -> str:
-    """Write a time as people say it: ``42 s``, ``7 min``, ``3 h 20 min``, ``2 d 5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
-
-
-def begun_line(event: Begun) -> str:
-    """Say what is going to run."""
-    counts = f"{event.configurations} configurations, {event.total} experiments"
+def begun_lines(event: Begun) -> list[str]:
+    """Say what is going to run, and where its results are."""
+    counts = f"{count(event.configurations, 'configuration')}, {count(event.total, 'experiment')}"
     notes = (
-        (event.done, f"{event.done} already done"),
-        (event.skipped, f"{event.skipped} skipped"),
-        (event.merged, f"{event.merged} merged"),
+        (event.done, f"{event.done:,} already done"),
+        (event.skipped, f"{count(event.skipped, 'combination')} skipped"),
+        (event.merged, f"{count(event.merged, 'duplicate')} merged"),
     )
     said = [counts, *(text for number, text in notes if number)]
-    return f"llem: study {event.name}: {', '.join(said)}"
+    first = f"llem: study {event.name}: {', '.join(said)}"
+    lines = textwrap.wrap(first, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return lines if event.directory is None else [*lines, f"llem: results in {event.directory}"]
 
 
-def finished_line(event: Finished) -> str:
-    """Say what came of an experiment, within the width of a terminal."""
-    number = f"{event.number:>{len(str(event.total))}}/{event.total}"
-    name = event.name.partition("_")[2] or event.name
-    head = f"[{number}] #{event.configuration} {name:<22}"
+def finished_line(event: Finished, label: str | None = None) -> str:
+    """Say what came of an experiment, within the width of a terminal.
+
+    Args:
+        event: What ended.
+        label: What sets its configuration apart; without it, the name of its directory is told.
+    """
+    number = f"[{event.number:>{len(str(event.total))}}/{event.total}] #{event.configuration}"
+    name = label or event.name.partition("_")[2] or event.name
+    said = _said(event)
+    room = min(_NAME, max(WIDTH - len(number) - len(said) - 2, _SHORTEST_NAME))
+    short = name if len(name) <= room else f"{name[: room - 3]}..."
+    return _cut(f"{number} {short:<{room}} {said}")
+
+
+def _said(event: Finished) -> str:
     if isinstance(event.outcome, FailedExperiment):
         reason = event.outcome.message.partition("\n")[0]
-        return _cut(f"{head} failed in {event.outcome.phase}: {reason}")
-    left = "" if event.left_s is None else f", {duration(event.left_s)} left"
-    return f"{head} {_figures(event.outcome)}  ({duration(event.seconds)}{left})"
+        return f"failed in {event.outcome.phase}: {reason}"
+    left = f", {span(event.left_s)} left" if event.left_s else ""
+    return f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
 
 
 def _figures(result: ExperimentResult) -> str:
@@ -87,39 +91,55 @@ class StudyDisplay:
     def __init__(self, stream: TextIO, inner: Display, *, terminal: bool) -> None:
         self._stream, self._inner, self._terminal = stream, inner, terminal
         self._pause: tqdm[NoReturn] | None = None
+        self._labels: Sequence[str] = ()
+        self._told_alone = isinstance(inner, NoDisplay)
+        self._waits_for: str | None = None
 
     def __call__(self, event: StudyEvent) -> None:
         """Show an event."""
         if isinstance(event, Event):
             self._inner(event)
+            self._tell_wait(event)
         elif isinstance(event, Pausing):
             self._count_down(event)
         elif isinstance(event, Started):
             self._end_pause()
+            self._waits_for = None
         elif isinstance(event, Finished):
             self._inner.close()
-            self._print(finished_line(event))
+            self._print(finished_line(event, self._label(event.configuration)))
         elif isinstance(event, Noted):
             self._print(f"llem: {event.text}")
         else:
-            self._print(begun_line(event))
+            self._labels = event.labels
+            for line in begun_lines(event):
+                self._print(line)
 
     def close(self) -> None:
         """Leave the terminal clean."""
         self._end_pause()
         self._inner.close()
 
+    def _tell_wait(self, event: Event) -> None:
+        """Say in a pipe why nothing happens; there the phases of an experiment are not told."""
+        if self._told_alone and event.phase == WAITING and event.detail != self._waits_for:
+            self._waits_for = event.detail
+            self._print(f"llem: {event.detail}")
+
+    def _label(self, configuration: int) -> str | None:
+        return self._labels[configuration - 1] if self._labels else None
+
     def _count_down(self, event: Pausing) -> None:
         first = event.left_s == event.total_s
         text = f"pause before the next {event.kind}"
         if not self._terminal:
             if first and event.total_s > _LONGEST_PAUSE_UNTOLD_S:
-                self._print(f"llem: {text}: {duration(event.total_s)}")
+                self._print(f"llem: {text}: {span(event.total_s)}")
             return
         if self._pause is None:
             self._pause = tqdm(file=self._stream, leave=False, bar_format="{desc}")
         with contextlib.suppress(OSError):
-            self._pause.set_description_str(f"{text}: {duration(event.left_s)}")
+            self._pause.set_description_str(f"{text}: {span(event.left_s)}")
 
     def _end_pause(self) -> None:
         if self._pause is not None:

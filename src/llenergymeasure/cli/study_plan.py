@@ -18,9 +18,10 @@ from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.sources import architecture_of, resolve
 from llenergymeasure.domain import format as written
 from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.settings_words import described
 from llenergymeasure.study.estimate import Duration, duration, rates_of, study_s, timeout_s
 from llenergymeasure.study.grid import design_hash, expand
-from llenergymeasure.study.labels import described, labels
+from llenergymeasure.study.labels import labels
 from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
 from llenergymeasure.study.prompt_lengths import OwnPromptLengths
@@ -210,12 +211,12 @@ def _order_lines(plan: _Plan) -> Iterator[str]:
 
 
 def _duration_lines(plan: _Plan) -> Iterator[str]:
-    gaps = f"{span(plan.gaps_s)} of gaps"
+    gaps = f"{written.span(plan.gaps_s)} of gaps"
     total_s = _total_s(plan)
     if total_s is None:
         yield f"duration    unknown: a model's config.json is not here yet; {gaps}"
     else:
-        yield f"duration    about {span(total_s)}, with {gaps}"
+        yield f"duration    about {written.span(total_s)}, with {gaps}"
 
 
 def _table(rows: Sequence[_Row]) -> Iterator[str]:
@@ -225,7 +226,7 @@ def _table(rows: Sequence[_Row]) -> Iterator[str]:
     yield f"{'#':>{digits}}  {'configuration':{wide}}  {'memory':>9} of {'device':9} {'each':>9}"
     for number, row in enumerate(rows, start=1):
         first, *rest = textwrap.wrap(row.label, wide)
-        each = "?" if row.duration is None else span(row.duration.total_s)
+        each = "?" if row.duration is None else written.span(row.duration.total_s)
         yield _cut(f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}")
         yield from (f"{'':{digits}}    {line}" for line in rest)
     if misfits := sum(row.memory.get("fits") is False for row in rows):
@@ -255,17 +256,6 @@ def _skip_lines(expansion: Expansion) -> Iterator[str]:
             yield _cut(f"      {described(skip.config)}")
         if count > SKIPS_SHOWN:
             yield f"      and {count - SKIPS_SHOWN:,} more; --json lists all"
-
-
-def span(seconds: float) -> str:
-    """Write a long time to plan with, e.g. ``45 s``, ``12 min`` or ``3 h 20 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60:02} min" if hours < 10 else f"{round(minutes / 60):,} h"
 
 
 def _cut(line: str) -> str:

@@ -75,8 +75,13 @@ def prefix(value: float) -> tuple[float, str]:
 def change(ratio: float, lower: float, upper: float) -> str:
     """Write a ratio as a change with its interval, e.g. ``+4.2 % (+1.1 to +7.3)``.
 
-    A ratio over 2 or under a half is written as a factor, e.g. ``x 3.1 (2.9 to 3.3)``.
+    A ratio over 2 or under a half is written as a factor, e.g. ``x 3.1 (2.9 to 3.3)``, and so is
+    one that is hardly known.
     """
+    if upper > 4 * lower:
+        places = 3 if 1.0 in (round(lower, 1), round(upper, 1)) else 2  # 1.02 is not 1
+        shown = (significant(one, places) for one in (ratio, lower, upper))
+        return "x {} ({} to {})".format(*shown)
     if ratio > 2 or ratio < 0.5:
         digits = max(-_last_place((upper - lower) / 2 or ratio), 0)
         return f"x {ratio:,.{digits}f} ({lower:,.{digits}f} to {upper:,.{digits}f})"
@@ -89,6 +94,21 @@ def change(ratio: float, lower: float, upper: float) -> str:
 def seconds(value_s: float) -> str:
     """Write a duration given in seconds, e.g. ``12.3 ms`` or ``3.21 s``."""
     return quantity(value_s, "s", largest=0)
+
+
+def span(value_s: float) -> str:
+    """Write a time as people say it: ``0.4 s``, ``42 s``, ``7 min``, ``3 h 20 min``."""
+    if value_s < 9.95:
+        return f"{value_s:.1f}".removesuffix(".0") + " s"
+    if value_s < 99.5:
+        return f"{value_s:.0f} s"
+    minutes = round(value_s / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def milliseconds(value_ms: float) -> str:

@@ -17,6 +17,7 @@ from llenergymeasure.domain.experiment_result import (
     ExperimentResult,
     FailedExperiment,
 )
+from llenergymeasure.domain.settings_words import described
 from llenergymeasure.exceptions import LLEMError
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class ConfigurationResult(Record):
     @property
     def label(self) -> str:
         """What sets it apart, in a few words."""
-        told = [f"{name.rpartition('.')[2]}={value}" for name, value in self.settings.items()]
-        return " ".join(told) or "as configured"
+        return described(self.settings) or "as configured"
 
 
 class Comparison(Record):

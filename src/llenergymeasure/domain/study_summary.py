@@ -11,6 +11,7 @@ from llenergymeasure.domain import format as fmt
 from llenergymeasure.domain.study_metrics import (
     ENERGY_PER_TOKEN,
     MEMORY,
+    METRICS,
     THROUGHPUT,
     TPOT,
     TTFT,
@@ -31,6 +32,7 @@ _LABEL = 29
 _MOST_ROWS = 20
 _MOST_REASONS = 5
 _NOTE = 2
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 class _Row(NamedTuple):
@@ -49,13 +51,19 @@ def render(study: StudyResult) -> str:
 
 
 def _head(study: StudyResult) -> Iterator[str]:
-    count = len({one.id for one in study.configurations})
-    parts = [fmt.count(count, "configuration")] if count else []
+    parts = [_configurations(study)] if study.configurations else []
     if study.protocol is not None:
         parts.append(fmt.count(study.protocol.n_cycles, "cycle"))
         parts.append(f"{study.protocol.cycle_order} order")
-    yield from _wrapped(f"Study {study.name or study.study_design_hash}: {', '.join(parts)}", "")
+    yield from _wrapped(f"Study {study.name or 'without a name'}: {', '.join(parts)}", "")
     yield from _wrapped(", ".join(_counts(study)))
+
+
+def _configurations(study: StudyResult) -> str:
+    told = len({one.id for one in study.configurations})
+    planned = study.generated - study.merged - len(study.skipped)
+    count = fmt.count(max(planned, told), "configuration")
+    return count if told >= planned else f"{told:,} of {count}"
 
 
 def _counts(study: StudyResult) -> Iterator[str]:
@@ -150,21 +158,22 @@ def _sensitivity(every: Sequence[Sensitivity], metric: Metric) -> Iterator[str]:
     for one in every:
         if one.metric != metric.name:
             continue
-        text = f"Differences below about {_percent(one.minimum_detectable_ratio)} "
+        text = f"Differences below {_size('about ', one.minimum_detectable_ratio)} "
         cycles = one.observations / one.configurations
         more = next((plan for plan in one.planned if plan.n_cycles > cycles + 0.5), None)
         text += "would not have shown"
         if more is not None and more.minimum_detectable_ratio is not None:
-            shown = _percent(more.minimum_detectable_ratio)
+            shown = _size("", more.minimum_detectable_ratio)
             text += f"; {more.n_cycles} cycles would show {shown}"
         yield from _wrapped(f"{text}.")
 
 
-def _percent(ratio: float) -> str:
+def _size(about: str, ratio: float) -> str:
     share = 100 * (ratio - 1)
     if share > 100:
-        return f"a factor of {fmt.significant(ratio, 2)}"
-    return "0.01 %" if share < 0.01 else f"{fmt.significant(share, 1 if share < 10 else 2)} %"
+        return f"a factor of {about}{fmt.significant(ratio, 2)}"
+    percent = "0.01" if share < 0.01 else fmt.significant(share, 1 if share < 10 else 2)
+    return f"{about}{percent} %"
 
 
 def _beside(study: StudyResult) -> Iterator[str]:
@@ -200,7 +209,23 @@ def _reading(study: StudyResult) -> Iterator[str]:
             "together. = marks what is not shown to differ: that is no proof of being equal.",
             "",
         )
-    yield from (line for note in study.notes for line in _wrapped(f"- {note}", ""))
+    yield from (line for note in _notes(study) for line in _wrapped(f"- {note}", ""))
+
+
+def _notes(study: StudyResult) -> Iterator[str]:
+    """Give each note once, with all metrics that it is about."""
+    titles = {metric.name: metric.title for metric in METRICS}
+    about: dict[str, list[str]] = {}
+    for note in study.notes:
+        name, _, text = note.partition(": ")
+        if name in titles:
+            about.setdefault(text, []).append(titles[name])
+        else:
+            about.setdefault(note, [])
+    told_of = {name for one in study.configurations for name in one.figures}
+    for text, names in about.items():
+        told = "all figures" if len(names) == len(told_of) > 1 else "; ".join(names)
+        yield f"{told}: {text}" if names else text
 
 
 def _left_out(study: StudyResult) -> Iterator[str]:
@@ -219,10 +244,11 @@ def _first_line(text: str) -> str:
 
 def _wrapped(text: str, indent: str = " " * _NOTE) -> list[str]:
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return textwrap.wrap(
-        printable,
+    lines = textwrap.wrap(
+        printable.replace(" %", _PERCENT),  # a figure stays with its sign
         WIDTH,
         initial_indent=indent,
         subsequent_indent=f"{indent}  ",
         break_on_hyphens=False,
     )
+    return [line.replace(_PERCENT, " %") for line in lines]

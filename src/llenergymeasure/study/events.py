@@ -20,6 +20,7 @@ class Begun(NamedTuple):
         done: Experiments that were complete before.
         skipped: Combinations that are not run.
         merged: Combinations that equal an earlier one.
+        labels: What sets each configuration apart, in a few words.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Begun(NamedTuple):
     done: int
     skipped: int
     merged: int
+    labels: tuple[str, ...] = ()
 
 
 class Pausing(NamedTuple):

@@ -18,6 +18,7 @@ from llenergymeasure.study.collect import Outcome, study_result, write_summary
 from llenergymeasure.study.eta import DurationsSeen
 from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyListener
 from llenergymeasure.study.inline import write_order
+from llenergymeasure.study.labels import labels
 from llenergymeasure.study.limits import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest
 from llenergymeasure.study.order import gap_after, gap_s
@@ -202,6 +203,7 @@ class StudySession:
                 done=done,
                 skipped=len(plan.skipped),
                 merged=plan.merged,
+                labels=tuple(labels(plan.experiments)),
             )
         )
 

@@ -87,7 +87,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         bool, typer.Option("--yes", help="Confirm a grid of more than 200,000 combinations.")
     ] = False,
     runner: Annotated[
-        str | None, typer.Option(help="Where the backend executes.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Where the backend executes: local, or python:<interpreter>.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         str | None,

@@ -1,0 +1,84 @@
+"""What a user sees while a study runs."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from llenergymeasure.cli.display import NoDisplay
+from llenergymeasure.cli.study_display import StudyDisplay, begun_lines, finished_line
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, StudyEvent
+from tests.support.make_study import make_configs, make_failure, make_run
+
+CONFIG = make_configs([8])[0]
+BEGUN = Begun("sizes", "results/sizes_1", 2, 6, 0, 0, 0, ("batch_size=1", "batch_size=8"))
+
+
+def ended(
+    outcome: ExperimentResult | FailedExperiment | None = None,
+    seconds: float = 4.2,
+    left_s: float | None = 80.0,
+) -> Finished:
+    outcome = outcome or make_run(CONFIG, 800, 200)
+    return Finished(4, 12, 2, "0004_pytorch_bf16_bs8_c1", outcome, seconds, left_s)
+
+
+def shown(*events: StudyEvent) -> list[str]:
+    stream = io.StringIO()
+    display = StudyDisplay(stream, NoDisplay(), terminal=False)
+    for event in events:
+        display(event)
+    display.close()
+    return stream.getvalue().splitlines()
+
+
+def test_a_study_says_first_what_runs_and_where_its_results_are():
+    assert begun_lines(BEGUN) == [
+        "llem: study sizes: 2 configurations, 6 experiments",
+        "llem: results in results/sizes_1",
+    ]
+
+
+def test_a_study_that_goes_on_says_what_is_done_and_one_that_keeps_nothing_names_no_place():
+    again = BEGUN._replace(directory=None, configurations=1, done=4, skipped=1, merged=2)
+    assert begun_lines(again) == [
+        "llem: study sizes: 1 configuration, 6 experiments, 4 already done, 1 combination",
+        "  skipped, 2 duplicates merged",
+    ]
+
+
+def test_a_finished_experiment_is_told_by_what_sets_its_configuration_apart():
+    _, _, line = shown(BEGUN, ended())
+    assert line.startswith("[ 4/12] #2 batch_size=8  ")
+    assert line.endswith("(4.2 s, 80 s left)")
+
+
+def test_the_last_experiment_has_nothing_left():
+    assert finished_line(ended(left_s=0.0)).endswith("(4.2 s)")
+
+
+def test_an_experiment_of_a_moment_does_not_take_0_s():
+    assert "(0.4 s" in finished_line(ended(seconds=0.4))
+
+
+@pytest.mark.parametrize("outcome", [None, make_failure(CONFIG, "no " * 60)])
+@pytest.mark.parametrize("label", [None, "attn_implementation=" + "x" * 90])
+def test_no_line_is_wider_than_80_columns(outcome, label):
+    line = finished_line(ended(outcome, seconds=90_000, left_s=900_000), label)
+    assert len(line) <= 80
+
+
+def test_a_pipe_is_told_of_a_pause_once_and_of_none_that_is_over_at_once():
+    pauses = [Pausing("cycle", left_s, 3.0) for left_s in (3.0, 2.0, 1.0)]
+    assert shown(*pauses, Pausing("experiment", 0.5, 0.5), Noted("a note")) == [
+        "llem: pause before the next cycle: 3 s",
+        "llem: a note",
+    ]
+
+
+def test_a_pipe_is_told_once_for_whom_an_experiment_waits():
+    waits = [Event(t_ns, "initialising", "wait", detail="waiting for GPU-1") for t_ns in (1, 2)]
+    assert shown(*waits, Event(3, "initialising", "load")) == ["llem: waiting for GPU-1"]
