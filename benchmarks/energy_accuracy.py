@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from energy_cells import Cell, cells, make_load
-from energy_report import report
+from energy_report import NOT_HARM, report
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
@@ -217,6 +217,7 @@ def run_cell(job: tuple[Cell, int]) -> dict[str, Any]:
         "mean_abs_percent": _percent(np.abs(error[told]).mean()) if told.any() else None,
         "bias_percent": _percent(error[told].mean()) if told.any() else None,
         "coverage": hits / max(int(told.sum()), 1),
+        "silent_share": float(np.mean([_is_silent(t) for t in trials])),
         "coverage_upper": covered_upper(hits, max(int(told.sum()), 1)),
         "median_half_percent": _percent(np.median(half[told])) if told.any() else None,
         "measured_share": float(np.mean([t.measurable for t in trials])),
@@ -227,6 +228,11 @@ def run_cell(job: tuple[Cell, int]) -> dict[str, Any]:
         **_baseline("linear", np.array([t.linear for t in trials])),
         "seconds": round(time.perf_counter() - began, 2),
     }
+
+
+def _is_silent(trial: Trial) -> bool:
+    """Tell whether an interval misses the truth and no finding warns of it."""
+    return abs(trial.error) > trial.half and not set(trial.flags) - NOT_HARM
 
 
 def _percent(share: float) -> float:

@@ -20,9 +20,13 @@ Errors are per cent of the true energy: 95th percentile and mean of the absolute
 half-width of the 95 % interval (median). *Plain* is the difference of two counter reads, *linear*
 interpolates between polls; both on the same windows. A group's figure is its worst cell.
 
-Groups called *held out* use devices, tails, loads and seeds that nothing was tuned on. A tail that
-the calibration did not see cannot be told from lag by a counter: those cells show what a stale
-calibration costs, and are not covered.
+Groups called *held out* use devices, tails, loads and seeds that nothing was tuned on.
+
+A tail is power that goes on after the work. It is not the window's energy, but whole ticks that cover
+the end hold its first part. A tail that the calibration never saw is told from the ticks behind it:
+its hidden part is taken off, the doubt is in the interval, and `unknown_tail` is raised. Where it has
+nearly died away before the first of these ticks, nothing tells: such a window misses the truth without
+a finding. *Silent* is the share of windows with an interval that misses and without a finding.
 """
 
 
@@ -150,12 +154,12 @@ def _group_line(group: str, nominal_s: float, rows: Sequence[Row]) -> str:
 
 def _misses(rows: Sequence[Row]) -> str:
     missed = [row for row in rows if not is_covered(row)]
-    lines = ["| group | device | load | window | coverage | p95 | half-width | flagged |"]
-    lines.append("|---" * 8 + "|")
+    lines = ["| group | device | load | window | coverage | silent | p95 | half-width | flagged |"]
+    lines.append("|---" * 9 + "|")
     for row in missed:
         name = f"{row['group']} | {row['profile']} | {row['wave']} | {row['nominal_s']} s"
         lines.append(
-            f"| {name} | {row['coverage']:.3f} | {row['p95_percent']} | "
+            f"| {name} | {row['coverage']:.3f} | {row['silent_share']:.3f} | {row['p95_percent']} | "
             f"{row['median_half_percent']} | {'yes' if is_flagged(row) else '**no**'} |"
         )
     return "## Cells whose interval covers less than 95 %\n\n" + "\n".join(lines) + "\n"

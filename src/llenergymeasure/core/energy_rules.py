@@ -22,6 +22,7 @@ FLAGS: dict[str, str] = {
     "integrated_power": "there is no energy counter; power readings were integrated",
     "one_second_average": "there are only power readings that are means over a second",
     "no_guard": "too little was read just before or after the window",
+    "unknown_tail": "power died away after the window as its calibration never saw it",
     "sampling_gap": "nothing was read for several ticks",
     "stalled_reads": "a read of the sensor took longer than 0.1 s",
     "part_time": "the sensor looks at a share of each tick only",

@@ -173,6 +173,13 @@ FINDINGS: dict[str, Finding] = {
         meaning="Readings do not reach far enough beyond the window to tell its edges.",
         remedy="repeat; on a busy machine leave a CPU to the sampling process",
     ),
+    "unknown_tail": Finding(
+        level="caution",
+        meaning="After the work the device went on drawing power in a way that its calibration "
+        "never saw; that is not the window's energy, and its hidden part is taken off with half "
+        "of it as doubt.",
+        remedy="llem config --calibrate again; a longer window makes the doubt smaller",
+    ),
     "sampling_gap": Finding(
         level="caution",
         meaning="There is a gap in the readings; the interval allows for what it may hide.",

@@ -172,8 +172,9 @@ def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
 
 
 def _edge_flags(integral: Integral) -> tuple[str, ...]:
-    guarded = all(line.name != budget.NO_GUARD for line in integral.lines)
-    return () if guarded else ("no_guard",)
+    found = {line.name for line in integral.lines}
+    told = {budget.NO_GUARD: "no_guard", budget.UNKNOWN_TAIL: "unknown_tail"}
+    return tuple(flag for name, flag in told.items() if name in found)
 
 
 def _aliasing(path: SensorPath, window: Window, knowledge: Knowledge) -> Aliasing:

@@ -24,6 +24,7 @@ MEANINGS = {
     "sampling_gap": "there is a gap in its readings",
     "sensor_uncalibrated": "its sensor is not calibrated, which widens the interval",
     "stalled_reads": "a read took longer than 0.1 s",
+    "unknown_tail": "power died away after the window as its calibration never saw it",
 }
 
 _READ = {

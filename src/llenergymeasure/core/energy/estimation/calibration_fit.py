@@ -17,7 +17,12 @@ import numpy as np
 from llenergymeasure.core.energy.estimation.band import end_axis, quiet_edge, start_axis
 from llenergymeasure.core.energy.estimation.look import ShortBursts, find_look
 from llenergymeasure.core.energy.estimation.power_path import power_ticks
-from llenergymeasure.core.energy.estimation.sensor import EDGE_TIME_CALIBRATED_S, Calibration, Tail
+from llenergymeasure.core.energy.estimation.sensor import (
+    EDGE_TIME_CALIBRATED_S,
+    Calibration,
+    Tail,
+    to_come_s,
+)
 from llenergymeasure.core.energy.estimation.series import (
     CounterReadings,
     Floats,
@@ -34,6 +39,9 @@ LONGEST_SETTLE_S = 0.25
 LEAST_LONG = 3
 UNSETTLED_S = 0.001  # energy still to come, per watt of the step, that counts as settled
 SETTLE_STEP_S = 0.02
+CALM_BLOCKS = 2
+RISES = 11
+NO_TAIL_S = 0.002  # a tail below this leaves what comes in late to the sensor alone
 
 
 class Burst(NamedTuple):
@@ -99,11 +107,12 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibrati
     look = find_look(short, ticks.step_s, lag_s)
     # A tail that is within its own doubt is drawn towards none.
     tail_s *= tail_s**2 / (tail_s**2 + tail_doubt_s**2 + 1e-12)
+    rise_s = find_rise_s(long, step_w, max(lag_s, 0.0)) if tail_s < NO_TAIL_S else None
     return Calibration(
         tick_s=ticks.period_s,
         jitter_s=ticks.jitter_s,
         lag_s=max(look.lag_s, 0.0),
-        tail=Tail(max(tail_s, 0.0), settle_s, step_w),
+        tail=Tail(max(tail_s, 0.0), settle_s, step_w, rise_s),
         fully_integrating=look.whole,
         look_share=look.share,
         edge_time_s=max(EDGE_TIME_CALIBRATED_S, float(np.hypot(lag_doubt_s, tail_doubt_s))),
@@ -181,6 +190,22 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
 
 def find_settle_s(long: Sequence[Burst], step_w: float) -> float:
     """Find how long after a burst the counter has all of it, from ticks of every delay."""
+    return _last_unsettled(*_to_come(long, step_w))
+
+
+def find_rise_s(long: Sequence[Burst], step_w: float, lag_s: float) -> float:
+    """Find how much of a lag is a slow rise rather than a delay: the rest falls as its kind does.
+
+    Mean absolute distance decides, since late polls spoil single ticks.
+    """
+    delay_s, rest_s = _to_come(long, step_w)
+    rises_s = np.linspace(0.0, lag_s, RISES)
+    apart_s = [np.abs(rest_s - to_come_s(delay_s, lag_s, float(r))).mean() for r in rises_s]
+    return float(rises_s[int(np.argmin(apart_s))])
+
+
+def _to_come(long: Sequence[Burst], step_w: float) -> tuple[Floats, Floats]:
+    """Give ticks' delays after their burst, and what was still to come, both seconds."""
     delay, rest = [], []
     for ticks, length_s in long:
         end = quiet_edge(end_axis(ticks, length_s, 0.0, LONGEST_SETTLE_S), 0.0)
@@ -190,17 +215,26 @@ def find_settle_s(long: Sequence[Burst], step_w: float) -> float:
         since_s = ticks.time_s[after] - length_s
         delay.append(since_s)
         rest.append((-end.energy_j - ticks.energy_j[after] + end.outside_w * since_s) / step_w)
-    return _last_unsettled(np.concatenate(delay), np.concatenate(rest))
+    return np.concatenate(delay), np.concatenate(rest)
 
 
 def _last_unsettled(delay_s: Floats, rest_s: Floats) -> float:
-    """Find the end of the last block of delays after which energy was still to come."""
+    """Find the end of the last block of delays after which energy was still to come.
+
+    What is to come only falls: past two settled blocks in a row, a later one is a false alarm.
+    """
     edges = np.arange(0.0, LONGEST_SETTLE_S + SETTLE_STEP_S, SETTLE_STEP_S)
-    settled_s = 0.0
+    settled_s, calm = 0.0, 0
     for low, high in pairwise(edges):
         rest = rest_s[(delay_s >= low) & (delay_s < high)]
-        if len(rest) > 1 and rest.mean() > UNSETTLED_S + 2 * rest.std() / np.sqrt(len(rest)):
-            settled_s = float(high) + SETTLE_STEP_S
+        if len(rest) < 2:
+            continue
+        if rest.mean() > UNSETTLED_S + 2 * rest.std() / np.sqrt(len(rest)):
+            settled_s, calm = float(high) + SETTLE_STEP_S, 0
+        else:
+            calm += 1
+        if calm == CALM_BLOCKS:
+            break
     return min(settled_s, LONGEST_SETTLE_S)
 
 

@@ -22,6 +22,7 @@ from llenergymeasure.core.energy.estimation.band import (
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.part_time import Steps, part_time_term
 from llenergymeasure.core.energy.estimation.sensor import Timing
+from llenergymeasure.core.energy.estimation.tail import decayed_edge
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 
 
@@ -67,6 +68,7 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     rough_w = _rough_power(ticks, length_s, timing.lag_s)
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
+    end = decayed_edge(end_at, end, timing, rough_w)
     inside_w = (-end.energy_j - start.energy_j) / length_s
     start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
     return _account(ticks, length_s, timing, (start, end), hints.quantum_j)

@@ -71,7 +71,7 @@ def power_timing(calibration: Calibration | None, update_s: float) -> Timing:
     """
     known = timing(calibration)
     if known.look_share <= 1:
-        return replace(known, settle_s=max(known.settle_s, update_s))
+        return replace(known, settle_s=max(known.settle_s, update_s), rise_s=None)
     longer_s = (known.look_share - 1) * update_s
     return replace(
         known,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llenergymeasure.core.energy.estimation.series import Ints
+import numpy as np
+
+from llenergymeasure.core.energy.estimation.series import Floats, Ints
 
 EDGE_TIME_CALIBRATED_S = 0.005
 EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
@@ -23,11 +25,14 @@ class Tail:
         step_w: The step it was found at, or ``None``: whether a tail grows with the step is not
             known.
         settle_s: How long after the work until both tail and lag have passed through the sensor.
+        rise_s: How much of the sensor's lag is a slow rise, the rest being a delay; ``None`` where
+            a tail hides it.
     """
 
     excess_s: float = 0.0
     settle_s: float = 0.0
     step_w: float | None = None
+    rise_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Timing:
         edge_time_s: See :class:`Calibration`.
         look_share: Share of each tick taken to be looked at; 1 counts every moment.
         look_known: Whether that share is known, so that its effect is taken off.
+        rise_s: See :class:`Tail`; ``None`` as well where the sensor does not look all the time.
     """
 
     lag_s: float = 0.0
@@ -89,6 +95,17 @@ class Timing:
     edge_time_s: float = EDGE_TIME_UNKNOWN_S
     look_share: float = LEAST_LOOK_SHARE
     look_known: bool = False
+    rise_s: float | None = None
+
+
+def to_come_s(delay_s: Floats, lag_s: float, rise_s: float) -> Floats:
+    """Tell what a sensor has still to count after a step down, per watt of it.
+
+    A delay and a first-order rise after it: their sum is the lag.
+    """
+    since_s = delay_s - (lag_s - rise_s)
+    rising: Floats = rise_s * np.exp(-np.maximum(since_s, 0.0) / max(rise_s, 1e-9))
+    return np.where(since_s < 0, rise_s - since_s, rising)
 
 
 def timing(calibration: Calibration | None) -> Timing:
@@ -104,4 +121,5 @@ def timing(calibration: Calibration | None) -> Timing:
         edge_time_s=calibration.edge_time_s,
         look_share=LEAST_LOOK_SHARE if share is None else share,
         look_known=share is not None,
+        rise_s=calibration.tail.rise_s if calibration.fully_integrating else None,
     )
