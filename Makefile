@@ -11,7 +11,7 @@ DEMO    = $(VENV)-demo
 PEER    = $(VENV)-peer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup gpu-check clean
+.PHONY: help setup demo test lint typecheck unit test-docker docs bench bench-energy bench-fidelity bench-sampler bench-startup gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -43,6 +43,9 @@ typecheck: setup ## mypy --strict
 
 unit: setup ## tests, with at least 90 % of src/ covered
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-docker: setup ## the docker runner on a real Docker engine, started here if root (Debian, Ubuntu)
+	scripts/test_docker.sh $(BIN)/python
 
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py
