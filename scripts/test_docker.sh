@@ -15,6 +15,7 @@ daemon=
 tester=54321 # a user of no name, who owns nothing
 
 finish() {
+    docker image rm --force llem-docker-test:latest >/dev/null 2>&1 || true
     if [ -n "$daemon" ]; then
         kill "$daemon" 2>/dev/null && wait "$daemon" 2>/dev/null || true
     fi
@@ -91,7 +92,7 @@ mkdir -p "$results"
 mkdir -m 777 "$work/home" "$work/tests" "$work/report"
 
 status=0
-as_tester -m pytest --no-cov -p no:cacheprovider -v --basetemp "$work/tests/t" \
+as_tester -m pytest --no-cov -p no:cacheprovider -p no:hypothesispytest -v --basetemp "$work/tests/t" \
     tests/integration/test_docker_runner.py 2>&1 | tee "$results/tests.log" || status=$?
 sed -i "s#$work#/tmp/work#g; s#$repository#.#g; s#$(dirname "$(dirname "$python")")#venv#g" "$results/tests.log"
 as_tester benchmarks/docker_runner.py --output "$work/report/docker_runner.json"

@@ -139,8 +139,10 @@ def test_a_container_that_is_killed_from_outside_is_a_killed_worker(
 ) -> None:
     job, directory, _ = containers.start(containers.runner(), scripted=HOUR)
     wait_until(lambda: measures(directory))
+    worker = _worker(job.name)
     docker("kill", job.name)
     assert job.wait(LONG_S) == -signal.SIGKILL
+    assert not psutil.pid_exists(worker)
 
 
 def test_a_worker_that_is_killed_inside_is_a_killed_worker(containers: Containers) -> None:
