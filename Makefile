@@ -13,7 +13,7 @@ ENERGY  = $(VENV)-peer-energy
 VLLM    = $(VENV)-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup bench-study bench-vllm gpu-check clean
+.PHONY: help setup demo test test-vllm test-docker lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ $(VLLM)/.installed: pyproject.toml
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet --editable . pytest
 	@touch $@
+
+test-docker: setup ## the docker runner on a real Docker engine, started here if root (Debian, Ubuntu)
+	scripts/test_docker.sh $(BIN)/python
 
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py

@@ -1,0 +1,210 @@
+"""The parts of the docker runner that need no engine."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.study.runners import container
+from llenergymeasure.study.runners.container import Mount, Place
+from llenergymeasure.study.runners.docker_cli import DockerError, Engine, Image, translated
+from tests.support.cli import SOURCE
+from tests.support.scripted_run import make_order, scripted_config
+
+IMAGE = Image("mine", "sha256:0123456789abcdef", "mine@sha256:ab")
+HERE = Place(IMAGE, Engine(), gpus=False)
+
+
+def arguments(environ: dict[str, str], place: Place = HERE) -> list[str]:
+    return container.run_arguments("llem-1", place, Path("/cache/home"), (), environ)
+
+
+def pairs(words: list[str], option: str) -> list[str]:
+    return [after for before, after in itertools.pairwise(words) if before == option]
+
+
+def test_a_secret_goes_by_its_name_and_paths_of_the_host_do_not_go_at_all() -> None:
+    environ = {
+        "HF_TOKEN": "hf_secret",
+        "VLLM_LOGGING_LEVEL": "INFO",
+        "VLLM_CACHE_ROOT": "/home/ann/vllm",
+        "PYTHONPATH": "/src",
+        "HF_HUB_CACHE": "/models/hub",
+    }
+    words = arguments(environ)
+    passed = pairs(words, "--env")
+    assert {"HF_TOKEN", "VLLM_LOGGING_LEVEL", "HF_HUB_CACHE"} <= set(passed)
+    assert not {"VLLM_CACHE_ROOT", "PYTHONPATH"} & {each.partition("=")[0] for each in passed}
+    assert "hf_secret" not in " ".join(words)
+
+
+def test_the_image_is_run_by_its_id_and_recorded_by_its_digest() -> None:
+    words = arguments({})
+    assert words[-1] == IMAGE.id
+    assert "LLEM_CONTAINER_IMAGE=mine@sha256:ab" in pairs(words, "--env")
+
+
+def test_results_are_the_users_with_an_engine_of_any_kind() -> None:
+    me = f"{os.getuid()}:{os.getgid()}"
+    assert pairs(arguments({}), "--user") == [me]
+    remapped = arguments({}, HERE._replace(engine=Engine(remapped=True)))
+    assert (pairs(remapped, "--user"), pairs(remapped, "--userns")) == ([me], ["host"])
+    assert pairs(arguments({}, HERE._replace(engine=Engine(rootless=True))), "--user") == []
+
+
+def test_gpus_are_asked_for_only_where_there_are_some() -> None:
+    assert pairs(arguments({}), "--gpus") == []
+    words = arguments({"CUDA_VISIBLE_DEVICES": "1"}, HERE._replace(gpus=True))
+    assert pairs(words, "--gpus") == ["all"]
+    assert "CUDA_VISIBLE_DEVICES" in pairs(words, "--env")
+
+
+def test_the_users_options_come_last_so_that_they_win() -> None:
+    words = arguments({"LLEM_DOCKER_OPTIONS": "--shm-size 1g --env 'A=b c'"})
+    assert pairs(words, "--shm-size")[-1] == "1g"
+    assert words[-3:] == ["--env", "A=b c", IMAGE.id]
+
+
+def test_options_with_an_open_quote_are_refused_by_name() -> None:
+    with pytest.raises(DockerError, match="LLEM_DOCKER_OPTIONS"):
+        arguments({"LLEM_DOCKER_OPTIONS": "--env 'A"})
+
+
+def test_a_path_with_a_comma_is_quoted() -> None:
+    option = Mount(Path("/a, b"), Path("/c")).option()
+    assert option == 'type=bind,"source=/a, b",target=/c,readonly'
+
+
+def test_everything_that_a_configuration_names_by_path_is_mounted(tmp_path: Path) -> None:
+    model, prompts, adapter, extra = (tmp_path / name for name in ("m", "p.jsonl", "a", "t"))
+    for folder in (model, adapter, extra):
+        folder.mkdir()
+    prompts.touch()
+    config = ExperimentConfig.model_validate(
+        {
+            "model": f"random:{model}",
+            "dataset": str(prompts),
+            "lora": {"adapter_path": str(adapter)},
+            "passthrough_kwargs": {"tokenizer": {"path": str(extra)}},
+        }
+    )
+    found = _mounts(tmp_path, config)
+    for path in (model, prompts, adapter, extra):
+        assert found[path] == Mount(path, path)
+
+
+def test_a_model_in_the_home_folder_is_found_below_the_other_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    found = _mounts(tmp_path, scripted_config(model="~/models"))
+    inside = tmp_path / "cache" / "containers" / "0123456789ab" / "models"
+    assert found[inside] == Mount(tmp_path / "models", inside)
+    assert inside.is_dir()
+
+
+def test_what_is_written_to_is_mounted_for_writing_and_made_by_the_user(tmp_path: Path) -> None:
+    found = _mounts(tmp_path, scripted_config())
+    for path in (tmp_path / "one", tmp_path / "cache", tmp_path / "hub"):
+        assert found[path].writable
+        assert path.is_dir()
+    assert found[Path(container.LOCKS)] == Mount(tmp_path, Path(container.LOCKS), writable=True)
+
+
+def _mounts(folder: Path, config: ExperimentConfig) -> dict[Path, Mount]:
+    environ = {"HF_HOME": str(folder / "hub"), "LLEM_LOCK_DIR": str(folder)}
+    listed = container.mounts([make_order(config, folder)], folder / "one", IMAGE, environ)
+    assert len({mount.target for mount in listed}) == len(listed)
+    return {mount.target: mount for mount in listed}
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("permission denied while trying to connect to the Docker daemon socket", "may not talk"),
+        ("Cannot connect to the Docker daemon at unix:///x. Is it running?", "does not answer"),
+        ("failed to connect to the docker API at unix:///x", "does not answer"),
+        ('docker: could not select device driver "" with capabilities: [[gpu]]', "GPUs"),
+        ('invalid mount config for type "bind": bind source path does not exist: /x', "the files"),
+        ('exec: "python3": executable file not found in $PATH: unknown', "no python3"),
+        ("docker: something else", "docker refuses: something else"),
+        ("", "it says nothing"),
+    ],
+)
+def test_what_docker_says_is_put_into_plain_words(said: str, what: str) -> None:
+    assert what in translated(said).what
+
+
+def entry(*call: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Start the first process of a container, outside of one."""
+    command = [sys.executable, "-m", container.ENTRY, *call]
+    path = os.pathsep.join([str(SOURCE), str(folder)])
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), signal.SIGSEGV)", 139)]
+)
+def test_the_entry_ends_as_its_worker_did(end: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(f"import os, signal, sys\n{end}")
+    process = entry("work", folder=tmp_path)
+    assert process.wait() == code
+    process.communicate()
+
+
+WAITS = """
+import signal, sys
+try:
+    print("ready", flush=True)
+    while True:
+        signal.pause()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def waiting_worker(folder: Path) -> subprocess.Popen[bytes]:
+    (folder / "work.py").write_text(WAITS)
+    process = entry("work", folder=folder)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_a_byte_interrupts_the_worker(tmp_path: Path) -> None:
+    process = waiting_worker(tmp_path)
+    assert process.stdin is not None
+    process.stdin.write(b"i")
+    process.stdin.flush()
+    assert process.wait() == 130
+    process.communicate()
+
+
+def test_a_signal_to_the_container_reaches_the_worker(tmp_path: Path) -> None:
+    process = waiting_worker(tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    process.communicate()
+
+
+def test_the_end_of_the_input_kills_the_worker(tmp_path: Path) -> None:
+    process = waiting_worker(tmp_path)
+    (worker,) = psutil.Process(process.pid).children()
+    process.communicate()
+    assert process.returncode == 137
+    psutil.wait_procs([worker])
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
