@@ -13,7 +13,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from llenergymeasure.cli.display import Display, make_display
-from llenergymeasure.domain.format import quantity, with_interval
+from llenergymeasure.domain.format import count, quantity, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.events import (
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
 
 def begun_line(event: Begun) -> str:
     """Say what is going to run."""
-    counts = f"{event.configurations} configurations, {event.total} experiments"
+    counts = f"{count(event.configurations, 'configuration')}, {count(event.total, 'experiment')}"
     notes = (
         (event.done, f"{event.done} already done"),
         (event.skipped, f"{event.skipped} skipped"),
