@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 import psutil
@@ -78,10 +77,10 @@ class Nursery:
         """Wait for the command; give its exit code, negative for the signal that killed it."""
         return self._number()
 
-    def kill(self, pid: int) -> int:
-        """Kill the command alone, if it still runs, and give its exit code."""
+    def kill(self, pid: int, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send the command alone a signal, if it still runs, and give its exit code."""
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return self._number()
 
     @property
