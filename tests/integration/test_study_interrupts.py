@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -224,4 +223,4 @@ def test_at_random_instants_it_keeps_what_is_finished_and_says_how_to_go_on(llem
     assert llem("run", "--resume", left.path).code == 0
     assert left.summary["ran"] == len(left.results) == 9
     assert all("complete" not in left.statuses(slot)[:-1] for slot in range(1, 10))
-    assert os.listdir(llem.folder / "results") == [left.study.root.name]
+    assert list((llem.folder / "results").iterdir()) == [left.study.root]
