@@ -42,7 +42,8 @@ class CircuitBreaker:
         if alike and self._count >= ENOUGH and len(self._failed) >= self._needed:
             raise StudyError(
                 f"stopped: all {self._count} experiments failed the same way, in phase "
-                f"'{failure.phase}': {failure.message}\n  mend that, then go on with --resume",
+                f"'{failure.phase}': {failure.message}\n"
+                "  mend that first: the others would fail as well",
                 where=failure.phase,
             )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
-from llenergymeasure.exceptions import StudyError
+from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.results.filenames import claim_directory, study_directory_name
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import prepare
@@ -70,7 +70,8 @@ class StudyRunner:
         Raises:
             PreFlightError: This machine cannot run it.
             ExperimentError: A single experiment started and broke.
-            StudyError: The study cannot be planned, resumed or gone on with.
+            StudyError: The study cannot be planned, resumed or gone on with; what is finished is
+                kept.
             KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
         if self._wishes.resume is not None:
@@ -117,12 +118,13 @@ class StudyRunner:
                 return self._run(plan, directory, runners)
 
     def _run(self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool) -> StudyResult:
-        advice = f"\n  go on with: llem run --resume {directory.root}"
+        advice = f"\n  go on with: llem run --resume {directory.root}" if self._keeps() else ""
         try:
             return self._session(plan, directory, runners).run()
         except KeyboardInterrupt as interrupt:
-            said = str(interrupt) or "interrupted"
-            raise KeyboardInterrupt(said + advice * self._keeps()) from None
+            raise KeyboardInterrupt((str(interrupt) or "interrupted") + advice) from None
+        except (StudyError, ExperimentError) as error:
+            raise StudyError(error.message + advice, where=error.where) from error
 
     def _session(
         self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool

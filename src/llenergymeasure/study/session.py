@@ -24,7 +24,7 @@ from llenergymeasure.study.manifest import StudyPlan, write_manifest
 from llenergymeasure.study.order import gap_after, gap_s
 from llenergymeasure.study.plan import Slot
 from llenergymeasure.study.prepare import as_config, design
-from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status
+from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status, read_progress
 from llenergymeasure.study.resume import SlotState
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.supervise import Terms, supervise
@@ -40,12 +40,14 @@ class Surroundings(NamedTuple):
         listener: Told of everything that happens.
         stop: Asked after an interrupt whether to kill what is running at once.
         sleep: Sleeps some seconds.
+        clock_s: Monotonic clock that pauses are held against, s.
     """
 
     settings: EffectiveSettings
     listener: StudyListener
     stop: Callable[[], bool]
     sleep: Callable[[float], None] = time.sleep
+    clock_s: Callable[[], float] = time.monotonic
 
 
 class StudySession:
@@ -87,6 +89,7 @@ class StudySession:
         """
         states = resume.scan(self._plan, self._directory)
         left = [state for state in states if state.status != "complete"]
+        self._remember([state for state in states if state.status == "complete"])
         self._tell_begin(len(states) - len(left))
         try:
             for place, state in enumerate(left):
@@ -158,8 +161,24 @@ class StudySession:
         self._note(slot, "complete", seconds)
         self._seen.add(slot.configuration, seconds)
         self._breaker.succeeded()
-        if not self._reference_start_c and outcome.thermal is not None:
-            self._reference_start_c = dict(outcome.thermal.device_start_c)
+        self._refer_to(outcome)
+
+    def _remember(self, complete: list[SlotState]) -> None:
+        """Take up what an earlier run of this study has learned."""
+        done = {state.slot.number: state.slot.configuration for state in complete}
+        for line in read_progress(self._directory.progress):
+            if line.status == "complete" and line.duration_s is not None and line.slot in done:
+                self._seen.add(done[line.slot], line.duration_s)
+        for state in complete:
+            found = resume.outcome(state, self._plan.config(state.slot))
+            if isinstance(found, ExperimentResult):
+                self._breaker.succeeded()
+                self._refer_to(found)
+                return
+
+    def _refer_to(self, result: ExperimentResult) -> None:
+        if not self._reference_start_c and result.thermal is not None:
+            self._reference_start_c = dict(result.thermal.device_start_c)
 
     def _pause(self, slot: Slot) -> None:
         gap = gap_after(self._previous, slot, self._execution)
@@ -167,11 +186,11 @@ class StudySession:
         if gap is None or total_s <= 0:
             return
         kind = "cycle" if gap == "cycle" else "experiment"
-        end_s, left_s = time.monotonic() + total_s, total_s
+        end_s, left_s = self._around.clock_s() + total_s, total_s
         while left_s > 0:
             self._around.listener(Pausing(kind, left_s, total_s))
             self._around.sleep(min(1.0, left_s))
-            left_s = end_s - time.monotonic()
+            left_s = end_s - self._around.clock_s()
 
     def _left_s(self, rest: list[SlotState]) -> float | None:
         work_s = self._seen.expected_s(state.slot.configuration for state in rest)

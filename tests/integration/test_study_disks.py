@@ -1,0 +1,119 @@
+"""Studies on disks that are full, read-only, or gone from under them."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Llem, wait_for
+from tests.support.injectors import NAP_AT, is_napping, slow_disk
+from tests.support.study_run import NO_GAPS, Left, leftovers, scripted_study
+
+
+@pytest.fixture
+def llem(tmp_path: Path) -> Llem:
+    return Llem(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(mounted)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"this user cannot mount a small disk: {done.stderr.strip()}")
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_a_disk_that_fills_up_in_the_middle_costs_nothing_that_is_finished(
+    llem: Llem, small_disk: Path
+) -> None:
+    done = llem("run", scripted_study(llem, cycles=30), "-o", "disk", timeout_s=120)
+
+    assert done.code == 1
+    assert "No space left on device; make room" in done.err
+    left = Left.by(llem, "disk")
+    assert left.resume_line in done.err
+    kept = left.results
+    assert 0 < len(kept) < 60
+    assert leftovers(small_disk) == []
+
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resumed = llem("run", "--resume", left.path, timeout_s=240)
+    assert resumed.code == 0, resumed.err
+    assert kept.items() <= left.results.items()
+    assert left.summary["ran"] == len(left.results) == 60
+
+
+def test_results_that_grow_too_large_for_the_disk_stop_a_study_that_has_none(llem: Llem) -> None:
+    done = llem(
+        "run",
+        scripted_study(llem, cycles=10),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)),
+    )
+    assert done.code == 1
+    assert "stopped: all 3 experiments failed the same way, in phase 'save'" in done.err
+    assert "File too large; make room" in done.err
+    assert Left.by(llem).results == {}
+
+
+@pytest.mark.parametrize("lost", ["results", "the experiment"])
+def test_a_directory_that_is_deleted_while_it_runs(llem: Llem, lost: str) -> None:
+    study = scripted_study(llem, execution=f"timeout_s: 20, {NO_GAPS}")
+    slow_disk(llem, "/0002_scripted_bf16_bs1_c1/.requests.parquet")
+    process = llem.start("run", study)
+    wait_for(lambda: is_napping(llem) or process.poll() is not None)
+    left = Left.by(llem)
+    if lost == "results":
+        shutil.rmtree(llem.folder / "results")
+    else:
+        shutil.rmtree(next(left.study.experiments.glob("0002_*")))
+
+    out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 1, err
+    assert "Traceback" not in out + err
+    if lost == "results":
+        assert "is gone; put it back to resume the study" in err
+        assert not (llem.folder / "results").exists(), "nothing is written where nothing is read"
+    else:
+        assert "1 experiment ran, 1 failed" in out
+        llem.environment.pop(NAP_AT)
+        assert llem("run", "--resume", left.path).code == 0
+        assert len(left.results) == 2
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_anything_runs(llem: Llem) -> None:
+    study = scripted_study(llem)
+    said = llem.fails("run", study, "-o", "/proc/below")
+    assert "cannot create a directory for results in /proc/below" in said
+    assert "--output" in said
+
+
+def test_a_study_in_a_directory_that_became_read_only_says_what_to_do(
+    llem: Llem, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert llem("run", scripted_study(llem), "-o", "disk").code == 0
+    left = Left.by(llem, "disk")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    try:
+        done = llem("run", "--resume", left.path, "--cycles", "2")
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert done.code == 1
+    assert "Read-only file system" in done.err
+    assert "copy it to such a disk and resume the copy" in done.err
+    assert len(left.results) == 2
+    assert list(small_disk.iterdir()) == [left.study.root]

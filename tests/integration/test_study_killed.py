@@ -1,0 +1,122 @@
+"""A study whose process is killed at any instant loses nothing that was finished."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.support.cli import Llem
+from tests.support.nursery import Nursery
+from tests.support.study_run import Left, leftovers, scripted_study
+
+KILLS, SIDE_BY_SIDE = 200, 2
+SEED = 20260218
+CONFIGURATIONS, CYCLES = 3, 3
+SLOTS = CONFIGURATIONS * CYCLES
+KILLED = -9
+
+
+class Ordeal:
+    """Studies that are killed at random instants and resumed, one after another."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        folder.mkdir()
+        self.llem, self.instants = Llem(folder), random.Random(seed)
+        self.yaml = scripted_study(self.llem, "random_seed: [1, 2, 3]", cycles=CYCLES)
+        self.kills: Counter[str] = Counter()
+        self.studies = 0
+
+    def __call__(self, kills: int) -> Counter[str]:
+        with Nursery(self.llem) as self.nursery:
+            whole_s = self.time_one()
+            while self.kills.total() < kills:
+                self.one_study(whole_s, kills)
+        return self.kills
+
+    def time_one(self) -> float:
+        """Take the time of a study that nobody disturbs."""
+        begun_s = time.monotonic()
+        self.nursery.start("run", self.yaml, "-o", "undisturbed", "-q")
+        assert self.nursery.end() == 0, self.nursery.said
+        return time.monotonic() - begun_s
+
+    def one_study(self, whole_s: float, kills: int) -> None:
+        self.studies += 1
+        folder = f"results-{self.studies}"
+        kept: dict[str, bytes] = {}
+        while True:
+            # A third, so that it takes several to come to the end, and most are short.
+            instant_s = self.instants.uniform(0, whole_s / 3)
+            killing = self.kills.total() < kills
+            code = self.attempt(folder, instant_s if killing else None)
+            left = self.left(folder)
+            found = {} if left is None else left.results
+            assert kept.items() <= found.items(), "a finished result was lost or changed"
+            kept = found
+            if code == 0:
+                break
+            assert code == KILLED, self.nursery.said
+            self.kills[where(left)] += 1
+        self.is_complete(Left.by(self.llem, folder), kept)
+
+    def attempt(self, folder: str, instant_s: float | None) -> int:
+        """Run the study, or the rest of it, and kill it after a while."""
+        left = self.left(folder)
+        what = [self.yaml, "-o", folder] if left is None else ["--resume", left.path]
+        pid = self.nursery.start("run", *what)
+        if instant_s is None:
+            code = self.nursery.end()
+        else:
+            time.sleep(instant_s)
+            code = self.nursery.kill(pid)
+        self.nursery.wait_until_alone()
+        return code
+
+    def left(self, folder: str) -> Left | None:
+        """Find the study; ``None`` while there is none, with nothing in its place that is lost."""
+        if list((self.llem.folder / folder).glob("*/study_manifest.json")):
+            return Left.by(self.llem, folder)
+        assert not list((self.llem.folder / folder).rglob("result.json"))
+        return None
+
+    def is_complete(self, left: Left, kept: dict[str, bytes]) -> None:
+        """Look at the study that has come to its end."""
+        summary = left.summary
+        assert (summary["ran"], summary["failed"], summary["missing"]) == (SLOTS, [], 0)
+        assert len(kept) == len(set(summary["result_files"])) == SLOTS
+        counted = [(one["configuration"], one["cycle"]) for one in summary["placements"]]
+        assert len(counted) == len(set(counted)) == SLOTS
+        assert pq.read_table(left.study.table).num_rows == SLOTS
+        assert [one["n_cycles"] for one in summary["configurations"]] == [CYCLES] * CONFIGURATIONS
+        for slot in range(1, SLOTS + 1):
+            said = left.statuses(slot)
+            assert "complete" not in said[:-1], f"{slot} was measured again: {said}"
+        assert leftovers(left.study.experiments) == []
+
+
+def where(left: Left | None) -> str:
+    """Say what a kill has hit."""
+    if left is None:
+        return "before the plan"
+    if left.study.summary.exists():
+        return "after the summary"
+    done = len(left.results)
+    return "before the first result" if not done else "at the end" if done == SLOTS else "between"
+
+
+def test_killed_at_200_random_instants_it_loses_nothing_and_resumes_to_its_end(
+    tmp_path: Path,
+) -> None:
+    print(f"seeds {SEED} and following")
+    share = KILLS // SIDE_BY_SIDE
+    ordeals = [Ordeal(tmp_path / str(number), SEED + number) for number in range(SIDE_BY_SIDE)]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as side_by_side:
+        hit = sum(side_by_side.map(lambda ordeal: ordeal(share), ordeals), Counter())
+    print(hit)
+    assert hit.total() >= KILLS
+    assert hit["between"] > KILLS / 10, f"most instants missed the experiments: {hit}"

@@ -1,0 +1,121 @@
+"""What a study prints: lines for a pipe, a table of 80 columns, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.domain.results import StudyResult
+from tests.support.cli import Llem
+from tests.support.study_run import Left, misbehaving_study, scripted_study
+
+
+@pytest.fixture
+def llem(tmp_path: Path) -> Llem:
+    return Llem(tmp_path)
+
+
+@pytest.mark.parametrize("colour", ["", "1"])
+def test_in_a_pipe_nothing_is_wider_than_80_columns_or_coloured(llem: Llem, colour: str) -> None:
+    llem.environment |= {"NO_COLOR": colour, "COLUMNS": "300"}
+    sweep = "random_seed: [1, 2, 3], scripted.itl_ms: [1, 2]"
+    done = llem("run", scripted_study(llem, sweep, cycles=3))
+    assert done.code == 0
+    assert [line for line in (done.out + done.err).splitlines() if len(line) > 80] == []
+    assert "\x1b" not in done.out + done.err
+    assert "\r" not in done.out + done.err
+
+
+def test_a_failure_is_told_within_80_columns_too(llem: Llem) -> None:
+    done = llem("run", misbehaving_study(llem, "well", "kill"))
+    assert [line for line in (done.out + done.err).splitlines() if len(line) > 80] == []
+
+
+def test_lines_count_the_experiments_and_name_the_pauses(llem: Llem) -> None:
+    gaps = "config_gap_seconds: 1.1, cycle_gap_seconds: 1.2"
+    done = llem("run", scripted_study(llem, cycles=2, execution=gaps))
+    said = done.err.splitlines()
+    assert said[0] == "llem: study sizes: 2 configurations, 4 experiments"
+    kinds = ["finished" if line.startswith("[") else line for line in said[1:]]
+    assert kinds == [
+        "finished",
+        "llem: pause before the next experiment: 1 s",
+        "finished",
+        "llem: pause before the next cycle: 1 s",
+        "finished",
+        "llem: pause before the next experiment: 1 s",
+        "finished",
+    ], done.err
+    assert [line[:5] for line in said if line.startswith("[")] == [f"[{n}/4]" for n in range(1, 5)]
+    assert all(line.endswith(" left)") for line in said if line.startswith("["))
+
+
+def test_quiet_says_only_the_table(llem: Llem) -> None:
+    done = llem("run", scripted_study(llem), "-q")
+    assert (done.code, done.err) == (0, "")
+    assert "Throughput, highest first" in done.out
+
+
+def test_no_gaps_overrides_the_file(llem: Llem) -> None:
+    study = scripted_study(llem, execution="config_gap_seconds: 9999, cycle_gap_seconds: 9999")
+    done = llem("run", study, "--no-gaps")
+    assert done.code == 0
+    assert "pause" not in done.err
+
+
+def test_json_is_the_study_result_and_the_directory_stays_on_standard_error(llem: Llem) -> None:
+    done = llem("run", scripted_study(llem, cycles=2), "--json")
+    assert done.code == 0
+    study = StudyResult.model_validate_json(done.out)
+    assert (study.ran, study.generated, study.failed, study.experiments) == (4, 2, (), ())
+    left = Left.by(llem)
+    assert json.loads(done.out) == left.summary
+    assert f"results in results/{left.study.root.name}" in done.err
+
+
+def test_json_of_a_study_with_failures_is_its_result_and_the_code_is_1(llem: Llem) -> None:
+    done = llem("run", misbehaving_study(llem, "well", "kill"), "--json")
+    assert done.code == 1
+    (failure,) = json.loads(done.out)["failed"]
+    assert failure["code"] == "killed"
+
+
+def test_json_of_a_resume_is_that_of_the_run(llem: Llem) -> None:
+    first = llem("run", scripted_study(llem), "--json", "-q")
+    again = llem("run", "--resume", Left.by(llem).path, "--json", "-q")
+    told, retold = json.loads(first.out), json.loads(again.out)
+    paths = told.pop("result_files"), retold.pop("result_files")
+    assert told == retold
+    assert [Path(one).parent.name for one in paths[0]] == [
+        Path(one).parent.name for one in paths[1]
+    ]
+
+
+def test_in_a_terminal_a_pause_is_counted_down_on_one_line(llem: Llem) -> None:
+    gaps = "config_gap_seconds: 2, cycle_gap_seconds: 0"
+    command = llem.command("run", scripted_study(llem, execution=gaps))
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=llem.folder, env=llem.variables(), stdout=subprocess.DEVNULL, stderr=slave
+    )
+    os.close(slave)
+    said = b""
+    while chunk := read(master):
+        said += chunk
+    assert process.wait(60) == 0
+    text = said.decode()
+    assert "pause before the next experiment: 2 s" in text
+    assert "pause before the next experiment: 1 s" in text
+    assert "llem: pause" not in text
+
+
+def read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other side has closed
+        return b""

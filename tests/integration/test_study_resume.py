@@ -1,0 +1,199 @@
+"""Going on with a study: what is missing, what failed, more cycles, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Llem, wait_for
+from tests.support.injectors import NAP_AT, is_napping, slow_disk
+from tests.support.study_run import Left, scripted_study
+
+
+@pytest.fixture
+def llem(tmp_path: Path) -> Llem:
+    return Llem(tmp_path)
+
+
+@pytest.fixture
+def finished(llem: Llem) -> Left:
+    assert llem("run", scripted_study(llem)).code == 0
+    return Left.by(llem)
+
+
+def table(said: str) -> str:
+    return said.partition("results in")[0]
+
+
+def test_a_finished_study_measures_nothing_and_prints_its_table(llem: Llem, finished: Left) -> None:
+    before, diary = finished.results, finished.progress
+    summary = finished.summary
+
+    done = llem("run", "--resume", finished.path)
+
+    assert done.code == 0, done.err
+    assert done.err == "llem: study sizes: 2 configurations, 2 experiments, 2 already done\n"
+    assert "Throughput, highest first" in done.out
+    assert (finished.results, finished.progress) == (before, diary)
+    assert finished.summary == summary
+
+
+@pytest.mark.parametrize("way", ["directory", "manifest", "parent", "relative", "slash"])
+def test_a_study_is_found_by_each_way_of_naming_it(llem: Llem, finished: Left, way: str) -> None:
+    root = finished.study.root
+    named = {
+        "directory": str(root),
+        "manifest": str(finished.study.manifest),
+        "parent": str(root.parent),
+        "relative": f"results/{root.name}",
+        "slash": f"{root}/",
+    }
+    assert llem("run", "--resume", named[way]).code == 0
+
+
+def test_a_parent_of_several_studies_is_refused_with_their_names(
+    llem: Llem, finished: Left
+) -> None:
+    other = finished.study.root.with_name("other")
+    shutil.copytree(finished.study.root, other)
+    done = llem("run", "--resume", "results")
+    assert (done.code, done.out) == (1, "")
+    assert "results holds 2 studies; name one of them:" in done.err
+    assert "--resume results/other" in done.err
+
+
+@pytest.mark.parametrize("path", ["absent", "home"])
+def test_a_place_without_a_study_is_refused(llem: Llem, finished: Left, path: str) -> None:
+    done = llem("run", "--resume", path)
+    assert done.code == 1
+    assert done.err == f"llem: no study in {path}: there is no study_manifest.json\n"
+
+
+def test_a_study_that_moved_goes_on_where_it_is_now(llem: Llem, finished: Left) -> None:
+    moved = llem.folder / "elsewhere" / "sizes"
+    moved.parent.mkdir()
+    finished.study.root.rename(moved)
+    (next(moved.glob("experiments/0002_*")) / "result.json").unlink()
+    assert llem("run", "--resume", str(moved)).code == 0
+    left = Left.by(llem, "elsewhere")
+    assert len(left.results) == 2
+    assert all(str(moved) in path for path in left.summary["result_files"])
+
+
+def test_more_cycles_top_a_study_up(llem: Llem, finished: Left) -> None:
+    before = finished.results
+
+    done = llem("run", "--resume", finished.path, "--cycles", "3")
+
+    assert done.code == 0, done.err
+    assert "llem: 3 cycles instead of 1: 4 more experiments" in done.err
+    assert before.items() <= finished.results.items()
+    assert len(finished.results) == finished.summary["ran"] == 6
+    assert [one["n_cycles"] for one in finished.summary["configurations"]] == [3, 3]
+
+
+def test_fewer_cycles_are_refused(llem: Llem) -> None:
+    assert llem("run", scripted_study(llem, cycles=2)).code == 0
+    left = Left.by(llem)
+    done = llem("run", "--resume", left.path, "--cycles", "1")
+    assert done.code == 1
+    assert "n_cycles: 2 in the plan, 1 now; cycles can be added, not taken back" in done.err
+    assert len(left.results) == 4
+
+
+def test_another_order_is_refused(llem: Llem, finished: Left) -> None:
+    done = llem("run", "--resume", finished.path, "--order", "shuffled")
+    assert done.code == 1
+    assert "cycle_order: interleaved in the plan, shuffled now" in done.err
+
+
+@pytest.mark.parametrize(
+    ("sweep", "more", "says"),
+    [
+        ("random_seed: [1, 3]", "", "not in the plan: random_seed 3"),
+        ("random_seed: [1]", "", "no longer there: random_seed 2"),
+        ("random_seed: [1, 2]", "window: {min_duration_seconds: 1}\n", "min_duration_seconds"),
+        ("random_seed: [1, 2]", "cold_start: true\n", "cold_start: False in the plan, True now"),
+    ],
+)
+def test_another_design_is_refused_by_naming_what_differs(
+    llem: Llem, finished: Left, sweep: str, more: str, says: str
+) -> None:
+    manifest = finished.study.manifest.read_bytes()
+    text = (llem.folder / "study.yaml").read_text().replace("random_seed: [1, 2]", sweep) + more
+    if "cold_start" in more:
+        text = text.replace("warmup: {n_warmup: 0}\n", "")
+    changed = str(llem.write("changed.yaml", text))
+
+    done = llem("run", changed, "--resume", finished.path)
+
+    assert (done.code, done.out) == (1, "")
+    assert "this study cannot be resumed: the design has changed:" in done.err
+    assert says in done.err
+    assert finished.study.manifest.read_bytes() == manifest
+
+
+def test_the_same_design_in_another_file_goes_on(llem: Llem, finished: Left) -> None:
+    text = (llem.folder / "study.yaml").read_text().replace("[1, 2]", "[2, 1]")
+    done = llem("run", str(llem.write("same.yaml", text)), "--resume", finished.path)
+    assert done.code == 0, done.err
+    assert "2 already done" in done.err
+
+
+def test_a_flag_that_would_change_the_design_is_refused(llem: Llem, finished: Left) -> None:
+    done = llem("run", "--resume", finished.path, "-n", "7")
+    assert done.code == 1
+    assert "-n would change the design of the study that goes on" in done.err
+
+
+def test_a_damaged_manifest_is_named_and_the_results_stay(llem: Llem, finished: Left) -> None:
+    whole = finished.study.manifest.read_bytes()
+    finished.study.manifest.write_bytes(whole[: len(whole) // 2])
+    done = llem("run", "--resume", finished.path)
+    assert done.code == 1
+    assert "study_manifest.json is damaged" in done.err
+    assert len(finished.results) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "of another"])
+def test_a_result_that_is_damaged_is_kept_aside_and_measured_again(
+    llem: Llem, finished: Left, damage: str
+) -> None:
+    first, second = sorted(finished.study.experiments.glob("*/result.json"))
+    whole = second.read_bytes()
+    second.write_bytes(
+        {"cut": whole[:-300], "empty": b"", "of another": first.read_bytes()}[damage]
+    )
+
+    done = llem("run", "--resume", finished.path)
+
+    if damage == "of another":
+        assert done.code == 1
+        assert "is the result of another configuration" in " ".join(done.out.split())
+        done = llem("run", "--resume", finished.path)
+    assert done.code == 0, done.err
+    assert "result.malformed.json" in finished.names("0002")
+    assert len(finished.results) == finished.summary["ran"] == 2
+
+
+def test_two_resumes_at_once_the_second_is_refused_and_told_of_the_first(llem: Llem) -> None:
+    study = scripted_study(llem)
+    slow_disk(llem, "/0002_scripted_bf16_bs1_c1/.result.json")
+    first = llem.start("run", study)
+    try:
+        wait_for(lambda: is_napping(llem) or first.poll() is not None)
+        left = Left.by(llem)
+        llem.environment.pop(NAP_AT)
+        second = llem("run", "--resume", left.path)
+    finally:
+        first.kill()
+        first.communicate()
+    assert (second.code, second.out) == (1, "")
+    assert f"is being run by pid {first.pid} (" in second.err
+    assert "study.yaml; wait for it to end, or interrupt it and use --resume" in second.err
+
+    # The kernel lets go when the first is killed; its worker is on its way out.
+    wait_for(lambda: llem("run", "--resume", left.path).code == 0)
+    assert len(left.results) == 2
