@@ -312,7 +312,10 @@ class LLM:
         is_engine = (self._model / "rank0.engine").exists()
         _note("serve" if is_engine else "build", {"model": str(model), "dtype": dtype, **kwargs})
         nap = "import time; time.sleep(600)"
-        self._worker = subprocess.Popen([sys.executable, "-c", nap, "mpi4py.futures.server"])
+        # In a process group of its own, as an MPI daemon starts it: Ctrl-C does not reach it.
+        self._worker = subprocess.Popen(
+            [sys.executable, "-c", nap, "mpi4py.futures.server"], process_group=0
+        )
         print("x" * int(_behaviour().get("chatter", 0)), flush=True)
         os.write(1, b"c" * int(_behaviour().get("chatter", 0)))
         _step("load" if is_engine else "build")
