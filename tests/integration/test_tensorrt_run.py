@@ -177,6 +177,7 @@ def test_an_engine_that_prints_a_megabyte_leaves_standard_output_to_the_result(
             "    lower tensorrt.max_batch_size",
         ),
         ({"die": "build"}, "the builder was killed by SIGKILL"),
+        ({"worker_dies": True}, "a worker of TensorRT-LLM died"),
         ({"fail": {"load": "tensor_parallel_size is odd"}}, "check tensorrt.tp_size"),
     ],
 )

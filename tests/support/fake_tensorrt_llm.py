@@ -22,15 +22,17 @@ Sources, github.com/NVIDIA/TensorRT-LLM (Apache-2.0); names, defaults and behavi
 
 What it does besides comes from the environment variable ``FAKE_TENSORRT_LLM``, JSON:
 ``fail`` (``{step: message}``, steps ``build``, ``load``, ``generate``), ``hang`` (a step),
-``die`` (a step in which it kills itself), ``chatter`` (bytes printed to standard output while
-loading), ``clock_offset_s`` (of its times), ``no_metrics``, ``end_after`` (tokens after which it
-ends every answer), ``log`` (a file that gets a JSON line for every call).
+``die`` (a step in which it kills itself), ``worker_dies`` (while generating), ``chatter`` (bytes
+printed to standard output while starting), ``clock_offset_s`` (of its times), ``no_metrics``,
+``end_after`` (tokens after which it ends every answer), ``log`` (a file that gets a JSON line for
+every call).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -255,13 +257,18 @@ class CompletionOutput:
 class RequestOutput:
     """One request; takes a millisecond from the moment it is waited for."""
 
-    def __init__(self, prompt_token_ids: list[int], params: SamplingParams) -> None:
+    def __init__(
+        self, prompt_token_ids: list[int], params: SamplingParams, worker: subprocess.Popen[bytes]
+    ) -> None:
         self.prompt_token_ids = prompt_token_ids
         self.outputs = [CompletionOutput(0)]
-        self._params, self._arrival_s = params, time.monotonic()
+        self._params, self._arrival_s, self._worker = params, time.monotonic(), worker
 
     def result(self, timeout: float | None = None) -> RequestOutput:
         _step("generate")
+        if _behaviour().get("worker_dies"):
+            self._worker.kill()
+            raise queue.Empty  # its answer never comes, and this is how the time ends
         time.sleep(0.001)
         answer, asked = self.outputs[0], self._params
         wanted = _behaviour().get("end_after")
@@ -304,7 +311,11 @@ class LLM:
         self._tp = tensor_parallel_size
         is_engine = (self._model / "rank0.engine").exists()
         _note("serve" if is_engine else "build", {"model": str(model), "dtype": dtype, **kwargs})
-        self._worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        nap = "import time; time.sleep(600)"
+        # In a process group of its own, as an MPI daemon starts it: Ctrl-C does not reach it.
+        self._worker = subprocess.Popen(
+            [sys.executable, "-c", nap, "mpi4py.futures.server"], process_group=0
+        )
         print("x" * int(_behaviour().get("chatter", 0)), flush=True)
         os.write(1, b"c" * int(_behaviour().get("chatter", 0)))
         _step("load" if is_engine else "build")
@@ -326,7 +337,7 @@ class LLM:
     ) -> RequestOutput:
         assert sampling_params is not None
         assert isinstance(inputs, list)
-        return RequestOutput(inputs, sampling_params)
+        return RequestOutput(inputs, sampling_params, self._worker)
 
     def save(self, engine_dir: str) -> None:
         """Write an engine; one GPU has one file."""

@@ -127,7 +127,7 @@ def test_an_engine_is_built_and_served_through_the_thin_file(installed: Path) ->
 
     library = tensorrt_library.TensorRTLibrary(serving_arguments(config, files, facts), None)
     options = sampling_arguments(config, EngineTokens((2,), 0), 3, 0)
-    (done,) = library.generate([[5, 6, 7]], [options], seen.append)
+    (done,) = library.generate([[5, 6, 7]], [options], seen.append, lambda: None)
     library.shut_down()
     library.shut_down()
 

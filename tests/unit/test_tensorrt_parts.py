@@ -28,7 +28,7 @@ from llenergymeasure.core.backends.tensorrt_cache import (
 )
 from llenergymeasure.core.backends.tensorrt_devices import Device, MemoryUse
 from llenergymeasure.core.backends.tensorrt_engine import DeviceMemory
-from llenergymeasure.core.backends.tensorrt_errors import backend_error
+from llenergymeasure.core.backends.tensorrt_errors import _REMEDIES, backend_error
 from llenergymeasure.core.backends.tensorrt_facts import read_engine
 from llenergymeasure.core.backends.tensorrt_model import model_files
 from llenergymeasure.core.backends.tensorrt_problems import found
@@ -461,6 +461,11 @@ def test_a_checkpoint_says_how_it_is_quantised(tmp_path: Path) -> None:
 # --- errors
 
 
+def test_every_remedy_can_be_told() -> None:
+    for mark, _ in _REMEDIES:
+        assert "\n    " in backend_error("load", configuration(), ValueError(mark)).message
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -469,7 +474,11 @@ def test_a_checkpoint_says_how_it_is_quantised(tmp_path: Path) -> None:
         (ValueError("_TrtLLM got invalid argument: x"), "check passthrough_kwargs"),
         (ValueError("prompt length should not exceed max_seq_len"), "raise tensorrt.max_seq_len"),
         (BuildError("OSError: cnn_dailymail is not a local folder"), "calib_dataset: DIRECTORY"),
-        (RuntimeError("could not deserialize"), "delete the engine; it is built anew: /engines/x"),
+        (
+            RuntimeError("could not deserialize"),
+            "delete the engine, to have it built anew: /engines/x",
+        ),
+        (ValueError("should not exceed max_num_tokens (8192)"), "{max_num_tokens: N}"),
         (ValueError("pipeline_parallel_size 3"), "check tensorrt.pp_size"),
     ],
 )

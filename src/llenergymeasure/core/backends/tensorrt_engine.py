@@ -15,7 +15,11 @@ from llenergymeasure.core.backends.tensorrt_errors import translated
 from llenergymeasure.core.backends.tensorrt_facts import EngineFacts
 from llenergymeasure.core.backends.tensorrt_library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt_model import commit
-from llenergymeasure.core.backends.tensorrt_processes import MarkedProcesses, stdout_spared
+from llenergymeasure.core.backends.tensorrt_processes import (
+    MarkedProcesses,
+    has_ended,
+    stdout_spared,
+)
 from llenergymeasure.core.backends.tensorrt_trace import (
     BatchRecord,
     Shortfall,
@@ -25,6 +29,7 @@ from llenergymeasure.core.backends.tensorrt_trace import (
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.exceptions import BackendError
 
 _EQUAL_NOTE = (
     "TensorRT-LLM schedules requests as they fit (in-flight batching over its KV cache): batches, "
@@ -114,6 +119,7 @@ class TensorRTEngine:
     ) -> None:
         self._config, self._loaded, self._memory = config, loaded, memory
         self.tokenizer = loaded.tokenizer
+        self._workers = loaded.processes.workers()
         self._shortfalls: dict[int, Shortfall] = {}
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
@@ -170,8 +176,19 @@ class TensorRTEngine:
                 for request in batch
             ],
             progress,
+            self._check,
         )
         return BatchRecord(batch, issued_ns, finished)
+
+    def _check(self) -> None:
+        dead = [worker.pid for worker in self._workers if has_ended(worker)]
+        if dead:
+            raise BackendError(
+                f"a worker of TensorRT-LLM died (process {dead[0]}); what it printed says why\n"
+                "    the system kills where memory runs out (see dmesg): lower "
+                "tensorrt.max_batch_size or tensorrt.max_seq_len",
+                where="generate",
+            )
 
     def _resolved(self) -> dict[str, Any]:
         facts, cached = self._loaded.facts, self._loaded.cached

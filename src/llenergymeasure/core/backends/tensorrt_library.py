@@ -12,6 +12,7 @@ as a ``timedelta``, which on Linux is the monotonic clock of this machine, in mi
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 from llenergymeasure.core.backends.tensorrt_trace import Finished
 
 _ADAPTER_NUMBER = 1
+_LOOK_S = 5.0
 
 
 class TimingMetrics(Protocol):
@@ -58,8 +60,8 @@ class Future(Protocol):
     prompt_token_ids: Sequence[int]
     outputs: Sequence[Answer]
 
-    def result(self) -> object:
-        """Wait until the request has ended."""
+    def result(self, timeout: float | None = None) -> object:
+        """Wait until the request has ended; raises ``queue.Empty`` when the time is over."""
         ...
 
 
@@ -102,6 +104,7 @@ class TensorRTLibrary:
         prompts: Sequence[Sequence[int]],
         options: Sequence[Mapping[str, Any]],
         progress: Callable[[int], None],
+        check: Callable[[], None],
     ) -> list[Finished]:
         """Hand all prompts over at once and wait until every one has ended.
 
@@ -111,6 +114,7 @@ class TensorRTLibrary:
             prompts: Token ids.
             options: Arguments of ``SamplingParams``, one a prompt.
             progress: Called with 1 each time the next prompt in order has ended.
+            check: Called every five seconds of waiting; raises where the wait is in vain.
         """
         assert self._llm is not None
         futures = [
@@ -119,7 +123,7 @@ class TensorRTLibrary:
             )
             for prompt, each in zip(prompts, options, strict=True)
         ]
-        return list(_ended(futures, progress))
+        return list(_ended(futures, progress, check))
 
     def shut_down(self) -> None:
         """End the executor and its workers; safe to call twice."""
@@ -176,12 +180,24 @@ def _build_config(values: Mapping[str, Any]) -> Any:
 _CONVERTED = ("kv_cache_type", "lora_config")
 
 
-def _ended(futures: Sequence[Future], progress: Callable[[int], None]) -> Iterator[Finished]:
+def _ended(
+    futures: Sequence[Future], progress: Callable[[int], None], check: Callable[[], None]
+) -> Iterator[Finished]:
     for future in futures:
-        future.result()
+        _wait(future, check)
         delivered_ns = time.monotonic_ns()
         progress(1)
         yield _finished(future, delivered_ns)
+
+
+def _wait(future: Future, check: Callable[[], None]) -> None:
+    """Wait for a request; TensorRT-LLM alone would wait for ever for a worker that died."""
+    while True:
+        try:
+            future.result(timeout=_LOOK_S)
+            return
+        except (queue.Empty, TimeoutError):
+            check()
 
 
 def _finished(future: Future, delivered_ns: int) -> Finished:

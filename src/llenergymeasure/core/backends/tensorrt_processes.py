@@ -19,6 +19,7 @@ from typing import NamedTuple
 import psutil
 
 MARK = "LLENERGYMEASURE_TENSORRT"
+WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
 KEPT_LINES = 200
 _PATIENCE_S = 5.0  # for a process that was asked to end
 
@@ -83,6 +84,10 @@ class MarkedProcesses:
         """List them, whoever their parent is by now."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
+    def workers(self) -> list[psutil.Process]:
+        """List those that work until they are told to end: the pool of mpi4py."""
+        return [process for process in self.running() if _is_worker(process)]
+
     def end(self) -> None:
         """End all of them; safe to call twice."""
         left = self.running()
@@ -122,6 +127,21 @@ def stdout_spared() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or waits for its parent to notice."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return any(WORKER in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _environment() -> dict[str, str]:
