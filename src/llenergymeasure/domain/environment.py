@@ -6,6 +6,17 @@ from pydantic import Field
 
 from llenergymeasure.domain.base import Record
 
+ENGINES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "bitsandbytes",
+    "vllm",
+    "tensorrt-llm",
+)
+"""Distributions listed as engines, by their normalised names."""
+
 
 class GPUInfo(Record):
     """One GPU."""
