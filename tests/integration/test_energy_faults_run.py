@@ -21,7 +21,12 @@ scripted: {{ttft_ms: 20, itl_ms: 10, batch_size: 2, device_uuids: [{uuid}], load
 warmup: {{n_warmup: 1, thermal_floor_seconds: 0}}
 baseline: {{enabled: false}}
 """
-FAR_S = 60.0  # ahead: beyond the end of the experiment, on however slow a machine
+RESETS, RESET_EVERY_S = 300, 0.2  # a minute of them, so that one falls into the window
+
+
+@pytest.fixture
+def llem(tmp_path: Path) -> Llem:
+    return Llem(tmp_path)
 
 
 @pytest.fixture
@@ -46,12 +51,20 @@ def codes(result: dict[str, Any]) -> list[str]:
     return [reason["code"] for reason in result["trust"]["reasons"]]
 
 
-def test_without_a_fault_there_is_a_figure_and_it_is_not_invalid(
+def is_right_or_absent(result: dict[str, Any], node: SimulatedNode) -> bool:
+    total_j, half_j = result["energy"]["total_j"], result["energy"]["interval95_j"]
+    if total_j is None:
+        return result["energy"]["kind"] == "unmeasurable"
+    window = result["window"]
+    true_j = node.true_energy_j(window["t0_ns"] / 1e9, window["t1_ns"] / 1e9)
+    return abs(total_j - true_j) <= half_j
+
+
+def test_without_a_fault_neither_code_is_raised_and_the_figure_is_right(
     llem: Llem, node: SimulatedNode
 ) -> None:
     result = run(llem, node)
-    assert result["energy"]["total_j"] > 0
-    assert result["trust"]["verdict"] != "invalid"
+    assert is_right_or_absent(result, node)
     assert not {"counter_reset", "foreign_process"} & set(codes(result))
 
 
@@ -59,13 +72,12 @@ def test_a_counter_that_starts_again_in_the_window_makes_the_result_invalid(
     llem: Llem, node: SimulatedNode
 ) -> None:
     begin_s = time.monotonic()
-    for tenth in range(int(10 * FAR_S)):
-        node.reset_counter(at_s=begin_s + tenth / 5)
+    for number in range(RESETS):
+        node.reset_counter(at_s=begin_s + number * RESET_EVERY_S)
     result = run(llem, node)
     assert result["trust"]["verdict"] == "invalid"
     assert "counter_reset" in codes(result)
-    counters = [c for c in result["energy"]["components"] if "counter" in (c["method"] or "")]
-    assert all(c["energy_j"] is None or "power" in c["method"] for c in counters)
+    assert is_right_or_absent(result, node)
 
 
 def test_a_foreign_process_on_the_device_makes_the_result_invalid(
@@ -75,3 +87,4 @@ def test_a_foreign_process_on_the_device_makes_the_result_invalid(
     result = run(llem, node)
     assert result["trust"]["verdict"] == "invalid"
     assert "foreign_process" in codes(result)
+    assert is_right_or_absent(result, node)
