@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.calibration_fit import _last_unsettled
 from llenergymeasure.core.energy.estimation.sensor import Tail, to_come_s
 from llenergymeasure.core.energy.estimator import DeviceReadings, Knowledge, estimate_energy
 from tests.support.estimator_cases import WHOLE, pencil_counter, polls_at, window
@@ -52,3 +53,12 @@ def test_what_a_sensor_has_still_to_count_is_its_lag_at_the_end_and_falls_to_not
     assert delayed == pytest.approx([0.05, 0.03, 0.0, 0.0])
     rising = to_come_s(delay_s, lag_s=0.05, rise_s=0.05)
     assert rising == pytest.approx(0.05 * np.exp(-delay_s / 0.05))
+
+
+def test_a_late_block_that_seems_unsettled_after_calm_ones_does_not_draw_out_the_settling() -> None:
+    delay_s = np.arange(0.005, 0.25, 0.01)  # two in each block
+    rest_s = np.where(delay_s < 0.04, 0.02, 0.0)
+    settled_s = _last_unsettled(delay_s, rest_s)
+    assert settled_s == pytest.approx(0.06)
+    rest_s[-2:] = 0.004
+    assert _last_unsettled(delay_s, rest_s) == settled_s
