@@ -22,11 +22,12 @@ interpolates between polls; both on the same windows. A group's figure is its wo
 
 Groups called *held out* use devices, tails, loads and seeds that nothing was tuned on.
 
-A tail is power that goes on after the work. It is not the window's energy, but whole ticks that cover
-the end hold its first part. A tail that the calibration never saw is told from the ticks behind it:
-its hidden part is taken off, the doubt is in the interval, and `unknown_tail` is raised. Where it has
-nearly died away before the first of these ticks, nothing tells: such a window misses the truth without
-a finding. *Silent* is the share of windows with an interval that misses and without a finding.
+A tail is power that goes on after the work. It is not the window's energy, but whole ticks that
+cover the end hold its first part. A tail that the calibration never saw is told from the ticks
+behind it: its hidden part is taken off, the doubt is in the interval, and `unknown_tail` is raised.
+Where it has nearly died away before the first of these ticks, nothing tells: such a window misses
+the truth without a finding. *Silent* is the share of windows whose interval misses and that carry
+no finding.
 """
 
 
@@ -159,7 +160,8 @@ def _misses(rows: Sequence[Row]) -> str:
     for row in missed:
         name = f"{row['group']} | {row['profile']} | {row['wave']} | {row['nominal_s']} s"
         lines.append(
-            f"| {name} | {row['coverage']:.3f} | {row['silent_share']:.3f} | {row['p95_percent']} | "
-            f"{row['median_half_percent']} | {'yes' if is_flagged(row) else '**no**'} |"
+            f"| {name} | {row['coverage']:.3f} | {row['silent_share']:.3f} | "
+            f"{row['p95_percent']} | {row['median_half_percent']} | "
+            f"{'yes' if is_flagged(row) else '**no**'} |"
         )
     return "## Cells whose interval covers less than 95 %\n\n" + "\n".join(lines) + "\n"

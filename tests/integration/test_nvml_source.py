@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from llenergymeasure.core.energy import nvml_reader as channels
-from llenergymeasure.core.energy.nvml import NVMLSource, reader_spec
+from llenergymeasure.core.energy.gpu_source import reader_spec
+from llenergymeasure.core.energy.nvml import READER, NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import ReaderSpec, SamplerProcess
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
@@ -99,7 +100,7 @@ class Recorded(NamedTuple):
 @contextmanager
 def running(node: SimulatedNode, **arguments: object) -> Iterator[NVMLSource]:
     target = DeviceTarget("gpu", tuple(node.uuid(i) for i in range(len(node.boards))))
-    spec = reader_spec(target, RATES)
+    spec = reader_spec(READER, target, RATES)
     # Whether ids are the host's differs between the machines that run this.
     known = {"host_pids": True, **arguments}
     sampler = SamplerProcess(ReaderSpec(spec.path, {**spec.arguments, **known}))

@@ -190,4 +190,6 @@ def _install_simulated_gpus(monkeypatch: pytest.MonkeyPatch, directory: Path) ->
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     monkeypatch.syspath_prepend(str(NVML))
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    # Set before it is removed: only what was set is put back as it was, also where it was absent.
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.delitem(sys.modules, "pynvml")

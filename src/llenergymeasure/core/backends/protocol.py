@@ -17,6 +17,9 @@ from llenergymeasure.domain.samples import MemoryReading, RequestSample
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import Problem
 
+WARMUP_PASS = -1
+"""Number of every pass that warms up; passes that are measured count from 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

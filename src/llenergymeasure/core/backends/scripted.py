@@ -18,13 +18,18 @@ from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends import host_memory
 from llenergymeasure.core.backends.batching import static_batches
-from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.protocol import (
+    WARMUP_PASS,
+    Batch,
+    EngineReport,
+    Progress,
+    Request,
+)
 from llenergymeasure.domain.samples import MemoryReading, RequestSample
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
 
 VOCABULARY = 32_000
-_WARMUP_PASS = -1
 
 
 class WordTokenizer:
@@ -115,7 +120,7 @@ class ScriptedEngine:
         self._log.write(self._section.idle_w)
 
     def _fail_if_scripted(self, pass_index: int, index: int, batches: int) -> None:
-        phase = "warmup" if pass_index == _WARMUP_PASS else "measure"
+        phase = "warmup" if pass_index == WARMUP_PASS else "measure"
         if self._section.fail_at == phase and index >= batches // 2:
             raise BackendError(
                 f"the script says to fail in {phase} (scripted.fail_at)", where=phase

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from llenergymeasure.domain.atomic_file import write_atomically
 
 LOG = logging.getLogger(__name__)
 
@@ -32,13 +31,5 @@ def write(path: Path, content: dict[str, Any]) -> None:
         OSError: It cannot be written; a file that was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as sink:
-            json.dump(content, sink, indent=2)
-            sink.flush()
-            os.fsync(sink.fileno())
-        Path(name).replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # gone once renamed; must not hide why a write failed
-            Path(name).unlink(missing_ok=True)
+    text = json.dumps(content, indent=2)
+    write_atomically(path, lambda sink: sink.write(text.encode()))

@@ -6,13 +6,9 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llenergymeasure.core.energy.estimator import (
-    DeviceReadings,
-    EnergyEstimate,
-    Knowledge,
-    estimate_energy,
-)
+from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
+from llenergymeasure.core.energy.gpu_source import UNKNOWN, GPUSource
 from llenergymeasure.core.energy.gpu_state import (
     Grouped,
     by_channel,
@@ -22,9 +18,8 @@ from llenergymeasure.core.energy.gpu_state import (
 )
 from llenergymeasure.core.energy.nvml_coverage import gpu_coverage
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
-from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
-from llenergymeasure.core.energy.sampled_source import SampledSource
-from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.core.energy.protocol import Coverage
+from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
@@ -39,32 +34,15 @@ NO_GPU = Coverage(
     "NVML reads GPUs, and covers no device that did the work: the CPU did",
     "set energy_backend: rapl or codecarbon",
 )
-UNKNOWN = EnergyEstimate(None, None, "unmeasurable", "none")
 
 
-class NVMLSource(SampledSource):
-    """NVML, read in the sampling process.
-
-    Args:
-        target: The devices that do the work.
-        rates: How often to read.
-        sampler: The process that reads; by default one of its own.
-        knowledge: What is known of devices beyond their readings, by UUID.
-    """
+class NVMLSource(GPUSource):
+    """NVML, read in the sampling process."""
 
     name = "nvml"
+    reader = READER
     lead_s = GUARD_S
     tail_s = GUARD_S
-
-    def __init__(
-        self,
-        target: DeviceTarget,
-        rates: SamplingRates,
-        sampler: SamplerProcess | None = None,
-        knowledge: Mapping[str, Knowledge] | None = None,
-    ) -> None:
-        super().__init__(sampler or SamplerProcess(reader_spec(target, rates)))
-        self._knowledge = knowledge or {}
 
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
@@ -94,28 +72,11 @@ class NVMLSource(SampledSource):
             if reason := silence(readings, failing, refused):
                 reasons[uuid], estimates[uuid] = reason, UNKNOWN
             else:
-                estimates[uuid] = self._estimate(uuid, readings, recorded, window)
+                estimates[uuid] = self.estimate(uuid, readings, recorded, window)
         states = device_states(taken, summary, window)
         notes = (*_notes(summary), *process_notes(states))
         made = record_devices(self.name, recorded, estimates, reasons=reasons, notes=notes)
         return replace(made, device_state=states, flags=(*made.flags, *process_flags(states)))
-
-    def _estimate(
-        self, uuid: str, readings: DeviceReadings, recorded: Recorded, window: Window
-    ) -> EnergyEstimate:
-        known = self._knowledge.get(uuid, Knowledge())
-        known = replace(known, step_times_ns=recorded.step_times_ns)
-        return estimate_energy(readings, window, known)
-
-
-def reader_spec(target: DeviceTarget, rates: SamplingRates) -> ReaderSpec:
-    """Say what the sampling process is to read."""
-    arguments = {
-        "uuids": list(target.gpu_uuids),
-        "counter_poll_s": rates.counter_poll_ms / 1e3,
-        "power_poll_s": rates.power_poll_ms / 1e3,
-    }
-    return ReaderSpec(READER, arguments)
 
 
 def device_readings(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import hypot, sqrt
+from math import hypot
 from typing import NamedTuple
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.baseline import STEADY_SHARE, idle_from_power
+from llenergymeasure.core.energy.estimation.baseline import idle_from_power, is_steady
 from llenergymeasure.core.energy.estimation.closure import Figure, closure
 from llenergymeasure.core.energy.estimation.series import Floats, Series
 from llenergymeasure.core.energy.protocol import DivisibleSource, EnergyBackend
@@ -98,22 +98,6 @@ def idle_power(source: EnergyBackend, window: Window, whole: EnergyRecording) ->
     if part_w is None or spread is None:
         return Idle(mean_w, known_w)
     return Idle(mean_w, hypot(spread.interval95_w, known_w or 0.0), is_steady(part_w))
-
-
-def is_steady(power_w: Floats) -> bool:
-    """Tell whether the halves of a stretch agree within 2 % and their noise.
-
-    Noise is what is left around a straight line, so that a steady slope does not pass for noise.
-
-    Args:
-        power_w: Mean power of equal parts in order, shape (n,).
-    """
-    count = len(power_w)
-    half, at = count // 2, np.arange(count)
-    rest_w = power_w - np.polyval(np.polyfit(at, power_w, 1), at)
-    noise_w = float(rest_w.std(ddof=2)) * sqrt(4 / count)
-    drift_w = abs(float(power_w[count - half :].mean() - power_w[:half].mean()))
-    return drift_w <= STEADY_SHARE * float(power_w.mean()) + 2 * noise_w
 
 
 def _half(source: DivisibleSource, passes: Sequence[Window]) -> Half | None:

@@ -10,13 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.config.registry import ENERGY_SOURCES, missing
-from llenergymeasure.core.energy.estimator import (
-    DeviceReadings,
-    EnergyEstimate,
-    Knowledge,
-    estimate_energy,
-)
+from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
+from llenergymeasure.core.energy.gpu_source import UNKNOWN, GPUSource
 from llenergymeasure.core.energy.gpu_state import (
     by_channel,
     device_states,
@@ -24,9 +20,8 @@ from llenergymeasure.core.energy.gpu_state import (
     process_notes,
 )
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
-from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
-from llenergymeasure.core.energy.sampled_source import SampledSource
-from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.core.energy.protocol import Coverage
+from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.zeus_reader import Device
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording, Reading
@@ -52,34 +47,13 @@ _CPU = Coverage(
 _MIG = "a MIG slice has no energy of its own, and the GPU's energy is that of all its slices"
 
 
-class ZeusSource(SampledSource):
-    """Zeus's device layer, read in the sampling process.
-
-    Args:
-        target: The devices that do the work.
-        rates: How often to read.
-        sampler: The process that reads; by default one of its own.
-        knowledge: What is known of devices beyond their readings, by UUID.
-    """
+class ZeusSource(GPUSource):
+    """Zeus's device layer, read in the sampling process."""
 
     name = "zeus"
+    reader = READER
     lead_s = LEAD_S
     tail_s = TAIL_S
-
-    def __init__(
-        self,
-        target: DeviceTarget,
-        rates: SamplingRates,
-        sampler: SamplerProcess | None = None,
-        knowledge: Mapping[str, Knowledge] | None = None,
-    ) -> None:
-        arguments = {
-            "uuids": list(target.gpu_uuids),
-            "counter_poll_s": rates.counter_poll_ms / 1e3,
-            "power_poll_s": rates.power_poll_ms / 1e3,
-        }
-        super().__init__(sampler or SamplerProcess(ReaderSpec(READER, arguments)))
-        self._knowledge = knowledge or {}
 
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
@@ -99,12 +73,10 @@ class ZeusSource(SampledSource):
         for name in summary["devices"]:
             if needed := _needed(summary, name):
                 reasons[name] = f"it no longer answered when the window ended ({needed})"
-                estimates[name] = EnergyEstimate(None, None, "unmeasurable", "none")
+                estimates[name] = UNKNOWN
             else:
                 taken = device_readings(recorded.readings, name)
-                known = self._knowledge.get(name, Knowledge())
-                known = replace(known, step_times_ns=recorded.step_times_ns)
-                estimates[name] = estimate_energy(taken, window, known)
+                estimates[name] = self.estimate(name, taken, recorded, window)
         if any(one.source == "average_power" for one in estimates.values()):
             self.tail_s = SLOW_TAIL_S  # from the next window on
         notes = tuple(_notes(summary))

@@ -25,13 +25,27 @@ class IdlePower:
         power_w: Mean.
         interval95_w: Half-width of its 95 % interval, drift between the halves included.
         drift_w: Mean of the second half minus mean of the first.
-        steady: Whether the halves agree to within 2 % and their noise.
     """
 
     power_w: float
     interval95_w: float
     drift_w: float
-    steady: bool
+
+
+def is_steady(power_w: Floats) -> bool:
+    """Tell whether the halves of a stretch agree within 2 % and their noise.
+
+    Noise is what is left around a straight line, so that a steady slope does not pass for noise.
+
+    Args:
+        power_w: Mean power of equal parts in order, shape (n,).
+    """
+    count = len(power_w)
+    half, at = count // 2, np.arange(count)
+    rest_w = power_w - np.polyval(np.polyfit(at, power_w, 1), at)
+    noise_w = float(rest_w.std(ddof=2)) * sqrt(4 / count)
+    drift_w = abs(float(power_w[count - half :].mean() - power_w[:half].mean()))
+    return drift_w <= STEADY_SHARE * float(power_w.mean()) + 2 * noise_w
 
 
 def idle_from_ticks(ticks: Ticks) -> IdlePower | None:
@@ -57,8 +71,7 @@ def _idle(block_w: Floats) -> IdlePower:
     noise_w = STUDENT[count - 2] * float(block_w.std(ddof=1)) / sqrt(count)
     half = count // 2
     drift_w = float(block_w[count - half :].mean() - block_w[:half].mean())
-    steady = abs(drift_w) <= max(STEADY_SHARE * mean_w, 0.0) + 2 * noise_w
-    return IdlePower(mean_w, hypot(noise_w, drift_w / 2), drift_w, steady)
+    return IdlePower(mean_w, hypot(noise_w, drift_w / 2), drift_w)
 
 
 def adjusted(energy: Figure, idle: IdlePower, length_s: float) -> Figure:

@@ -53,6 +53,20 @@ class Rest(NamedTuple):
     sigma_j: float
 
 
+class Hidden(NamedTuple):
+    """The part of a tail between the end and the first tick behind it.
+
+    Attributes:
+        growth: How many times the part that is seen.
+        seen: That part.
+        late_j: What the sensor itself had still to count then, joules.
+    """
+
+    growth: float
+    seen: Rest
+    late_j: float
+
+
 def decayed_edge(axis: Axis, quiet: Edge, timing: Timing, inside_w: float) -> Edge:
     """Take the hidden part of a tail off the end of a window.
 
@@ -82,7 +96,8 @@ def decayed_edge(axis: Axis, quiet: Edge, timing: Timing, inside_w: float) -> Ed
     rate_per_s = float(np.clip(np.log(seen.energy_j / left_j) / apart_s, 0.0, FASTEST_PER_S))
     overhang_s = float(axis.edge_s - axis.time_s[at.last])
     growth = float(np.expm1(rate_per_s * overhang_s))
-    return _without(axis, at.last, level, seen, growth, _late_j(axis, at.last, timing, late_w))
+    late_j = _late_j(axis, at.last, timing, late_w)
+    return _without(axis, level, Hidden(growth, seen, late_j), at.last)
 
 
 def _marks(axis: Axis, rise_s: float) -> Marks | None:
@@ -113,8 +128,9 @@ def _rest(axis: Axis, level: Level, far: int, to: int, late_j: float) -> Rest:
     return Rest(energy_j - late_j, float(np.linalg.norm(doubts_j)))
 
 
-def _without(axis: Axis, last: int, level: Level, seen: Rest, growth: float, late_j: float) -> Edge:
-    """Read the end from rest power and the tail's hidden part, ``growth`` times the seen one."""
+def _without(axis: Axis, level: Level, tail: Hidden, last: int) -> Edge:
+    """Read the end from rest power and the tail's hidden part."""
+    growth, seen, late_j = tail
     overhang_s = float(axis.edge_s - axis.time_s[last])
     noise_j = level.spread_w * np.sqrt(overhang_s * axis.tick_s + overhang_s**2 / level.ticks)
     hidden_j = growth * seen.energy_j
