@@ -39,7 +39,7 @@ from tests.support.simulated_device.profiles import PROFILES, DeviceProfile, var
 HERE = Path(__file__).parent
 PROFILE_NAMES = ("a100", "h100", "rtx4090", "p100")
 WAVES = ("step", "train", "square23")
-WINDOWS_S = (0.5, 1.0, 2.0, 5.0)
+WINDOWS_S = (0.5, 1.0, 2.0)
 LLEM, UNCALIBRATED = "llem", "llem, uncalibrated"
 PEERS = ("zeus_monitor", "zeus_power_monitor", "codecarbon", "codecarbon_task")
 OUTSIDE_W = 75.0
