@@ -89,6 +89,7 @@ def test_a_directory_that_is_deleted_while_it_runs(llem: Llem, lost: str) -> Non
         assert not (llem.folder / "results").exists(), "nothing is written where nothing is read"
     else:
         assert "1 experiment ran, 1 failed" in out
+        assert "took longer than 20 s and was killed" in " ".join(out.split())
         llem.environment.pop(NAP_AT)
         assert llem("run", "--resume", left.path).code == 0
         assert len(left.results) == 2
