@@ -77,6 +77,7 @@ def test_a_full_disk_before_anything_starts(llem: Llem, largest_bytes: int) -> N
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes,) * 2),
     )
     assert "File too large" in said
+    assert "make room there, or let TMPDIR name a directory on another disk" in said
 
 
 @pytest.mark.parametrize("lost", ["results", "the experiment"])
