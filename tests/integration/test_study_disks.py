@@ -68,6 +68,18 @@ def test_results_that_grow_too_large_for_the_disk_stop_a_study_that_has_none(lle
     assert Left.by(llem).results == {}
 
 
+@pytest.mark.parametrize("largest_bytes", [100, 1_000])
+def test_a_full_disk_before_anything_starts(llem: Llem, largest_bytes: int) -> None:
+    sweep = "random_seed: [" + ", ".join(map(str, range(100))) + "]"
+    said = llem.fails(
+        "run",
+        scripted_study(llem, sweep),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes,) * 2),
+    )
+    assert "File too large" in said
+    assert "make room there, or let TMPDIR name a directory on another disk" in said
+
+
 @pytest.mark.parametrize("lost", ["results", "the experiment"])
 def test_a_directory_that_is_deleted_while_it_runs(llem: Llem, lost: str) -> None:
     study = scripted_study(llem, execution=f"timeout_s: 20, {NO_GAPS}")
@@ -89,6 +101,7 @@ def test_a_directory_that_is_deleted_while_it_runs(llem: Llem, lost: str) -> Non
         assert not (llem.folder / "results").exists(), "nothing is written where nothing is read"
     else:
         assert "1 experiment ran, 1 failed" in out
+        assert "took longer than 20 s and was killed" in " ".join(out.split())
         llem.environment.pop(NAP_AT)
         assert llem("run", "--resume", left.path).code == 0
         assert len(left.results) == 2

@@ -189,6 +189,16 @@ def test_before_anything_has_started(llem: Llem) -> None:
     assert not llem.left("results")
 
 
+def test_while_the_plan_is_written(llem: Llem) -> None:
+    study = scripted_study(llem)
+    slow_disk(llem, "/.study_manifest.json")
+    process = llem.start("run", study)
+    wait_for(lambda: is_napping(llem) or process.poll() is not None)
+    done = interrupt(process)
+    assert (done.code, done.err) == (130, "llem: interrupted\n")
+    assert not llem.left("results"), "without a plan there is nothing to go on with"
+
+
 def test_json_says_so_too(llem: Llem) -> None:
     study = scripted_study(llem, execution="config_gap_seconds: 600")
     process = llem.start("run", study, "--json")

@@ -58,7 +58,8 @@ def test_without_a_place_nothing_is_left_and_paths_are_null(llem: Llem) -> None:
 def test_a_failure_without_a_place_gives_no_way_on_that_is_not_there(llem: Llem) -> None:
     misbehaving_study(llem, "refuse", cycles=3)
     done = llem.script(
-        "from llenergymeasure import StudyError, run_study\n"
+        "from llenergymeasure import run_study\n"
+        "from llenergymeasure.exceptions import StudyError\n"
         "try:\n    run_study('study.yaml', output_dir=None)\n"
         "except StudyError as error:\n    print(error)\n"
     )

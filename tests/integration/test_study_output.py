@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,7 @@ def test_in_a_terminal_a_pause_is_counted_down_on_one_line(llem: Llem) -> None:
     gaps = "config_gap_seconds: 2, cycle_gap_seconds: 0"
     command = llem.command("run", scripted_study(llem, execution=gaps))
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     process = subprocess.Popen(
         command, cwd=llem.folder, env=llem.variables(), stdout=subprocess.DEVNULL, stderr=slave
     )

@@ -23,15 +23,11 @@ def finished(llem: Llem) -> Left:
     return Left.by(llem)
 
 
-def table(said: str) -> str:
-    return said.partition("results in")[0]
-
-
 def test_a_finished_study_measures_nothing_and_prints_its_table(llem: Llem, finished: Left) -> None:
     before, diary = finished.results, finished.progress
     summary = finished.summary
 
-    done = llem("run", "--resume", finished.path)
+    done = llem("run", "--resume", f"results/{finished.study.root.name}")
 
     assert done.code == 0, done.err
     assert done.err == "llem: study sizes: 2 configurations, 2 experiments, 2 already done\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 from tests.support.cli import Llem
 
 NAP_AT = "LLEM_TEST_NAP_AT"
@@ -21,19 +24,46 @@ if wanted:
     sys.addaudithook(hook)
 """
 _JUMPING_CLOCK = """
-import datetime, random, time
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
 
-real_s, real_ns, real = time.time, time.time_ns, datetime.datetime
-jumps_s = (-86_400, -3_600, 0, 3_600, 86_400)
+static long jump(void) {
+    static const long jumps[] = {-86400, -3600, 0, 3600, 86400};
+    static unsigned calls;
+    return jumps[(calls++ * 7 + getpid()) % 5];
+}
 
-class Jumping(real):
-    @classmethod
-    def now(cls, tz=None):
-        return real.fromtimestamp(time.time(), tz)
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int done = syscall(SYS_clock_gettime, clock, now);
+    if (clock == CLOCK_REALTIME) now->tv_sec += jump();
+    return done;
+}
 
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *out) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    if (out) *out = exact.tv_sec;
+    return exact.tv_sec;
+}
+"""
+_JUMPING_TIME = """
+import random, time
+
+real_s, real_ns, jumps_s = time.time, time.time_ns, (-86_400, -3_600, 0, 3_600, 86_400)
 time.time = lambda: real_s() + random.choice(jumps_s)
 time.time_ns = lambda: real_ns() + random.choice(jumps_s) * 10**9
-datetime.datetime = Jumping
 """
 
 
@@ -48,9 +78,22 @@ def is_napping(llem: Llem) -> bool:
     return (llem.folder / "home" / "napping").exists()
 
 
-def jumping_clock(llem: Llem) -> None:
-    """Have the wall clock jump by hours and days between any two looks at it."""
-    _install(llem, _JUMPING_CLOCK)
+def jumping_clock(llem: Llem) -> bool:
+    """Have the wall clock jump by hours and days between any two looks at it.
+
+    Returns:
+        Whether all of a process sees it, native code included. Without a C compiler only those do
+        who ask the module ``time``.
+    """
+    compiler = shutil.which("cc")
+    if compiler is None:
+        _install(llem, _JUMPING_TIME)
+        return False
+    source = llem.write("injected/clock.c", _JUMPING_CLOCK)
+    library = source.with_suffix(".so")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    llem.environment["LD_PRELOAD"] = str(library)
+    return True
 
 
 def _install(llem: Llem, text: str) -> None:

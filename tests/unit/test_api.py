@@ -14,7 +14,7 @@ from llenergymeasure import (
     run_experiment,
     run_study,
 )
-from llenergymeasure.exceptions import ConfigError, ExperimentError, PreFlightError, StudyError
+from llenergymeasure.exceptions import ConfigError, ExperimentError, PreFlightError
 from llenergymeasure.study.grid import design_hash, expand
 
 FIELDS: dict[str, Any] = {
@@ -110,16 +110,21 @@ def test_a_study_without_a_directory_leaves_nothing_and_has_no_paths(yaml, empty
     assert [path for path in empty_home.rglob("*") if path.is_file()] == []
 
 
-def test_a_study_of_several_experiments_is_refused_before_anything_runs(tmp_path):
+def test_a_study_of_several_experiments_runs_each_in_a_process_of_its_own(tmp_path):
     one, two = ExperimentConfig(**FIELDS), ExperimentConfig(**{**FIELDS, "n": 3})
+    once = {"n_cycles": 1, "config_gap_seconds": 0}
 
-    with pytest.raises(StudyError, match="2 experiments"):
-        run_study(StudyConfig(experiments=(one, two)), output_dir=tmp_path / "results")
-    assert not (tmp_path / "results").exists()
+    study = run_study(
+        StudyConfig(experiments=(one, two), execution=once), output_dir=tmp_path / "results"
+    )
+    assert study.ran == 2
+    assert {each.resolved.start_method for each in study.experiments} == {"fork"}
+    assert all(Path(str(path)).is_file() for path in study.result_files)
 
 
 def test_the_name_and_the_design_of_a_study_are_in_its_result():
-    study = StudyConfig(name="mine", experiments=(ExperimentConfig(**FIELDS),))
+    once = {"n_cycles": 1}
+    study = StudyConfig(name="mine", experiments=(ExperimentConfig(**FIELDS),), execution=once)
     result = run_study(study, output_dir=None)
 
     expected = design_hash(expand(study).fingerprints)

@@ -146,4 +146,17 @@ class StudyRunner:
                 yield StudyDirectory(Path(path))
             return
         name = study_directory_name(plan.name, plan.created_at)
-        yield StudyDirectory(claim_directory(self._results_dir, name))
+        directory = StudyDirectory(claim_directory(self._results_dir, name))
+        try:
+            yield directory
+        finally:
+            _remove_unless_begun(directory)
+
+
+def _remove_unless_begun(directory: StudyDirectory) -> None:
+    """Leave no directory of a study that was broken off before it had a plan."""
+    if directory.manifest.exists() or directory.experiments.exists():
+        return
+    with contextlib.suppress(OSError):
+        directory.lock.unlink(missing_ok=True)
+        directory.root.rmdir()

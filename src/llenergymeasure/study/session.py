@@ -77,6 +77,7 @@ class StudySession:
         self._log = ProgressLog(directory.progress)
         self._seen, self._breaker = DurationsSeen(), CircuitBreaker(len(plan.experiments))
         self._reference_start_c: dict[str, float] = {}
+        self._kept_nowhere: dict[int, FailedExperiment] = {}
         self._previous: Slot | None = None
 
     def run(self) -> StudyResult:
@@ -126,6 +127,8 @@ class StudySession:
         left_s = self._left_s(rest)
         self._around.listener(Finished(*self._told(state), outcome, seconds, left_s))
         if isinstance(outcome, FailedExperiment):
+            if not state.directory.error.is_file():  # the disk is full, or the directory gone
+                self._kept_nowhere[slot.number] = outcome
             self._breaker.failed(slot.configuration, outcome)
 
     def _measured(self, state: SlotState) -> Ended:
@@ -241,5 +244,6 @@ class StudySession:
 
     def _outcome(self, state: SlotState) -> Outcome:
         found = resume.outcome(state, self._plan.config(state.slot))
+        found = found or self._kept_nowhere.get(state.slot.number)
         done = isinstance(found, ExperimentResult) and self._kept
         return Outcome(state.slot, found, str(state.directory.result) if done else None)

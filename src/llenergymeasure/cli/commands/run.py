@@ -133,7 +133,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     asked = Asked(_stop(context), resume, _without_design(study, given), allow_large=yes)
     ran = load_object(_RUN)(study, settings, asked)
     _print(ran, as_json=as_json, quiet=quiet)
-    if ran.result.failed:
+    if ran.result.failed or ran.result.missing:
         raise typer.Exit(FAILED)
 
 

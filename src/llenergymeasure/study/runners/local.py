@@ -91,7 +91,10 @@ class InterpreterRunner:
             return [problem]
         with tempfile.TemporaryDirectory(prefix="llem-preflight-") as folder:
             asked, answer, log = (Path(folder) / name for name in ("orders", "problems", "log"))
-            probe.write_orders(orders, asked)
+            try:
+                probe.write_orders(orders, asked)
+            except OSError as error:
+                return [_no_room(folder, error)]
             job = self._start(PROBE, (str(asked), str(answer)), log)
             _wait_to_the_end(job)
             if answer.is_file():
@@ -166,6 +169,14 @@ def _wait_to_the_end(job: ServedJob) -> None:
     except KeyboardInterrupt:
         job.kill()
         raise
+
+
+def _no_room(folder: str, error: OSError) -> Problem:
+    return Problem(
+        f"cannot write to {folder}: {error.strerror}",
+        "TMPDIR",
+        "make room there, or let TMPDIR name a directory on another disk",
+    )
 
 
 def _preflight_broke(backend: str, code: int | None, log: Path) -> Problem:

@@ -1,0 +1,82 @@
+"""A study of one experiment: run here, or in a process of its own where a runner is named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config.models import ExecutionConfig, StudyConfig
+from llenergymeasure.config.user_config import EffectiveSettings, load_settings
+from llenergymeasure.domain.results import StudyResult
+from llenergymeasure.exceptions import ExperimentError, PreFlightError
+from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.inline import SingleExperiment, only_experiment
+from tests.support.cli import SOURCE
+from tests.support.scripted_run import scripted_config
+
+STUDY = StudyConfig.of(scripted_config(energy_backend="none"))
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+
+
+def settings(tmp_path: Path, runner: str = "local") -> EffectiveSettings:
+    return load_settings(tmp_path / "absent.yaml", {}, {"runners.scripted": runner})
+
+
+def run(
+    tmp_path: Path, runner: str = "local", *, keep: bool = True, study: StudyConfig = STUDY
+) -> tuple[StudyResult, list[str]]:
+    phases: list[str] = []
+
+    def listen(event: Event) -> None:
+        phases.append(event.phase)
+
+    experiment = only_experiment(study)
+    assert experiment is not None
+    place = tmp_path / "results" if keep else None
+    single = SingleExperiment(experiment, settings(tmp_path, runner), place, listen, lambda: False)
+    return single.run(study), phases
+
+
+def test_an_experiment_that_runs_once_is_alone() -> None:
+    assert only_experiment(STUDY) == STUDY.experiments[0]
+    assert only_experiment(StudyConfig.of(scripted_config(), ExecutionConfig(n_cycles=2))) is None
+
+
+@pytest.mark.parametrize(("runner", "method"), [("local", "inline"), ("python", "fork")])
+def test_it_runs_here_unless_a_runner_is_named(tmp_path: Path, runner: str, method: str) -> None:
+    named = f"python:{sys.executable}" if runner == "python" else runner
+    study, phases = run(tmp_path, named)
+    (result,) = study.experiments
+    assert result.resolved.start_method == method
+    assert (study.ran, study.protocol) == (1, None)
+    assert Path(str(study.result_files[0])).is_file()
+    assert {"load", "measure", "save"} <= set(phases)
+
+
+@pytest.mark.parametrize("runner", ["local", f"python:{sys.executable}"])
+def test_a_failure_there_is_the_same_error_as_here(tmp_path: Path, runner: str) -> None:
+    failing = scripted_config(energy_backend="none", scripted={"fail_at": "measure"})
+    with pytest.raises(ExperimentError, match=r"failed in phase 'measure': the script says to"):
+        run(tmp_path, runner, study=StudyConfig.of(failing))
+
+
+def test_an_interpreter_that_is_not_there_is_found_before_a_directory_is_made(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(PreFlightError, match="/no/such/python"):
+        run(tmp_path, "python:/no/such/python")
+    assert not (tmp_path / "results").exists()
+
+
+def test_without_a_place_nothing_is_kept(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, keep=False)
+    assert study.result_files == (None,)
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,46 @@
+"""Runners are kept between experiments, one for each place and backend."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.runners.pool import RunnerPool
+from tests.support.isolation import servers
+from tests.support.scripted_run import make_order, scripted_config
+
+
+def order(tmp_path: Path, runner: str = "local", **fields: object) -> WorkOrder:
+    return make_order(scripted_config(**fields), tmp_path, runner=runner)
+
+
+def test_experiments_of_one_place_share_a_runner(tmp_path: Path) -> None:
+    with RunnerPool("spawn") as pool:
+        local = pool.of(order(tmp_path))
+        assert pool.of(order(tmp_path, n=7)) is local
+        assert pool.of(order(tmp_path, f"python:{sys.executable}")) is not local
+
+
+def test_another_interpreter_that_is_not_there_is_a_problem_of_its_own_place(
+    tmp_path: Path,
+) -> None:
+    with RunnerPool("spawn") as pool:
+        (problem,) = pool.problems([order(tmp_path, "python:/no/such/python"), order(tmp_path)])
+    assert problem.where == "runners.scripted"
+    assert "/no/such/python" in problem.what
+
+
+def test_a_problem_that_two_places_share_is_told_once(tmp_path: Path) -> None:
+    absent = {"dataset": "absent.jsonl"}
+    orders = [order(tmp_path, **absent), order(tmp_path, f"python:{sys.executable}", **absent)]
+    with RunnerPool("spawn") as pool:
+        (problem,) = pool.problems(orders)
+    assert problem.where == "dataset"
+
+
+def test_no_process_outlives_the_pool(tmp_path: Path) -> None:
+    with RunnerPool("auto") as pool:
+        assert pool.problems([order(tmp_path)]) == []
+        assert servers()
+    assert servers() == []
