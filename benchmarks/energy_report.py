@@ -27,8 +27,8 @@ cover the end hold its first part. A tail that the calibration never saw is told
 behind it: its hidden part is taken off, the doubt is in the interval, and `unknown_tail` is raised.
 Where it has nearly died away before the first of these ticks, nothing tells: such a window misses
 the truth without a finding. A cell counts as flagged where more than half of its windows carry a
-finding, so it may hold many that do not. *Silent* is the share of windows whose interval misses and that carry
-no finding.
+finding, so it may hold many that do not. *Silent* is the share of windows whose interval misses and
+that carry no finding.
 """
 
 
