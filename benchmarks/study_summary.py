@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ import numpy as np
 import machine
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.results import StudyProtocol
-from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.collect import Design, read_outcomes, study_result, write_summary
-from llenergymeasure.study.plan import Expansion, Slot
+from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.study.collect import Outcome, study_result, write_summary
+from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan
+from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.prepare import design
+from llenergymeasure.study.resume import Reader, scan
 
 SHAPES = ((100, 100), (3333, 3), (10_000, 1))  # configurations, cycles
 LIMIT_S, LIMIT_MIB = 30.0, 1024.0
@@ -44,11 +47,22 @@ def configs(count: int) -> tuple[ExperimentConfig, ...]:
     )
 
 
-def places(root: Path, count: int, cycles: int) -> Iterator[tuple[Slot, ExperimentDirectory]]:
-    """Give every slot and its directory."""
-    for number in range(count * cycles):
-        slot = Slot(number + 1, number % count, number // count + 1)
-        yield slot, ExperimentDirectory(root / f"{slot.number:05d}_pytorch_c{slot.cycle}")
+def plan_of(count: int, cycles: int) -> StudyPlan:
+    """Plan the study."""
+    order = range(count * cycles)
+    return StudyPlan(
+        study_design_hash="0" * 16,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        execution=ExecutionPlan(
+            n_cycles=cycles,
+            cycle_order="interleaved",
+            config_gap_seconds=0.0,
+            cycle_gap_seconds=0.0,
+        ),
+        generated=count,
+        experiments=configs(count),
+        slots=tuple(Slot(number + 1, number % count, number // count + 1) for number in order),
+    )
 
 
 def prepare(root: Path, count: int, cycles: int) -> None:
@@ -56,11 +70,12 @@ def prepare(root: Path, count: int, cycles: int) -> None:
     make = importlib.import_module("tests.support.make_result")  # as tests make them; not typed
     rng = np.random.default_rng(1)
     packages = {f"package-name-{i}": "1.2.3" for i in range(PACKAGES)}
-    environment, every = make.make_environment(packages=packages), configs(count)
-    for slot, directory in places(root, count, cycles):
+    environment, plan = make.make_environment(packages=packages), plan_of(count, cycles)
+    for slot in plan.slots:
+        directory = plan.directory(StudyDirectory(root), slot)
         factor = float(np.exp(rng.normal(0, 0.02)))
         result = make.make_result(
-            config=every[slot.configuration],
+            config=plan.config(slot),
             environment=environment,
             energy=make.make_energy(800 * factor),
             throughput=make.make_throughput(output_tokens_per_second=200 / factor),
@@ -71,12 +86,15 @@ def prepare(root: Path, count: int, cycles: int) -> None:
 
 def finish(root: Path, count: int, cycles: int) -> dict[str, Any]:
     """Do what the end of a study does, and say what it took."""
+    plan = plan_of(count, cycles)
     begin = time.perf_counter()
-    outcomes = list(read_outcomes(places(root, count, cycles)))
+    reader = Reader(plan)
+    outcomes = [
+        Outcome(state.slot, reader.read(state), str(state.directory.result))
+        for state in scan(plan, StudyDirectory(root))
+    ]
     read_s = time.perf_counter() - begin
-    expansion = Expansion(configs(count), (), count, 0)
-    protocol = StudyProtocol(n_cycles=cycles, cycle_order="balanced")
-    study = study_result(Design("scale", "0" * 16, expansion, protocol), outcomes)
+    study = study_result(design(plan), outcomes)
     study.summary()
     statistics_s = time.perf_counter() - begin - read_s
     write_summary(study, root)

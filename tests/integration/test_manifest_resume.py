@@ -35,9 +35,9 @@ study = StudyDirectory(Path(sys.argv[1]))
 with owned(study):
     plan = read_manifest(study)
     for state in scan(plan, study):
-        if state.status == "complete" or not make_ready(state.directory):
-            continue
         config = plan.config(state.slot)
+        if state.status == "complete" or not make_ready(state.directory, config):
+            continue
         order = WorkOrder(config=config, energy_backend="none", model_cache_dir=".")
         write_json_atomically(state.directory.config, order.model_dump_json())
         module = "llenergymeasure.orchestration.worker"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration import worker
-from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.collect import read_outcomes, study_result, write_summary
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.collect import Outcome, study_result, write_summary
+from llenergymeasure.study.resume import Reader, scan
 from tests.support.make_study import make_design
 from tests.support.scripted_run import make_order, scripted_config
+from tests.support.study_on_disk import make_execution, make_plan, make_study
 
 CYCLES = 3
 
@@ -22,18 +22,21 @@ def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp
         for itl_ms in (1.0, 40.0)
     ]
     failing = scripted_config(scripted={"ttft_ms": 4.0, "itl_ms": 1.0, "fail_at": "load"})
-    places = []
-    for cycle in range(1, CYCLES + 1):
-        for index, config in enumerate([*configs, failing]):
-            slot = Slot(len(places) + 1, index, cycle)
-            directory = ExperimentDirectory(tmp_path / f"{slot.number:04d}")
-            directory.root.mkdir()
-            order = make_order(config, tmp_path)
-            write_json_atomically(directory.config, order.model_dump_json())
-            worker.run(directory)
-            places.append((slot, directory))
+    plan = make_plan([*configs, failing], execution=make_execution(n_cycles=CYCLES))
+    directory = make_study(tmp_path / "study", plan)
+    for slot in plan.slots:
+        experiment = plan.directory(directory, slot)
+        experiment.root.mkdir(parents=True)
+        order = make_order(plan.config(slot), tmp_path)
+        write_json_atomically(experiment.config, order.model_dump_json())
+        worker.run(experiment)
 
-    study = study_result(make_design([*configs, failing], CYCLES), read_outcomes(places))
+    reader = Reader(plan)
+    outcomes = [
+        Outcome(state.slot, reader.read(state), str(state.directory.result))
+        for state in scan(plan, directory)
+    ]
+    study = study_result(make_design([*configs, failing], CYCLES), outcomes)
     write_summary(study, tmp_path)
 
     assert (study.ran, len(study.failed), study.missing) == (6, 3, 0)

@@ -165,10 +165,6 @@ def test_a_result_that_is_damaged_is_kept_aside_and_measured_again(
 
     done = llem("run", "--resume", finished.path)
 
-    if damage == "of another":
-        assert done.code == 1
-        assert "is the result of another configuration" in " ".join(done.out.split())
-        done = llem("run", "--resume", finished.path)
     assert done.code == 0, done.err
     assert "result.malformed.json" in finished.names("0002")
     assert len(finished.results) == finished.summary["ran"] == 2

@@ -11,7 +11,16 @@ from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration import worker
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.plan import Slot
-from llenergymeasure.study.resume import SlotState, count, is_whole, make_ready, outcome, scan
+from llenergymeasure.study.resume import (
+    Reader,
+    SlotState,
+    count,
+    is_whole,
+    look,
+    make_ready,
+    outcome,
+    scan,
+)
 from tests.support.lock_holder import holder
 from tests.support.scripted_run import make_order, scripted_config
 from tests.support.study_on_disk import (
@@ -100,7 +109,7 @@ def test_a_cut_result_is_missing_and_set_aside_before_the_next_attempt(
     finish(directory, ONE)
     directory.result.write_bytes(directory.result.read_bytes()[:-300])
     assert scan(PLAN, study)[0].status == "missing"
-    assert make_ready(directory)
+    assert make_ready(directory, ONE)
     assert names(directory) == {"result.malformed.json"}
 
 
@@ -108,7 +117,7 @@ def test_each_old_error_is_kept_with_its_log(directory: ExperimentDirectory) -> 
     for attempt in (1, 2):
         break_off(directory, ONE, "backend")
         directory.log.write_text(f"attempt {attempt}")
-        assert make_ready(directory)
+        assert make_ready(directory, ONE)
     assert names(directory) == {"error.1.json", "error.2.json", "log.1.txt", "log.2.txt"}
     assert (directory.root / "log.2.txt").read_text() == "attempt 2"
 
@@ -119,7 +128,7 @@ def test_an_interrupted_attempt_leaves_nothing_but_what_others_put_there(
     break_off(directory, ONE, "interrupted")
     (directory.root / "notes.txt").write_text("mine")
     (directory.root / ".worker.lock").write_text("{}")
-    assert make_ready(directory)
+    assert make_ready(directory, ONE)
     assert names(directory) == {"notes.txt"}
 
 
@@ -133,7 +142,7 @@ def test_an_error_that_cannot_be_read_is_a_failure_and_kept(study: StudyDirector
         found = outcome(state, ONE)
         assert isinstance(found, FailedExperiment)
         assert (state.status, found.code) == ("failed", "malformed")
-    make_ready(directory)
+    make_ready(directory, ONE)
     assert "error.1.json" in names(directory)
 
 
@@ -142,7 +151,7 @@ def test_a_result_that_came_meanwhile_is_neither_run_again_nor_touched(
 ) -> None:
     finish(directory, ONE)
     before = directory.result.read_bytes()
-    assert not make_ready(directory)
+    assert not make_ready(directory, ONE)
     assert directory.result.read_bytes() == before
 
 
@@ -152,8 +161,8 @@ def test_a_worker_of_an_earlier_run_is_waited_for(directory: ExperimentDirectory
         holder(directory.worker_lock) as orphan,
         pytest.raises(StudyError, match=f"still being measured by pid {orphan.pid} "),
     ):
-        make_ready(directory)
-    assert make_ready(directory), "it has been killed, and its lock is free"
+        make_ready(directory, ONE)
+    assert make_ready(directory, ONE), "it has been killed, and its lock is free"
 
 
 def test_a_second_worker_does_not_touch_the_directory_of_the_first(
@@ -174,7 +183,7 @@ def test_a_second_worker_does_not_touch_the_directory_of_the_first(
 def test_a_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="--resume goes on"):
-        make_ready(ExperimentDirectory(tmp_path / "file" / "0001"))
+        make_ready(ExperimentDirectory(tmp_path / "file" / "0001"), ONE)
 
 
 def test_what_an_experiment_left_is_read(study: StudyDirectory) -> None:
@@ -202,6 +211,8 @@ def test_a_result_damaged_inside_is_a_failure_that_a_resume_runs_again(
     assert isinstance(found, FailedExperiment)
     assert found.code == "malformed"
     assert "--resume runs it again" in found.message
+    assert names(directory) == {"result.json"}, "looking changes nothing"
+    assert make_ready(directory, ONE)
     assert names(directory) == {"result.malformed.json"}
 
 
@@ -212,4 +223,44 @@ def test_the_result_of_another_configuration_is_not_counted(
     found = outcome(complete(directory), ONE)
     assert isinstance(found, FailedExperiment)
     assert "is the result of another configuration" in found.message
-    assert not directory.result.exists()
+    assert directory.result.exists(), "looking changes nothing"
+    assert make_ready(directory, ONE)
+    assert names(directory) == {"result.malformed.json"}
+
+
+def test_a_result_whose_hash_was_made_by_other_rules_is_still_of_its_configuration(
+    directory: ExperimentDirectory,
+) -> None:
+    finish(directory, ONE)
+    text = directory.result.read_text().replace(ONE.fingerprint(), "f" * len(ONE.fingerprint()))
+    directory.result.write_text(text)
+    found = outcome(complete(directory), ONE)
+    assert isinstance(found, ExperimentResult)
+    assert found.measurement_config_hash != ONE.fingerprint()
+    assert not make_ready(directory, ONE)
+
+
+def test_the_directory_of_a_study_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    study = StudyDirectory(tmp_path / "study")
+    with pytest.raises(StudyError, match="study is gone; put it back"):
+        make_ready(PLAN.directory(study, PLAN.slots[0]), ONE)
+    assert not study.root.exists()
+
+
+def test_what_cannot_be_read_is_left_to_run(study: StudyDirectory) -> None:
+    where = [PLAN.directory(study, slot) for slot in PLAN.slots]
+    for slot in PLAN.slots[:3]:
+        finish(where[slot.number - 1], PLAN.config(slot))
+    finish(where[1], ONE)
+    found = look(PLAN, study, Reader(PLAN))
+    assert [state.slot.number for state, _ in found.complete] == [1, 3]
+    assert [(state.slot.number, state.status) for state in found.left] == [
+        (2, "failed"), (4, "missing"), (5, "missing"), (6, "missing"),
+    ]  # fmt: skip
+
+
+def test_equal_lists_of_packages_are_kept_once(study: StudyDirectory) -> None:
+    for slot in PLAN.slots[:2]:
+        finish(PLAN.directory(study, slot), PLAN.config(slot))
+    one, other = look(PLAN, study, Reader(PLAN)).complete
+    assert one[1].environment.packages is other[1].environment.packages

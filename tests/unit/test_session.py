@@ -257,5 +257,5 @@ def test_every_problem_of_the_machine_is_found_before_the_first_experiment(tmp_p
     it = session(tmp_path)
     it.bench.found = [Problem("no device", "scripted", "plug one in")]
     with pytest.raises(PreFlightError, match="no device"):
-        it.make().check()
+        it.make().check(range(2))
     assert [order.config for order in it.bench.orders] == [ONE, EIGHT]

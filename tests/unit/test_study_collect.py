@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,14 +11,11 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.results import MultiGPUResult, Skipped, StudyResult, TrustReason
-from llenergymeasure.exceptions import LLEMError
-from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study import plan
 from llenergymeasure.study.boards import devices_of, stations
 from llenergymeasure.study.collect import (
     SUMMARY_NAME,
     TABLE_NAME,
-    read_outcomes,
     study_result,
     varied_settings,
     write_summary,
@@ -246,40 +242,6 @@ def test_a_free_setting_of_two_types_becomes_text_in_the_table():
 def test_a_summary_of_before_there_were_statistics_still_loads():
     old = {"schema_version": "2.0", "study_design_hash": "0" * 16, "generated": 1, "ran": 1}
     assert StudyResult.model_validate(old).comparisons == ()
-
-
-def test_outcomes_are_read_from_their_directories(tmp_path):
-    configs = make_configs([1, 2, 4])
-    directories = [ExperimentDirectory(tmp_path / name) for name in ("a", "b", "c")]
-    for directory in directories:
-        directory.root.mkdir()
-    made = make_run(configs[0])
-    directories[0].result.write_text(made.to_json())
-    directories[1].error.write_text(make_failure(configs[1]).model_dump_json())
-    places = [(Slot(i + 1, i, 1), directory) for i, directory in enumerate(directories)]
-    done, failed, missing = read_outcomes(places)
-    assert (done.result, done.file) == (made, str(directories[0].result))
-    assert failed.result == make_failure(configs[1])
-    assert missing.result is None
-
-
-def test_equal_lists_of_packages_are_kept_once(tmp_path: Path):
-    (config,) = make_configs([1])
-    places = []
-    for number in (1, 2):
-        directory = ExperimentDirectory(tmp_path / str(number))
-        directory.root.mkdir()
-        directory.result.write_text(make_run(config).to_json())
-        places.append((Slot(number, 0, number), directory))
-    one, other = (outcome.result.environment.packages for outcome in read_outcomes(places))
-    assert one is other
-
-
-def test_a_damaged_error_file_is_named(tmp_path):
-    directory = ExperimentDirectory(tmp_path)
-    directory.error.write_text('{"config": ')
-    with pytest.raises(LLEMError, match=r"error\.json cannot be read"):
-        list(read_outcomes([(Slot(1, 0, 1), directory)]))
 
 
 def test_a_skipped_combination_is_one_record_everywhere():

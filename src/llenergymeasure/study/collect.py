@@ -8,9 +8,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.paths import flatten
 from llenergymeasure.domain.results import (
     Comparison,
@@ -30,8 +28,6 @@ from llenergymeasure.domain.study_metrics import (
     METRICS,
     Metric,
 )
-from llenergymeasure.exceptions import LLEMError
-from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_atomically, write_json_atomically
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Observation
@@ -83,40 +79,6 @@ class _Run(NamedTuple):
     slot: int
     devices: Devices
     result: ExperimentResult
-
-
-def read_outcomes(places: Iterable[tuple[Slot, ExperimentDirectory]]) -> Iterator[Outcome]:
-    """Read what became of each slot from its directory.
-
-    Lists of packages that are equal are kept once: they are half of a result, and alike in all.
-
-    Raises:
-        LLEMError: A file is there and cannot be read.
-    """
-    packages: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    for slot, directory in places:
-        if not directory.result.is_file():
-            yield _without_result(slot, directory)
-            continue
-        result = ExperimentResult.from_json(directory.result)
-        own = result.environment.packages
-        shared = packages.setdefault(tuple(own.items()), own)
-        environment = result.environment.model_copy(update={"packages": shared})
-        kept = result.model_copy(update={"environment": environment})
-        yield Outcome(slot, kept, str(directory.result))
-
-
-def _without_result(slot: Slot, directory: ExperimentDirectory) -> Outcome:
-    try:
-        error = directory.error.read_bytes()
-        return Outcome(slot, FailedExperiment.model_validate_json(error, context=STORED))
-    except FileNotFoundError:
-        return Outcome(slot, None)
-    except (OSError, ValidationError) as error:
-        raise LLEMError(
-            f"{directory.error} cannot be read; it is damaged, or not of a failed experiment",
-            where=str(directory.error),
-        ) from None
 
 
 def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:

@@ -30,12 +30,10 @@ class Continuation(NamedTuple):
 
     Attributes:
         plan: The stored plan, with further cycles where they were asked for.
-        added: Slots that were added.
         notes: What differs from before without standing in the way, in plain words.
     """
 
     plan: StudyPlan
-    added: int
     notes: tuple[str, ...]
 
 
@@ -99,7 +97,7 @@ def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Co
     _check_order(stored.execution, asked)
     further = _further_slots(stored, asked, slots)
     plan = stored.model_copy(update={"execution": asked, "slots": stored.slots + further})
-    return Continuation(plan, len(further), tuple(_notes(stored, asked, len(further))))
+    return Continuation(plan, tuple(_notes(stored, asked, len(further))))
 
 
 def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:

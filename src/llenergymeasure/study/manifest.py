@@ -16,7 +16,6 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
-from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.domain.base import Record
 from llenergymeasure.exceptions import StudyError
@@ -141,11 +140,6 @@ def read_manifest(directory: StudyDirectory) -> StudyPlan:
         return StudyPlan.from_json(data)
     except (ValidationError, TypeError) as error:
         raise _damaged(directory, _first_line(error)) from None
-
-
-def design_hash(plan: StudyPlan) -> str:
-    """Hash the configurations of a plan, whatever their order (``study_design_hash``)."""
-    return canonical_hash(sorted(one.fingerprint() for one in plan.experiments))
 
 
 def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class ProgressLine(Record):
     slot: int = Field(description="Number of the slot.")
     status: Status = Field(description="What it became.")
     at: datetime = Field(description="When, by the wall clock; a label only.")
-    duration_s: float | None = Field(None, description="How long the experiment took, s.")
+    duration_s: float | None = Field(
+        None, description="How long it took without waiting for a device, s."
+    )
     code: str | None = Field(None, description="Code of the error, where it failed.")
 
 

@@ -31,6 +31,9 @@ MALFORMED = "malformed"
 _TAIL_BYTES = 64
 
 
+Ended = ExperimentResult | FailedExperiment
+
+
 class SlotState(NamedTuple):
     """Where one experiment of a study stands.
 
@@ -45,6 +48,64 @@ class SlotState(NamedTuple):
     status: Status
 
 
+class Standing(NamedTuple):
+    """How a study stands before it goes on.
+
+    Attributes:
+        complete: Slots with a result that could be read, in the order of the plan.
+        left: Slots that are to be run, in that order; one whose result is damaged inside, or of
+            another configuration, is among them as failed.
+    """
+
+    complete: tuple[tuple[SlotState, ExperimentResult], ...]
+    left: tuple[SlotState, ...]
+
+    def progress(self, now: datetime) -> ProgressView:
+        """Count the slots by status."""
+        return count((*(state for state, _ in self.complete), *self.left), now)
+
+
+class Reader:
+    """Reads what the experiments of a study left.
+
+    Lists of packages that are equal are kept once: they are half of a result, and alike in all.
+
+    Args:
+        plan: The plan of the study.
+    """
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._plan = plan
+        self._packages: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+
+    def read(self, state: SlotState) -> Ended | None:
+        """Read what an experiment left, as :func:`outcome` does."""
+        found = outcome(state, self._plan.config(state.slot))
+        if not isinstance(found, ExperimentResult):
+            return found
+        own = found.environment.packages
+        shared = self._packages.setdefault(tuple(own.items()), own)
+        environment = found.environment.model_copy(update={"packages": shared})
+        return found.model_copy(update={"environment": environment})
+
+
+def look(plan: StudyPlan, study: StudyDirectory, reader: Reader) -> Standing:
+    """Read every result that is there, and tell what is left to run.
+
+    Raises:
+        StudyError: The study's directory cannot be read.
+    """
+    complete: list[tuple[SlotState, ExperimentResult]] = []
+    left: list[SlotState] = []
+    for state in scan(plan, study):
+        found = reader.read(state) if state.status == "complete" else None
+        if isinstance(found, ExperimentResult):
+            complete.append((state, found))
+        else:
+            left.append(state if found is None else state._replace(status="failed"))
+    return Standing(tuple(complete), tuple(left))
+
+
 def scan(plan: StudyPlan, study: StudyDirectory) -> tuple[SlotState, ...]:
     """Tell for every slot of a plan where it stands; reads a few bytes of each result.
 
@@ -52,10 +113,7 @@ def scan(plan: StudyPlan, study: StudyDirectory) -> tuple[SlotState, ...]:
         StudyError: The study's directory cannot be read.
     """
     if not study.root.is_dir():
-        raise StudyError(
-            f"the study's directory {study.root} is gone; put it back to resume the study",
-            where=str(study.root),
-        )
+        raise _gone(study.root)
     return tuple(_state(slot, plan.directory(study, slot)) for slot in plan.slots)
 
 
@@ -84,22 +142,26 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def make_ready(directory: ExperimentDirectory) -> bool:
+def make_ready(directory: ExperimentDirectory, config: ExperimentConfig) -> bool:
     """Prepare the directory of a slot for an attempt: nothing of an earlier one is in the way.
 
-    An old error is kept with its log (``error.1.json``, ``log.1.txt``, then 2, 3, ...), a damaged
-    result as ``result.malformed.json``. What an interrupted attempt left is removed.
+    An old error is kept with its log (``error.1.json``, ``log.1.txt``, then 2, 3, ...), a result
+    that is damaged or of another configuration as ``result.malformed.json``. What an interrupted
+    attempt left is removed.
 
     Returns:
-        Whether to run it: ``False`` where a whole result has come into place meanwhile.
+        Whether to run it: ``False`` where a result of this configuration is in place.
 
     Raises:
-        StudyError: A worker of an earlier run is still at it, or the disk refuses.
+        StudyError: A worker of an earlier run is still at it, the directory of the study is gone,
+            or the disk refuses.
     """
     try:
-        directory.root.mkdir(parents=True, exist_ok=True)
+        _make(directory)
         with _alone(directory):
-            if is_whole(directory.result):
+            if is_whole(directory.result) and isinstance(
+                _result(directory, config), ExperimentResult
+            ):
                 return False
             _set_aside_result(directory)
             _set_aside_error(directory)
@@ -109,13 +171,10 @@ def make_ready(directory: ExperimentDirectory) -> bool:
     return True
 
 
-def outcome(
-    state: SlotState, config: ExperimentConfig
-) -> ExperimentResult | FailedExperiment | None:
+def outcome(state: SlotState, config: ExperimentConfig) -> Ended | None:
     """Read what an experiment left; ``None`` while it is missing.
 
-    A result that is damaged inside, or of another configuration, is set aside as
-    ``result.malformed.json``, so that a resume runs it again, and given as a failure.
+    A result that is damaged inside, or of another configuration, is given as a failure.
     """
     if state.status == "complete":
         return _result(state.directory, config)
@@ -145,24 +204,18 @@ def _error_code(directory: ExperimentDirectory) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _result(
-    directory: ExperimentDirectory, config: ExperimentConfig
-) -> ExperimentResult | FailedExperiment:
+def _result(directory: ExperimentDirectory, config: ExperimentConfig) -> Ended:
     try:
         result = ExperimentResult.from_json(directory.result)
     except LLEMError as error:
-        return _malformed(directory, config, error.message)
-    if result.measurement_config_hash != config.fingerprint():
-        reason = f"{directory.result} is the result of another configuration"
-        return _malformed(directory, config, reason)
+        return _malformed(config, error.message)
+    # Not the hash that the result holds: a version with other rules may have written it.
+    if result.config != config and result.config.fingerprint() != config.fingerprint():
+        return _malformed(config, f"{directory.result} is the result of another configuration")
     return result
 
 
-def _malformed(
-    directory: ExperimentDirectory, config: ExperimentConfig, reason: str
-) -> FailedExperiment:
-    with contextlib.suppress(OSError):  # on a disk that refuses, the report has to do
-        _set_aside_result(directory)
+def _malformed(config: ExperimentConfig, reason: str) -> FailedExperiment:
     message = f"{reason}; it counts as failed, and --resume runs it again"
     return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
 
@@ -173,6 +226,14 @@ def _failure(directory: ExperimentDirectory, config: ExperimentConfig) -> Failed
     except (OSError, ValidationError):
         message = f"{directory.error} cannot be read; what the engine printed: {directory.log}"
         return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
+
+
+def _make(directory: ExperimentDirectory) -> None:
+    try:
+        directory.root.parent.mkdir(exist_ok=True)
+    except FileNotFoundError:  # never made anew: what is finished may come back
+        raise _gone(directory.root.parent.parent) from None
+    directory.root.mkdir(exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -216,6 +277,12 @@ def _remove_leftovers(directory: ExperimentDirectory) -> None:
     written = (directory.events, directory.log, directory.requests, directory.timeseries)
     for path in (*written, *directory.root.glob(".*.tmp")):
         path.unlink(missing_ok=True)
+
+
+def _gone(root: Path) -> StudyError:
+    return StudyError(
+        f"the study's directory {root} is gone; put it back to resume the study", where=str(root)
+    )
 
 
 def _refused(directory: ExperimentDirectory, error: OSError) -> StudyError:

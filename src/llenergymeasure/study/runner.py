@@ -21,6 +21,7 @@ from llenergymeasure.study.events import Noted, StudyListener, tell_nobody
 from llenergymeasure.study.inline import SingleExperiment, only_experiment
 from llenergymeasure.study.locks import owned
 from llenergymeasure.study.manifest import StudyPlan, write_manifest
+from llenergymeasure.study.resume import Standing
 from llenergymeasure.study.runners.local import StartMethod
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession, Surroundings
@@ -96,14 +97,15 @@ class StudyRunner:
         )
         with self._runners(plan) as runners:
             # The checks come first, so that a study that cannot run leaves no directory.
-            self._session(plan, StudyDirectory(Path()), runners).check()
+            nowhere = self._session(plan, StudyDirectory(Path()), runners)
+            nowhere.check(range(len(plan.experiments)))
             with self._directory(plan) as directory, owned(directory):
-                write_manifest(directory, plan)
-                return self._run(plan, directory, runners)
+                session = self._session(plan, directory, runners)
+                return self._run(session, plan, directory, session.look())
 
     def _resume(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
-            plan, _added, notes = prepare.continuation(
+            plan, notes = prepare.continuation(
                 directory,
                 self._study,
                 self._settings.config,
@@ -113,14 +115,23 @@ class StudyRunner:
             for note in notes:
                 self._wishes.listener(Noted(note))
             with self._runners(plan) as runners:
-                self._session(plan, directory, runners).check()
-                write_manifest(directory, plan)
-                return self._run(plan, directory, runners)
+                session = self._session(plan, directory, runners)
+                standing = session.look()
+                # What is finished needs no engine any more.
+                session.check(sorted({state.slot.configuration for state in standing.left}))
+                return self._run(session, plan, directory, standing)
 
-    def _run(self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool) -> StudyResult:
+    def _run(
+        self,
+        session: StudySession,
+        plan: StudyPlan,
+        directory: StudyDirectory,
+        standing: Standing,
+    ) -> StudyResult:
+        write_manifest(directory, plan, standing.progress(datetime.now().astimezone()))
         advice = f"\n  go on with: llem run --resume {directory.root}" if self._keeps() else ""
         try:
-            return self._session(plan, directory, runners).run()
+            return session.run(standing)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt((str(interrupt) or "interrupted") + advice) from None
         except (StudyError, ExperimentError) as error:

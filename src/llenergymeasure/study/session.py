@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
-from llenergymeasure.exceptions import ExperimentError, PreFlightError
+from llenergymeasure.exceptions import ExperimentError, PreFlightError, StudyError
+from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+from llenergymeasure.results.repository import DirectoryRepository
 from llenergymeasure.study import resume
 from llenergymeasure.study.breaker import CircuitBreaker
 from llenergymeasure.study.collect import Outcome, study_result, write_summary
-from llenergymeasure.study.eta import DurationsSeen
+from llenergymeasure.study.eta import TimeLeft
 from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyListener
+from llenergymeasure.study.follow import Progress
 from llenergymeasure.study.inline import write_order
 from llenergymeasure.study.labels import labels
 from llenergymeasure.study.limits import TimeLimits
@@ -25,11 +31,12 @@ from llenergymeasure.study.order import gap_after, gap_s
 from llenergymeasure.study.plan import Slot
 from llenergymeasure.study.prepare import as_config, design
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status, read_progress
-from llenergymeasure.study.resume import SlotState
+from llenergymeasure.study.resume import Ended, Reader, SlotState, Standing
 from llenergymeasure.study.runners.pool import RunnerPool
+from llenergymeasure.study.runners.protocol import Job
 from llenergymeasure.study.supervise import Terms, supervise
 
-Ended = ExperimentResult | FailedExperiment
+LOG = logging.getLogger(__name__)
 
 
 class Surroundings(NamedTuple):
@@ -75,46 +82,62 @@ class StudySession:
         self._execution = as_config(plan.execution)
         self._limits = TimeLimits(surroundings.settings, plan.execution.timeout_s)
         self._log = ProgressLog(directory.progress)
-        self._seen, self._breaker = DurationsSeen(), CircuitBreaker(len(plan.experiments))
+        self._left, self._breaker = TimeLeft(), CircuitBreaker(len(plan.experiments))
+        self._reader = Reader(plan)
+        self._complete: dict[int, ExperimentResult] = {}
+        self._failed: dict[int, FailedExperiment] = {}
         self._reference_start_c: dict[str, float] = {}
         self._kept_nowhere: dict[int, FailedExperiment] = {}
         self._previous: Slot | None = None
+        self._waiting = Progress()
 
-    def run(self) -> StudyResult:
-        """Run every experiment that has no result, then look at them all.
+    def look(self) -> Standing:
+        """Read every result that is there, and tell what is left to run.
 
         Raises:
-            PreFlightError: This machine cannot run one of them; none was started.
-            StudyError: All fail the same way, or the disk refuses.
+            StudyError: The study's directory cannot be read.
+        """
+        return resume.look(self._plan, self._directory, self._reader)
+
+    def check(self, configurations: Iterable[int]) -> None:
+        """Look for every problem of some configurations, each in the place where it will run.
+
+        Raises:
+            PreFlightError: There are some.
+        """
+        orders = [self._order(number) for number in configurations]
+        if orders and (problems := self._runners.problems(orders)):
+            raise PreFlightError(problems)
+
+    def run(self, standing: Standing | None = None) -> StudyResult:
+        """Run every experiment that has no result, then look at them all.
+
+        Args:
+            standing: What :meth:`look` has told; ``None`` looks now.
+
+        Raises:
+            StudyError: All fail the same way, the directory is gone, or the disk refuses.
             KeyboardInterrupt: The user interrupted; everything finished is kept.
         """
-        states = resume.scan(self._plan, self._directory)
-        left = [state for state in states if state.status != "complete"]
-        self._remember([state for state in states if state.status == "complete"])
-        self._tell_begin(len(states) - len(left))
+        found = self.look() if standing is None else standing
+        self._left = TimeLeft(self._rest(found.left))
+        self._remember(found)
+        self._tell_begin(len(found.complete))
         try:
-            for place, state in enumerate(left):
+            for state in found.left:
                 self._pause(state.slot)
-                self._one(state, left[place + 1 :])
+                self._left.begin()
+                self._one(state)
         finally:
             self._log.close()
             self._write_progress()
         return self._result()
 
-    def check(self) -> None:
-        """Look for every problem of every experiment, each in the place where it will run.
-
-        Raises:
-            PreFlightError: There are some.
-        """
-        orders = [self._order(number) for number in range(len(self._plan.experiments))]
-        if problems := self._runners.problems(orders):
-            raise PreFlightError(problems)
-
-    def _one(self, state: SlotState, rest: list[SlotState]) -> None:
-        if not resume.make_ready(state.directory):
+    def _one(self, state: SlotState) -> None:
+        slot = state.slot
+        if not resume.make_ready(state.directory, self._plan.config(slot)):
             return
-        slot, started_s = state.slot, time.monotonic()
+        started_s = time.monotonic()
         self._note(slot, "running")
         try:
             outcome = self._measured(state)
@@ -123,29 +146,31 @@ class StudySession:
             raise
         seconds = time.monotonic() - started_s
         self._previous = slot
-        self._learn(slot, outcome, seconds)
-        left_s = self._left_s(rest)
-        self._around.listener(Finished(*self._told(state), outcome, seconds, left_s))
+        self._learn(slot, outcome, seconds - self._waiting.waited_s(time.monotonic_ns()))
+        self._around.listener(Finished(*self._told(state), outcome, seconds, self._left.seconds()))
         if isinstance(outcome, FailedExperiment):
             if not state.directory.error.is_file():  # the disk is full, or the directory gone
                 self._kept_nowhere[slot.number] = outcome
             self._breaker.failed(slot.configuration, outcome)
 
     def _measured(self, state: SlotState) -> Ended:
-        slot, directory = state.slot, state.directory
-        order = self._order(slot.configuration).model_copy(
-            update={"reference_start_c": self._reference_start_c}
+        directory, self._waiting = state.directory, Progress()
+        order = self._order(state.slot.configuration).model_copy(
+            update={"reference_start_c": dict(self._reference_start_c)}
         )
         write_order(directory, order)
+        terms = Terms(self._limits.of(order.config), self._hear, self._around.stop)
         try:
             job = self._runners.of(order).start(directory)
         except ExperimentError as error:
-            return FailedExperiment(
-                config=order.config, phase="start", code=error.code, message=error.message
-            )
-        self._around.listener(Started(*self._told(state), job.start.method))
-        terms = Terms(self._limits.of(order.config), self._around.listener, self._around.stop)
-        return supervise(job, directory, order, terms)
+            return _not_started(directory, order, error)
+        with _killed_on_error(job):
+            self._around.listener(Started(*self._told(state), job.start.method))
+            return supervise(job, directory, order, terms)
+
+    def _hear(self, event: Event) -> None:
+        self._waiting.note(event)
+        self._around.listener(event)
 
     def _told(self, state: SlotState) -> tuple[int, int, int, str]:
         """Give what is told of every experiment."""
@@ -159,29 +184,29 @@ class StudySession:
 
     def _learn(self, slot: Slot, outcome: Ended, seconds: float) -> None:
         if isinstance(outcome, FailedExperiment):
+            self._failed[slot.number] = outcome
             self._note(slot, "failed", seconds, outcome.code)
             return
         self._note(slot, "complete", seconds)
-        self._seen.add(slot.configuration, seconds)
+        self._left.learn(slot.configuration, seconds)
         self._breaker.succeeded()
         self._refer_to(outcome)
 
-    def _remember(self, complete: list[SlotState]) -> None:
+    def _remember(self, standing: Standing) -> None:
         """Take up what an earlier run of this study has learned."""
-        done = {state.slot.number: state.slot.configuration for state in complete}
+        done = {state.slot.number: state.slot.configuration for state, _ in standing.complete}
         for line in read_progress(self._directory.progress):
             if line.status == "complete" and line.duration_s is not None and line.slot in done:
-                self._seen.add(done[line.slot], line.duration_s)
-        for state in complete:
-            found = resume.outcome(state, self._plan.config(state.slot))
-            if isinstance(found, ExperimentResult):
-                self._breaker.succeeded()
-                self._refer_to(found)
-                return
+                self._left.learn(done[line.slot], line.duration_s)
+        for state, result in standing.complete:
+            self._complete[state.slot.number] = result
+            self._breaker.succeeded()
+            self._refer_to(result)
 
     def _refer_to(self, result: ExperimentResult) -> None:
-        if not self._reference_start_c and result.thermal is not None:
-            self._reference_start_c = dict(result.thermal.device_start_c)
+        """Keep how warm each device was when the first experiment on it began."""
+        if result.thermal is not None:
+            self._reference_start_c = {**result.thermal.device_start_c, **self._reference_start_c}
 
     def _pause(self, slot: Slot) -> None:
         gap = gap_after(self._previous, slot, self._execution)
@@ -195,16 +220,13 @@ class StudySession:
             self._around.sleep(min(1.0, left_s))
             left_s = end_s - self._around.clock_s()
 
-    def _left_s(self, rest: list[SlotState]) -> float | None:
-        work_s = self._seen.expected_s(state.slot.configuration for state in rest)
-        if work_s is None:
-            return None
-        settings, previous = self._around.settings.config.execution, self._previous
-        for state in rest:
-            gap = gap_after(previous, state.slot, self._execution)
-            work_s += gap_s(gap, self._execution, settings)
-            previous = state.slot
-        return work_s
+    def _rest(self, left: Iterable[SlotState]) -> Iterator[tuple[int, float]]:
+        """Give the configuration of each experiment, and the pause before it, s."""
+        settings, slots = self._around.settings.config.execution, [one.slot for one in left]
+        for previous, slot in itertools.pairwise([None, *slots]):
+            assert slot is not None  # only the first has none before it
+            gap = gap_after(previous, slot, self._execution)
+            yield slot.configuration, gap_s(gap, self._execution, settings)
 
     def _note(
         self, slot: Slot, status: Status, seconds: float | None = None, code: str | None = None
@@ -230,10 +252,13 @@ class StudySession:
         )
 
     def _write_progress(self) -> None:
-        if self._directory.root.is_dir():
+        """Bring the view in the manifest up to date; a view must not hide why a study ended."""
+        try:
             states = resume.scan(self._plan, self._directory)
             progress = resume.count(states, datetime.now(UTC))
             write_manifest(self._directory, self._plan, progress)
+        except (ExperimentError, StudyError, OSError) as error:
+            LOG.warning("the progress in %s is not kept: %s", self._directory.manifest, error)
 
     def _result(self) -> StudyResult:
         states = resume.scan(self._plan, self._directory)
@@ -243,7 +268,36 @@ class StudySession:
         return result
 
     def _outcome(self, state: SlotState) -> Outcome:
+<<<<<<< Updated upstream
         found = resume.outcome(state, self._plan.config(state.slot))
         found = found or self._kept_nowhere.get(state.slot.number)
+=======
+        number = state.slot.number
+        if state.status == "complete" and number in self._complete:
+            found: Ended | None = self._complete[number]
+        else:  # a failure that the disk would not take is known here alone
+            found = self._reader.read(state) or self._failed.get(number)
+>>>>>>> Stashed changes
         done = isinstance(found, ExperimentResult) and self._kept
         return Outcome(state.slot, found, str(state.directory.result) if done else None)
+
+
+def _not_started(
+    directory: ExperimentDirectory, order: WorkOrder, error: ExperimentError
+) -> FailedExperiment:
+    failure = FailedExperiment(
+        config=order.config, phase="start", code=error.code, message=error.message
+    )
+    # A disk that is full may refuse this; the summary has the failure all the same.
+    with contextlib.suppress(ExperimentError):
+        DirectoryRepository(directory).save_failure(failure)
+    return failure
+
+
+@contextlib.contextmanager
+def _killed_on_error(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        job.kill()
+        raise
