@@ -99,14 +99,14 @@ def stored(tmp_path: Path) -> StudyDirectory:
 
 def test_a_study_goes_on_as_it_was_planned_where_nothing_is_asked(stored: StudyDirectory) -> None:
     goes_on = prepare.continuation(stored, None, UserConfig(), {}, allow_large=False)
-    assert (goes_on.added, goes_on.notes) == (0, ())
+    assert goes_on.notes == ()
     assert goes_on.plan.execution.config_gap_seconds == 7.0, "not what the user has set since"
 
 
 def test_flags_change_how_it_goes_on(stored: StudyDirectory) -> None:
     flags = {"n_cycles": 3, "config_gap_seconds": 0.0}
     goes_on = prepare.continuation(stored, None, UserConfig(), flags, allow_large=False)
-    assert goes_on.added == 2
+    assert len(goes_on.plan.slots) == 6
     assert goes_on.plan.execution.config_gap_seconds == 0.0
     assert len(goes_on.notes) == 2
 

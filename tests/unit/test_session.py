@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from llenergymeasure.config.user_config import EffectiveSettings, UserConfig
 from llenergymeasure.domain.result_parts import ThermalResult
 from llenergymeasure.domain.results import FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, PreFlightError, Problem, StudyError
+from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import to_json, write_json_atomically
 from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyEvent
 from llenergymeasure.study.manifest import StudyPlan, read_manifest
 from llenergymeasure.study.progress import read_progress
+from llenergymeasure.study.runner import StudyRunner, Wishes
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner, Start
 from llenergymeasure.study.session import StudySession, Surroundings
 from tests.support.make_result import make_result
-from tests.support.study_on_disk import make_execution, make_plan, make_study, scripted
+from tests.support.study_on_disk import CREATED, make_execution, make_plan, make_study, scripted
 
 ONE, EIGHT = scripted(1), scripted(8)
 GAPS = {"config_gap_seconds": 2.5, "cycle_gap_seconds": 4.0, "timeout_s": 60.0}
@@ -42,8 +45,11 @@ class EndedJob:
     def interrupt(self) -> None:
         return
 
+    def __init__(self) -> None:
+        self.killed = False
+
     def kill(self) -> None:
-        return
+        self.killed = True
 
 
 @dataclass
@@ -53,14 +59,21 @@ class Bench(RunnerPool):
     Attributes:
         fails: Numbers of the starts that fail, from 1.
         interrupted: Number of the start that Ctrl-C breaks into.
-        refuses: Whether no process can be started.
+        refuses: Numbers of the starts at which no process can be started; ``None`` for all.
         found: Problems of the machine.
+        devices: Device of each start, where it is not the first one.
+        waits_s: How long each worker waits for a device.
+        disturb: Done at each start, before the worker does anything.
     """
 
     fails: Sequence[int] = ()
     interrupted: int | None = None
-    refuses: bool = False
+    refuses: Sequence[int] | None = ()
     found: Sequence[Problem] = ()
+    devices: Mapping[int, str] = field(default_factory=dict)
+    waits_s: float = 0.0
+    disturb: Callable[[], None] = lambda: None
+    jobs: list[EndedJob] = field(default_factory=list)
     orders: list[WorkOrder] = field(default_factory=list)
 
     def of(self, order: WorkOrder) -> Runner:
@@ -71,11 +84,12 @@ class Bench(RunnerPool):
         return list(self.found)
 
     def start(self, directory: ExperimentDirectory) -> EndedJob:
-        if self.refuses:
-            raise ExperimentError("no process can be started")
         order = WorkOrder.model_validate_json(directory.config.read_bytes())
         self.orders.append(order)
         number = len(self.orders)
+        self.disturb()
+        if self.refuses is None or number in self.refuses:
+            raise ExperimentError("no process can be started")
         if number == self.interrupted:
             raise KeyboardInterrupt
         if number in self.fails:
@@ -84,14 +98,20 @@ class Bench(RunnerPool):
             )
             write_json_atomically(directory.error, failure.model_dump_json(indent=2))
         else:
-            thermal = ThermalResult(device_start_c={"GPU-0": 40.0 + number})
+            device = self.devices.get(number, "GPU-0")
+            thermal = ThermalResult(device_start_c={device: 40.0 + number})
             update = {
                 "config": order.config,
                 "measurement_config_hash": order.config.fingerprint(),
                 "thermal": thermal,
             }
             to_json(make_result().model_copy(update=update), directory.root)
-        return EndedJob()
+            waited_ns = round(self.waits_s * 1e9)
+            events = [("load", 0), ("wait", 0), ("load", waited_ns)] if waited_ns else []
+            lines = [json.dumps(Event(t_ns, "s", phase)._asdict()) + "\n" for phase, t_ns in events]
+            directory.events.write_text("".join(lines))
+        self.jobs.append(EndedJob())
+        return self.jobs[-1]
 
 
 @dataclass
@@ -226,7 +246,7 @@ def test_a_failure_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 def test_where_no_process_can_be_started_it_stops_after_three(tmp_path: Path) -> None:
     it = session(tmp_path, **NO_GAPS)
-    it.bench.refuses = True
+    it.bench.refuses = None
     with pytest.raises(StudyError, match="all 3 experiments failed the same way, in phase 'start'"):
         it.run()
     assert len(it.of(Finished)) == 3
@@ -259,3 +279,150 @@ def test_every_problem_of_the_machine_is_found_before_the_first_experiment(tmp_p
     with pytest.raises(PreFlightError, match="no device"):
         it.make().check(range(2))
     assert [order.config for order in it.bench.orders] == [ONE, EIGHT]
+
+
+def test_problems_are_looked_for_where_something_is_left_to_run_alone(tmp_path: Path) -> None:
+    it = session(tmp_path)
+    it.bench.found = [Problem("no device", "scripted", "plug one in")]
+    it.make().check([])
+    assert it.bench.orders == []
+    with pytest.raises(PreFlightError):
+        it.make().check([1])
+    assert [order.config for order in it.bench.orders] == [EIGHT]
+
+
+def test_a_finished_study_gives_its_table_without_its_engine(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    make_study(it.root, it.plan, complete=[1, 2, 3, 4])
+    user = UserConfig(runners={"scripted": "python:/absent/python"})
+    settings, wishes = EffectiveSettings(user, {}), Wishes(resume=it.root)
+    assert StudyRunner(None, settings, None, wishes).run().ran == 4
+    it.plan.directory(it.directory, it.plan.slots[2]).result.unlink()
+    with pytest.raises(PreFlightError, match="/absent/python"):
+        StudyRunner(None, settings, None, wishes).run()
+    view = json.loads(it.directory.manifest.read_bytes())["progress"]
+    assert (view["complete"], view["missing"]) == (4, 0), "nothing was begun"
+
+
+def test_the_manifest_of_a_study_that_goes_on_counts_what_is_there(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    make_study(it.root, it.plan, complete=[1, 3])
+    view = it.make().look().progress(CREATED)
+    assert (view.complete, view.failed, view.missing) == (2, 0, 2)
+
+
+def test_a_result_damaged_inside_is_run_again_and_kept(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    make_study(it.root, it.plan, complete=[1, 2, 3, 4])
+    first = it.plan.directory(it.directory, it.plan.slots[0])
+    text = first.result.read_text().replace('"energy"', '"enemy"', 1)
+    first.result.write_text(text)
+
+    it.make().run()
+
+    assert [one.number for one in it.of(Started)] == [1]
+    assert (first.root / "result.malformed.json").read_text() == text
+    assert it.of(Begun)[0].done == 3
+    assert json.loads(it.directory.summary.read_bytes())["ran"] == 4
+
+
+def test_a_resume_keeps_results_whose_hash_was_made_by_other_rules(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    make_study(it.root, it.plan, complete=[1, 2, 3, 4])
+    for path in it.directory.experiments.glob("*/result.json"):
+        text = path.read_text()
+        for config in (ONE, EIGHT):
+            text = text.replace(config.fingerprint(), "f" * len(config.fingerprint()))
+        path.write_text(text)
+    before = sorted(path.name for path in it.directory.experiments.rglob("*"))
+
+    it.make().run()
+
+    assert it.of(Started) == []
+    assert sorted(path.name for path in it.directory.experiments.rglob("*")) == before
+    assert json.loads(it.directory.summary.read_bytes())["ran"] == 4
+
+
+def test_each_device_is_referred_to_by_the_first_experiment_on_it(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.devices = {2: "GPU-1", 4: "GPU-1"}
+    it.run()
+    both = {"GPU-0": 41.0, "GPU-1": 42.0}
+    assert [one.reference_start_c for one in it.bench.orders] == [{}, {"GPU-0": 41.0}, both, both]
+
+    it.plan.directory(it.directory, it.plan.slots[3]).result.unlink()
+    again = Session(it.root, it.plan, Bench())
+    again.make().run()
+    assert [one.reference_start_c for one in again.bench.orders] == [both]
+
+
+def test_waiting_for_a_device_is_not_taken_for_work(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.waits_s = 1e6
+    it.run()
+    assert all(one.left_s < 1e5 for one in it.of(Finished))
+    lines = read_progress(it.directory.progress)
+    assert all(line.duration_s < 1e5 for line in lines if line.status == "complete")
+
+
+def test_where_a_process_cannot_be_started_it_is_in_the_summary_and_on_disk(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.refuses = (2,)
+    it.run()
+    summary = json.loads(it.directory.summary.read_bytes())
+    assert (summary["ran"], summary["missing"]) == (3, 0)
+    assert [one["message"] for one in summary["failed"]] == ["no process can be started"]
+    error = it.plan.directory(it.directory, it.plan.slots[1]).error
+    assert json.loads(error.read_bytes())["phase"] == "start"
+
+
+def test_a_failure_that_no_disk_has_taken_is_in_the_summary(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    second = it.plan.directory(it.directory, it.plan.slots[1])
+
+    def lose_the_second() -> None:
+        if len(it.bench.orders) == 2:
+            shutil.rmtree(second.root)
+
+    it.bench.refuses, it.bench.disturb = (2,), lose_the_second
+    it.run()
+    assert not second.error.exists()
+    summary = json.loads(it.directory.summary.read_bytes())
+    assert (summary["ran"], len(summary["failed"]), summary["missing"]) == (3, 1, 0)
+
+
+def test_a_study_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.refuses = (1,)
+    it.bench.disturb = lambda: shutil.rmtree(it.root)
+    with pytest.raises(StudyError, match="study is gone; put it back"):
+        it.run()
+    assert not it.root.exists()
+
+
+def test_why_a_study_stopped_is_not_hidden_by_a_disk_that_refuses(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.interrupted = 2
+
+    def deny() -> None:
+        if len(it.bench.orders) == 1:
+            it.directory.manifest.unlink()
+            it.directory.manifest.mkdir()
+
+    it.bench.disturb = deny
+    with pytest.raises(KeyboardInterrupt):
+        it.run()
+
+
+def test_a_worker_does_not_outlive_a_listener_that_breaks(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+
+    class Broken(list[StudyEvent]):
+        def append(self, event: StudyEvent) -> None:
+            if isinstance(event, Started):
+                raise RuntimeError("the terminal is gone")
+
+    it.told = Broken()
+    with pytest.raises(RuntimeError, match="the terminal is gone"):
+        it.run()
+    assert [job.killed for job in it.bench.jobs] == [True]

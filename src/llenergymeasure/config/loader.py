@@ -63,7 +63,28 @@ def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = N
     for field in _batch_fields(file.data, given):
         given[field] = given[BATCH_SIZE]
     given.pop(BATCH_SIZE, None)
-    return StudyConfig.of(_experiment(file, given), _execution(execution))
+    return StudyConfig.of(_experiment(file, given), _once(load_execution(execution)))
+
+
+def load_execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
+    """Check what flags say about running.
+
+    Args:
+        overrides: Names of fields, as ``execution.n_cycles``, to values.
+
+    Returns:
+        The fields given, and defaults; ``model_fields_set`` tells them apart.
+
+    Raises:
+        ConfigError: A value is out of bounds; the message names its flag.
+    """
+    data: dict[str, Any] = {"execution": {}}
+    for name, value in overrides.items():
+        put(data, name, value)
+    file = YamlFile(Path("command line"), data["execution"])
+    inside = {name.removeprefix(EXECUTION): flag_name(name) for name in overrides}
+    flags: dict[tuple[str, ...], str] = {(name,): flag for name, flag in inside.items()}
+    return yaml_file.build(ExecutionConfig, file._replace(flags=flags))
 
 
 def is_study(path: Path) -> bool:
@@ -97,14 +118,11 @@ def _experiment(file: YamlFile, overrides: Mapping[str, Any]) -> ExperimentConfi
     return yaml_file.build(ExperimentConfig, _with_flags(file, overrides))
 
 
-def _execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
-    data = {"execution": {"n_cycles": 1}}
-    for name, value in overrides.items():
-        put(data, name, value)
-    file = YamlFile(Path("command line"), data["execution"])
-    inside = {name.removeprefix(EXECUTION): flag_name(name) for name in overrides}
-    flags: dict[tuple[str, ...], str] = {(name,): flag for name, flag in inside.items()}
-    return yaml_file.build(ExecutionConfig, file._replace(flags=flags))
+def _once(execution: ExecutionConfig) -> ExecutionConfig:
+    """Run once where nothing else is said; that number does not count as given."""
+    given = execution.model_fields_set
+    values = dict(execution) if "n_cycles" in given else {**dict(execution), "n_cycles": 1}
+    return ExecutionConfig.model_construct(given, **values)
 
 
 def _with_flags(file: YamlFile, overrides: Mapping[str, Any]) -> YamlFile:

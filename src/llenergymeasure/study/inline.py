@@ -18,18 +18,25 @@ from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.grid import design_hash
+from llenergymeasure.study.grid import design_hash, expand
 from llenergymeasure.study.limits import TimeLimits
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.supervise import Terms, supervise
 
 
 def only_experiment(study: StudyConfig) -> ExperimentConfig | None:
-    """Give the experiment of a study that is one experiment, run once; ``None`` of any other."""
-    if study.sweep or study.execution.n_cycles > 1 or len(study.experiments) != 1:
+    """Give the experiment of a study that is one experiment, run once; ``None`` of any other.
+
+    A time limit, or a way to start a process, asks for a process; that is any other study.
+    """
+    execution = study.execution
+    in_process = execution.timeout_s is None and execution.start_method is None
+    if study.sweep or execution.n_cycles > 1 or not in_process or len(study.experiments) != 1:
         return None
-    (entry,) = study.experiments
-    return entry if isinstance(entry, ExperimentConfig) else None
+    if not isinstance(study.experiments[0], ExperimentConfig):
+        return None
+    (experiment,) = expand(study).experiments
+    return experiment
 
 
 class SingleExperiment:
@@ -70,7 +77,9 @@ class SingleExperiment:
             result = worker.collect(directory, run(directory), kept=kept)
         return StudyResult(
             name=study.name,
-            study_design_hash=design_hash([result.measurement_config_hash]),
+            study_design_hash=design_hash(
+                [self._experiment.fingerprint()], cold_start=study.cold_start
+            ),
             generated=1,
             ran=1,
             result_files=(str(directory.result) if kept else None,),

@@ -73,7 +73,7 @@ def continuation(
     else:
         expansion = expanded(study, allow_large=allow_large)
         check_design(stored, expansion.experiments, cold_start=study.cold_start)
-        execution = resolved(study.execution, user)
+        execution = _kept_order(stored.execution, study.execution, resolved(study.execution, user))
     return continued(stored, execution, slots)
 
 
@@ -81,6 +81,14 @@ def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:
     """Fill in what the study leaves to the user's settings."""
     given = execution.model_dump(exclude_none=True)
     return ExecutionPlan.model_validate({**user.execution.model_dump(), **given})
+
+
+def _kept_order(
+    stored: ExecutionPlan, given: ExecutionConfig, asked: ExecutionPlan
+) -> ExecutionPlan:
+    """Keep of the stored order what is not given now: flags may have set it in the beginning."""
+    silent = {"n_cycles", "cycle_order", "seed"} - given.model_fields_set
+    return asked.model_copy(update={name: getattr(stored, name) for name in silent})
 
 
 def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:

@@ -87,7 +87,6 @@ class StudySession:
         self._complete: dict[int, ExperimentResult] = {}
         self._failed: dict[int, FailedExperiment] = {}
         self._reference_start_c: dict[str, float] = {}
-        self._kept_nowhere: dict[int, FailedExperiment] = {}
         self._previous: Slot | None = None
         self._waiting = Progress()
 
@@ -146,11 +145,9 @@ class StudySession:
             raise
         seconds = time.monotonic() - started_s
         self._previous = slot
-        self._learn(slot, outcome, seconds - self._waiting.waited_s(time.monotonic_ns()))
+        self._learn(slot, outcome, max(0.0, seconds - self._waited_s()))
         self._around.listener(Finished(*self._told(state), outcome, seconds, self._left.seconds()))
         if isinstance(outcome, FailedExperiment):
-            if not state.directory.error.is_file():  # the disk is full, or the directory gone
-                self._kept_nowhere[slot.number] = outcome
             self._breaker.failed(slot.configuration, outcome)
 
     def _measured(self, state: SlotState) -> Ended:
@@ -171,6 +168,9 @@ class StudySession:
     def _hear(self, event: Event) -> None:
         self._waiting.note(event)
         self._around.listener(event)
+
+    def _waited_s(self) -> float:
+        return self._waiting.waited_s(time.monotonic_ns())
 
     def _told(self, state: SlotState) -> tuple[int, int, int, str]:
         """Give what is told of every experiment."""
@@ -268,16 +268,11 @@ class StudySession:
         return result
 
     def _outcome(self, state: SlotState) -> Outcome:
-<<<<<<< Updated upstream
-        found = resume.outcome(state, self._plan.config(state.slot))
-        found = found or self._kept_nowhere.get(state.slot.number)
-=======
         number = state.slot.number
         if state.status == "complete" and number in self._complete:
             found: Ended | None = self._complete[number]
         else:  # a failure that the disk would not take is known here alone
             found = self._reader.read(state) or self._failed.get(number)
->>>>>>> Stashed changes
         done = isinstance(found, ExperimentResult) and self._kept
         return Outcome(state.slot, found, str(state.directory.result) if done else None)
 

@@ -10,7 +10,7 @@ import typer
 
 from llenergymeasure.cli.report import FAILED
 from llenergymeasure.config.introspection import describe
-from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
+from llenergymeasure.config.loader import EXECUTION, flag_name, load_execution, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import load_object
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings, runner_problem
@@ -125,6 +125,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     given = {name: value for name, value in overrides.items() if value is not None}
     if runner is not None and (reason := runner_problem(runner)):
         raise ConfigError(f"--runner: {reason}", where="--runner")
+    _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
     study = _study(config, given, resume)
     settings = _settings(study, runner, output, _verbosity(quiet=quiet, verbose=verbose))
     if dry_run:
@@ -133,8 +134,23 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     asked = Asked(_stop(context), resume, _without_design(study, given), allow_large=yes)
     ran = load_object(_RUN)(study, settings, asked)
     _print(ran, as_json=as_json, quiet=quiet)
-    if ran.result.failed or ran.result.missing:
+    if missing := ran.result.missing:
+        noun = "experiment has" if missing == 1 else "experiments have"
+        typer.echo(f"llem: {missing} {noun} no result; --resume runs what is missing", err=True)
+    if ran.result.failed or missing:
         raise typer.Exit(FAILED)
+
+
+_NOT_BESIDE_RESUME = {
+    "--output": "a study goes on in the directory it lies in",
+    "--dry-run": "it shows a study that has not begun",
+}
+
+
+def _refuse_beside_resume(resume: Path | None, given: dict[str, bool]) -> None:
+    for flag, reason in _NOT_BESIDE_RESUME.items():
+        if resume is not None and given[flag]:
+            raise ConfigError(f"{flag} and --resume: {reason}; leave one out", where=flag)
 
 
 def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:
@@ -155,7 +171,7 @@ def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> Stu
 def _without_design(study: StudyConfig | None, given: dict[str, Any]) -> dict[str, Any]:
     if study is not None:
         return {}
-    return {name.removeprefix(EXECUTION): value for name, value in given.items()}
+    return load_execution(given).model_dump(exclude_unset=True)
 
 
 def _settings(
