@@ -257,13 +257,17 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The directory, how this process was started, and why not otherwise.
     """
-    directory, *how = arguments
+    root, *how = arguments
+    directory = ExperimentDirectory(Path(root))
     _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
-        return 0 if run(ExperimentDirectory(Path(directory)), started=Started(*how)) is None else 1
+        failure = run(directory, started=Started(*how))
     except KeyboardInterrupt:
         return 130
+    if failure is not None and not directory.error.is_file():
+        sys.stderr.write(f"{failure.message}\n")  # which is log.txt here, all that will be read
+    return 0 if failure is None else 1
 
 
 def _end_in_good_order_once() -> None:
