@@ -69,15 +69,6 @@ def test_more_prompts_than_the_dataset_has_are_refused_before_anything_loads(tmp
     assert "1,000" in str(found) or "1000" in str(found)
 
 
-def test_a_backend_that_is_not_part_of_this_version_says_what_is(tmp_path):
-    found = problems(
-        tmp_path, model="random:tiny-llama", backend="vllm", scripted=None, precision="bf16"
-    )
-
-    assert "not part of this version" in found["backend"]
-    assert "pytorch" in found["backend"]
-
-
 def test_a_model_on_the_hub_is_not_looked_for_offline(tmp_path):
     found = problems(tmp_path, model="org/absent", backend="vllm", scripted=None, precision="bf16")
 

@@ -26,7 +26,6 @@ from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
 from llenergymeasure.study.prompt_lengths import OwnPromptLengths
 
-WIDTH = 80
 ORDER_SHOWN = 40
 SKIPS_SHOWN = 3
 
@@ -176,7 +175,7 @@ def _lines(plan: _Plan) -> Iterator[str]:
     expansion, execution = plan.expansion, plan.study.execution
     runs = written.count(len(plan.slots), "experiment")
     cycles = written.count(execution.n_cycles, "cycle")
-    yield _cut(f"study       {plan.study.name or 'without a name'}")
+    yield written.cut(f"study       {plan.study.name or 'without a name'}")
     yield f"runs        {runs}: {written.count(len(plan.rows), 'configuration')} x {cycles}"
     yield (
         f"design      {written.count(expansion.generated, 'combination')}, "
@@ -186,7 +185,7 @@ def _lines(plan: _Plan) -> Iterator[str]:
         yield "cold start  no warm-up; loading is measured"
     yield from _order_lines(plan)
     yield from _duration_lines(plan)
-    yield _cut(f"results in  {plan.results_dir}")
+    yield written.cut(f"results in  {plan.results_dir}")
     yield f"design hash {_design_hash(plan)}"
     yield ""
     yield from _table(plan.rows)
@@ -207,7 +206,7 @@ def _order_lines(plan: _Plan) -> Iterator[str]:
             block = 0 if execution.cycle_order == "sequential" else slot.cycle
             cycles.setdefault(block, []).append(str(slot.configuration + 1))
         for cycle in cycles.values():
-            yield _cut(f"            {' '.join(cycle)}")
+            yield written.cut(f"            {' '.join(cycle)}")
 
 
 def _duration_lines(plan: _Plan) -> Iterator[str]:
@@ -221,13 +220,13 @@ def _duration_lines(plan: _Plan) -> Iterator[str]:
 
 def _table(rows: Sequence[_Row]) -> Iterator[str]:
     digits = len(str(len(rows)))
-    wide = min(max(len(row.label) for row in rows), WIDTH - digits - 38)
+    wide = min(max(len(row.label) for row in rows), written.WIDTH - digits - 38)
     wide = max(wide, len("configuration"))
     yield f"{'#':>{digits}}  {'configuration':{wide}}  {'memory':>9} of {'device':9} {'each':>9}"
     for number, row in enumerate(rows, start=1):
         first, *rest = textwrap.wrap(row.label, wide)
         each = "?" if row.duration is None else written.span(row.duration.total_s)
-        yield _cut(f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}")
+        yield written.cut(f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}")
         yield from (f"{'':{digits}}    {line}" for line in rest)
     if misfits := sum(row.memory.get("fits") is False for row in rows):
         needs = "needs" if misfits == 1 else "need"
@@ -253,14 +252,10 @@ def _skip_lines(expansion: Expansion) -> Iterator[str]:
         yield from _wrapped(f"{count:,} x {reason}", "      ")
         alike = [skip for skip in expansion.skipped if skip.reason == reason]
         for skip in alike[:SKIPS_SHOWN]:
-            yield _cut(f"      {described(skip.config)}")
+            yield written.cut(f"      {described(skip.config)}")
         if count > SKIPS_SHOWN:
             yield f"      and {count - SKIPS_SHOWN:,} more; --json lists all"
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
-
-
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=indent)
+    return textwrap.wrap(text, written.WIDTH, initial_indent="  ", subsequent_indent=indent)

@@ -82,7 +82,6 @@ def _engine_parts(order: WorkOrder, absent: Problem | None) -> Iterator[_Part]:
 
 
 def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:
-    assert entry.implementation is not None
     try:
         loader: ModelLoader = load_object(entry.implementation)()
         problems = loader.problems(order.config)
