@@ -14,17 +14,15 @@ from llenergymeasure.cli.plan import memory_plan
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
-from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.core.models.sources import architecture_of, resolve
 from llenergymeasure.domain import format as written
-from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.settings_words import described
-from llenergymeasure.study.estimate import Duration, duration, rates_of, study_s, timeout_s
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.estimate import Duration, duration, study_s
+from llenergymeasure.study.grid import design_hash
 from llenergymeasure.study.labels import labels
+from llenergymeasure.study.limits import TimeLimits
 from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
-from llenergymeasure.study.prompt_lengths import OwnPromptLengths
+from llenergymeasure.study.prepare import expanded
 
 ORDER_SHOWN = 40
 SKIPS_SHOWN = 3
@@ -71,7 +69,7 @@ def show(
     Raises:
         StudyError: The grid is too large, or none of it can run.
     """
-    expansion = expand(study, allow_large=allow_large, own_lengths=OwnPromptLengths())
+    expansion = expanded(study, allow_large=allow_large)
     plan = _plan(study, settings, expansion)
     if as_json:
         typer.echo(json.dumps(_as_data(plan), indent=2, ensure_ascii=False))
@@ -90,38 +88,29 @@ def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion)
 
 def _rows(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> Iterator[_Row]:
     gpus = survey_gpus().gpus
-    shapes: dict[tuple[str, str | None], ModelArchitecture | None] = {}
+    limits = TimeLimits(settings, study.execution.timeout_s)
     names = labels(expansion.experiments)
     for config, name, hashed in zip(
         expansion.experiments, names, expansion.fingerprints, strict=True
     ):
-        key = (config.model, config.revision)
-        if key not in shapes:
-            shapes[key] = architecture_of(resolve(*key))
-        rates = rates_of(config, _device_name(config, gpus))
         expected = duration(
             config,
-            shapes[key],
-            rates,
-            measured=_may_be_measured(config, settings, gpus),
+            limits.shape(config),
+            limits.rates(config),
+            measured=_may_be_measured(config, settings, limits),
             cold_start=study.cold_start,
         )
-        limit_s = study.execution.timeout_s or timeout_s(config, shapes[key], rates)
-        yield _Row(name, config, hashed, memory_plan(config, gpus), expected, limit_s)
-
-
-def _device_name(config: ExperimentConfig, gpus: tuple[GPUInfo, ...]) -> str | None:
-    on_cpu = getattr(config.section, "device", None) == "cpu" or config.backend == "scripted"
-    return gpus[0].name if gpus and not on_cpu else None
+        memory = memory_plan(config, gpus)
+        yield _Row(name, config, hashed, memory, expected, limits.of(config))
 
 
 def _may_be_measured(
-    config: ExperimentConfig, settings: EffectiveSettings, gpus: tuple[GPUInfo, ...]
+    config: ExperimentConfig, settings: EffectiveSettings, limits: TimeLimits
 ) -> bool:
     """Whether baseline and thermal floor are likely to apply; only the run itself can tell."""
     named = config.energy_backend
     source = settings.config.measurement.energy_backend if named == "auto" else named
-    on_gpu = _device_name(config, gpus) is not None
+    on_gpu = limits.gpu_name(config) is not None
     return source in ("nvml", "zeus", "rapl") or (source == "auto" and on_gpu)
 
 
