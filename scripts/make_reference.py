@@ -138,8 +138,6 @@ def _sections(models: Iterable[type[BaseModel]]) -> str:
 
 
 def _needs(entry: PluginEntry) -> str:
-    if entry.implementation is None:
-        return "-"
     return f"`{entry.install}`" if entry.install else "built in"
 
 

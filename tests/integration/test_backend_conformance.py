@@ -12,7 +12,7 @@ from llenergymeasure.config.registry import BACKENDS, load_object, missing, plug
 from llenergymeasure.core.backends.protocol import Request
 
 ENTRIES = {**BACKENDS, **plugin_backends()}
-REGISTERED = [name for name, entry in ENTRIES.items() if entry.implementation is not None]
+REGISTERED = list(ENTRIES)
 TEXTS = ["One", "Two words are here", "A longer request, which asks for a list of five rivers."] * 3
 
 

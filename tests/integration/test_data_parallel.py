@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure import run_experiment
+from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.energy.estimator import estimate_energy
 from llenergymeasure.core.energy.gpu_state import by_channel
 from llenergymeasure.core.energy.nvml import device_readings
 from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.orchestration.events import EventLog
+from llenergymeasure.orchestration.fleet import FleetExecutor
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.processes import read_process
 from llenergymeasure.results.tables import read_requests, read_timeseries
 from tests.support.cli import THIRD_PARTY, Llem, interrupt, wait_for
 from tests.support.models import OFTEN, save_model
 from tests.support.node_program import environment
+from tests.support.scripted_run import make_order, scripted_config
 from tests.support.simulated_device.build import compiler_missing
 from tests.support.simulated_device.device import Board, SimulatedNode
 
@@ -222,6 +227,36 @@ def test_a_process_that_is_killed_ends_the_experiment_and_is_named(llem: Llem) -
     assert done.code == 1
     assert "process 1 of 0 to 1 was killed by signal 9 (Killed)" in done.err
     assert not directory(llem).result.exists()
+
+
+# A process whose environment no system takes is not started (E2BIG of execve(2)).
+TOO_MUCH = """
+    def ranks(self, config):
+        return Rank(config, {}), Rank(config, {"ROOM": "x" * 10_000_000})
+"""
+
+
+def test_a_process_that_cannot_be_started_is_a_failure_of_the_backend(llem: Llem) -> None:
+    llem.plugin(FLEET.format(measured="pass", processes=2, ttft_ms=5) + TOO_MUCH)
+    done = llem("run", *THIRD_PARTY)
+
+    assert done.code == 1
+    assert "process 1 of 0 to 1 cannot be started: Argument list too long" in done.err
+    error = json.loads(directory(llem).error.read_text())
+    assert (error["code"], error["phase"]) == ("backend", "load")
+
+
+def test_the_log_of_a_process_holds_nothing_of_an_earlier_attempt(tmp_path: Path) -> None:
+    there = ExperimentDirectory(tmp_path)
+    there.process_log(0).write_text("an old crash\n")
+    order = make_order(scripted_config(), tmp_path)
+    events = EventLog(there.events, None, lambda: None)
+    made = FleetExecutor([Rank(order.config, {})], order, there, events)
+    with closing(events), closing(made) as executor:
+        executor.start()
+        executor.load()
+
+    assert "an old crash" not in there.process_log(0).read_text()
 
 
 def test_more_processes_than_prompts_is_told_before_anything_starts(llem: Llem) -> None:

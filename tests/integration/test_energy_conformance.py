@@ -18,7 +18,7 @@ from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 
 TARGETS = {"cpu": DeviceTarget("cpu"), "gpu": DeviceTarget("gpu")}
-REGISTERED = [name for name, entry in ENERGY_SOURCES.items() if entry.implementation is not None]
+REGISTERED = list(ENERGY_SOURCES)
 
 
 EARLIER: set[psutil.Process] = set()

@@ -28,6 +28,7 @@ from tests.support.isolation import (
     servers,
     workers,
 )
+from tests.support.lock_holder import holder
 from tests.support.scripted_run import make_order
 
 KEY = "hf_" + "QwErTyUiOpAsDfGhJkLzXcVbNm12345678"
@@ -398,6 +399,28 @@ def test_a_preflight_that_breaks_is_a_problem_too(each: Workers) -> None:
     (problem,) = each.runner("thirdparty").problems([each.order(backend="thirdparty")])
 
     assert "exit code 5" in problem.what
+
+
+def test_a_preflight_that_hangs_is_ended_and_a_problem(each: Workers) -> None:
+    said = "print('asking the share', flush=True)"
+    hangs = f"    def problems(self, config):\n        {said}\n        time.sleep(3600)\n"
+    each.install(backend("pass") + hangs)
+    runner = each.runner("thirdparty", preflight_within_s=1)
+
+    (problem,) = runner.problems([each.order(backend="thirdparty")])
+
+    assert "took longer than 1 s and was ended" in problem.what
+    assert "does not answer" in problem.remedy
+
+
+def test_a_worker_whose_directory_another_one_has_says_so(each: Workers) -> None:
+    order = each.order()
+    directory = each.directory(order)
+    with holder(directory.worker_lock) as first:
+        job = each.runner().start(directory)
+        failure = failed(supervise(job, directory, order, Terms(LONG_S)))
+
+    assert f"is being measured by pid {first.pid} " in failure.log_tail
 
 
 def test_another_interpreter_without_the_package_is_named_with_the_line_that_mends_it(

@@ -86,17 +86,22 @@ def test_a_synthetic_dataset_and_a_baseline_that_is_off_are_shown(show):
 
 
 def test_problems_come_after_the_plan(show, capsys):
-    with pytest.raises(PreFlightError, match="docker:x"):
-        show(scripted_config(), runners__scripted="docker:x")
+    with pytest.raises(PreFlightError, match=r"absent\.jsonl"):
+        show(scripted_config(dataset="absent.jsonl"))
 
     assert "plan        none on scripted" in capsys.readouterr().out
 
 
 def test_with_json_problems_leave_standard_output_to_the_error(show, capsys):
     with pytest.raises(PreFlightError):
-        show(scripted_config(), as_json=True, runners__scripted="docker:x")
+        show(scripted_config(dataset="absent.jsonl"), as_json=True)
 
     assert capsys.readouterr().out == ""
+
+
+def test_a_plan_for_a_container_is_not_held_against_what_is_installed_here(show):
+    config = ExperimentConfig(model="random:tiny-llama", backend="tensorrt")
+    assert "runner      docker:x" in show(config, runners__tensorrt="docker:x")
 
 
 def test_the_plan_as_json_holds_the_experiment(show):

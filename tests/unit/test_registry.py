@@ -35,10 +35,7 @@ def test_every_backend_has_a_section_of_its_name_with_its_batch_field(name):
 
 @pytest.mark.parametrize("entry", ENERGY_SOURCES.values(), ids=ENERGY_SOURCES)
 def test_every_energy_source_of_this_version_is_there(entry):
-    if entry.implementation is None:
-        assert missing(entry, "energy_backend") is not None
-    else:
-        assert load_object(entry.implementation).name == entry.name
+    assert load_object(entry.implementation).name == entry.name
 
 
 def test_an_unknown_backend_is_answered_with_the_valid_names():
@@ -47,15 +44,6 @@ def test_an_unknown_backend_is_answered_with_the_valid_names():
 
     assert all(name in caught.value.message for name in backend_names())
     assert caught.value.where == "backend"
-
-
-def test_an_entry_without_an_implementation_lists_what_there_is():
-    problem = missing(PluginEntry("later", implementation=None), "backend")
-
-    assert problem is not None
-    assert problem.where == "backend"
-    assert "pytorch" in problem.remedy
-    assert "later" not in problem.remedy
 
 
 def _entry(**changes: object) -> PluginEntry:

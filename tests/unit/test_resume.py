@@ -128,6 +128,8 @@ def test_an_interrupted_attempt_leaves_nothing_but_what_others_put_there(
     break_off(directory, ONE, "interrupted")
     (directory.root / "notes.txt").write_text("mine")
     (directory.root / ".worker.lock").write_text("{}")
+    directory.process(0).write_text("{}")
+    directory.process_log(1).write_text("loading")
     assert make_ready(directory, ONE)
     assert names(directory) == {"notes.txt"}
 

@@ -107,6 +107,14 @@ def test_a_study_survives_a_round_trip_through_json(write):
         ("sweep: [n]", "line 2: sweep: must be a section"),
         ("sweep: {backend: [vllm]}", "several backends are named outside the sweep"),
         ("sweep: {warmup.n_warmup: [1]}\ncold_start: true", "has no effect with cold_start: true"),
+        (
+            "cold_start: true\nwarmup: {n_warmup: 2}",
+            "line 3: warmup: has no effect with cold_start: true",
+        ),
+        (
+            "cold_start: true\nexperiments: [{warmup: {n_warmup: 2}}]",
+            "experiments.0.warmup: has no effect with cold_start: true",
+        ),
         ("experiments: []\nn: many", "line 3: n: must be a whole number"),
         ("experiments: [{nn: 1}]", "experiments.0.nn: unknown field 'nn'"),
         ("experiments: [5]", "experiments.0: must be a section"),

@@ -9,6 +9,7 @@ from llenergymeasure.config.user_config import ExecutionSettings
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.study.estimate import (
+    ASSUMED_AT_MOST_S,
     CPU,
     Duration,
     Rates,
@@ -99,7 +100,9 @@ def test_a_model_of_unknown_shape_has_no_estimate_but_a_time_out():
     config = ExperimentConfig(model="org/unknown")
 
     assert duration(config, None, CPU, measured=False) is None
-    assert timeout_s(config, None, CPU) > timeout_s(config, LARGE, CPU)
+    h100 = rates_of(config, "NVIDIA H100 80GB HBM3")
+    assert timeout_s(config, None, h100) > timeout_s(config, LARGE, h100)
+    assert timeout_s(config, None, CPU) == pytest.approx(ASSUMED_AT_MOST_S, rel=0.02)
 
 
 def test_a_time_out_is_several_times_what_is_expected():

@@ -230,9 +230,8 @@ def test_what_changes_the_computation_stays_apart(sweep, more):
 def test_a_cold_start_takes_the_warm_up_away_from_every_experiment():
     found = expansion(
         cold_start=True,
-        warmup={"n_warmup": 9},
         sweep={"n": [1]},
-        experiments=[{"n": 2, "warmup": {"n_warmup": 4}}, ExperimentConfig(model="x")],
+        experiments=[{"n": 2}, ExperimentConfig(model="x")],
     )
 
     assert len(found.experiments) == 3

@@ -18,15 +18,16 @@ from tests.support.make_result import make_result
 from tests.support.scripted_run import make_order, scripted_config
 
 S = 1_000_000_000
+TERMS = Terms(60)
 
 
 class Worker:
     """A job that ends with the next of its codes each time it is waited for."""
 
-    def __init__(self, *codes: int | None) -> None:
+    def __init__(self, *codes: int | None, method: str = "spawn") -> None:
         self.codes = list(codes)
         self.asked: list[str] = []
-        self.start = Start("spawn")
+        self.start = Start(method)
 
     def wait(self, timeout_s: float) -> int | None:
         if "kill" in self.asked:
@@ -149,6 +150,20 @@ def test_the_message_names_how_it_ended(
     directory: ExperimentDirectory, order: WorkOrder, code: int, says: str
 ) -> None:
     assert says in failed(supervise(Worker(code), directory, order, Terms(60))).message
+
+
+def test_a_container_that_docker_could_not_start_is_told_as_that(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    directory.log.write_text("docker: Error response from daemon: no space left\n")
+
+    told = failed(supervise(Worker(125, method="docker"), directory, order, Terms(60)))
+    other = failed(supervise(Worker(125), ExperimentDirectory(directory.root / "x"), order, TERMS))
+
+    assert "docker could not start the container" in told.message
+    assert str(directory.log) in told.message
+    assert "no space left" in (told.log_tail or "")
+    assert "exit code 125" in other.message
 
 
 def test_a_directory_that_is_gone_still_gives_a_failure(tmp_path: Path, order: WorkOrder) -> None:

@@ -23,7 +23,9 @@ MIB = 1 << 20
 
 
 def show(order: WorkOrder, settings: EffectiveSettings, *, as_json: bool) -> None:
-    """Print what would be done, and every problem that stops it.
+    """Print what would be done, and every problem that stops it here.
+
+    What another interpreter or a container lacks is only seen when it runs there.
 
     Raises:
         PreFlightError: It could not be run here; printed after the plan.
@@ -39,6 +41,8 @@ def show(order: WorkOrder, settings: EffectiveSettings, *, as_json: bool) -> Non
 
 
 def _problems(order: WorkOrder) -> tuple[Problem, ...]:
+    if order.runner != "local":
+        return ()
     try:
         preflight.check(order, offline=True)
     except PreFlightError as error:

@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from llenergymeasure.cli.display import Display, NoDisplay, make_display
-from llenergymeasure.domain.format import count, quantity, span, with_interval
+from llenergymeasure.domain.format import WIDTH, count, cut, quantity, span, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.events import (
@@ -28,7 +28,6 @@ from llenergymeasure.study.events import (
 )
 from llenergymeasure.study.follow import WAITING
 
-WIDTH = 80
 _NAME = 20
 _SHORTEST_NAME = 16
 _LONGEST_PAUSE_UNTOLD_S = 1.0
@@ -59,8 +58,7 @@ def finished_line(event: Finished, label: str | None = None) -> str:
     name = label or event.name.partition("_")[2] or event.name
     said = _said(event)
     room = min(_NAME, max(WIDTH - len(number) - len(said) - 2, _SHORTEST_NAME))
-    short = name if len(name) <= room else f"{name[: room - 3]}..."
-    return _cut(f"{number} {short:<{room}} {said}")
+    return cut(f"{number} {cut(name, room):<{room}} {said}")
 
 
 def _said(event: Finished) -> str:
@@ -79,10 +77,6 @@ def _figures(result: ExperimentResult) -> str:
     elif result.energy_total_j is not None:
         parts.insert(0, with_interval(result.energy_total_j, result.energy.interval95_j, "J"))
     return "  ".join(parts)
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
 
 
 class StudyDisplay:

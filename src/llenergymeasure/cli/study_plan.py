@@ -14,19 +14,16 @@ from llenergymeasure.cli.plan import memory_plan
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
-from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.core.models.sources import architecture_of, resolve
 from llenergymeasure.domain import format as written
-from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.settings_words import described
-from llenergymeasure.study.estimate import Duration, duration, rates_of, study_s, timeout_s
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.estimate import Duration, duration, study_s
+from llenergymeasure.study.grid import design_hash
 from llenergymeasure.study.labels import labels
+from llenergymeasure.study.limits import TimeLimits
 from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
-from llenergymeasure.study.prompt_lengths import OwnPromptLengths
+from llenergymeasure.study.prepare import expanded
 
-WIDTH = 80
 ORDER_SHOWN = 40
 SKIPS_SHOWN = 3
 
@@ -72,7 +69,7 @@ def show(
     Raises:
         StudyError: The grid is too large, or none of it can run.
     """
-    expansion = expand(study, allow_large=allow_large, own_lengths=OwnPromptLengths())
+    expansion = expanded(study, allow_large=allow_large)
     plan = _plan(study, settings, expansion)
     if as_json:
         typer.echo(json.dumps(_as_data(plan), indent=2, ensure_ascii=False))
@@ -91,38 +88,29 @@ def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion)
 
 def _rows(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> Iterator[_Row]:
     gpus = survey_gpus().gpus
-    shapes: dict[tuple[str, str | None], ModelArchitecture | None] = {}
+    limits = TimeLimits(settings, study.execution.timeout_s)
     names = labels(expansion.experiments)
     for config, name, hashed in zip(
         expansion.experiments, names, expansion.fingerprints, strict=True
     ):
-        key = (config.model, config.revision)
-        if key not in shapes:
-            shapes[key] = architecture_of(resolve(*key))
-        rates = rates_of(config, _device_name(config, gpus))
         expected = duration(
             config,
-            shapes[key],
-            rates,
-            measured=_may_be_measured(config, settings, gpus),
+            limits.shape(config),
+            limits.rates(config),
+            measured=_may_be_measured(config, settings, limits),
             cold_start=study.cold_start,
         )
-        limit_s = study.execution.timeout_s or timeout_s(config, shapes[key], rates)
-        yield _Row(name, config, hashed, memory_plan(config, gpus), expected, limit_s)
-
-
-def _device_name(config: ExperimentConfig, gpus: tuple[GPUInfo, ...]) -> str | None:
-    on_cpu = getattr(config.section, "device", None) == "cpu" or config.backend == "scripted"
-    return gpus[0].name if gpus and not on_cpu else None
+        memory = memory_plan(config, gpus)
+        yield _Row(name, config, hashed, memory, expected, limits.of(config))
 
 
 def _may_be_measured(
-    config: ExperimentConfig, settings: EffectiveSettings, gpus: tuple[GPUInfo, ...]
+    config: ExperimentConfig, settings: EffectiveSettings, limits: TimeLimits
 ) -> bool:
     """Whether baseline and thermal floor are likely to apply; only the run itself can tell."""
     named = config.energy_backend
     source = settings.config.measurement.energy_backend if named == "auto" else named
-    on_gpu = _device_name(config, gpus) is not None
+    on_gpu = limits.gpu_name(config) is not None
     return source in ("nvml", "zeus", "rapl") or (source == "auto" and on_gpu)
 
 
@@ -176,7 +164,7 @@ def _lines(plan: _Plan) -> Iterator[str]:
     expansion, execution = plan.expansion, plan.study.execution
     runs = written.count(len(plan.slots), "experiment")
     cycles = written.count(execution.n_cycles, "cycle")
-    yield _cut(f"study       {plan.study.name or 'without a name'}")
+    yield written.cut(f"study       {plan.study.name or 'without a name'}")
     yield f"runs        {runs}: {written.count(len(plan.rows), 'configuration')} x {cycles}"
     yield (
         f"design      {written.count(expansion.generated, 'combination')}, "
@@ -186,7 +174,7 @@ def _lines(plan: _Plan) -> Iterator[str]:
         yield "cold start  no warm-up; loading is measured"
     yield from _order_lines(plan)
     yield from _duration_lines(plan)
-    yield _cut(f"results in  {plan.results_dir}")
+    yield written.cut(f"results in  {plan.results_dir}")
     yield f"design hash {_design_hash(plan)}"
     yield ""
     yield from _table(plan.rows)
@@ -207,7 +195,7 @@ def _order_lines(plan: _Plan) -> Iterator[str]:
             block = 0 if execution.cycle_order == "sequential" else slot.cycle
             cycles.setdefault(block, []).append(str(slot.configuration + 1))
         for cycle in cycles.values():
-            yield _cut(f"            {' '.join(cycle)}")
+            yield written.cut(f"            {' '.join(cycle)}")
 
 
 def _duration_lines(plan: _Plan) -> Iterator[str]:
@@ -221,13 +209,13 @@ def _duration_lines(plan: _Plan) -> Iterator[str]:
 
 def _table(rows: Sequence[_Row]) -> Iterator[str]:
     digits = len(str(len(rows)))
-    wide = min(max(len(row.label) for row in rows), WIDTH - digits - 38)
+    wide = min(max(len(row.label) for row in rows), written.WIDTH - digits - 38)
     wide = max(wide, len("configuration"))
     yield f"{'#':>{digits}}  {'configuration':{wide}}  {'memory':>9} of {'device':9} {'each':>9}"
     for number, row in enumerate(rows, start=1):
         first, *rest = textwrap.wrap(row.label, wide)
         each = "?" if row.duration is None else written.span(row.duration.total_s)
-        yield _cut(f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}")
+        yield written.cut(f"{number:>{digits}}  {first:{wide}}  {_memory(row.memory)} {each:>9}")
         yield from (f"{'':{digits}}    {line}" for line in rest)
     if misfits := sum(row.memory.get("fits") is False for row in rows):
         needs = "needs" if misfits == 1 else "need"
@@ -253,14 +241,10 @@ def _skip_lines(expansion: Expansion) -> Iterator[str]:
         yield from _wrapped(f"{count:,} x {reason}", "      ")
         alike = [skip for skip in expansion.skipped if skip.reason == reason]
         for skip in alike[:SKIPS_SHOWN]:
-            yield _cut(f"      {described(skip.config)}")
+            yield written.cut(f"      {described(skip.config)}")
         if count > SKIPS_SHOWN:
             yield f"      and {count - SKIPS_SHOWN:,} more; --json lists all"
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
-
-
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=indent)
+    return textwrap.wrap(text, written.WIDTH, initial_indent="  ", subsequent_indent=indent)

@@ -28,7 +28,7 @@ class PluginEntry:
 
     Attributes:
         name: What a configuration calls it.
-        implementation: ``"module:Class"``, or ``None`` while this version has none.
+        implementation: ``"module:Class"``.
         package: The distribution it needs, or ``None``.
         module: The import name of that distribution.
         minimum: The oldest version of it that works.
@@ -37,7 +37,7 @@ class PluginEntry:
     """
 
     name: str
-    implementation: str | None
+    implementation: str
     package: str | None = None
     module: str | None = None
     minimum: str | None = None
@@ -251,12 +251,6 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
 
     Looks at installed metadata only; nothing heavy is imported.
     """
-    if entry.implementation is None:
-        return Problem(
-            f"'{entry.name}' is not part of this version of llenergymeasure",
-            field,
-            f"use one of: {', '.join(_available(field))}",
-        )
     if entry.package is None or entry.module is None:
         return None
     found = installed_package(entry)
@@ -274,11 +268,6 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
             f"{f'pip install {found.name}' if substitute else entry.install} --upgrade",
         )
     return None
-
-
-def _available(field: str) -> list[str]:
-    table: dict[str, Any] = BACKENDS if field == "backend" else ENERGY_SOURCES
-    return [name for name, entry in table.items() if entry.implementation is not None]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

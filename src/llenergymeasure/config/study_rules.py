@@ -16,6 +16,8 @@ from llenergymeasure.exceptions import ConfigError
 if TYPE_CHECKING:
     from llenergymeasure.config.study import StudyConfig
 
+COLD = "has no effect with cold_start: true, which warms nothing up; remove the line"
+
 
 def scope(key: str) -> str | None:
     """Name the backend that a sweep key is scoped to, or ``None`` for a universal key."""
@@ -52,6 +54,7 @@ def design_problems(study: StudyConfig) -> Iterator[_Located]:
         yield from problems
         return
     yield from _default_problems(study)
+    yield from _warmup_problems(study)
     for key, values in study.sweep.items():
         yield from _key_problems(study, key, values)
     for position, entry in enumerate(study.experiments):
@@ -89,6 +92,22 @@ def _default_problems(study: StudyConfig) -> Iterator[_Located]:
             )
 
 
+def _warmup_problems(study: StudyConfig) -> Iterator[_Located]:
+    """Find the warm-up of a cold start, at the top and in the entries."""
+    if not study.cold_start:
+        return
+    if study.defaults.get("warmup") is not None:
+        yield _Located(("warmup",), COLD)
+    for position, entry in enumerate(study.experiments):
+        given = entry.get("warmup") if isinstance(entry, dict) else _given_warmup(entry)
+        if given is not None:
+            yield _Located(("experiments", str(position), "warmup"), COLD)
+
+
+def _given_warmup(entry: ExperimentConfig) -> object:
+    return entry.warmup if "warmup" in entry.model_fields_set else None
+
+
 def _key_problems(study: StudyConfig, key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
     loc, scoped = ("sweep", key), scope(key)
     if key == "backend":
@@ -99,7 +118,7 @@ def _key_problems(study: StudyConfig, key: str, values: tuple[Any, ...]) -> Iter
             loc, f"backend {scoped} is not listed; remove the line or set backend: [{listed}]"
         )
     elif study.cold_start and key.partition(".")[0] == "warmup":
-        yield _Located(loc, "has no effect with cold_start: true, which warms nothing up")
+        yield _Located(loc, COLD)
     else:
         yield from _value_problems(loc, key, values)
 

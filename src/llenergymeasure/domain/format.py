@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+WIDTH = 80
+"""Columns of a terminal that everything printed fits in."""
+
 _PREFIXES = {
     -9: "n",
     -6: "µ",
@@ -127,6 +130,11 @@ def count(number: int, noun: str = "", plural: str = "") -> str:
     """Write a whole number with thousands separated, and its noun in the right number."""
     name = noun if number == 1 else plural or f"{noun}s"
     return f"{number:,} {name}" if noun else f"{number:,}"
+
+
+def cut(line: str, width: int = WIDTH) -> str:
+    """Shorten a line that is wider than there is room; an ellipsis says that it was."""
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def percent(share: float) -> str:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         StudyResult,
     )
 
-WIDTH = 80
 _LABEL = 29
 _MOST_ROWS = 20
 _MOST_REASONS = 5
@@ -246,7 +245,7 @@ def _wrapped(text: str, indent: str = " " * _NOTE) -> list[str]:
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     lines = textwrap.wrap(
         printable.replace(" %", _PERCENT),  # a figure stays with its sign
-        WIDTH,
+        fmt.WIDTH,
         initial_indent=indent,
         subsequent_indent=f"{indent}  ",
         break_on_hyphens=False,

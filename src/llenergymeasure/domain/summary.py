@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from llenergymeasure.domain.environment import GPUInfo
     from llenergymeasure.domain.results import Distribution, ExperimentResult
 
-WIDTH = 80
 _LABEL = 13
 _LATENCIES = (
     ("ttft_ms", "TTFT, first token", "no request has a first token"),
@@ -208,7 +207,7 @@ def _field(label: str, *lines: str) -> Iterator[str]:
     for position, line in enumerate(lines):
         yield from textwrap.wrap(
             "".join(letter if letter.isprintable() else " " for letter in line),
-            WIDTH,
+            fmt.WIDTH,
             initial_indent=(label if position == 0 else "").ljust(_LABEL),
             subsequent_indent=" " * _LABEL,
             break_on_hyphens=False,

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Pipe, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ class FleetExecutor:
         """Start every process, and wait until all of them listen."""
         self._busy = True
         for index in range(len(self._ranks)):
-            self._members.append(_Member(index, self._ranks, self._order, self._directory))
+            self._members.append(_Member(index, self._ranks, self._directory))
+            self._members[-1].receive_order(self._order)
         self._gather(self._members)
 
     def load(self) -> None:
@@ -139,25 +140,35 @@ class FleetExecutor:
 
 
 class _Member:
-    """One process, its channel and its log."""
+    """One process, its channel and its log.
 
-    def __init__(
-        self, index: int, ranks: Sequence[Rank], order: WorkOrder, directory: ExperimentDirectory
-    ) -> None:
-        self.index, self._count = index, len(ranks)
+    Raises:
+        BackendError: The process cannot be started.
+    """
+
+    def __init__(self, index: int, ranks: Sequence[Rank], directory: ExperimentDirectory) -> None:
+        self.index, self._count, self._rank = index, len(ranks), ranks[index]
         self._log = directory.process_log(index)
-        self.channel, theirs = Pipe()
-        with theirs:
-            job = {
-                "directory": str(directory.root.absolute()),
-                "share": (index, len(ranks)),
-                "fd": theirs.fileno(),
-                "parent": os.getpid(),
-            }
-            self._process = _launch(job, ranks[index], self._log)
-        self.channel.send_bytes(
-            order.model_copy(update={"config": ranks[index].config}).model_dump_json().encode()
-        )
+        job = {"directory": str(directory.root.absolute()), "share": (index, len(ranks))}
+        try:
+            self.channel, self._process = _launch(job, self._rank, self._log)
+        except OSError as error:
+            raise BackendError(
+                f"process {index} of 0 to {self._count - 1} cannot be started: {error.strerror}; "
+                "look for a limit on processes (ulimit -u), on open files (ulimit -n) or on memory"
+            ) from None
+
+    def receive_order(self, order: WorkOrder) -> None:
+        """Tell the process what it is to do.
+
+        Raises:
+            BackendError: It is gone already; the end of its log is a note of the exception.
+        """
+        own = order.model_copy(update={"config": self._rank.config})
+        try:
+            self.channel.send_bytes(own.model_dump_json().encode())
+        except OSError:
+            raise self._told(BackendError, self._last_exit()) from None
 
     def send(self, *command: object) -> None:
         """Pass a command on; a dead process shows in the answer."""
@@ -209,11 +220,26 @@ class _Member:
         return error
 
 
-def _launch(job: dict[str, Any], rank: Rank, log: Path) -> subprocess.Popen[bytes]:
+def _launch(
+    job: dict[str, Any], rank: Rank, log: Path
+) -> tuple[Connection, subprocess.Popen[bytes]]:
+    """Start a process, and give our end of its channel with it."""
+    ours, theirs = Pipe()
+    with theirs:
+        try:
+            job = {**job, "fd": theirs.fileno(), "parent": os.getpid()}
+            return ours, _process(job, rank, log)
+        except OSError:
+            ours.close()
+            raise
+
+
+def _process(job: dict[str, Any], rank: Rank, log: Path) -> subprocess.Popen[bytes]:
     places = [str(Path(place).absolute()) for place in sys.path if Path(place).exists()]
     environment = {**os.environ, **rank.environment, "PYTHONPATH": os.pathsep.join(places)}
     module = "llenergymeasure.orchestration.rank"
-    with log.open("ab") as output:
+    log.write_bytes(b"")  # an earlier attempt may have left one
+    with log.open("ab") as output:  # to which the process appends by its name as well
         return subprocess.Popen(  # noqa: S603 - this interpreter and our own code
             [sys.executable, "-P", "-m", module, json.dumps(job)],
             stdin=subprocess.DEVNULL,

@@ -34,8 +34,7 @@ def check(order: WorkOrder, *, offline: bool = False) -> None:
     Raises:
         PreFlightError: It cannot be done here; holds every problem found.
     """
-    found = [*_runner_problems(order), *problems([order], offline=offline)]
-    if found:
+    if found := problems([order], offline=offline):
         raise PreFlightError(found)
 
 
@@ -82,7 +81,6 @@ def _engine_parts(order: WorkOrder, absent: Problem | None) -> Iterator[_Part]:
 
 
 def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:
-    assert entry.implementation is not None
     try:
         loader: ModelLoader = load_object(entry.implementation)()
         problems = loader.problems(order.config)
@@ -102,12 +100,3 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
     if draft is not None and not (offline and resolve(draft).kind == "hub"):
         for problem in model_problems(draft):
             yield replace(problem, where="decoder.draft_model")
-
-
-def _runner_problems(order: WorkOrder) -> Iterator[Problem]:
-    if order.runner != "local":
-        yield Problem(
-            f"the runner '{order.runner}' is not part of this version of llenergymeasure",
-            f"runners.{order.config.backend}",
-            "use the runner local, and install the backend beside llenergymeasure",
-        )

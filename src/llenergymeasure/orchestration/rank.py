@@ -7,10 +7,8 @@ in ``process_N.log``, and never outlives the coordinating process.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
-import os
 import queue
 import signal
 import sys
@@ -27,6 +25,7 @@ from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.backends.protocol import EngineReport
 from llenergymeasure.core.energy.sampling_child import listen
 from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.orchestration import lifeline
 from llenergymeasure.orchestration.capture import captured_output
 from llenergymeasure.orchestration.events import PROGRESS_PERIOD_NS
 from llenergymeasure.orchestration.executor import LocalExecutor, Share
@@ -34,8 +33,6 @@ from llenergymeasure.orchestration.orchestrator import load_backend
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.processes import write_process
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Teller:
@@ -148,25 +145,13 @@ def _work(
     return None
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process with the one that coordinates, even while it computes.
-
-    The thread that listens sees the same, on any system, unless an engine holds on to the
-    interpreter.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main(arguments: list[str]) -> int:
     """Run one of several processes."""
     # Both reach the whole group; the coordinating process decides, and ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)  # unlike SIG_IGN, not passed on to children
     job = json.loads(arguments[0])
-    _die_with(job["parent"])
+    lifeline.die_with(job["parent"])
     logging.captureWarnings(True)
     channel, inbox = Connection(job["fd"]), queue.SimpleQueue[str]()
     threading.Thread(target=listen, args=(channel, job["parent"], inbox), daemon=True).start()

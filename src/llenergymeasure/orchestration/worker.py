@@ -31,11 +31,12 @@ from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.interruption import Interruption
-from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator, Measurement
+from llenergymeasure.orchestration.measurement import Measurement
+from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import DirectoryRepository
+from llenergymeasure.results.repository import DirectoryRepository, read_failure
 from llenergymeasure.state.machine import StateMachine
 
 
@@ -226,7 +227,7 @@ def collect(
     if directory.result.is_file():
         return ExperimentResult.from_json(directory.result)
     if failure is None and directory.error.is_file():
-        failure = FailedExperiment.model_validate_json(directory.error.read_bytes())
+        failure = read_failure(directory.error)
     if failure is None:
         raise ExperimentError(
             f"the worker left neither a result nor an error in {directory.root}",
@@ -257,13 +258,17 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The directory, how this process was started, and why not otherwise.
     """
-    directory, *how = arguments
+    root, *how = arguments
+    directory = ExperimentDirectory(Path(root))
     _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
-        return 0 if run(ExperimentDirectory(Path(directory)), started=Started(*how)) is None else 1
+        failure = run(directory, started=Started(*how))
     except KeyboardInterrupt:
         return 130
+    if failure is not None and not directory.error.is_file():
+        sys.stderr.write(f"{failure.message}\n")  # which is log.txt here, all that will be read
+    return 0 if failure is None else 1
 
 
 def _end_in_good_order_once() -> None:

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from pydantic import ValidationError
+
+from llenergymeasure.config.models import STORED
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
+from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results import persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
+
+
+def read_failure(path: Path) -> FailedExperiment:
+    """Read an ``error.json``.
+
+    The experiment in it was valid when it ran; it is not held against the rules of this version.
+
+    Raises:
+        ExperimentError: It cannot be read, or is not of a failed experiment.
+    """
+    try:
+        return FailedExperiment.model_validate_json(path.read_bytes(), context=STORED)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValidationError:
+        reason = "it is damaged, or not of a failed experiment"
+    raise ExperimentError(f"{path} cannot be read: {reason}", where=str(path))
 
 
 @dataclass(frozen=True, slots=True)

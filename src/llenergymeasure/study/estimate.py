@@ -39,6 +39,7 @@ READ_BYTES_S = 0.5e9
 TIMEOUT_SLACK_S = 300.0
 TIMEOUT_FACTOR = 10.0
 CLOCK_FACTOR = 2.0
+ASSUMED_AT_MOST_S = 12 * 3600.0  # 8 billion on a CPU are expected to take 8 hours by default
 
 _LLAMA_2_70B = {
     # https://huggingface.co/meta-llama/Llama-2-70b-hf, config.json
@@ -139,14 +140,16 @@ def timeout_s(
     """Say after how many seconds an experiment hangs rather than works.
 
     5 minutes, 10 times what loading and computing are expected to take, and twice what runs by
-    the clock. A model whose shape is not known is taken to be one of 70 billion parameters; what
-    it takes to download one is not in it.
+    the clock. A model whose shape is not known is taken to be one of 70 billion parameters, but
+    to load and compute for 12 hours at most; what it takes to download one is not in it.
     """
     known = architecture or ModelArchitecture.from_config(_LLAMA_2_70B)
     expected = duration(config, known, rates, measured=True)
     assert expected is not None  # the shape is known
-    computed_s = expected.load_s + expected.work_s
-    return TIMEOUT_SLACK_S + TIMEOUT_FACTOR * computed_s + CLOCK_FACTOR * expected.clock_s
+    computed_s = TIMEOUT_FACTOR * (expected.load_s + expected.work_s)
+    if architecture is None:
+        computed_s = min(computed_s, ASSUMED_AT_MOST_S)
+    return TIMEOUT_SLACK_S + computed_s + CLOCK_FACTOR * expected.clock_s
 
 
 def study_s(

@@ -2,41 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.sources import architecture_of, resolve
-from llenergymeasure.study.estimate import rates_of, timeout_s
+from llenergymeasure.study.estimate import Rates, rates_of, timeout_s
+
+
+class Machine(NamedTuple):
+    """What of this machine decides how fast an experiment is.
+
+    Attributes:
+        gpu_name: The first GPU as NVML names it; ``None`` where there is none.
+        torch_uses_gpus: Whether the torch of this interpreter can compute on it.
+    """
+
+    gpu_name: str | None
+    torch_uses_gpus: bool = True
+
+
+def this_machine() -> Machine:
+    """Look; no engine is imported."""
+    gpus = survey_gpus().gpus
+    return Machine(gpus[0].name if gpus else None, _torch_uses_gpus())
 
 
 class TimeLimits:
-    """Tells the time limit of an experiment.
+    """Tells the time limit of an experiment, and what it is derived from.
 
     Args:
         settings: How it is run on this machine.
         given_s: ``execution.timeout_s``, which holds for all; ``None`` estimates each.
+        machine: Looks at this machine, once and only where it matters.
     """
 
-    def __init__(self, settings: EffectiveSettings, given_s: float | None) -> None:
-        self._given_s = given_s
-        self._device = cache(_device_name)
-        self._shape = cache(_architecture)
+    def __init__(
+        self,
+        settings: EffectiveSettings,
+        given_s: float | None,
+        machine: Callable[[], Machine] = this_machine,
+    ) -> None:
+        self._settings, self._given_s = settings, given_s
+        self._machine, self._shape = cache(machine), cache(_architecture)
 
     def of(self, config: ExperimentConfig) -> float:
         """Give the limit in seconds."""
         if self._given_s is not None:
             return self._given_s
-        on_cpu = getattr(config.section, "device", None) == "cpu" or config.backend == "scripted"
-        rates = rates_of(config, None if on_cpu else self._device())
-        return timeout_s(config, self._shape(config.model, config.revision), rates)
+        return timeout_s(config, self.shape(config), self.rates(config))
+
+    def rates(self, config: ExperimentConfig) -> Rates:
+        """Give the rates of the device that an experiment runs on."""
+        return rates_of(config, self.gpu_name(config))
+
+    def shape(self, config: ExperimentConfig) -> ModelArchitecture | None:
+        """Give the shape of its model; ``None`` where that is not on this machine yet."""
+        return self._shape(config.model, config.revision)
+
+    def gpu_name(self, config: ExperimentConfig) -> str | None:
+        """Name the GPU that it runs on; ``None`` for a CPU.
+
+        Another interpreter or a container is taken to use the GPU where there is one.
+        """
+        if config.backend == "scripted":
+            return None
+        if config.backend == "pytorch":
+            device = getattr(config.section, "device", None)
+            here = self._settings.config.runner(config.backend) == "local"
+            if device == "cpu" or (device is None and here and not self._machine().torch_uses_gpus):
+                return None
+        return self._machine().gpu_name
 
 
-def _device_name() -> str | None:
-    gpus = survey_gpus().gpus
-    return gpus[0].name if gpus else None
+def _torch_uses_gpus() -> bool:
+    """Look for the library that only a build for CUDA has; a torch that is not here may be one."""
+    found = find_spec("torch")
+    folders = (found.submodule_search_locations if found else None) or ()
+    return not folders or any(any(Path(folder, "lib").glob("*torch_cuda*")) for folder in folders)
 
 
 def _architecture(model: str, revision: str | None) -> ModelArchitecture | None:

@@ -275,7 +275,8 @@ def _numbered(path: Path, number: int) -> Path:
 
 def _remove_leftovers(directory: ExperimentDirectory) -> None:
     written = (directory.events, directory.log, directory.requests, directory.timeseries)
-    for path in (*written, *directory.root.glob(".*.tmp")):
+    shares = (*directory.root.glob("process_*.json"), *directory.root.glob("process_*.log"))
+    for path in (*written, *shares, *directory.root.glob(".*.tmp")):
         path.unlink(missing_ok=True)
 
 

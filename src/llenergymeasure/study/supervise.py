@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError
@@ -18,7 +16,7 @@ from llenergymeasure.orchestration.capture import redact_file, tail
 from llenergymeasure.orchestration.events import Listener
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import DirectoryRepository
+from llenergymeasure.results.repository import DirectoryRepository, read_failure
 from llenergymeasure.study.follow import EventReader, Progress
 from llenergymeasure.study.runners.protocol import Job
 
@@ -30,6 +28,9 @@ STOP_EVERY_S = 0.1
 
 GRACE_S = 10.0
 """Time an interrupted worker has to close its files, and a finished one to go."""
+
+DOCKER_REFUSED = 125
+"""Exit code of ``docker run`` where the container did not start; docs.docker.com, "docker run"."""
 
 Outcome = ExperimentResult | FailedExperiment
 
@@ -89,10 +90,15 @@ class _Watch:
     """Follows one worker until it has ended."""
 
     def __init__(self, job: Job, directory: ExperimentDirectory, terms: Terms) -> None:
-        self._job, self._directory, self.terms = job, directory, terms
+        self._job, self.directory, self.terms = job, directory, terms
         self._events, self.progress = EventReader(directory.events), Progress()
         self._started_ns = time.monotonic_ns()
         self.timed_out = False
+
+    @property
+    def in_container(self) -> bool:
+        """Whether docker runs the worker."""
+        return self._job.start.method == "docker"
 
     def until_it_ends(self) -> int | None:
         """Sleep until the worker has ended or was killed for taking too long; give its code."""
@@ -134,7 +140,7 @@ class _Watch:
         return max(0.0, self.terms.timeout_s - spent_s)
 
     def _left_files(self) -> bool:
-        return self._directory.result.exists() or self._directory.error.exists()
+        return self.directory.result.exists() or self.directory.error.exists()
 
 
 def _outcome(
@@ -146,9 +152,9 @@ def _outcome(
         if directory.result.exists():
             return ExperimentResult.from_json(directory.result)
         if directory.error.exists():
-            return _read_failure(directory.error, said)
+            return _told(directory.error, said)
         what, message = _cause(order, watch, code)
-    except (LLEMError, ValidationError, ValueError, OSError) as error:
+    except (LLEMError, OSError) as error:
         file = directory.result if directory.result.exists() else directory.error
         what, message = f"malformed_{file.stem}", _set_aside(file, error)
     failure = FailedExperiment(
@@ -157,8 +163,8 @@ def _outcome(
     return _kept(directory, failure)
 
 
-def _read_failure(path: Path, said: str) -> FailedExperiment:
-    failure = FailedExperiment.model_validate_json(path.read_bytes())
+def _told(path: Path, said: str) -> FailedExperiment:
+    failure = read_failure(path)
     return failure if failure.log_tail else failure.model_copy(update={"log_tail": said})
 
 
@@ -188,6 +194,11 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
         return "killed", _killed(order, -code)
     if code == 0:
         return "no_result", "the worker ended as if all was well but left no result.json"
+    if code == DOCKER_REFUSED and watch.in_container:
+        return "no_result", (
+            "docker could not start the container; what it said is at the end of "
+            f"{watch.directory.log}"
+        )
     return "no_result", f"the worker ended with exit code {code} and left no error.json"
 
 

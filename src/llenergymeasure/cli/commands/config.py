@@ -105,7 +105,7 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
             yield f"{name:11} no   {problem.what}"
             yield f"{'':17}{problem.remedy}"
             continue
-        source: EnergySourceType = load_object(str(entry.implementation))
+        source: EnergySourceType = load_object(entry.implementation)
         for target in targets:
             covered = source.coverage(target)
             answer = "yes" if covered.kind else "no "

@@ -121,7 +121,6 @@ def _problem(name: str, target: DeviceTarget, sources: Mapping[str, PluginEntry]
 
 
 def _type(entry: PluginEntry) -> EnergySourceType:
-    assert entry.implementation is not None
     source: EnergySourceType = load_object(entry.implementation)
     return source
 
@@ -143,6 +142,5 @@ def _select(
 
 
 def _calibrated_type(entry: PluginEntry) -> CalibratedSourceType:
-    assert entry.implementation is not None
     source: CalibratedSourceType = load_object(entry.implementation)
     return source

@@ -19,13 +19,13 @@ from pydantic import BaseModel
 
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.core.environment import IMAGE_VARIABLE
+from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.runners.docker_cli import DockerError, Engine, Image
 
 OPTIONS_VARIABLE = "LLEM_DOCKER_OPTIONS"
 """Environment variable with further options of ``docker run``; they win over those given here."""
 
-LOCK_VARIABLE = "LLEM_LOCK_DIR"
 LOCKS = "/run/llem-locks"
 """Where a container finds the locks on devices that it shares with its host."""
 
@@ -40,7 +40,7 @@ _PASSED_ON_WHOLE = (
     "PYTORCH_CUDA_ALLOC_CONF",
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
-_OURS = (OPTIONS_VARIABLE, LOCK_VARIABLE, IMAGE_VARIABLE)
+_OURS = (OPTIONS_VARIABLE, device_lock.VARIABLE, IMAGE_VARIABLE)
 
 
 class Mount(NamedTuple):
@@ -106,7 +106,7 @@ def mounts(
         read += _local_files(order, home(order, image))
     for path in written:
         path.mkdir(parents=True, exist_ok=True)
-    shared = Path(environ.get(LOCK_VARIABLE) or "/tmp").absolute()  # noqa: S108 - as device_lock
+    shared = device_lock.lock_directory(environ).absolute()
     writable = [Mount(path, path, writable=True) for path in sorted(written)]
     each = {mount.target: mount for mount in (*read, *writable)}
     return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
@@ -233,7 +233,7 @@ def _environment(environ: Mapping[str, str], place: Place, inside_home: Path) ->
         "USER": user,
         "LOGNAME": user,  # torch asks for a name, and most users have none in an image
         "HF_HOME": _hub_home(environ),
-        LOCK_VARIABLE: LOCKS,
+        device_lock.VARIABLE: LOCKS,
         IMAGE_VARIABLE: place.image.digest,
     }
     for name in sorted(environ):

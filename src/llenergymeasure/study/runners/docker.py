@@ -23,7 +23,7 @@ from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container_entry import INTERRUPT
 from llenergymeasure.study.runners.docker_cli import DockerCommand, DockerError, translated
-from llenergymeasure.study.runners.protocol import Start
+from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S, Start
 
 HANDSHAKE_WITHIN_S = 300.0
 """The first container of an image reads it from the disk, which takes a while for tens of GB."""
@@ -33,7 +33,6 @@ _PROBE = "llenergymeasure.orchestration.probe"
 _ASK_VERSION = "import llenergymeasure; print(llenergymeasure.__version__)"
 _DOCKERFILES = ("pytorch", "vllm", "tensorrt")
 
-_FOREVER_S = 86_400.0
 _KILL_AGAIN_S = 5.0
 _GIVE_UP_S = 120.0
 _INTERRUPTED = 130
@@ -189,7 +188,10 @@ class DockerRunner:
         if answer.is_file():
             return [Problem(**fields) for fields in json.loads(answer.read_bytes())]
         said = redact(tail(log))
-        what = f"looking for problems in the container ended with exit code {code}:\n{said}"
+        how = f"ended with exit code {code}"
+        if code is None:
+            how = f"took longer than {PREFLIGHT_WITHIN_S:g} s and was ended"
+        what = f"looking for problems in the container {how}:\n{said}"
         return [self._problem(what, "mend what is named there")]
 
     def _version_problem(self, orders: Sequence[WorkOrder], folder: Path) -> Problem | None:
@@ -255,13 +257,15 @@ def _new_name() -> str:
     return f"llem-{uuid.uuid4().hex[:12]}"
 
 
-def _waited_for(job: DockerJob) -> int:
+def _waited_for(job: DockerJob) -> int | None:
+    """Give the exit code; ``None`` for what took too long and was killed."""
     try:
-        while (code := job.wait(_FOREVER_S)) is None:
-            pass
+        code = job.wait(PREFLIGHT_WITHIN_S)
     except KeyboardInterrupt:
         job.kill()
         raise
+    if code is None:
+        job.kill()
     return code
 
 

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
+from llenergymeasure.orchestration import lifeline
 from llenergymeasure.study.runners import processes
 from llenergymeasure.study.runners.channel import Channel, Message
 from llenergymeasure.study.runners.preload import preload, put_right, reason_not_to_fork
@@ -152,7 +153,7 @@ class Server:
     def _become(self, request: Message, server: int) -> Entry:
         """Turn this child into a worker: nothing of the server's stays open or in force."""
         os.setsid()
-        processes.die_with(server)
+        lifeline.die_with(server)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -232,7 +233,7 @@ def main(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     leave = _QuickExit()
     atexit.register(leave)  # before the engine's handlers, and so called after them
-    processes.adopt_orphans()
+    lifeline.adopt_orphans()
     end = socket.socket(fileno=int(descriptor))
     if os.getppid() != int(parent):
         return 1

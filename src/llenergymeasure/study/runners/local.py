@@ -6,15 +6,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
+from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import ExperimentError, Problem
 from llenergymeasure.orchestration import probe
 from llenergymeasure.orchestration.capture import tail
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners.interpreter import interpreter_problem
-from llenergymeasure.study.runners.protocol import Start
+from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S, Start
 from llenergymeasure.study.runners.server_process import (
     ForkRefusedError,
     ServerLostError,
@@ -22,7 +22,7 @@ from llenergymeasure.study.runners.server_process import (
     Task,
 )
 
-StartMethod = Literal["auto", "spawn", "forkserver"]
+__all__ = ["InterpreterRunner", "ServedJob", "StartMethod"]
 
 WORKER = "llenergymeasure.orchestration.worker"
 PROBE = "llenergymeasure.orchestration.probe"
@@ -71,6 +71,7 @@ class InterpreterRunner:
         backend: What the fork server imports once for all experiments.
         interpreter: The Python that runs them; it needs this version of the package.
         start_method: ``auto``, ``spawn`` or ``forkserver``, as in ``execution.start_method``.
+        preflight_within_s: Longest time for looking for problems, s.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class InterpreterRunner:
         backend: str,
         interpreter: str = sys.executable,
         start_method: StartMethod = "auto",
+        preflight_within_s: float = PREFLIGHT_WITHIN_S,
     ) -> None:
         self._backend, self._interpreter = backend, interpreter
-        self._forks = start_method != "spawn"
+        self._forks, self._preflight_within_s = start_method != "spawn", preflight_within_s
         self._reason: str | None = None
         self._fork_server: ServerProcess | None = None
         self._spawn_server: ServerProcess | None = None
@@ -96,10 +98,13 @@ class InterpreterRunner:
             except OSError as error:
                 return [_no_room(folder, error)]
             job = self._start(PROBE, (str(asked), str(answer)), log)
-            _wait_to_the_end(job)
+            code = _waited_for(job, self._preflight_within_s)
             if answer.is_file():
                 return probe.read_problems(answer)
-            return [_preflight_broke(self._backend, job.wait(0), log)]
+            how = f"ended with exit code {code}"
+            if code is None:
+                how = f"took longer than {self._preflight_within_s:g} s and was ended"
+            return [_preflight_broke(self._backend, how, log)]
 
     def start(self, directory: ExperimentDirectory) -> ServedJob:
         """Start the worker on a directory that holds ``config.json``.
@@ -162,13 +167,16 @@ class InterpreterRunner:
             server.close()
 
 
-def _wait_to_the_end(job: ServedJob) -> None:
+def _waited_for(job: ServedJob, within_s: float) -> int | None:
+    """Give the exit code; ``None`` for what took too long and was killed."""
     try:
-        while job.wait(_FOREVER_S) is None:
-            pass
+        code = job.wait(within_s)
     except KeyboardInterrupt:
         job.kill()
         raise
+    if code is None:
+        job.kill()
+    return code
 
 
 def _no_room(folder: str, error: OSError) -> Problem:
@@ -179,12 +187,13 @@ def _no_room(folder: str, error: OSError) -> Problem:
     )
 
 
-def _preflight_broke(backend: str, code: int | None, log: Path) -> Problem:
+def _preflight_broke(backend: str, how: str, log: Path) -> Problem:
     said = tail(log)
     return Problem(
-        f"looking for problems ended with exit code {code}" + (f":\n{said}" if said else ""),
+        f"looking for problems {how}" + (f":\n{said}" if said else ""),
         f"runners.{backend}",
-        "mend what is named there; 'llem config' shows what is installed",
+        "mend what is named there, or see whether a file system or the Hub does not answer; "
+        "'llem config' shows what is installed",
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.runners.docker import DockerRunner
-from llenergymeasure.study.runners.local import InterpreterRunner, StartMethod
+from llenergymeasure.study.runners.local import InterpreterRunner
 from llenergymeasure.study.runners.protocol import Runner
 
 

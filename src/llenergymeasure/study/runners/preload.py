@@ -42,7 +42,7 @@ def preload(backend: str) -> None:
     """Import the worker and the engine of a backend; what is not installed is left out."""
     with _environment(_WHILE_IMPORTING):
         entry = backend_entry(backend)  # imports the package of a third party's
-        implementation = (entry.implementation or "").partition(":")[0]
+        implementation = entry.implementation.partition(":")[0]
         for module in filter(None, (*OWN_MODULES, *entry.preload, implementation)):
             with contextlib.suppress(ImportError):  # the worker says what is missing, and how
                 importlib.import_module(module)

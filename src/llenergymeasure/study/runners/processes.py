@@ -1,16 +1,8 @@
-"""What keeps processes from outliving the one that answers for them.
-
-On Linux a process whose parent ends is given to its nearest ancestor that asked for such orphans
-(``PR_SET_CHILD_SUBREAPER``, prctl(2)), and can ask to be killed when its own parent ends
-(``PR_SET_PDEATHSIG``). Elsewhere only what is still a descendant is found.
-"""
+"""Finds and ends the processes that should not outlive the one that answers for them."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
 
@@ -20,24 +12,6 @@ MARK = "_LLENERGYMEASURE_SERVER"
 """Environment variable by which the processes of one server are known, whoever their parent is."""
 
 GIVE_UP_S = 30.0
-_LINUX = sys.platform == "linux"
-_LIBC = ctypes.CDLL(None) if _LINUX else None
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant that outlives its own."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with(parent: int) -> None:
-    """Ask to be killed when the parent ends; end at once if it already has."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def threads() -> int:

@@ -14,6 +14,9 @@ from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 
+PREFLIGHT_WITHIN_S = 1800.0
+"""Longest time for looking for problems; a file system or a Hub that never answers hangs it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

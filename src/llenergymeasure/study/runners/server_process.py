@@ -158,18 +158,23 @@ class ServerProcess:
     def close(self) -> None:
         """End the server and everything that it started."""
         self._channel.close()
+        self._end()
+        self._output.close()
+
+    def _end(self) -> int:
+        """Wait for the server to end by itself, or kill it; give its exit code."""
         try:
-            self._process.wait(_END_WITHIN_S)
+            return self._process.wait(_END_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            code = self._process.wait()
             processes.end_marked(self._mark)
-        self._output.close()
+            return code
 
     def _lost(self) -> ServerLostError:
         """Tidy up after a server that died, and say what it said last."""
         self._channel.close()
-        code = self._process.wait()
+        code = self._end()
         processes.end_marked(self._mark)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return ServerLostError(f"the fork server ended with {how}{self._last_line()}")
