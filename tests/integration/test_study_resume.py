@@ -9,7 +9,17 @@ import pytest
 
 from tests.support.cli import Llem, wait_for
 from tests.support.injectors import NAP_AT, is_napping, slow_disk
-from tests.support.study_run import Left, scripted_study
+from tests.support.study_run import Left, misbehaving_study, scripted_study
+
+ONE = """
+model: m
+backend: scripted
+energy_backend: none
+n: 2
+max_new_tokens: 2
+warmup: {n_warmup: 0}
+scripted: {ttft_ms: 1, itl_ms: 1}
+"""
 
 
 @pytest.fixture
@@ -189,3 +199,43 @@ def test_two_resumes_at_once_the_second_is_refused_and_told_of_the_first(llem: L
     # The kernel lets go when the first is killed; its worker is on its way out.
     wait_for(lambda: llem("run", "--resume", left.path).code == 0)
     assert len(left.results) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [(("--cycles", "200000"), "--cycles"), (("--order", "backwards"), "--order")],
+)
+def test_a_flag_out_of_bounds_is_named(
+    llem: Llem, finished: Left, flags: tuple[str, ...], says: str
+) -> None:
+    done = llem("run", "--resume", finished.path, *flags)
+    assert (done.code, done.out) == (1, "")
+    assert says in done.err
+    assert "defect" not in done.err
+
+
+@pytest.mark.parametrize("flags", [("-o", "elsewhere"), ("--dry-run",)])
+def test_a_flag_that_would_say_nothing_beside_resume_is_refused(
+    llem: Llem, finished: Left, flags: tuple[str, ...]
+) -> None:
+    named = "--output" if flags[0] == "-o" else flags[0]
+    for study in ((), (str(llem.folder / "study.yaml"),)):
+        done = llem("run", *study, "--resume", finished.path, *flags)
+        assert (done.code, done.out) == (1, "")
+        assert f"{named} and --resume: " in done.err
+
+
+def test_cycles_that_a_flag_once_set_are_kept_by_a_resume_without_it(llem: Llem) -> None:
+    one = str(llem.write("one.yaml", ONE))
+    assert llem("run", one, "--cycles", "2", "--no-gaps").code == 0
+    left = Left.by(llem)
+    (next(left.study.experiments.glob("0002_*")) / "result.json").unlink()
+    done = llem("run", one, "--resume", left.path, "--no-gaps")
+    assert done.code == 0, done.err
+    assert len(left.results) == 2
+
+
+def test_experiments_that_are_missing_at_the_end_are_told_and_the_code_is_1(llem: Llem) -> None:
+    done = llem("run", misbehaving_study(llem, "well", "erase"))
+    assert done.code == 1
+    assert "llem: 1 experiment has no result; --resume runs what is missing\n" in done.err

@@ -61,6 +61,9 @@ WAYS = {
     "garble": "log = Path(os.readlink('/proc/self/fd/1'))\n"
     "                log.with_name('result.json').write_text('{\"half\": ')\n"
     "                os._exit(0)",
+    "erase": "log = Path(os.readlink('/proc/self/fd/1'))\n"
+    "                for other in log.parent.parent.glob('0001_*/result.json'):\n"
+    "                    other.unlink()",
     "refuse": "raise RuntimeError('no such driver')",
 }
 """What a load can come to, by the word in ``thirdparty.shout`` that asks for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from llenergymeasure.config.user_config import EffectiveSettings, load_settings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ExperimentError, PreFlightError
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.grid import design_hash, expand
 from llenergymeasure.study.inline import SingleExperiment, only_experiment
 from tests.support.cli import SOURCE
 from tests.support.scripted_run import scripted_config
@@ -48,6 +50,19 @@ def run(
 def test_an_experiment_that_runs_once_is_alone() -> None:
     assert only_experiment(STUDY) == STUDY.experiments[0]
     assert only_experiment(StudyConfig.of(scripted_config(), ExecutionConfig(n_cycles=2))) is None
+
+
+@pytest.mark.parametrize("asked", [{"timeout_s": 5.0}, {"start_method": "spawn"}])
+def test_a_time_limit_or_a_start_method_asks_for_a_process(asked: dict[str, Any]) -> None:
+    execution = ExecutionConfig(n_cycles=1, **asked)
+    assert only_experiment(StudyConfig.of(scripted_config(), execution)) is None
+
+
+def test_a_cold_start_is_part_of_the_hash_of_the_design(tmp_path: Path) -> None:
+    cold = StudyConfig(experiments=STUDY.experiments, cold_start=True, execution=STUDY.execution)
+    for study in (STUDY, cold):
+        expected = design_hash(expand(study).fingerprints, cold_start=study.cold_start)
+        assert run(tmp_path, keep=False, study=study)[0].study_design_hash == expected
 
 
 @pytest.mark.parametrize(("runner", "method"), [("local", "inline"), ("python", "fork")])

@@ -111,6 +111,14 @@ def test_flags_change_how_it_goes_on(stored: StudyDirectory) -> None:
     assert len(goes_on.notes) == 2
 
 
+def test_what_the_design_does_not_say_now_is_kept(stored: StudyDirectory) -> None:
+    goes_on = prepare.continuation(stored, make_study(), USER, {}, allow_large=False)
+    assert goes_on.plan.execution.n_cycles == 2
+    said = make_study(execution={"n_cycles": 4})
+    more = prepare.continuation(stored, said, USER, {}, allow_large=False)
+    assert more.plan.execution.n_cycles == 4
+
+
 def test_another_design_is_refused(stored: StudyDirectory) -> None:
     other = make_study(sweep={"scripted.batch_size": [1, 4]})
     with pytest.raises(StudyError, match="the design has changed"):
