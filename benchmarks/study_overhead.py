@@ -86,7 +86,7 @@ def run_study(start_method: str, folder: Path) -> dict[str, Any]:
     wall_s = time.perf_counter() - start_s
     work = [work_s(path) for path in sorted(results.glob("*/experiments/*/events.jsonl"))]
     methods = {
-        json.loads(path.read_text(encoding="utf-8"))["start_method"]
+        json.loads(path.read_text(encoding="utf-8"))["resolved"]["start_method"]
         for path in results.glob("*/experiments/*/result.json")
     }
     busy_s = sum(sum(one.values()) for one in work)
