@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.models import ExecutionConfig, StudyConfig
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ExperimentError, PreFlightError
@@ -59,7 +59,9 @@ def test_a_time_limit_or_a_start_method_asks_for_a_process(asked: dict[str, Any]
 
 
 def test_a_cold_start_is_part_of_the_hash_of_the_design(tmp_path: Path) -> None:
-    cold = StudyConfig(experiments=STUDY.experiments, cold_start=True, execution=STUDY.execution)
+    asked = scripted_config(energy_backend="none").model_dump(exclude={"warmup"}, exclude_none=True)
+    entry = ExperimentConfig.model_validate(asked)
+    cold = StudyConfig(experiments=(entry,), cold_start=True, execution=STUDY.execution)
     for study in (STUDY, cold):
         expected = design_hash(expand(study).fingerprints, cold_start=study.cold_start)
         assert run(tmp_path, keep=False, study=study)[0].study_design_hash == expected
