@@ -223,8 +223,10 @@ def test_at_random_instants_it_keeps_what_is_finished_and_says_how_to_go_on(llem
             time.sleep(instants.uniform(0, 1.5))
             codes.append(nursery.kill(pid, signal.SIGINT))
             nursery.wait_until_alone()
-            assert codes[-1] in {0, 130}, nursery.said
-            assert "Traceback" not in nursery.said
+            # Before the command has its handler, and after, the interpreter's own ends it.
+            bare = codes[-1] == -signal.SIGINT
+            assert codes[-1] in {0, 130} or bare, nursery.said
+            assert bare or "Traceback" not in nursery.said
             found = Left.by(llem).results if there else {}
             assert kept.items() <= found.items()
             kept = found

@@ -44,18 +44,21 @@ def test_lines_count_the_experiments_and_name_the_pauses(llem: Llem) -> None:
     done = llem("run", scripted_study(llem, cycles=2, execution=gaps))
     said = done.err.splitlines()
     assert said[0] == "llem: study sizes: 2 configurations, 4 experiments"
-    kinds = ["finished" if line.startswith("[") else line for line in said[1:]]
+    assert said[1].startswith("llem: results in results/sizes_")
+    kinds = ["finished" if line.startswith("[") else line for line in said[2:]]
     assert kinds == [
         "finished",
-        "llem: pause before the next experiment: 1 s",
+        "llem: pause before the next experiment: 1.1 s",
         "finished",
-        "llem: pause before the next cycle: 1 s",
+        "llem: pause before the next cycle: 1.2 s",
         "finished",
-        "llem: pause before the next experiment: 1 s",
+        "llem: pause before the next experiment: 1.1 s",
         "finished",
     ], done.err
     assert [line[:5] for line in said if line.startswith("[")] == [f"[{n}/4]" for n in range(1, 5)]
-    assert all(line.endswith(" left)") for line in said if line.startswith("["))
+    *early, last = [line for line in said if line.startswith("[")]
+    assert all(line.endswith(" left)") for line in early)
+    assert " left)" not in last
 
 
 def test_quiet_says_only_the_table(llem: Llem) -> None:
