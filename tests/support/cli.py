@@ -165,13 +165,15 @@ class Llem:
         home, temporary = self.folder / "home", self.folder / "tmp"
         home.mkdir(exist_ok=True)
         temporary.mkdir(exist_ok=True)
+        locks = self.folder.with_name(f"{self.folder.name}-locks")  # they stay, as in /tmp
+        locks.mkdir(exist_ok=True)
         clean = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_CACHE_HOME": str(home / "cache"),
             "TMPDIR": str(temporary),
-            "LLEM_LOCK_DIR": str(temporary),
+            "LLEM_LOCK_DIR": str(locks),
             "HF_HOME": str(home / "huggingface"),
             "HF_HUB_OFFLINE": "1",
             "LC_ALL": "C.UTF-8",
