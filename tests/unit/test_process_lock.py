@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -126,6 +128,17 @@ def test_a_file_that_was_removed_meanwhile_is_not_taken_for_the_lock(path: Path)
     assert again is not None
     assert answer_of_another(path) == "no"
     again.release()
+
+
+def test_an_owner_that_is_about_to_write_its_name_is_waited_for(path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path.write_text(Owner.here().model_copy(update={"pid": dead.pid}).model_dump_json())
+    named = Owner.here()
+    writing = threading.Timer(0.1, path.write_text, (named.model_dump_json(),))
+    writing.start()
+    assert owner_of(path) == named
+    writing.join()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "nonsense", '{"pid": "x"}'])

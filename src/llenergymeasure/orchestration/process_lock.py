@@ -16,11 +16,13 @@ import os
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+import psutil
 from pydantic import Field, ValidationError
 
 from llenergymeasure.config.secrets import redact
@@ -29,6 +31,8 @@ from llenergymeasure.domain.base import Record
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _LONGEST_COMMAND = 200
 _LARGEST_FILE = 4096
+_NAMED_WITHIN_S = 0.5
+_READ_AGAIN_AFTER_S = 0.01
 
 # Closing any descriptor of a file drops the process's lock on it, so a file that this process holds
 # is never opened a second time.
@@ -66,6 +70,10 @@ class Owner(Record):
             since=datetime.now().astimezone(),
             command=command,
         )
+
+    def may_live(self) -> bool:
+        """Tell whether it may still run: of another host's processes nothing is known."""
+        return self.host != socket.gethostname() or psutil.pid_exists(self.pid)
 
     def __str__(self) -> str:
         """Give e.g. ``pid 123 (ann, since 14:30)``; the day and the host only where they differ."""
@@ -125,16 +133,32 @@ def take(path: Path, *, everybody: bool = False) -> ProcessLock | None:
     with _guard:
         if key in _held:
             return None
+        owner = Owner.here()
         descriptor = _locked_descriptor(path, everybody=everybody)
         if descriptor is None:
             return None
-        lock = _held[key] = ProcessLock(path, Owner.here(), key, descriptor)
-        _describe(descriptor, lock.owner)
+        _describe(descriptor, owner)
+        lock = _held[key] = ProcessLock(path, owner, key, descriptor)
         return lock
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Read who holds a lock, for a message; ``None`` where the file does not say."""
+    """Read who holds a lock, for a message; ``None`` where the file does not say.
+
+    An owner writes its name just after it took the lock: a file that is still empty, or still names
+    an owner that was killed, is read again for a moment.
+    """
+    deadline = time.monotonic() + _NAMED_WITHIN_S
+    while True:
+        owner = _named(path)
+        if owner is not None and owner.may_live():
+            return owner
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(_READ_AGAIN_AFTER_S)
+
+
+def _named(path: Path) -> Owner | None:
     with _guard:
         held = _held.get(os.path.realpath(path))
         if held is not None:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.config.study import StartMethod
 from llenergymeasure.domain.base import Record
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.filenames import slot_name
@@ -36,7 +37,7 @@ class ExecutionPlan(Record):
     config_gap_seconds: float = Field(description="Rest between experiments, s.")
     cycle_gap_seconds: float = Field(description="Rest between cycles, s.")
     seed: int | None = Field(None, description="Seed of the order.")
-    start_method: str = Field("auto", description="How workers are started.")
+    start_method: StartMethod = Field("auto", description="How workers are started.")
     timeout_s: float | None = Field(None, description="Time limit of an experiment; null: planned.")
 
 

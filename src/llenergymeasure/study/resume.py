@@ -15,13 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import ValidationError
-
-from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
-from llenergymeasure.exceptions import LLEMError, StudyError
+from llenergymeasure.exceptions import ExperimentError, LLEMError, StudyError
 from llenergymeasure.orchestration import process_lock
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+from llenergymeasure.results.repository import read_failure
 from llenergymeasure.study.manifest import ProgressView, StudyPlan
 from llenergymeasure.study.plan import Slot
 
@@ -222,8 +221,8 @@ def _malformed(config: ExperimentConfig, reason: str) -> FailedExperiment:
 
 def _failure(directory: ExperimentDirectory, config: ExperimentConfig) -> FailedExperiment:
     try:
-        return FailedExperiment.model_validate_json(directory.error.read_bytes(), context=STORED)
-    except (OSError, ValidationError):
+        return read_failure(directory.error)
+    except ExperimentError:
         message = f"{directory.error} cannot be read; what the engine printed: {directory.log}"
         return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
 

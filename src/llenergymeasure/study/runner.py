@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
@@ -22,7 +22,6 @@ from llenergymeasure.study.inline import SingleExperiment, only_experiment
 from llenergymeasure.study.locks import owned
 from llenergymeasure.study.manifest import StudyPlan, write_manifest
 from llenergymeasure.study.resume import Standing
-from llenergymeasure.study.runners.local import StartMethod
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession, Surroundings
 
@@ -148,7 +147,7 @@ class StudyRunner:
 
     @staticmethod
     def _runners(plan: StudyPlan) -> RunnerPool:
-        return RunnerPool(cast("StartMethod", plan.execution.start_method))
+        return RunnerPool(plan.execution.start_method)
 
     @contextlib.contextmanager
     def _directory(self, plan: StudyPlan) -> Iterator[StudyDirectory]:

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -142,15 +142,7 @@ class EngineProcesses:
 
     def end(self) -> None:
         """End all of them, and hand on the last they said; safe to call twice."""
-        left = self.running()
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _gone, left = psutil.wait_procs(left, _PATIENCE_S)
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, _PATIENCE_S)
+        end_processes(self.running(), _PATIENCE_S)
         self._pump.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -206,3 +198,18 @@ def _anonymous_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def end_processes(processes: Sequence[psutil.Process], patience_s: float) -> None:
+    """Ask processes to end, and kill those that have not after ``patience_s``; they are waited for.
+
+    Safe for processes that have ended already.
+    """
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _gone, left = psutil.wait_procs(processes, patience_s)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, patience_s)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import psutil
 
+from llenergymeasure.core.backends.engine_processes import end_processes
+
 MARK = "LLENERGYMEASURE_TENSORRT"
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
 KEPT_LINES = 200
@@ -90,15 +92,7 @@ class MarkedProcesses:
 
     def end(self) -> None:
         """End all of them; safe to call twice."""
-        left = self.running()
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        _gone, left = psutil.wait_procs(left, _PATIENCE_S)
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, _PATIENCE_S)
+        end_processes(self.running(), _PATIENCE_S)
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:

@@ -24,6 +24,7 @@ from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container_entry import INTERRUPT
 from llenergymeasure.study.runners.docker_cli import DockerCommand, DockerError, translated
 from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S, Start
+from llenergymeasure.study.runners.waiting import ended_within
 
 HANDSHAKE_WITHIN_S = 300.0
 """The first container of an image reads it from the disk, which takes a while for tens of GB."""
@@ -184,7 +185,7 @@ class DockerRunner:
         lines = dict.fromkeys(order.model_dump_json() for order in orders)
         asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         job = self._start(orders, folder, log, (_PROBE, str(asked), str(answer)))
-        code = _waited_for(job)
+        code = ended_within(job, PREFLIGHT_WITHIN_S)
         if answer.is_file():
             return [Problem(**fields) for fields in json.loads(answer.read_bytes())]
         said = redact(tail(log))
@@ -255,18 +256,6 @@ class DockerRunner:
 
 def _new_name() -> str:
     return f"llem-{uuid.uuid4().hex[:12]}"
-
-
-def _waited_for(job: DockerJob) -> int | None:
-    """Give the exit code; ``None`` for what took too long and was killed."""
-    try:
-        code = job.wait(PREFLIGHT_WITHIN_S)
-    except KeyboardInterrupt:
-        job.kill()
-        raise
-    if code is None:
-        job.kill()
-    return code
 
 
 def _process_descriptor(pid: int) -> int | None:

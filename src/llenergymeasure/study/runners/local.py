@@ -21,8 +21,9 @@ from llenergymeasure.study.runners.server_process import (
     ServerProcess,
     Task,
 )
+from llenergymeasure.study.runners.waiting import ended_within
 
-__all__ = ["InterpreterRunner", "ServedJob", "StartMethod"]
+__all__ = ["InterpreterRunner", "ServedJob"]
 
 WORKER = "llenergymeasure.orchestration.worker"
 PROBE = "llenergymeasure.orchestration.probe"
@@ -98,7 +99,7 @@ class InterpreterRunner:
             except OSError as error:
                 return [_no_room(folder, error)]
             job = self._start(PROBE, (str(asked), str(answer)), log)
-            code = _waited_for(job, self._preflight_within_s)
+            code = ended_within(job, self._preflight_within_s)
             if answer.is_file():
                 return probe.read_problems(answer)
             how = f"ended with exit code {code}"
@@ -165,18 +166,6 @@ class InterpreterRunner:
         self._fork_server = self._spawn_server = None
         for server in filter(None, servers):
             server.close()
-
-
-def _waited_for(job: ServedJob, within_s: float) -> int | None:
-    """Give the exit code; ``None`` for what took too long and was killed."""
-    try:
-        code = job.wait(within_s)
-    except KeyboardInterrupt:
-        job.kill()
-        raise
-    if code is None:
-        job.kill()
-    return code
 
 
 def _no_room(folder: str, error: OSError) -> Problem:
