@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.results.columns import Kind, arrow_type, make_column
+from llenergymeasure.domain.columns import Kind, arrow_type, kind_of, make_column
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 CELLS: dict[Kind, st.SearchStrategy[Any]] = {
     "int64": INTEGERS,
     "float64": st.floats(allow_nan=False),
+    "bool": st.booleans(),
     "string": st.text(),
     "list<int64>": st.lists(INTEGERS, max_size=4).map(tuple),
 }
@@ -33,11 +34,28 @@ def test_a_column_holds_what_it_was_given(kind: Kind) -> None:
     holds()
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([None, True], "bool"),
+        ([1, None, 2], "int64"),
+        ([1, 2.5], "float64"),
+        (["a", 1], "string"),
+        ([True, 1], "string"),
+        ([None], "string"),
+        ([], "string"),
+    ],
+)
+def test_the_kind_of_free_values_holds_them_all(values: list[Any], kind: Kind) -> None:
+    assert kind_of(values) == kind
+
+
 def test_pandas_stays_out_of_it() -> None:
     code = (
         "import sys\n"
-        "from llenergymeasure.results.columns import make_column\n"
+        "from llenergymeasure.domain.columns import make_column\n"
         "make_column([1, None], 'int64'); make_column(['a'], 'string')\n"
+        "make_column([True], 'bool')\n"
         "make_column([(1,), None], 'list<int64>')\n"
         "sys.exit('pandas' in sys.modules)\n"
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
@@ -50,8 +52,7 @@ def capture(  # noqa: PLR0913 - keywords of one record
         gpus: Lists the GPUs.
         environ: Environment variables; by default the process's own.
     """
-    survey = gpus()
-    versions = installed_versions(importlib.metadata.distributions())
+    survey, installed = gpus(), software()
     return EnvironmentSnapshot(
         captured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         python_version=platform.python_version(),
@@ -64,16 +65,50 @@ def capture(  # noqa: PLR0913 - keywords of one record
         gpu_note=survey.note,
         driver_version=survey.driver_version,
         cuda_version=survey.cuda_version,
-        engine_versions=engine_versions(versions),
+        engine_versions=engine_versions(installed.versions),
         llenergymeasure_version=llenergymeasure_version,
-        git_commit=git_commit(),
-        packages=with_origins(versions, importlib.metadata.distributions()),
+        git_commit=installed.git_commit,
+        packages=dict(installed.packages),
         container_image=(os.environ if environ is None else environ).get(IMAGE_VARIABLE),
         carbon_intensity_gco2_kwh=carbon_intensity_gco2_kwh,
         carbon_intensity_source=carbon_intensity_source,
         datacenter_pue=datacenter_pue,
         datacenter_pue_source=datacenter_pue_source,
     )
+
+
+class Software(NamedTuple):
+    """What this process can import.
+
+    Attributes:
+        versions: Version of every distribution.
+        packages: The same, with where it was installed from when that was not an index.
+        git_commit: Commit of the checkout that this package runs from.
+    """
+
+    versions: Mapping[str, str]
+    packages: Mapping[str, str]
+    git_commit: str | None
+
+
+def software() -> Software:
+    """List what is installed; it is read again only after a folder of the import path changed."""
+    return _software(tuple(map(_changed_ns, sys.path)))
+
+
+@functools.lru_cache(maxsize=1)
+def _software(_stamp: tuple[int | None, ...]) -> Software:
+    versions = installed_versions(importlib.metadata.distributions())
+    packages = with_origins(versions, importlib.metadata.distributions())
+    return Software(versions, packages, git_commit())
+
+
+def _changed_ns(folder: str) -> int | None:
+    """Tell when something was added to a folder or taken away; ``None`` for none."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - an entry of sys.path
+    except OSError:
+        return None
 
 
 def operating_system() -> str:

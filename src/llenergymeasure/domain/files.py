@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from llenergymeasure.config import introspection
 from llenergymeasure.config.models import STORED
 from llenergymeasure.config.paths import flatten
+from llenergymeasure.domain.columns import Kind, kind_of, make_column
 from llenergymeasure.exceptions import LLEMError
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ Migrations = Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]
 MIGRATIONS: Migrations = {}
 
 _MOST_PROBLEMS = 3
-_ARROW_TYPES = {"number": "float64", "integer": "int64", "boolean": "bool_", "string": "string"}
+_KINDS: Mapping[str, Kind] = {
+    "number": "float64",
+    "integer": "int64",
+    "boolean": "bool",
+    "string": "string",
+}
 
 
 def load(model: type[Model], path: Path, current_schema: str) -> Model:
@@ -126,18 +132,14 @@ def rows_table(rows: Iterable[Mapping[str, Any]], model: type[BaseModel] | None 
     return pa.table({name: _array(values, declared.get(name)) for name, values in columns.items()})
 
 
-def _array(values: list[Any], kind: str | None) -> pa.Array:
-    import pyarrow as pa
-
-    if kind is not None:
-        return pa.array(values, type=getattr(pa, kind)())
-    try:
-        return pa.array(values)
-    except pa.ArrowException:
-        return pa.array([None if value is None else str(value) for value in values])
+def _array(values: list[Any], kind: Kind | None) -> pa.Array:
+    kind = kind or kind_of(values)
+    if kind == "string":
+        values = [None if value is None else str(value) for value in values]
+    return make_column(values, kind)
 
 
-def _cells(data: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:
+def _cells(data: Mapping[str, Any], declared: Mapping[str, Kind]) -> dict[str, Any]:
     """Lay out a row: declared columns, then the entries of free mappings that are not null."""
     leaves = dict(flatten(data))
     values: dict[str, Any] = {name: _cell(leaves.get(name)) for name in declared}
@@ -149,7 +151,7 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _declared_columns(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+def _declared_columns(model: type[BaseModel]) -> Iterator[tuple[str, Kind]]:
     for field in introspection.fields(model):
         kinds = {
             option.get("type", "string")
@@ -158,7 +160,7 @@ def _declared_columns(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
         }
         kind = kinds.pop() if len(kinds) == 1 else "string"
         if kind != "object":
-            yield field.name, _ARROW_TYPES.get(kind, "string")
+            yield field.name, _KINDS.get(kind, "string")
 
 
 def _file(path: Path) -> Path:

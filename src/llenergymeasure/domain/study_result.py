@@ -12,6 +12,7 @@ from pydantic import Field
 
 from llenergymeasure.domain import files, study_summary
 from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.columns import make_column
 from llenergymeasure.domain.experiment_result import (
     SCHEMA_VERSION,
     ExperimentResult,
@@ -175,14 +176,12 @@ class StudyResult(Record):
         Where the place in the study is known, the columns ``study.configuration``,
         ``study.cycle`` and ``study.slot`` tell it.
         """
-        import pyarrow as pa
-
         rows = (experiment.model_dump(mode="json") for experiment in self.experiments)
         table = files.rows_table(rows, ExperimentResult)
         if not self.placements:
             return table
         for name in reversed(Placement.model_fields):
-            values = pa.array([getattr(place, name) for place in self.placements], pa.int64())
+            values = make_column([getattr(place, name) for place in self.placements], "int64")
             table = table.add_column(0, f"study.{name}", values)
         return table
 

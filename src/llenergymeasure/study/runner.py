@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +26,8 @@ from llenergymeasure.study.manifest import StudyPlan, write_manifest
 from llenergymeasure.study.resume import Standing
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession, Surroundings
+
+AT_THE_END = ("scipy.stats", "pyarrow.parquet")
 
 
 class Wishes(NamedTuple):
@@ -97,7 +101,8 @@ class StudyRunner:
         with self._runners(plan) as runners:
             # The checks come first, so that a study that cannot run leaves no directory.
             nowhere = self._session(plan, StudyDirectory(Path()), runners)
-            nowhere.check(range(len(plan.experiments)))
+            with _imported_meanwhile(AT_THE_END):
+                nowhere.check(range(len(plan.experiments)))
             with self._directory(plan) as directory, owned(directory):
                 session = self._session(plan, directory, runners)
                 return self._run(session, plan, directory, session.look())
@@ -117,7 +122,8 @@ class StudyRunner:
                 session = self._session(plan, directory, runners)
                 standing = session.look()
                 # What is finished needs no engine any more.
-                session.check(sorted({state.slot.configuration for state in standing.left}))
+                with _imported_meanwhile(AT_THE_END):
+                    session.check(sorted({state.slot.configuration for state in standing.left}))
                 return self._run(session, plan, directory, standing)
 
     def _run(
@@ -161,6 +167,26 @@ class StudyRunner:
             yield directory
         finally:
             _remove_unless_begun(directory)
+
+
+@contextlib.contextmanager
+def _imported_meanwhile(modules: Sequence[str]) -> Iterator[None]:
+    """Import what the end of a study needs while this process only waits, and not while measuring.
+
+    An engine that is loading leaves a core free for it.
+    """
+
+    def read() -> None:
+        for module in modules:
+            with contextlib.suppress(ImportError):  # whoever needs it says so
+                importlib.import_module(module)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    try:
+        yield
+    finally:
+        reading.join()
 
 
 def _remove_unless_begun(directory: StudyDirectory) -> None:

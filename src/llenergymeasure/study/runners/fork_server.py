@@ -19,7 +19,6 @@ import atexit
 import contextlib
 import fcntl
 import functools
-import gc
 import importlib
 import os
 import select
@@ -241,20 +240,18 @@ def main(arguments: list[str]) -> int:
         _end_with_socket(end, active=True)
         preload(name)
         _end_with_socket(end, active=False)
-    gc.freeze()  # a collection in a worker would write to, and so copy, every page of the engine
     entry = _serve(Channel(end), int(parent))
-    if entry is not None:
-        leave.code = entry()
-    return leave.code or 0
+    leave.code = 0 if entry is None else entry()
+    return leave.code
 
 
 class _QuickExit:
-    """Ends a forked worker after its exit handlers, without taking the engine apart.
+    """Ends this process after its exit handlers, without taking the engine apart.
 
-    That would write to, and so copy, most of what it shares with the server.
+    In a forked worker, that would write to, and so copy, most of what it shares with the server.
 
     Attributes:
-        code: The exit code of a worker; ``None`` in the server.
+        code: The exit code; ``None`` where an exception ends it.
     """
 
     code: int | None = None

@@ -1,21 +1,23 @@
 """What a fork server imports, and what a forked child must put right before it works.
 
-A child that is forked should compute as one that is spawned does: with as many threads, and with
-random numbers of its own.
+A child that is forked should compute as one that is spawned does, with random numbers of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.config.registry import backend_entry, plugin_backends
+from llenergymeasure.core.environment import software
+from llenergymeasure.domain.base import Record
+from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.study.runners import processes
 
 OWN_MODULES = (
@@ -25,27 +27,54 @@ OWN_MODULES = (
     "pynvml",  # Python alone; it loads no driver before it is asked to
 )
 _WHILE_IMPORTING = {
-    "OPENBLAS_NUM_THREADS": "1",  # its threads would start with the import of NumPy and SciPy
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch.cuda.is_available() without cuInit
 }
-_BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
-_BLAS_SYMBOLS = (
-    ("scipy_", "64_"),  # the wheels of NumPy and SciPy add these to the names of OpenBLAS
-    ("scipy_", ""),
-    ("", "64_"),
-    ("", ""),
-)
 _NOT_INITIALISED = 3  # CUDA_ERROR_NOT_INITIALIZED
 
 
 def preload(backend: str) -> None:
-    """Import the worker and the engine of a backend; what is not installed is left out."""
+    """Import the worker and the engine of a backend; what is not installed is left out.
+
+    Nothing of it is collected as garbage, then or in a worker: a collection would visit every
+    object of the engine, and so copy every page of it.
+    """
+    gc.disable()
     with _environment(_WHILE_IMPORTING):
         entry = backend_entry(backend)  # imports the package of a third party's
         implementation = entry.implementation.partition(":")[0]
         for module in filter(None, (*OWN_MODULES, *entry.preload, implementation)):
             with contextlib.suppress(ImportError):  # the worker says what is missing, and how
                 importlib.import_module(module)
+    _prepare_records()
+    _end_blas_threads()
+    gc.freeze()
+    gc.enable()
+
+
+def _prepare_records() -> None:
+    """Do once what every worker would do for its first result."""
+    software()
+    with contextlib.suppress(ConfigError):  # the worker says which plugin is broken
+        plugin_backends()
+    for model in _subclasses(Record):
+        model.model_rebuild()
+
+
+def _end_blas_threads() -> None:
+    """End the threads that OpenBLAS started for NumPy and SciPy, as it does itself before a fork.
+
+    It starts them anew when they are first needed.
+    """
+    for path in _loaded("openblas"):
+        end = getattr(ctypes.CDLL(path), "blas_thread_shutdown_", None)
+        if end is not None:  # else they keep the process from being forked
+            end()
+
+
+def _subclasses(model: type[Record]) -> Iterator[type[Record]]:
+    for each in model.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 @contextlib.contextmanager
@@ -91,26 +120,8 @@ def put_right() -> None:
 
     Python's own generator seeds itself anew after a fork, torch's starts alike in every process.
     """
-    for path in _loaded("openblas"):
-        _restore_threads(ctypes.CDLL(path))
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-
-
-def _restore_threads(library: ctypes.CDLL) -> None:
-    for prefix, suffix in _BLAS_SYMBOLS:
-        choose = getattr(library, f"{prefix}openblas_set_num_threads{suffix}", None)
-        if choose is not None:
-            choose(_blas_threads(getattr(library, f"{prefix}openblas_get_num_procs{suffix}")))
-            return
-
-
-def _blas_threads(processors: Any) -> int:
-    """Choose as OpenBLAS does when it is loaded: the variables in its order, else all it sees."""
-    available = len(os.sched_getaffinity(0))
-    asked = (os.environ.get(name, "") for name in _BLAS_VARIABLES)
-    numbers = (int(text) for text in asked if text.isdecimal())
-    return min(next(filter(None, numbers), available), available, max(1, int(processors())))
 
 
 def _loaded(name: str) -> list[str]:

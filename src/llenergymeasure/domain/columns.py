@@ -6,14 +6,14 @@ experiment writes. The layout is that of https://arrow.apache.org/docs/format/Co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["int64", "float64", "string", "list<int64>"]
+Kind = Literal["int64", "float64", "bool", "string", "list<int64>"]
 
 
 def make_column(values: Sequence[Any], kind: Kind) -> pa.Array:
@@ -25,7 +25,22 @@ def make_column(values: Sequence[Any], kind: Kind) -> pa.Array:
         cells = [() if value is None else value for value in values]
         inside = make_column(list(chain.from_iterable(cells)), "int64")
         return _array(values, kind, [_offsets(cells)], [inside])
+    if kind == "bool":
+        return _array(values, kind, [_bits(values)])
     return _array(values, kind, [_numbers(values, kind)])
+
+
+def kind_of(values: Iterable[Any]) -> Kind:
+    """Give the kind that holds all of some plain values; text, where they have nothing in common.
+
+    Whole numbers and fractions together are fractions.
+    """
+    types = {type(value) for value in values if value is not None}
+    if types == {bool}:
+        return "bool"
+    if types == {int}:
+        return "int64"
+    return "float64" if types and types <= {int, float} else "string"
 
 
 def arrow_type(kind: Kind) -> pa.DataType:
@@ -35,6 +50,7 @@ def arrow_type(kind: Kind) -> pa.DataType:
     types = {
         "int64": pa.int64(),
         "float64": pa.float64(),
+        "bool": pa.bool_(),
         "string": pa.string(),
         "list<int64>": pa.list_(pa.int64()),
     }
@@ -52,10 +68,16 @@ def _array(
 
 
 def _validity(values: Sequence[Any]) -> pa.Buffer | None:
+    if all(value is not None for value in values):
+        return None
+    return _bits([value is not None for value in values])
+
+
+def _bits(values: Sequence[Any]) -> pa.Buffer:
     import numpy as np
 
-    present = np.fromiter((value is not None for value in values), bool, len(values))
-    return None if present.all() else _buffer(np.packbits(present, bitorder="little"))
+    bits = np.fromiter(map(bool, values), bool, len(values))
+    return _buffer(np.packbits(bits, bitorder="little"))
 
 
 def _numbers(values: Sequence[Any], kind: Kind) -> pa.Buffer:
