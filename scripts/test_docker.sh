@@ -95,6 +95,6 @@ status=0
 as_tester -m pytest --no-cov -p no:cacheprovider -p no:hypothesispytest -v --basetemp "$work/tests/t" \
     tests/integration/test_docker_runner.py 2>&1 | tee "$results/tests.log" || status=$?
 sed -i "s#$work#/tmp/work#g; s#$repository#.#g; s#$(dirname "$(dirname "$python")")#venv#g" "$results/tests.log"
-as_tester benchmarks/docker_runner.py --output "$work/report/docker_runner.json"
-cp "$work/report/docker_runner.json" "$results/"
+as_tester benchmarks/runner_overhead.py --output "$work/report/runner_overhead.json"
+cp "$work/report/runner_overhead.json" "$results/"
 exit $status

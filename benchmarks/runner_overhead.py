@@ -1,7 +1,8 @@
-"""What a container costs per experiment beyond a local process, on a real Docker engine.
+"""What other runners cost per experiment beyond a local process, on a real Docker engine.
 
-Pairs of one experiment on the scripted backend, spawned here and in a container, in turn, from the
-start of the worker until it is gone. ``scripts/test_docker.sh`` calls it with an image.
+One experiment on the scripted backend, spawned here, in another interpreter and in a container, in
+turn, from the start of the worker until it is gone. An interpreter is asked for its version first,
+once a study; that is told apart. ``scripts/test_docker.sh`` calls it with an image.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+import venv
 from pathlib import Path
 
 from llenergymeasure._version import __version__
@@ -22,6 +25,7 @@ from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners.docker import DockerRunner
+from llenergymeasure.study.runners.interpreter import interpreter_problem
 from llenergymeasure.study.runners.local import InterpreterRunner
 from llenergymeasure.study.runners.protocol import Runner
 
@@ -58,28 +62,27 @@ def seconds(runner: Runner, directory: ExperimentDirectory) -> float:
     return (time.monotonic_ns() - began_ns) / 1e9
 
 
-def measured(folder: Path, image: str, pairs: int) -> dict[str, object]:
-    local, docker = (
-        InterpreterRunner("scripted", start_method="spawn"),
-        DockerRunner(image, "scripted"),
-    )
-    rows: list[tuple[float, float]] = []
+def measured(folder: Path, image: str, interpreter: str, rounds: int) -> dict[str, object]:
+    runners: dict[str, Runner] = {
+        "local": InterpreterRunner("scripted", start_method="spawn"),
+        "python": InterpreterRunner("scripted", interpreter, start_method="spawn"),
+        "docker": DockerRunner(image, "scripted"),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in runners}
     try:
-        for runner, name in ((local, "first-local"), (docker, "first-docker")):
-            seconds(runner, directory_in(folder, name))
-        for number in range(pairs):
-            one = seconds(local, directory_in(folder, f"local-{number}"))
-            other = seconds(docker, directory_in(folder, f"docker-{number}"))
-            rows.append((one, other))
+        for name, runner in runners.items():
+            seconds(runner, directory_in(folder, f"first-{name}"))
+        for number in range(rounds):
+            for name, runner in runners.items():
+                taken[name].append(seconds(runner, directory_in(folder, f"{name}-{number}")))
     finally:
-        local.close()
-        docker.close()
-    beyond = [other - one for one, other in rows]
+        for runner in runners.values():
+            runner.close()
     result = ExperimentResult.from_json(folder / "docker-0" / "result.json")
     return {
-        "spawned_s": [round(one, 4) for one, _ in rows],
-        "docker_s": [round(other, 4) for _, other in rows],
-        "docker_beyond_spawned_s": summary(beyond),
+        **{f"{name}_s": [round(one, 4) for one in each] for name, each in taken.items()},
+        "handshake_s": round(handshake_s(interpreter), 4),
+        **{f"{name}_beyond_local_s": beyond(taken, name) for name in ("python", "docker")},
         "result": {
             "schema_version": result.schema_version,
             "measurement_config_hash": result.measurement_config_hash,
@@ -92,12 +95,33 @@ def measured(folder: Path, image: str, pairs: int) -> dict[str, object]:
     }
 
 
+def handshake_s(interpreter: str) -> float:
+    began_s = time.perf_counter()
+    if problem := interpreter_problem(interpreter, "runners.scripted"):
+        raise SystemExit(problem.what)
+    return time.perf_counter() - began_s
+
+
+def beyond(taken: dict[str, list[float]], name: str) -> dict[str, float]:
+    return summary([a - b for a, b in zip(taken[name], taken["local"], strict=True)])
+
+
 def summary(values: list[float]) -> dict[str, float]:
     return {
         "median": round(statistics.median(values), 4),
         "least": round(min(values), 4),
         "most": round(max(values), 4),
     }
+
+
+def another_interpreter(folder: Path) -> str:
+    """Make a virtual environment that finds the packages of this one."""
+    root = folder / "other"
+    venv.create(root, symlinks=True)
+    (packages,) = root.glob("lib/python*/site-packages")
+    found = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "others.pth").write_text("\n".join(found) + "\n")
+    return str(root / "bin" / "python")
 
 
 def said(*command: str) -> object:
@@ -120,16 +144,19 @@ def machine() -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image", default=os.environ.get("LLEM_TEST_IMAGE"), required=False)
-    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--interpreter", help="another path of a Python with this package")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     if not arguments.image:
         parser.error("name an image with --image")
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(Path(folder), arguments.image, arguments.pairs)
+        other = arguments.interpreter or another_interpreter(Path(folder))
+        found = measured(Path(folder), arguments.image, other, arguments.rounds)
     report = {"machine": machine(), **found}
     arguments.output.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report["docker_beyond_spawned_s"]))
+    for name in ("python", "docker"):
+        print(name, "beyond local, s:", json.dumps(report[f"{name}_beyond_local_s"]))
 
 
 if __name__ == "__main__":
