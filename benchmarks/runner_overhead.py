@@ -19,6 +19,7 @@ import time
 import venv
 from pathlib import Path
 
+import llenergymeasure
 from llenergymeasure._version import __version__
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult
@@ -119,7 +120,8 @@ def another_interpreter(folder: Path) -> str:
     root = folder / "other"
     venv.create(root, symlinks=True)
     (packages,) = root.glob("lib/python*/site-packages")
-    found = [path for path in sys.path if path.endswith("site-packages")]
+    ours = str(Path(llenergymeasure.__file__).parents[1])
+    found = [ours, *(path for path in sys.path if path.endswith("site-packages"))]
     (packages / "others.pth").write_text("\n".join(found) + "\n")
     return str(root / "bin" / "python")
 
