@@ -13,11 +13,6 @@ _TEXT = 17
 _VALUE = 23
 
 
-def title(text: str) -> Iterator[str]:
-    """Give the title of a section; a path in it is never broken."""
-    return _wrapped(text, "", WIDTH)
-
-
 def beside(head: str, *texts: str) -> Iterator[str]:
     """Give texts beside a head, in the column of texts, each wrapped; no word is broken.
 
@@ -25,7 +20,14 @@ def beside(head: str, *texts: str) -> Iterator[str]:
     """
     for number, text in enumerate(texts):
         start = "" if number else f"{head}{'' if len(head) < _TEXT - 1 else '  '}"
-        yield from _wrapped(text, start.ljust(_TEXT), _ROOM)
+        yield from textwrap.wrap(
+            "".join(letter if letter.isprintable() else " " for letter in text),
+            _ROOM,
+            initial_indent=start.ljust(_TEXT),
+            subsequent_indent=" " * (_TEXT + 2),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
 
 
 def command(text: str) -> Iterator[str]:
@@ -49,14 +51,3 @@ def setting(name: str, value: str, origin: str, width: int) -> Iterator[str]:
             return
     yield f"{start}{value}"
     yield f"{'':{len(start)}}{origin}"
-
-
-def _wrapped(text: str, start: str, width: int) -> Iterator[str]:
-    yield from textwrap.wrap(
-        "".join(letter if letter.isprintable() else " " for letter in text),
-        width,
-        initial_indent=start,
-        subsequent_indent=" " * (_TEXT + 2) if start else MARGIN,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )

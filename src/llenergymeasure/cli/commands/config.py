@@ -77,8 +77,7 @@ def config(
 
 def _show(sections: Iterable[Section]) -> None:
     for number, section in enumerate(sections):
-        for line in (*([""] if number else []), *layout.title(section.title)):
-            typer.echo(line)
+        typer.echo(f"\n{section.title}" if number else section.title)
         for row in section.rows:
             typer.echo(f"{layout.MARGIN}{row}")
 
@@ -98,9 +97,8 @@ def _sections(
     if verbose:
         yield Section("packages", _packages(machine))
     yield Section("runners", places.runner_rows(settings))
-    yield Section(
-        f"backends of this interpreter ({sys.executable})", places.rows_of_this_interpreter()
-    )
+    here = f"backends of this interpreter ({sys.executable})"
+    yield Section(here, places.rows_of_this_interpreter())
     for place, backends in places.other_places(settings).items():
         yield Section(f"backends of {place}", places.rows_of(place, backends))
     yield Section("next", _next_steps(settings))
