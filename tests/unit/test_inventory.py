@@ -45,6 +45,7 @@ def test_the_folder_is_where_the_module_would_be_imported_from() -> None:
     assert spec.origin is not None
     assert state.folder == str(Path(spec.origin).parents[1])
     assert state.version == importlib.metadata.version("transformers")
+    assert state.also == (("torch", importlib.metadata.version("torch")),)
 
 
 def test_a_backend_of_this_package_needs_no_other() -> None:

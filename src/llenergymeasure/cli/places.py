@@ -89,8 +89,14 @@ def _row(state: BackendState) -> Iterator[str]:
         yield from beside(_head(state.name, "no"), state.problem.what, *place)
         yield from _remedy(state.problem)
     else:
-        what = f"{state.package} {state.version}" if state.package else "built in"
-        yield from beside(_head(state.name, "yes"), what, *place)
+        yield from beside(_head(state.name, "yes"), _versions(state), *place)
+
+
+def _versions(state: BackendState) -> str:
+    if state.package is None:
+        return "built in"
+    packages = ((state.package, state.version), *state.also)
+    return ", ".join(f"{name} {version}" for name, version in packages)
 
 
 def _remedy(problem: Problem) -> Iterator[str]:

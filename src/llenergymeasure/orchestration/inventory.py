@@ -6,10 +6,11 @@ Only what is known of installed packages is read; no engine is imported.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -36,6 +37,7 @@ class BackendState(Record):
     name: str = Field(description="What a configuration calls it.")
     package: str | None = Field(description="The distribution behind it; null for a built-in one.")
     version: str | None = Field(description="Installed version of the package, or null.")
+    also: tuple[InstalledPackage, ...] = Field((), description="What else it needs and is there.")
     folder: str | None = Field(description="Where its module was found, or null.")
     problem: Problem | None = Field(description="Why it cannot be used there, or null.")
 
@@ -83,9 +85,16 @@ def _state(entry: BackendEntry) -> BackendState:
         name=entry.name,
         package=found.name if found else entry.package,
         version=found.version if found else None,
+        also=tuple(_installed(entry.also)),
         folder=_folder(entry.module or entry.implementation) if found else None,
         problem=missing(entry, "backend"),
     )
+
+
+def _installed(names: Iterable[str]) -> Iterator[InstalledPackage]:
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield InstalledPackage(name, importlib.metadata.version(name))
 
 
 def _added_by(entry: BackendEntry) -> InstalledPackage | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.study.runners.local import InterpreterRunner
-from tests.support.cli import SOURCE, Llem
+from tests.support.cli import SOURCE, Llem, interrupt
 
 NEEDED = ("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
 
@@ -120,20 +121,29 @@ def test_llem_config_shows_every_place_and_what_each_has(tmp_path: Path) -> None
     assert "\x1b" not in done.out
 
 
-def test_what_is_known_is_shown_while_a_place_has_not_answered(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "answer")
-    slow = tmp_path / "python"
-    slow.write_text(f"#!/bin/sh\nread answer < '{tmp_path}/answer'\necho 0.0.1\n")
+def asking_a_slow_place(folder: Path) -> subprocess.Popen[str]:
+    """Start the command with an interpreter that answers once a line is written to ``answer``."""
+    os.mkfifo(folder / "answer")
+    slow = folder / "python"
+    slow.write_text(f"#!/bin/sh\nread answer < '{folder}/answer'\necho 0.0.1\n")
     slow.chmod(0o755)
-    process = Llem(tmp_path, {"LLEM_RUNNER_VLLM": f"python:{slow}"}).start("config")
+    return Llem(folder, {"LLEM_RUNNER_VLLM": f"python:{slow}"}).start("config")
+
+
+def shown_up_to_the_place(process: subprocess.Popen[str]) -> set[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("backends of python:"):
+            return set(lines)
+    raise AssertionError(f"it ended before the place: {lines}")
+
+
+def test_what_is_known_is_shown_while_a_place_has_not_answered(tmp_path: Path) -> None:
+    process = asking_a_slow_place(tmp_path)
     try:
-        assert process.stdout is not None
-        lines = [""]
-        while lines[-1] != f"backends of python:{slow}":
-            line = process.stdout.readline()
-            assert line, "it ended without the place"
-            lines.append(line.rstrip("\n"))
-        assert {"machine", "energy sources", "runners"} <= set(lines)
+        assert {"machine", "energy sources", "runners"} <= shown_up_to_the_place(process)
         with (tmp_path / "answer").open("r+b", buffering=0) as answer:
             answer.write(b"now\n")
             out, err = process.communicate(timeout=60)
@@ -142,6 +152,17 @@ def test_what_is_known_is_shown_while_a_place_has_not_answered(tmp_path: Path) -
         process.communicate()
     assert "has llenergymeasure 0.0.1" in " ".join(out.split()), err
     assert "\nnext\n" in out
+
+
+def test_ctrl_c_ends_the_wait_for_a_place(tmp_path: Path) -> None:
+    process = asking_a_slow_place(tmp_path)
+    try:
+        shown_up_to_the_place(process)
+        done = interrupt(process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert done.code == 130
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
