@@ -163,14 +163,3 @@ def test_ctrl_c_ends_the_wait_for_a_place(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert done.code == 130
-
-
-def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
-    process = Llem(tmp_path).start("config")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr is not None
-    said = process.stderr.read()
-    process.stderr.close()
-    assert (process.wait(60), said) == (0, "")

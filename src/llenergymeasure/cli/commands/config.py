@@ -12,7 +12,6 @@ from llenergymeasure._version import __version__
 from llenergymeasure.cli import layout, places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
 from llenergymeasure.cli.layout import beside
-from llenergymeasure.cli.report import let_go_of
 from llenergymeasure.config.registry import (
     BACKENDS,
     ENERGY_SOURCES,
@@ -40,10 +39,12 @@ class Section(NamedTuple):
     Attributes:
         title: What it is about.
         rows: Its lines, found when they are asked for.
+        slow: Whether finding them may take long.
     """
 
     title: str
     rows: Iterable[str]
+    slow: bool = False
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -69,17 +70,16 @@ def config(
         advanced = settings.config.advanced
         rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
         calibrate_gpus(machine, data_path(), rates, _tell)
-    try:
-        _show(_sections(settings, machine, verbose=verbose))
-    except BrokenPipeError:  # whoever read it has seen enough
-        let_go_of(sys.stdout)
+    _show(_sections(settings, machine, verbose=verbose))
 
 
 def _show(sections: Iterable[Section]) -> None:
     for number, section in enumerate(sections):
-        typer.echo(f"\n{section.title}" if number else section.title)
+        sys.stdout.write(f"\n{section.title}\n" if number else f"{section.title}\n")
+        if section.slow:
+            sys.stdout.flush()
         for row in section.rows:
-            typer.echo(f"{layout.MARGIN}{row}")
+            sys.stdout.write(f"{layout.MARGIN}{row}\n")
 
 
 def _tell(line: str) -> None:
@@ -100,7 +100,7 @@ def _sections(
     here = f"backends of this interpreter ({sys.executable})"
     yield Section(here, places.rows_of_this_interpreter())
     for place, backends in places.other_places(settings).items():
-        yield Section(f"backends of {place}", places.rows_of(place, backends))
+        yield Section(f"backends of {place}", places.rows_of(place, backends), slow=True)
     yield Section("next", _next_steps(settings))
 
 
