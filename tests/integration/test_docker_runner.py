@@ -17,8 +17,11 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.gpu_survey import GPUSurvey
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration.inventory import Inventory, take
 from llenergymeasure.study.runners.docker import DockerRunner
 from llenergymeasure.study.supervise import Terms
+from tests.support.cli import Llem
 from tests.support.containers import (
     HOUR,
     LONG_S,
@@ -272,6 +275,47 @@ def test_problems_of_an_experiment_are_found_inside_the_container(containers: Co
     problem = containers.only_problem(containers.runner(), order)
     assert problem.where == "dataset"
     assert "nosuch.jsonl" in problem.what
+
+
+def test_the_backends_of_an_image_are_listed_with_the_lines_that_rebuild_it(
+    containers: Containers,
+) -> None:
+    found = containers.runner("pytorch").inventory()
+    assert isinstance(found, Inventory), found
+    states = {state.name: state for state in found.backends}
+    assert states["pytorch"] == {state.name: state for state in take().backends}["pytorch"]
+    absent = states["tensorrt"].problem
+    assert absent is not None
+    assert f"-f docker/tensorrt.Dockerfile -t {containers.image} ." in absent.remedy
+
+
+def test_an_image_that_cannot_be_used_is_told_instead_of_its_backends(
+    containers: Containers,
+) -> None:
+    problem = containers.runner("vllm", image="nosuch/image:9").inventory()
+    assert isinstance(problem, Problem)
+    assert problem.what == "the image nosuch/image:9 is not on this machine"
+    assert "docker build -f docker/vllm.Dockerfile" in problem.remedy
+
+
+def test_a_container_that_does_not_answer_in_time_is_ended(containers: Containers) -> None:
+    package = containers.folder / "slow" / "llenergymeasure"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import time\ntime.sleep(3600)")
+    options = f"-v {package.parent}:{package.parent}:ro --env PYTHONPATH={package.parent}"
+    runner = containers.runner(environ=containers.environ(options), answer_within_s=10)
+    problem = runner.inventory()
+    assert isinstance(problem, Problem)
+    assert problem.what == "docker run did not end within 10 s"
+
+
+def test_llem_config_shows_what_an_image_has(containers: Containers) -> None:
+    names = ("DOCKER_HOST", "LLEM_DOCKER_OPTIONS")
+    environ = {name: containers.environ().get(name, "") for name in names}
+    environ["LLEM_RUNNER_SCRIPTED"] = f"docker:{containers.image}"
+    done = Llem(containers.folder, environ)("config", timeout_s=LONG_S)
+    blocks = {block.partition("\n")[0]: block for block in done.out.split("\n\n")}
+    assert "scripted    yes  built in" in blocks[f"backends of docker:{containers.image}"]
 
 
 def test_a_daemon_that_does_not_run_is_a_problem(tmp_path: Path) -> None:

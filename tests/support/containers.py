@@ -19,7 +19,8 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.runners.docker import DockerJob, DockerRunner
+from llenergymeasure.study.runners.docker import DockerRunner
+from llenergymeasure.study.runners.docker_job import DockerJob
 from llenergymeasure.study.supervise import Outcome, Terms, supervise
 from tests.support.scripted_run import make_order, scripted_config
 

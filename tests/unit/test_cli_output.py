@@ -3,22 +3,71 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from llenergymeasure.cli.commands import config, run
+from llenergymeasure.domain.format import WIDTH
+from llenergymeasure.orchestration import inventory
 from tests.support.cli import QUICK
 
 
+def shown(folder: Path, **environ: str) -> str:
+    """What ``llem config`` shows on a machine without docker."""
+    where = {"XDG_CONFIG_HOME": str(folder), "PATH": str(folder), **environ}
+    done = CliRunner().invoke(config.app, [], env=where)
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def section(text: str, title: str) -> list[str]:
+    (found,) = [block for block in text.split("\n\n") if block.startswith(title)]
+    return found.splitlines()[1:]
+
+
 def test_every_backend_is_listed_with_its_runner_and_where_that_came_from(tmp_path: Path) -> None:
-    where = {"XDG_CONFIG_HOME": str(tmp_path), "LLEM_RUNNER_VLLM": "docker:image"}
-    text = CliRunner().invoke(config.app, [], env=where).stdout
-    rows = {tuple(line.split()) for line in text.splitlines()}
+    text = shown(tmp_path, LLEM_RUNNER_VLLM="docker:image")
+    rows = {tuple(line.split()) for line in section(text, "runners")}
 
     assert ("pytorch", "local", "default") in rows
     assert ("vllm", "docker:image", "$LLEM_RUNNER_VLLM") in rows
-    assert text.count("docker:image") == 1
+    assert text.count("docker:image") == 2, "in its row, and over what it has"
+
+
+def test_this_interpreter_is_shown_with_every_backend(tmp_path: Path) -> None:
+    rows = section(shown(tmp_path), f"backends of this interpreter ({sys.executable})")
+    names = [row.split()[0] for row in rows if row[2] != " "]
+
+    assert names == [state.name for state in inventory.take().backends]
+
+
+def test_a_place_that_cannot_be_used_is_shown_with_what_mends_it(tmp_path: Path) -> None:
+    runners = {f"LLEM_RUNNER_{name}": "docker:image" for name in ("VLLM", "TENSORRT")}
+    text = shown(tmp_path, **runners)
+    first, *remedy, last = section(text, "backends of docker:image")
+
+    assert first.split(maxsplit=2) == ["vllm", "no", "the command docker is not on PATH"]
+    assert remedy[0].split()[:3] == ["install", "Docker", "Engine,"]
+    assert last.split() == ["tensorrt", "no", "as", "vllm"]
+    assert text.index("backends of this") < text.index("backends of docker") < text.index("\nnext")
+
+
+def test_this_interpreter_named_as_a_runner_is_no_other_place(tmp_path: Path) -> None:
+    text = shown(tmp_path, LLEM_RUNNER_VLLM=f"python:{sys.executable}")
+
+    assert text.count("\nbackends of ") == 1
+
+
+def test_only_a_path_or_a_command_makes_a_line_longer_than_a_terminal(tmp_path: Path) -> None:
+    settings = {"LLEM_CARBON_INTENSITY": "300", "LLEM_RESULTS_DIR": "/results/" + "x" * 40}
+    text = shown(
+        tmp_path, LLEM_RUNNER_VLLM="docker:a/b:c", LLEM_RUNNER_TENSORRT="docker:d", **settings
+    )
+
+    long = [line for line in text.splitlines() if len(line) > WIDTH]
+    assert not [line for line in long if len(line.split()) > 2], long
 
 
 def test_json_on_stdout_is_the_result_and_stderr_says_where_it_lies(tmp_path: Path) -> None:

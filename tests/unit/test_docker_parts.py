@@ -73,6 +73,22 @@ def test_the_users_options_come_last_so_that_they_win() -> None:
     assert words[-3:] == ["--env", "A=b c", IMAGE.id]
 
 
+def test_a_container_that_only_answers_gets_nothing_of_the_machine() -> None:
+    environ = {"HF_TOKEN": "hf_secret", "HTTP_PROXY": "proxy", "LLEM_DOCKER_OPTIONS": "--env A=b"}
+    words = container.bare_arguments("llem-1", HERE._replace(gpus=True), environ)
+    assert pairs(words, "--network") == ["none"]
+    assert not {"--gpus", "--mount"} & set(words)
+    assert not {"HF_TOKEN", "HTTP_PROXY"} & set(pairs(words, "--env"))
+    assert words[0] == "run"
+    assert words[-3:] == ["--env", "A=b", IMAGE.id]
+
+
+@pytest.mark.parametrize("option", ["--network host", "--net=host"])
+def test_the_users_network_is_the_only_one(option: str) -> None:
+    words = container.bare_arguments("llem-1", HERE, {"LLEM_DOCKER_OPTIONS": option})
+    assert [word for word in words if word.startswith("--net")] == [option.split(maxsplit=1)[0]]
+
+
 def test_options_with_an_open_quote_are_refused_by_name() -> None:
     with pytest.raises(DockerError, match="LLEM_DOCKER_OPTIONS"):
         arguments({"LLEM_DOCKER_OPTIONS": "--env 'A"})

@@ -75,6 +75,15 @@ def test_a_package_that_is_absent_is_answered_with_the_pip_line():
     assert problem.remedy == "pip install x"
 
 
+def test_whatever_else_it_needs_is_missed_too():
+    problem = missing(_entry(also=("pytest", "not_a_package")), "backend")
+
+    assert problem is not None
+    assert "needs the package not_a_package" in problem.what
+    assert problem.remedy == "pip install x"
+    assert missing(_entry(also=("pytest",)), "backend") is None
+
+
 def test_metadata_without_the_module_counts_as_absent():
     assert missing(_entry(module="not_a_module"), "backend") is not None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from llenergymeasure.core.energy.calibration import (
     WHERE,
     Device,
+    Learned,
     LoadGenerator,
     Script,
     calibrate,
@@ -23,6 +24,7 @@ from llenergymeasure.core.energy.torch_load import TorchLoad
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem
+from llenergymeasure.orchestration import device_lock
 
 MakeLoad = Callable[[str], LoadGenerator]
 MakeSource = Callable[[DeviceTarget, SamplingRates], EnergyBackend]
@@ -32,17 +34,21 @@ def calibrate_gpus(  # noqa: PLR0913 - what it works with is given by name
     machine: EnvironmentSnapshot,
     directory: Path,
     rates: SamplingRates,
+    tell: Callable[[str], None],
     *,
     make_load: MakeLoad = TorchLoad,
     make_source: MakeSource = NVMLSource,
     script: Script | None = None,
-) -> Iterator[str]:
-    """Calibrate every GPU and keep what was learned; yield lines to show meanwhile.
+) -> None:
+    """Calibrate every GPU and keep what was learned.
+
+    Holds the lock of a device meanwhile, so that no experiment runs there; waits for one that does.
 
     Args:
         machine: What is here.
         directory: The user's data directory.
         rates: How often to read.
+        tell: Takes lines to show meanwhile.
         make_load: Makes what drives a GPU, by UUID.
         make_source: Makes what reads it.
         script: The bursts; by default drawn for each GPU.
@@ -50,6 +56,7 @@ def calibrate_gpus(  # noqa: PLR0913 - what it works with is given by name
     Raises:
         PreFlightError: There is no GPU, or its driver is not known.
         BackendError: A GPU cannot be driven or read, or another process uses it.
+        ExperimentError: The lock files cannot be used.
         OSError: What was learned cannot be kept.
     """
     if not machine.gpus or machine.driver_version is None:
@@ -57,15 +64,22 @@ def calibrate_gpus(  # noqa: PLR0913 - what it works with is given by name
         what = f"there is no GPU whose sensors could be calibrated ({why})"
         raise PreFlightError([Problem(what, WHERE, "check nvidia-smi -L; RAPL needs none")])
     for gpu in machine.gpus:
-        played = script or make_script(random.Random())
-        yield f"{gpu.name}, {gpu.uuid}: takes {played.seconds:.0f} s; leave it alone meanwhile"
-        source = make_source(DeviceTarget("gpu", (gpu.uuid,)), rates)
+        target = DeviceTarget("gpu", (gpu.uuid,))
         device = Device(gpu.uuid, machine.driver_version)
-        with closing(make_load(gpu.uuid)) as load:
-            learned = calibrate(device, source, load, played)
-        yield from learned.notes
-        yield from calibration_lines(learned.stored.counter, learned.stored.power)
-        yield f"kept in {keep(directory, learned.stored)}"
+        played = script or make_script(random.Random())
+        with device_lock.held(target, tell):
+            tell(f"{gpu.name}, {gpu.uuid}: takes {played.seconds:.0f} s; leave it alone meanwhile")
+            source = make_source(target, rates)
+            with closing(make_load(gpu.uuid)) as load:
+                learned = calibrate(device, source, load, played)
+        for line in _learned_lines(learned):
+            tell(line)
+        tell(f"kept in {keep(directory, learned.stored)}")
+
+
+def _learned_lines(learned: Learned) -> Iterator[str]:
+    yield from learned.notes
+    yield from calibration_lines(learned.stored.counter, learned.stored.power)
 
 
 def calibration_lines(counter: Calibration | None, power: Calibration | None) -> Iterator[str]:

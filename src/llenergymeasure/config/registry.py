@@ -34,6 +34,7 @@ class PluginEntry:
         minimum: The oldest version of it that works.
         install: The line that installs it.
         alternatives: Other distributions of the same module that do as well.
+        also: Further distributions it needs, each with a module of the same name.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PluginEntry:
     minimum: str | None = None
     install: str = ""
     alternatives: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ BACKENDS: dict[str, BackendEntry] = {
             module="transformers",
             minimum="5.0",
             install="pip install 'llenergymeasure[pytorch]'",
+            also=("torch",),
             precisions=PRECISION_SUPPORT["pytorch"],
             decoding=DECODING_SUPPORT["pytorch"],
             preload=_PYTORCH_MODULES,
@@ -255,11 +258,7 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
         return None
     found = installed_package(entry)
     if found is None or importlib.util.find_spec(entry.module) is None:
-        return Problem(
-            f"'{entry.name}' needs the package {entry.package}, which is not installed",
-            field,
-            entry.install,
-        )
+        return _not_installed(entry, entry.package, field)
     if entry.minimum and _numbers(found.version) < _numbers(entry.minimum):
         substitute = found.name in entry.alternatives
         return Problem(
@@ -267,7 +266,13 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
             field,
             f"{f'pip install {found.name}' if substitute else entry.install} --upgrade",
         )
-    return None
+    absent = [name for name in entry.also if importlib.util.find_spec(name) is None]
+    return _not_installed(entry, absent[0], field) if absent else None
+
+
+def _not_installed(entry: PluginEntry, package: str, field: str) -> Problem:
+    what = f"'{entry.name}' needs the package {package}, which is not installed"
+    return Problem(what, field, entry.install)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

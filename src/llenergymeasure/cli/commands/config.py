@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated, NamedTuple
 
 import typer
 
 from llenergymeasure._version import __version__
+from llenergymeasure.cli import layout, places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
+from llenergymeasure.cli.layout import beside
 from llenergymeasure.config.registry import (
     BACKENDS,
     ENERGY_SOURCES,
-    backend_names,
-    installed_package,
     load_object,
     missing,
-    plugin_backends,
 )
 from llenergymeasure.config.user_config import (
     EffectiveSettings,
@@ -25,10 +25,27 @@ from llenergymeasure.config.user_config import (
     load_settings,
 )
 from llenergymeasure.core.energy.calibration_store import FILE, known_sensors
-from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.protocol import Coverage, EnergySourceType, SamplingRates
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
+
+_SETTING = 38
+
+
+class Section(NamedTuple):
+    """Part of what is shown.
+
+    Attributes:
+        title: What it is about.
+        rows: Its lines, found when they are asked for.
+        slow: Whether finding them may take long.
+    """
+
+    title: str
+    rows: Iterable[str]
+    slow: bool = False
+
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -52,47 +69,53 @@ def config(
     if calibrate:
         advanced = settings.config.advanced
         rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
-        for line in calibrate_gpus(machine, data_path(), rates):
-            typer.echo(f"calibration: {line}", err=True)
-    sections = {
-        "machine": _machine(machine),
-        "backends": _backends(),
-        "energy sources": _sources(machine),
-        f"energy sensors ({data_path() / FILE})": _sensors(machine),
-        "runners": _runners(settings),
-        f"settings ({default_path()})": _settings(settings),
-        "next": _next_steps(),
-    }
+        calibrate_gpus(machine, data_path(), rates, _tell)
+    _show(_sections(settings, machine, verbose=verbose))
+
+
+def _show(sections: Iterable[Section]) -> None:
+    for number, section in enumerate(sections):
+        sys.stdout.write(f"\n{section.title}\n" if number else f"{section.title}\n")
+        if section.slow:
+            sys.stdout.flush()
+        for row in section.rows:
+            sys.stdout.write(f"{layout.MARGIN}{row}\n")
+
+
+def _tell(line: str) -> None:
+    typer.echo(f"calibration: {line}", err=True)
+
+
+def _sections(
+    settings: EffectiveSettings, machine: EnvironmentSnapshot, *, verbose: bool
+) -> Iterator[Section]:
+    """Yield what is shown; rows are found while they are shown, and slow places come last."""
+    yield Section("machine", _machine(machine))
+    yield Section("energy sources", _sources(machine))
+    yield Section(f"energy sensors ({data_path() / FILE})", _sensors(machine))
+    yield Section(f"settings ({default_path()})", _settings(settings))
     if verbose:
-        sections["packages"] = _packages(machine)
-    blocks = (
-        f"{title}\n" + "\n".join(f"  {row}" for row in rows) for title, rows in sections.items()
-    )
-    typer.echo("\n\n".join(blocks))
+        yield Section("packages", _packages(machine))
+    yield Section("runners", places.runner_rows(settings))
+    here = f"backends of this interpreter ({sys.executable})"
+    yield Section(here, places.rows_of_this_interpreter())
+    for place, backends in places.other_places(settings).items():
+        yield Section(f"backends of {place}", places.rows_of(place, backends), slow=True)
+    yield Section("next", _next_steps(settings))
 
 
 def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
-    yield f"{machine.os}, Python {machine.python_version}, llenergymeasure {__version__}"
+    yield machine.os
+    yield f"Python {machine.python_version}, llenergymeasure {__version__}"
     cpus = f"{machine.cpu_count_usable} of {machine.cpu_count} CPUs"
     yield f"{machine.cpu_model or 'unknown CPU'}, {cpus}"
     if machine.ram_mb is not None:
         yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
     for gpu in machine.gpus:
         memory = "" if gpu.memory_mb is None else f", {gpu.memory_mb / 1024:.0f} GiB"
-        yield f"GPU {gpu.index}: {gpu.name}{memory}, {gpu.uuid}"
+        yield from beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)
     if not machine.gpus:
-        yield f"no GPU ({machine.gpu_note or 'NVML lists none'})"
-
-
-def _backends() -> Iterator[str]:
-    for name, entry in {**BACKENDS, **plugin_backends()}.items():
-        problem = missing(entry, "backend")
-        if problem is not None:
-            yield f"{name:11} no   {problem.what}"
-            yield f"{'':17}{problem.remedy}"
-        else:
-            found = installed_package(entry)
-            yield f"{name:11} yes  {f'{found.name} {found.version}' if found else 'built in'}"
+        yield from beside("no GPU", machine.gpu_note or "NVML lists none")
 
 
 def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -102,17 +125,18 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
     for name, entry in ENERGY_SOURCES.items():
         problem = missing(entry, "energy_backend")
         if problem is not None:
-            yield f"{name:11} no   {problem.what}"
-            yield f"{'':17}{problem.remedy}"
+            yield from beside(f"{name:11} no ", problem.what, problem.remedy)
             continue
         source: EnergySourceType = load_object(entry.implementation)
         for target in targets:
-            covered = source.coverage(target)
-            answer = "yes" if covered.kind else "no "
-            kind = f"{covered.kind}, " if covered.kind else ""
-            yield f"{name:11} {answer}  {target.kind}: {kind}{covered.scope}"
-            if covered.remedy:
-                yield f"{'':17}{covered.remedy}"
+            yield from _coverage(name, target.kind, source.coverage(target))
+
+
+def _coverage(name: str, device: str, covered: Coverage) -> Iterator[str]:
+    answer = "yes" if covered.kind else "no "
+    kind = f"{covered.kind}, " if covered.kind else ""
+    remedy = [covered.remedy] if covered.remedy else []
+    yield from beside(f"{name:11} {answer}", f"{device}: {kind}{covered.scope}", *remedy)
 
 
 def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -120,42 +144,37 @@ def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
     known = known_sensors(data_path(), machine.driver_version)
     for gpu in machine.gpus:
         if gpu.uuid in known.knowledge:
-            yield f"{gpu.uuid}  calibrated"
             told = known.knowledge[gpu.uuid]
-            yield from (f"{'':17}{line}" for line in calibration_lines(told.counter, told.power))
+            lines = calibration_lines(told.counter, told.power)
+            yield from beside(gpu.uuid, "calibrated", *lines)
         else:
             note = known.notes.get(gpu.uuid, "tick, lag and look of its sensors are not known")
-            yield f"{gpu.uuid}  not calibrated: {note}"
-            yield f"{'':17}llem config --calibrate"
+            yield from beside(gpu.uuid, f"not calibrated: {note}", "llem config --calibrate")
     if not machine.gpus:
         yield "no GPU, so none to calibrate"
 
 
-def _runners(settings: EffectiveSettings) -> Iterator[str]:
-    for name in backend_names():
-        origin = settings.origins.get(f"runners.{name}", "default")
-        yield f"{name:38} {settings.config.runner(name):24} {origin}"
-
-
 def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
-        if name.startswith("runners."):
-            continue
-        shown = "null" if value is None else str(value)
-        yield f"{name:38} {shown:24} {origin}"
+        if not name.startswith("runners."):
+            shown = "null" if value is None else str(value)
+            yield from layout.setting(name, shown, origin, _SETTING)
 
 
-def _next_steps() -> Iterator[str]:
-    for problem in (
-        missing(BACKENDS["pytorch"], "backend"),
-        missing(ENERGY_SOURCES["codecarbon"], "energy_backend"),
-    ):
-        if problem is not None:
-            yield f"{problem.remedy:42}  {problem.what}"
-    yield "llem run --model random:tiny-llama -n 20    a first measurement, nothing to download"
-    yield "llem run experiment.yaml --dry-run          the plan of an experiment"
+def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
+    steps = [
+        ("llem run --model random:tiny-llama -n 20", "a first measurement, nothing to download"),
+        ("llem run experiment.yaml --dry-run", "the plan of an experiment"),
+    ]
+    absent = [missing(ENERGY_SOURCES["codecarbon"], "energy_backend")]
+    if settings.config.runner("pytorch") == "local":
+        absent.insert(0, missing(BACKENDS["pytorch"], "backend"))
+    installs = [(problem.remedy, problem.what) for problem in absent if problem is not None]
+    for command, purpose in installs + steps:
+        yield command
+        yield from beside("", purpose)
 
 
 def _packages(machine: EnvironmentSnapshot) -> Iterator[str]:
     for name, version in sorted(machine.packages.items()):
-        yield f"{name:38} {version}"
+        yield f"{name:{_SETTING}} {version}"

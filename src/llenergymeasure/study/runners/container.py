@@ -203,6 +203,22 @@ def run_arguments(
     ]
 
 
+def bare_arguments(name: str, place: Place, environ: Mapping[str, str]) -> list[str]:
+    """Give the arguments for a container that only answers a question about its image.
+
+    It gets no folder, no GPU, no network and nothing of the environment but the user's options,
+    which may name a network.
+
+    Raises:
+        DockerError: ``LLEM_DOCKER_OPTIONS`` cannot be read.
+    """
+    options = _users_options(environ)
+    named = {word.partition("=")[0] for word in options} & {"--network", "--net"}
+    own = {OPTIONS_VARIABLE: environ.get(OPTIONS_VARIABLE, "")}
+    verb, *rest = run_arguments(name, place._replace(gpus=False), Path("/tmp"), (), own)  # noqa: S108
+    return [verb, *(() if named else ("--network", "none")), *rest]
+
+
 # Limits: docs.nvidia.com/deeplearning/frameworks/user-guide, "Running A Container"; the variable:
 # docs.nvidia.com/datacenter/cloud-native/container-toolkit, "Driver Capabilities".
 _GPU_OPTIONS = (

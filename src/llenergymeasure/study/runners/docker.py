@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.exceptions import ExperimentError, Problem
+from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.capture import tail
+from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners import container
-from llenergymeasure.study.runners.container_entry import INTERRUPT
 from llenergymeasure.study.runners.docker_cli import DockerCommand, DockerError, translated
-from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S, Start
+from llenergymeasure.study.runners.docker_job import DockerJob
+from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S
 from llenergymeasure.study.runners.waiting import ended_within
 
 HANDSHAKE_WITHIN_S = 300.0
@@ -34,90 +36,8 @@ _PROBE = "llenergymeasure.orchestration.probe"
 _ASK_VERSION = "import llenergymeasure; print(llenergymeasure.__version__)"
 _DOCKERFILES = ("pytorch", "vllm", "tensorrt")
 
-_KILL_AGAIN_S = 5.0
-_GIVE_UP_S = 120.0
-_INTERRUPTED = 130
-
-
-class DockerJob:
-    """A worker in a container; see the protocol for the contract.
-
-    Args:
-        docker: The docker command.
-        name: Name of the container.
-        client: ``docker run``, which lives as long as the container.
-    """
-
-    def __init__(self, docker: DockerCommand, name: str, client: subprocess.Popen[bytes]) -> None:
-        self._docker, self._client, self.name = docker, client, name
-        self._ended = _process_descriptor(client.pid)
-        self._code: int | None = None
-
-    @property
-    def start(self) -> Start:
-        """How it was started."""
-        return Start("docker")
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Sleep until the container is gone, but no longer than ``timeout_s``, without polling.
-
-        Returns:
-            The worker's exit code, negative for a signal; 125 where docker could not start it,
-            for which the log says why.
-        """
-        if self._code is None and self._client_ended(timeout_s):
-            self._code = self._take_leave()
-        return self._code
-
-    def interrupt(self) -> None:
-        """Send the worker SIGINT, as soon as it is there; harmless once it has ended."""
-        if self._code is None and self._client.stdin is not None:
-            try:
-                self._client.stdin.write(INTERRUPT)
-                self._client.stdin.flush()
-            except (OSError, ValueError):
-                return  # it has ended, or it is being killed
-
-    def kill(self) -> None:
-        """Kill the container with everything in it; it is gone on return."""
-        deadline_s = time.monotonic() + _GIVE_UP_S
-        self._let_go()
-        while self.wait(0) is None:
-            # A container that is only being made has no name yet; it ends when it starts, since
-            # its input has ended.
-            self._quietly("kill", self.name)
-            if self.wait(_KILL_AGAIN_S) is None and time.monotonic() > deadline_s:
-                self._client.kill()
-
-    def _client_ended(self, timeout_s: float) -> bool:
-        if self._ended is None:
-            return _ends_within(self._client, timeout_s)
-        poll = select.poll()
-        poll.register(self._ended, select.POLLIN)
-        return bool(poll.poll(max(0.0, timeout_s) * 1e3))
-
-    def _take_leave(self) -> int:
-        code = self._client.wait()
-        self._let_go()
-        if self._ended is not None:
-            os.close(self._ended)
-        if code < 0:  # somebody killed the client, and the container may be on its way out still
-            self._quietly("rm", "--force", self.name)
-        return 128 - code if code > 128 and code != _INTERRUPTED else code
-
-    def _let_go(self) -> None:
-        """End the input of the container, which ends the container."""
-        if self._client.stdin is not None:
-            try:
-                self._client.stdin.close()
-            except OSError:
-                return  # it has ended with a byte underway
-
-    def _quietly(self, *arguments: str) -> None:
-        try:
-            self._docker.run(*arguments)
-        except DockerError:
-            return  # the daemon is gone; nothing is left to be told
+_Arguments = Callable[[str], list[str]]
+"""Gives the arguments of ``docker run`` for a container of a name."""
 
 
 class DockerRunner:
@@ -128,6 +48,7 @@ class DockerRunner:
         backend: Whose experiments run in it.
         environ: Environment; by default the process's own.
         gpus: Lists the GPUs of this machine; containers get them all, and ``CUDA_VISIBLE_DEVICES``.
+        answer_within_s: Longest time for a container that only answers a question, s.
     """
 
     def __init__(
@@ -136,9 +57,11 @@ class DockerRunner:
         backend: str,
         environ: Mapping[str, str] | None = None,
         gpus: Callable[[], GPUSurvey] = survey_gpus,
+        answer_within_s: float = HANDSHAKE_WITHIN_S,
     ) -> None:
         self._image, self._backend, self._gpus = image, backend, gpus
         self._docker = DockerCommand(os.environ if environ is None else environ)
+        self._answer_within_s = answer_within_s
         self._place: container.Place | None = None
         self._job: DockerJob | None = None
 
@@ -152,6 +75,16 @@ class DockerRunner:
             except OSError as error:
                 what = f"cannot use {error.filename}: {error.strerror}"
                 return [self._problem(what, "let output.model_cache_dir name a folder of yours")]
+
+    def inventory(self) -> Inventory | Problem:
+        """List the backends of the image, or say why no container of it can be used.
+
+        Its containers see no folder, no GPU and no network.
+        """
+        try:
+            return self._inventory()
+        except DockerError as error:
+            return self._problem(error.what, error.remedy)
 
     def start(self, directory: ExperimentDirectory) -> DockerJob:
         """Start a container whose worker runs a directory that holds ``config.json``.
@@ -179,7 +112,8 @@ class DockerRunner:
         return Problem(what, f"runners.{self._backend}", remedy)
 
     def _problems(self, orders: Sequence[WorkOrder], folder: Path) -> list[Problem]:
-        if other := self._version_problem(orders, folder):
+        arguments = partial(self._arguments, orders=orders, folder=folder)
+        if other := self._version_problem(arguments):
             return [other]
         asked, answer, log = (folder / name for name in ("orders", "problems", "log"))
         lines = dict.fromkeys(order.model_dump_json() for order in orders)
@@ -195,9 +129,29 @@ class DockerRunner:
         what = f"looking for problems in the container {how}:\n{said}"
         return [self._problem(what, "mend what is named there")]
 
-    def _version_problem(self, orders: Sequence[WorkOrder], folder: Path) -> Problem | None:
-        arguments = self._arguments(_new_name(), orders, folder)
-        done = self._docker.run(*arguments, "-P", "-c", _ASK_VERSION, within_s=HANDSHAKE_WITHIN_S)
+    def _inventory(self) -> Inventory | Problem:
+        if other := self._version_problem(self._bare_arguments):
+            return other
+        said = self._answer(self._bare_arguments, "-m", inventory.MODULE)
+        if isinstance(said, Problem):
+            return said
+        try:
+            found = Inventory.model_validate_json(said)
+        except ValidationError:
+            return self._unfit("does not say which backends it has")
+        return found.with_remedies(self._rebuild_line)
+
+    def _version_problem(self, arguments: _Arguments) -> Problem | None:
+        version = self._answer(arguments, "-c", _ASK_VERSION)
+        if isinstance(version, Problem):
+            return version
+        if version != __version__:
+            return self._unfit(f"has llenergymeasure {version}, and this is {__version__}")
+        return None
+
+    def _answer(self, arguments: _Arguments, *call: str) -> str | Problem:
+        """Ask the image's interpreter something; give the last line that it prints."""
+        done = self._ask(arguments, *call)
         said = done.stderr.strip()
         if "No module named 'llenergymeasure'" in said:
             return self._unfit("has no llenergymeasure")
@@ -206,28 +160,40 @@ class DockerRunner:
         if done.returncode:
             last = said.splitlines()[-1] if said else "it says nothing"
             return self._unfit(f"cannot run llenergymeasure ({last})")
-        version = done.stdout.strip().rpartition("\n")[2]
-        if version != __version__:
-            return self._unfit(f"has llenergymeasure {version}, and this is {__version__}")
-        return None
+        return done.stdout.strip().rpartition("\n")[2]
+
+    def _ask(self, arguments: _Arguments, *call: str) -> subprocess.CompletedProcess[str]:
+        name = _new_name()
+        command = [*arguments(name), "-P", *call]
+        try:
+            return self._docker.run(*command, within_s=self._answer_within_s)
+        except (DockerError, KeyboardInterrupt):  # a container does not end with its client
+            self._docker.quietly("rm", "--force", name)
+            raise
 
     def _unfit(self, why: str) -> Problem:
-        return self._problem(f"the image {self._image} {why}", self._build_line())
+        return self._problem(f"the image {self._image} {why}", self._build_line(self._backend))
 
-    def _build_line(self) -> str:
-        if self._backend not in _DOCKERFILES:
+    def _build_line(self, backend: str) -> str:
+        if backend not in _DOCKERFILES:
             return (
                 f"build it with 'RUN python3 -m pip install llenergymeasure=={__version__}' and "
                 "what the backend needs"
             )
         return (
             f"build it in a checkout of llenergymeasure {__version__}: docker build "
-            f"-f docker/{self._backend}.Dockerfile -t {self._image} ."
+            f"-f docker/{backend}.Dockerfile -t {self._image} ."
         )
+
+    def _rebuild_line(self, backend: str, remedy: str) -> str:
+        if backend not in _DOCKERFILES and remedy.startswith("pip "):
+            return f'build it with "RUN python3 -m {remedy}"'
+        return self._build_line(backend)
 
     def _look(self) -> container.Place:
         if self._place is None:
-            remedy = f"docker pull {self._image}, if a registry has it; or {self._build_line()}"
+            build = self._build_line(self._backend)
+            remedy = f"docker pull {self._image}, if a registry has it; or {build}"
             engine = self._docker.engine()
             image = self._docker.image(self._image, remedy)
             self._place = container.Place(image, engine, self._wants_gpus())
@@ -243,6 +209,9 @@ class DockerRunner:
         home = container.home(orders[0], place.image)
         return container.run_arguments(name, place, home, mounts, environ)
 
+    def _bare_arguments(self, name: str) -> list[str]:
+        return container.bare_arguments(name, self._look(), self._docker.environ)
+
     def _start(
         self, orders: Sequence[WorkOrder], folder: Path, log: Path, call: tuple[str, ...]
     ) -> DockerJob:
@@ -256,21 +225,3 @@ class DockerRunner:
 
 def _new_name() -> str:
     return f"llem-{uuid.uuid4().hex[:12]}"
-
-
-def _process_descriptor(pid: int) -> int | None:
-    """Open a descriptor that is readable once a child has ended; ``None`` where there is none."""
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # a kernel before 5.3
-        return None
-
-
-def _ends_within(client: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    try:
-        client.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

@@ -159,6 +159,13 @@ class DockerCommand:
                 "see whether 'docker info' answers; if not: sudo systemctl restart docker",
             ) from None
 
+    def quietly(self, *arguments: str) -> None:
+        """Run a docker command whose outcome nobody needs."""
+        try:
+            self.run(*arguments)
+        except DockerError:
+            return  # the daemon is gone; nothing is left to be told
+
     def launch(self, arguments: Sequence[str], output: int) -> subprocess.Popen[bytes]:
         """Start a docker command whose input is held, out of reach of the terminal's Ctrl-C.
 

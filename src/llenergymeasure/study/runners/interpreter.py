@@ -1,12 +1,17 @@
-"""Whether another interpreter can run experiments of this version."""
+"""Whether another interpreter can run experiments of this version, and which backends it has."""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
+from pydantic import ValidationError
+
 from llenergymeasure._version import __version__
 from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration import inventory
+from llenergymeasure.orchestration.inventory import Inventory
 
 ANSWER_WITHIN_S = 120.0
 
@@ -22,20 +27,49 @@ def interpreter_problem(interpreter: str, where: str) -> Problem | None:
     """
     if interpreter == sys.executable:
         return None
+    said = _answer(interpreter, where, "-c", _ASK)
+    return said if isinstance(said, Problem) else _other_version(interpreter, where, said)
+
+
+def interpreter_inventory(interpreter: str, where: str) -> Inventory | Problem:
+    """List the backends of an interpreter, or say why it cannot run this version's workers.
+
+    Args:
+        interpreter: Path of a Python, or a command on ``PATH``.
+        where: What the user has set it with.
+
+    Raises:
+        ConfigError: A plugin of this very interpreter is broken.
+    """
+    if interpreter == sys.executable:
+        return inventory.take()
+    if problem := interpreter_problem(interpreter, where):
+        return problem
+    said = _answer(interpreter, where, "-m", inventory.MODULE)
+    if isinstance(said, Problem):
+        return said
     try:
-        done = _ask(interpreter)
+        found = Inventory.model_validate_json(said.rpartition("\n")[2])
+    except ValidationError:
+        return _unusable(interpreter, where, "it does not say which backends it has")
+    return found.with_remedies(lambda _, remedy: _typed_for(interpreter, remedy))
+
+
+def _answer(interpreter: str, where: str, *arguments: str) -> str | Problem:
+    try:
+        done = _ask(interpreter, *arguments)
     except OSError as error:
         return _unusable(interpreter, where, error.strerror or str(error))
     except subprocess.TimeoutExpired:
         return _unusable(interpreter, where, f"no answer within {ANSWER_WITHIN_S:g} s")
     if done.returncode:
         return _refused(interpreter, where, done.stderr.strip())
-    return _other_version(interpreter, where, done.stdout.strip())
+    return done.stdout.strip()
 
 
-def _ask(interpreter: str) -> subprocess.CompletedProcess[str]:
+def _ask(interpreter: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - the interpreter that the user chose
-        [interpreter, "-P", "-c", _ASK],
+        [interpreter, "-P", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -68,4 +102,11 @@ def _other_version(interpreter: str, where: str, version: str) -> Problem | None
 
 
 def _pip_line(interpreter: str) -> str:
-    return f"{interpreter} -m pip install llenergymeasure=={__version__}"
+    return _typed_for(interpreter, f"pip install llenergymeasure=={__version__}")
+
+
+def _typed_for(interpreter: str, remedy: str) -> str:
+    """Let a line of pip install into another interpreter."""
+    if not remedy.startswith("pip "):
+        return remedy
+    return f"{shlex.quote(interpreter)} -m {remedy}"

@@ -11,9 +11,10 @@ from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import ExperimentError, Problem
 from llenergymeasure.orchestration import probe
 from llenergymeasure.orchestration.capture import tail
+from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.runners.interpreter import interpreter_problem
+from llenergymeasure.study.runners.interpreter import interpreter_inventory, interpreter_problem
 from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S, Start
 from llenergymeasure.study.runners.server_process import (
     ForkRefusedError,
@@ -114,6 +115,14 @@ class InterpreterRunner:
             ExperimentError: No process can be started.
         """
         return self._start(WORKER, (str(directory.root.absolute()),), directory.log.absolute())
+
+    def inventory(self) -> Inventory | Problem:
+        """List the backends of the interpreter, or say why it cannot be used.
+
+        Raises:
+            ConfigError: A plugin of this very interpreter is broken.
+        """
+        return interpreter_inventory(self._interpreter, f"runners.{self._backend}")
 
     def _start(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
         try:

@@ -15,6 +15,20 @@ from llenergymeasure.study.runners.local import InterpreterRunner
 from llenergymeasure.study.runners.protocol import Runner
 
 
+def make_runner(runner: str, backend: str, start_method: StartMethod = "auto") -> Runner:
+    """Make what starts the experiments of a backend.
+
+    Args:
+        runner: ``local``, ``python:<interpreter>`` or ``docker:<image>``.
+        backend: Name of the backend.
+        start_method: How processes are started, where the runner starts any.
+    """
+    kind, _, place = runner.partition(":")
+    if kind == "docker":
+        return DockerRunner(place, backend)
+    return InterpreterRunner(backend, place or sys.executable, start_method)
+
+
 class RunnerPool:
     """Keeps runners between experiments, and lets go of them all at the end.
 
@@ -30,7 +44,7 @@ class RunnerPool:
         """Give the runner of an experiment."""
         key = (order.runner, order.config.backend)
         if key not in self._runners:
-            self._runners[key] = self._make(*key)
+            self._runners[key] = make_runner(*key, self._start_method)
         return self._runners[key]
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
@@ -42,12 +56,6 @@ class RunnerPool:
             problem for group in places.values() for problem in self.of(group[0]).problems(group)
         ]
         return list(dict.fromkeys(found))
-
-    def _make(self, runner: str, backend: str) -> Runner:
-        kind, _, place = runner.partition(":")
-        if kind == "docker":
-            return DockerRunner(place, backend)
-        return InterpreterRunner(backend, place or sys.executable, self._start_method)
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 
@@ -71,6 +72,14 @@ class Runner(Protocol):
 
         Raises:
             ExperimentError: It cannot be started; says why and what to do.
+        """
+        ...
+
+    def inventory(self) -> Inventory | Problem:
+        """List the backends of the place, with remedies that mend them there; starts no worker.
+
+        Returns:
+            What the place has, or why it cannot be used at all.
         """
         ...
 
