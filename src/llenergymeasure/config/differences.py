@@ -138,8 +138,8 @@ DIFFERENCES = (
         "ends of answers",
         {
             "pytorch": "at the ends of config.json, generation_config.json and the tokenizer",
-            "vllm": "at the ends of generation_config.json and the tokenizer, in beam search of "
-            "the tokenizer alone",
+            "vllm": "at the ends of generation_config.json (of config.json where there is none) "
+            "and the tokenizer, in beam search of the tokenizer alone",
             "tensorrt": "at the ends of config.json and the tokenizer",
         },
         "Answers may be of other lengths.",
