@@ -12,6 +12,7 @@ import pytest
 
 from llenergymeasure import ExperimentResult
 from tests.support.cli import QUICK, THIRD_PARTY, Llem
+from tests.support.small_disk import SmallDisk, small_disk_at
 
 
 @pytest.fixture
@@ -20,19 +21,9 @@ def llem(tmp_path: Path) -> Llem:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(mounted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"this user cannot mount a small disk: {done.stderr.strip()}")
-    yield mounted
-    subprocess.run(["umount", str(mounted)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk_at(tmp_path / "disk", "48k") as disk:
+        yield disk
 
 
 def limited_to(largest_bytes: int) -> Callable[[], None]:
@@ -81,20 +72,20 @@ def test_a_disk_that_fills_up_with_what_an_engine_prints(llem: Llem) -> None:
     assert len(result_like(llem)) == 1
 
 
-def test_a_small_disk_that_is_full(llem: Llem, small_disk: Path) -> None:
-    (small_disk / "ballast").write_bytes(bytes(36 << 10))
-    done = llem("run", *QUICK, "-n", "2", "-o", str(small_disk / "results"), timeout_s=60)
+def test_a_small_disk_that_is_full(llem: Llem, small_disk: SmallDisk) -> None:
+    small_disk.fill(36 << 10)
+    done = llem("run", *QUICK, "-n", "2", "-o", str(small_disk.path / "results"), timeout_s=60)
     assert done.code == 1
     assert "No space left on device; make room" in done.err
-    assert not list(small_disk.rglob("result.json"))
+    assert not list(small_disk.path.rglob("result.json"))
     rescued = re.search(r"what was measured is kept in (\S+)", done.err)
     assert rescued is not None, done.err
     assert ExperimentResult.from_json(rescued.group(1)).throughput.requests_completed == 2
 
 
-def test_a_disk_without_any_room(llem: Llem, small_disk: Path) -> None:
-    (small_disk / "ballast").write_bytes(bytes(48 << 10))
-    done = llem("run", *QUICK, "-o", str(small_disk / "results"))
+def test_a_disk_without_any_room(llem: Llem, small_disk: SmallDisk) -> None:
+    small_disk.fill(48 << 10)
+    done = llem("run", *QUICK, "-o", str(small_disk.path / "results"))
     assert done.code == 1
     assert "No space left on device" in done.err
     assert result_like(llem) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.cli import Llem, wait_for
 from tests.support.injectors import NAP_AT, is_napping, slow_disk
+from tests.support.small_disk import SmallDisk, small_disk_at
 from tests.support.study_run import NO_GAPS, Left, leftovers, scripted_study
 
 
@@ -21,23 +21,13 @@ def llem(tmp_path: Path) -> Llem:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(mounted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"this user cannot mount a small disk: {done.stderr.strip()}")
-    yield mounted
-    subprocess.run(["umount", str(mounted)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk_at(tmp_path / "disk", "192k") as disk:
+        yield disk
 
 
 def test_a_disk_that_fills_up_in_the_middle_costs_nothing_that_is_finished(
-    llem: Llem, small_disk: Path
+    llem: Llem, small_disk: SmallDisk
 ) -> None:
     done = llem("run", scripted_study(llem, cycles=30), "-o", "disk", timeout_s=120)
 
@@ -47,9 +37,9 @@ def test_a_disk_that_fills_up_in_the_middle_costs_nothing_that_is_finished(
     assert left.resume_line in done.err
     kept = left.results
     assert 0 < len(kept) < 60
-    assert leftovers(small_disk) == []
+    assert leftovers(small_disk.path) == []
 
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    small_disk.grow()
     resumed = llem("run", "--resume", left.path, timeout_s=240)
     assert resumed.code == 0, resumed.err
     assert kept.items() <= left.results.items()
@@ -115,18 +105,15 @@ def test_a_place_that_cannot_be_written_to_is_found_before_anything_runs(llem: L
 
 
 def test_a_study_in_a_directory_that_became_read_only_says_what_to_do(
-    llem: Llem, small_disk: Path
+    llem: Llem, small_disk: SmallDisk
 ) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    small_disk.grow()
     assert llem("run", scripted_study(llem), "-o", "disk").code == 0
     left = Left.by(llem, "disk")
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    try:
+    with small_disk.read_only():
         done = llem("run", "--resume", left.path, "--cycles", "2")
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert done.code == 1
     assert "Read-only file system" in done.err
     assert "copy it to such a disk and resume the copy" in done.err
     assert len(left.results) == 2
-    assert list(small_disk.iterdir()) == [left.study.root]
+    assert list(small_disk.path.iterdir()) == [left.study.root]

@@ -70,6 +70,25 @@ def test_both_engines_got_the_same_prompts_and_gave_as_many_tokens(
     assert not [note for note in summary["notes"] if "same prompts" in note or "long" in note]
 
 
+def test_what_could_not_be_made_equal_is_told_with_the_settings_that_were_in_force(
+    finished: tuple[dict[str, Any], list[Any], str],
+) -> None:
+    summary, _, printed = finished
+    told = [note for note in summary["notes"] if note.startswith("engines differ in ")]
+    about = [note.removeprefix("engines differ in ").partition(": ")[0] for note in told]
+    assert about == [
+        "scheduling (TTFT)",
+        "KV cache (peak memory)",
+        "clocks (TTFT, TPOT, ITL)",
+        "random weights (energy)",
+        "warm-up",
+        "CPU threads",
+    ]
+    assert not [note for note in told if "unknown" in note]
+    assert not [note for note in summary["notes"] if "precision:" in note]
+    assert "- engines differ in scheduling (TTFT), KV cache (peak memory)" in printed
+
+
 def test_one_table_ranks_both(finished: tuple[dict[str, Any], list[Any], str]) -> None:
     summary, _, printed = finished
     assert summary["ran"] == 4

@@ -18,7 +18,7 @@ from llenergymeasure.cli.commands import config as config_command
 from llenergymeasure.cli.commands import run as run_command
 from llenergymeasure.config.introspection import fields
 from llenergymeasure.config.loader import is_study, load_study_config
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, load_object
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
@@ -126,6 +126,28 @@ def test_every_warning_is_documented_with_its_remedy() -> None:
 def test_every_plugin_is_documented() -> None:
     page = read("backends.md")
     assert not [name for name in (*BACKENDS, *ENERGY_SOURCES) if f"| `{name}` |" not in page]
+
+
+@pytest.mark.parametrize("name", [name for name, one in BACKENDS.items() if one.package])
+def test_every_engine_has_a_page_that_says_what_it_needs_and_what_is_not_equal(name: str) -> None:
+    entry, link = BACKENDS[name], f"engines/{name}.md"
+    page = (DOCS / link).read_text(encoding="utf-8")
+    assert entry.install in section(page, "## Install")
+    assert f"{entry.minimum} " in section(page, "## Install").replace(",", " ")
+    assert f"{name}." in page
+    assert "not equal" in page.lower()
+    assert "has been run" in page.lower()
+    assert link in read("backends.md")
+    assert f"docs/{link}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["pytorch", "tensorrt"])
+def test_a_page_that_lists_settings_lists_them_all(name: str) -> None:
+    page = (DOCS / "engines" / f"{name}.md").read_text(encoding="utf-8")
+    rows = " ".join(row.split("|")[1] for row in page.splitlines() if row.startswith("| `"))
+    named = set(re.findall(r"`(?:\w+\.)?(\w+)[`:]", rows))
+    section_model = load_object(BACKENDS[name].section)
+    assert set(section_model.model_fields) <= named
 
 
 def test_every_file_of_an_experiment_is_documented() -> None:

@@ -358,16 +358,13 @@ def test_an_end_of_sequence_counts_whether_it_is_given_or_held_back() -> None:
     assert tokens_produced(done(token_ids=(7, 7)), ends) == 2
 
 
-def test_what_the_engine_did_otherwise_than_asked_is_counted() -> None:
+def test_reused_blocks_and_requests_without_times_are_counted() -> None:
     requests = (Request(0, (1, 1), 3), Request(1, (1, 1, 1), 4), Request(2, (1, 1), 5))
-    ended = [done(reused_blocks=1), done(reused_blocks=0), done(reason="stop", scheduled_ns=None)]
+    ended = [done(reused_blocks=1), done(reused_blocks=0), done(scheduled_ns=None)]
     trace = TensorRTTrace(0, 1_000_000, frozenset({2}))
     trace.records.append(BatchRecord(requests, 1_000_000, ended))
 
-    counted = shortfall(trace, ignore_eos=False)
-
-    assert (counted.reused, counted.cut_prompts) == (1, 1)
-    assert (counted.short_answers, counted.untimed) == (1, 1)
+    assert shortfall(trace) == (1, 1)
 
 
 def test_a_request_that_was_cancelled_has_failed() -> None:

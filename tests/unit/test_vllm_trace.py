@@ -10,7 +10,7 @@ from llenergymeasure.core.backends.vllm_trace import (
     Finished,
     Step,
     VLLMTrace,
-    shortfall,
+    cached_prompts,
 )
 
 REQUEST = Request(7, (1, 2, 3), 4)
@@ -92,21 +92,9 @@ def test_counts_are_those_of_the_engine():
     assert (made.output_tokens, made.executed_output_tokens) == (2, 2)
 
 
-def test_what_the_engine_did_otherwise_than_asked_is_counted():
+def test_prompts_found_in_the_prefix_cache_are_named():
     records = [
-        BatchRecord(
-            (REQUEST, Request(8, (1, 2, 3), 4), Request(9, (1, 2, 3), 4)),
-            0,
-            [finished(cached_tokens=2), finished(prompt_tokens=2), finished(token_ids=(5,))],
-        )
+        BatchRecord((REQUEST, Request(8, (1, 2, 3), 4)), 0, [finished(cached_tokens=2), finished()])
     ]
-    found = shortfall(records, ignore_eos=True)
 
-    assert (found.cached, found.cut_prompts, found.short_answers) == (frozenset({7}), 1, 1)
-
-
-def test_an_end_of_sequence_is_no_shortfall_where_it_may_end_an_answer():
-    records = [BatchRecord((REQUEST,), 0, [finished(token_ids=(5,), reason="stop")])]
-
-    assert shortfall(records, ignore_eos=False).short_answers == 0
-    assert shortfall(records, ignore_eos=True).short_answers == 1
+    assert cached_prompts(records) == {7}

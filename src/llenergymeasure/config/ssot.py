@@ -44,6 +44,11 @@ WEIGHT_BITS: dict[Precision, int] = {
 QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
 
 
+def compute_dtype(precision: Precision) -> str:
+    """Name the type of what is not quantised, as torch does; the same in every engine."""
+    return {"fp32": "float32", "fp16": "float16"}.get(precision, "bfloat16")
+
+
 def compute_bytes(precision: Precision) -> int:
     """Bytes of a value that is not quantised: KV cache, embeddings, norms, activations."""
     return 4 if precision == "fp32" else 2

@@ -161,7 +161,9 @@ class StudyResult(Record):
     sensitivity: tuple[Sensitivity, ...] = Field(
         (), description="How fine a difference could be shown, a metric each."
     )
-    notes: tuple[str, ...] = Field((), description="What to know about the statistics.")
+    notes: tuple[str, ...] = Field(
+        (), description="What to know about the statistics, and what was not equal."
+    )
     experiments: tuple[ExperimentResult, ...] = Field(
         (), description="The results; not in study_summary.json, which names their files."
     )

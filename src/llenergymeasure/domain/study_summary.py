@@ -17,6 +17,7 @@ from llenergymeasure.domain.study_metrics import (
     TTFT,
     Metric,
 )
+from llenergymeasure.domain.study_notes import difference_about
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.study_result import (
@@ -216,6 +217,8 @@ def _notes(study: StudyResult) -> Iterator[str]:
     titles = {metric.name: metric.title for metric in METRICS}
     about: dict[str, list[str]] = {}
     for note in study.notes:
+        if difference_about(note) is not None:
+            continue
         name, _, text = note.partition(": ")
         if name in titles:
             about.setdefault(text, []).append(titles[name])
@@ -225,6 +228,8 @@ def _notes(study: StudyResult) -> Iterator[str]:
     for text, names in about.items():
         told = "all figures" if len(names) == len(told_of) > 1 else "; ".join(names)
         yield f"{told}: {text}" if names else text
+    if differences := [told for told in map(difference_about, study.notes) if told is not None]:
+        yield f"engines differ in {', '.join(differences)}; how: see notes in study_summary.json"
 
 
 def _left_out(study: StudyResult) -> Iterator[str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.core import flops, metrics, trust
+from llenergymeasure.core.asked import departures
 from llenergymeasure.core.peaks import peak_of
+from llenergymeasure.domain.arithmetic import other_arithmetic
 from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
 from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyRecording
@@ -86,7 +88,7 @@ def _result(
         environment=environment,
         trust=verdict,
         measurement_warnings=trust.warning_codes(verdict),
-        reproducibility_notes=tuple(_notes(first)),
+        reproducibility_notes=tuple(_notes(first, pooled)),
     )
 
 
@@ -248,14 +250,15 @@ def _co2(energy: EnergyResult, recording: EnergyRecording, order: WorkOrder) -> 
     return estimate.model_copy(update={"codecarbon_grams": recording.codecarbon_grams})
 
 
-def _notes(first: Measurement) -> Iterator[str]:
+def _notes(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
     config = first.order.config
     yield from first.report.notes
+    yield from departures(pooled.requests, first.work.asked, ignores_eos=config.ignores_eos)
+    if (other := other_arithmetic(config.precision, first.report.resolved)) is not None:
+        yield other
     if first.report.weights == "random":
         own = first.report.own_weight_seed
         seed = "a seed of the engine's own" if own else f"seed {config.random_seed}"
         yield f"weights are random, {seed}"
     if config.decoder.decoding_strategy == "sampling":
         yield f"tokens are sampled, seed {config.random_seed}"
-    if not config.ignores_eos:
-        yield "answers end where the model ends them, so token counts depend on the arithmetic"

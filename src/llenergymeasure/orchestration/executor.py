@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
+from llenergymeasure.core.asked import Asked, asked_of
 from llenergymeasure.core.backends.protocol import (
     WARMUP_PASS,
     Batch,
@@ -33,11 +34,13 @@ class PreparedWork:
         batches: Batches that follow one another in a pass.
         truncated: Prompts cut to ``max_input_tokens``.
         dataset: Where the prompts are from.
+        asked: What each request asks for, by position in the dataset; of all processes.
     """
 
     batches: int
     truncated: int
     dataset: DatasetInfo
+    asked: tuple[Asked, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ class LocalExecutor:
         plan = engine.plan(workload.requests[self._share.process :: self._share.of])
         self._passes["measure"].plan = plan
         self._passes["prefill"].plan = _prefill_only(plan)
-        return PreparedWork(len(plan), workload.truncated, info)
+        return PreparedWork(len(plan), workload.truncated, info, asked_of(workload.requests))
 
     def warm_up(self, count: int, first: int = 0) -> int:
         """Run warm-up batches; give the tokens they produced."""

@@ -32,7 +32,7 @@ from llenergymeasure.results.persistence import write_atomically, write_json_ato
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Observation
 from llenergymeasure.study.boards import Devices, devices_of, stations
-from llenergymeasure.study.equal_terms import unequal_work
+from llenergymeasure.study.equal_terms import unequal_terms
 from llenergymeasure.study.plan import Expansion, Slot
 
 SUMMARY_NAME = "study_summary.json"
@@ -121,7 +121,7 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
         sensitivity=sensitivity,
         notes=(
             *_about_trust(every),
-            *unequal_work((run.configuration, run.result) for run in trusted),
+            *unequal_terms([(run.configuration, run.result) for run in trusted]),
             *_about_design(design.protocol, trusted),
             *notes,
         ),

@@ -1,17 +1,26 @@
-"""Did the configurations of a study get the same work? Told by counting tokens."""
+"""Were the configurations of a study compared on equal terms? What can be counted is counted."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from llenergymeasure.config.differences import DIFFERENCES, Condition, Difference
+from llenergymeasure.domain import study_notes
+from llenergymeasure.domain.arithmetic import other_arithmetic
 from llenergymeasure.domain.results import ExperimentResult
 
 _WORKLOAD = {
     *("model", "revision", "dataset", "n", "max_input_tokens", "max_new_tokens"),
     *("apply_chat_template", "decoder", "lora"),
 }
+_MOST = 4
+_KNOWN = {backend for difference in DIFFERENCES for backend in difference.ways}
+
+Numbered = tuple[int, ExperimentResult]
+"""A result with the number of its configuration."""
 
 
 class Work(NamedTuple):
@@ -28,23 +37,53 @@ class Work(NamedTuple):
     truncated: int
 
 
-def unequal_work(results: Iterable[tuple[int, ExperimentResult]]) -> Iterator[str]:
-    """Say where configurations that ask for the same prompts did not do the same work.
+def unequal_terms(results: Sequence[Numbered]) -> Iterator[str]:
+    """Say everything in which configurations were not compared on equal terms.
 
     Args:
         results: Results, each with the number of its configuration.
     """
-    groups: dict[str, dict[int, Work]] = defaultdict(dict)
+    yield from unequal_work(results)
+    yield from unequal_arithmetic(results)
+    yield from unequal_engines(result for _, result in results)
+
+
+def unequal_work(results: Iterable[Numbered]) -> Iterator[str]:
+    """Say where configurations that ask for the same prompts did not do the same work."""
+    groups: dict[str, dict[int, ExperimentResult]] = defaultdict(dict)
     for configuration, result in results:
-        groups[_workload(result)].setdefault(configuration, _work(result))
+        groups[_workload(result)].setdefault(configuration, result)
     for members in groups.values():
-        if len({work.input_tokens for work in members.values()}) > 1:
-            yield f"the engines did not get the same prompts: {_told(members, 'input_tokens')}"
-        if len({work.output_tokens for work in members.values()}) > 1:
-            yield (
-                f"answers were not equally long: {_told(members, 'output_tokens')}; "
-                "decoder.ignore_eos makes them so"
-            )
+        yield from _unequal_members({one: _work(result) for one, result in members.items()})
+        tokenizers = {result.resolved.model.tokenizer_sha256 for result in members.values()}
+        if len(tokenizers - {None}) > 1:
+            yield "the engines did not get the same prompts: their tokenizers differ"
+
+
+def unequal_arithmetic(results: Iterable[Numbered]) -> Iterator[str]:
+    """Say where an engine computes in something else than its ``precision`` means."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for configuration, result in results:
+        other = other_arithmetic(result.config.precision, result.resolved.backend)
+        if other is not None:
+            found[f"{result.config.backend}: {other}"].add(configuration)
+    for text, numbers in found.items():
+        yield f"{_shortened([f'#{one}' for one in sorted(numbers)])} {text}"
+
+
+def unequal_engines(results: Iterable[ExperimentResult]) -> Iterator[str]:
+    """Say what the engines of a study do each in their own way; nothing where there is one."""
+    by_backend: dict[str, list[ExperimentResult]] = defaultdict(list)
+    for result in results:
+        by_backend[result.config.backend].append(result)
+    for difference in DIFFERENCES:
+        ways = dict(_ways(difference, by_backend))
+        if len(set(ways.values())) > 1:
+            told = "; ".join(f"{backend}: {way}" for backend, way in ways.items())
+            yield study_notes.difference(difference.about, f"{told}. {difference.so}")
+    unknown = [name for name in by_backend if name not in _KNOWN]
+    if unknown and len(by_backend) > 1:
+        yield f"what {', '.join(unknown)} does otherwise than the other engines is not known here"
 
 
 def _workload(result: ExperimentResult) -> str:
@@ -57,6 +96,69 @@ def _work(result: ExperimentResult) -> Work:
     return Work(did.input_tokens / passes, did.output_tokens / passes, did.prompts_truncated)
 
 
-def _told(members: dict[int, Work], name: str) -> str:
-    shown = [f"#{one} {getattr(work, name):,.0f}" for one, work in sorted(members.items())]
-    return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "") + " tokens a pass"
+def _unequal_members(members: Mapping[int, Work]) -> Iterator[str]:
+    inputs, outputs, cuts = (set(values) for values in zip(*members.values(), strict=True))
+    if len(inputs) > 1:
+        told = _told(members, "input_tokens")
+        yield f"the engines did not get the same prompts: {told} tokens a pass"
+    if len(cuts) > 1:
+        yield f"the engines did not get the same prompts: {_told(members, 'truncated')} were cut"
+    if len(outputs) > 1:
+        yield (
+            f"answers were not equally long: {_told(members, 'output_tokens')} tokens a pass; "
+            "decoder.ignore_eos makes them so"
+        )
+
+
+def _told(members: Mapping[int, Work], name: str) -> str:
+    return _shortened(
+        [f"#{one} {getattr(work, name):,.0f}" for one, work in sorted(members.items())]
+    )
+
+
+def _shortened(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:_MOST]) + (", ..." if len(parts) > _MOST else "")
+
+
+def _ways(
+    difference: Difference, by_backend: Mapping[str, Sequence[ExperimentResult]]
+) -> Iterator[tuple[str, str]]:
+    """Give what each backend does, where the difference is one of its results."""
+    holds = _CONDITIONS[difference.when]
+    for backend, results in by_backend.items():
+        way = difference.ways.get(backend)
+        concerned = [result.resolved.backend for result in results if holds(result)]
+        if way is not None and concerned:
+            yield backend, _filled(way, concerned)
+
+
+def _filled(way: str, in_force: Sequence[Mapping[str, Any]]) -> str:
+    """Put settings in force into a text, each of their values once."""
+
+    def values(name: re.Match[str]) -> str:
+        found = dict.fromkeys(_plain(settings.get(name[1])) for settings in in_force)
+        return _shortened(list(found))
+
+    return re.sub(r"\{(\w+)\}", values, way)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "unknown"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_CONDITIONS: Mapping[Condition, Callable[[ExperimentResult], bool]] = {
+    "always": lambda _: True,
+    "not fp32": lambda result: result.config.precision != "fp32",
+    "int8": lambda result: result.config.precision == "int8",
+    "int4": lambda result: result.config.precision == "int4",
+    "fp8": lambda result: result.config.precision == "fp8",
+    "random weights": lambda result: result.resolved.model.weights == "random",
+    "warm-up": lambda result: result.warmup.batches > 0,
+    "sampling": lambda result: result.config.decoder.decoding_strategy == "sampling",
+    "beam search": lambda result: result.config.decoder.decoding_strategy == "beam",
+    "speculation": lambda result: result.config.decoder.speculative_decoding,
+    "answers end by themselves": lambda result: not result.config.ignores_eos,
+    "on a CPU": lambda result: result.memory.kind == "resident_set",
+}

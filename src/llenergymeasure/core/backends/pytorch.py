@@ -7,6 +7,7 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.ssot import compute_dtype
 from llenergymeasure.core.backends import pytorch_problems
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.pytorch_engine import (
@@ -18,8 +19,6 @@ from llenergymeasure.core.backends.pytorch_errors import translated
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
-
-_DTYPES = {"fp32": "float32", "fp16": "float16"}  # everything else computes in bfloat16
 
 
 class PyTorchBackend:
@@ -129,7 +128,7 @@ def _load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     options: dict[str, Any] = {
-        "dtype": getattr(torch, _DTYPES.get(config.precision, "bfloat16")),
+        "dtype": getattr(torch, compute_dtype(config.precision)),
         "trust_remote_code": config.trust_remote_code,
     }
     if section.attn_implementation is not None:  # else transformers knows what the model has

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.ssot import compute_dtype
 from llenergymeasure.core.backends.tensorrt_facts import EngineFacts
 
 QUANT_ALGOS = {
@@ -26,7 +27,6 @@ QUANT_ALGOS = {
 DEFAULT_METHODS = {"fp8": "fp8", "int8": "int8_wo", "int4": "int4_wo"}
 """Method of a quantised precision where none is named: those that need no calibration, but fp8."""
 
-_DTYPES = {"fp16": "float16"}  # everything else computes in bfloat16
 _INPUT_ROOM = 1024  # BuildConfig.max_input_len by default; one engine serves all shorter prompts
 
 DECIDED_ELSEWHERE = {
@@ -121,7 +121,7 @@ def build_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, An
     arguments = {
         "model": files.model,
         "revision": config.revision,
-        "dtype": _DTYPES.get(config.precision, "bfloat16"),
+        "dtype": compute_dtype(config.precision),
         "tensor_parallel_size": section.tp_size or 1,
         "pipeline_parallel_size": section.pp_size or 1,
         "build_config": shape,

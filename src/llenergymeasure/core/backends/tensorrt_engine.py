@@ -135,7 +135,7 @@ class TensorRTEngine:
             for batch in batches:
                 trace.records.append(self._record(batch, progress))
         if pass_index >= 0:
-            self._shortfalls[pass_index] = shortfall(trace, self._config.ignores_eos)
+            self._shortfalls[pass_index] = shortfall(trace)
         return trace
 
     def inspect(self) -> EngineReport:
@@ -234,13 +234,7 @@ class TensorRTEngine:
 
     def _shortfall_notes(self) -> Iterator[str]:
         passes = self._shortfalls.values()
-        short = sum(one.short_answers for one in passes)
-        cut = sum(one.cut_prompts for one in passes)
         untimed = sum(one.untimed for one in passes)
-        if short:
-            yield f"the engine ended {short} answers before the tokens asked for (max_seq_len?)"
-        if cut:
-            yield f"the engine had {cut} prompts with another number of tokens than they were sent"
         if untimed:
             yield (
                 f"TensorRT-LLM told no times of {untimed} requests on this machine's clock: their "

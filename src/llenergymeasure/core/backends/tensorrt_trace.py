@@ -135,30 +135,18 @@ class Shortfall(NamedTuple):
     Attributes:
         reused: Prompts that found blocks of the KV cache filled by an earlier one; ``None`` where
             the engine does not say.
-        cut_prompts: Prompts that the engine had with another number of tokens.
-        short_answers: Answers that ended before the tokens asked for, without an end of sequence
-            that was allowed to end them.
         untimed: Requests without times on our clock.
     """
 
     reused: int | None = None
-    cut_prompts: int = 0
-    short_answers: int = 0
     untimed: int = 0
 
 
-def shortfall(trace: TensorRTTrace, ignore_eos: bool) -> Shortfall:
+def shortfall(trace: TensorRTTrace) -> Shortfall:
     """Compare what the engine did in a pass with what it was asked to do."""
-    pairs = [pair for record in trace.records for pair in record.pairs()]
-    known = [done.reused_blocks for _, done in pairs if done.reused_blocks is not None]
+    finished = [done for record in trace.records for done in record.finished]
+    known = [done.reused_blocks for done in finished if done.reused_blocks is not None]
     return Shortfall(
         sum(blocks > 0 for blocks in known) if known else None,
-        sum(len(request.token_ids) != done.prompt_tokens for request, done in pairs),
-        sum(_is_short(request, done, ignore_eos) for request, done in pairs),
-        sum(times_within(done, trace.issued_ns) is None for _, done in pairs),
+        sum(times_within(done, trace.issued_ns) is None for done in finished),
     )
-
-
-def _is_short(request: Request, done: Finished, ignore_eos: bool) -> bool:
-    ended = done.reason == "stop" and not ignore_eos
-    return len(done.token_ids) < request.max_new_tokens and not ended

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.ssot import compute_dtype
 
 DRAFT_TOKENS = 5
 """Tokens drafted a step, as in vLLM's examples (docs.vllm.ai, "Speculative Decoding"); it has no
 default of its own."""
 
 WORKER = "llenergymeasure.core.backends.vllm_worker.WorkerFacts"
-_DTYPES = {"fp32": "float32", "fp16": "float16"}  # everything else computes in bfloat16
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what max_lora_rank accepts
 
 DECIDED_ELSEWHERE = {
@@ -65,7 +65,7 @@ def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, A
         "revision": config.revision,
         "tokenizer_revision": config.revision,
         "trust_remote_code": config.trust_remote_code,
-        "dtype": _DTYPES.get(config.precision, "bfloat16"),
+        "dtype": compute_dtype(config.precision),
         "seed": config.random_seed,
         "generation_config": "vllm",
         "disable_log_stats": False,

@@ -18,9 +18,8 @@ from llenergymeasure.core.backends.vllm_memory import DeviceMemory, HostMemory
 from llenergymeasure.core.backends.vllm_trace import (
     BatchRecord,
     Finished,
-    Shortfall,
     VLLMTrace,
-    shortfall,
+    cached_prompts,
 )
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
@@ -55,7 +54,7 @@ class VLLMEngine:
         processes.on_death(library.end_waiting)
         self._facts = library.worker_facts(reset_peak=True)
         self._memory = self._watched_memory()
-        self._shortfalls: dict[int, Shortfall] = {}
+        self._cached: dict[int, frozenset[int]] = {}
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
         """Hand everything over at once; ``vllm.max_num_seqs`` bounds what runs side by side."""
@@ -69,7 +68,7 @@ class VLLMEngine:
             for batch in batches:
                 trace.records.extend(self._records(batch, progress))
         if pass_index >= 0:
-            self._shortfalls[pass_index] = shortfall(trace.records, self._config.ignores_eos)
+            self._cached[pass_index] = cached_prompts(trace.records)
         return trace
 
     def inspect(self) -> EngineReport:
@@ -152,7 +151,7 @@ class VLLMEngine:
     def _prefix_cache_hits(self) -> int | None:
         if self._config.decoder.decoding_strategy == "beam":
             return None  # every step of a search is a request that finds its own past there
-        return sum(len(each.cached) for each in self._shortfalls.values())
+        return sum(map(len, self._cached.values()))
 
     def _notes(self, architecture: ModelArchitecture | None) -> Iterator[str]:
         yield _EQUAL_NOTE
@@ -167,15 +166,6 @@ class VLLMEngine:
                 "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "
                 "of a search is a request of its own, which reuses the prefix cache"
             )
-        yield from self._shortfall_notes()
-
-    def _shortfall_notes(self) -> Iterator[str]:
-        short = sum(each.short_answers for each in self._shortfalls.values())
-        cut = sum(each.cut_prompts for each in self._shortfalls.values())
-        if short:
-            yield f"the engine ended {short} answers before the tokens asked for (max_model_len?)"
-        if cut:
-            yield f"the engine had {cut} prompts with another number of tokens than they were sent"
 
 
 def _budget(request: Request) -> int:

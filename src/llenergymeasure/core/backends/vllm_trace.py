@@ -133,34 +133,10 @@ class VLLMTrace:
         )
 
 
-class Shortfall(NamedTuple):
-    """What the engine did otherwise than asked, over all requests of a pass.
-
-    Attributes:
-        cached: Positions of prompts that were found in the prefix cache.
-        cut_prompts: Prompts that the engine had with another number of tokens.
-        short_answers: Answers that ended before the tokens asked for, without an end of sequence
-            that was allowed to end them.
-    """
-
-    cached: frozenset[int] = frozenset()
-    cut_prompts: int = 0
-    short_answers: int = 0
-
-
-def shortfall(records: Sequence[BatchRecord], ignore_eos: bool) -> Shortfall:
-    """Compare what the engine did with what it was asked to."""
-    pairs = [pair for record in records for pair in zip(record.batch, record.finished, strict=True)]
-    return Shortfall(
-        frozenset(request.index for request, done in pairs if done.cached_tokens),
-        sum(len(request.token_ids) != done.prompt_tokens for request, done in pairs),
-        sum(_is_short(request, done, ignore_eos) for request, done in pairs),
-    )
-
-
-def _is_short(request: Request, done: Finished, ignore_eos: bool) -> bool:
-    ended = done.reason == "stop" and not ignore_eos
-    return len(done.token_ids) < request.max_new_tokens and not ended
+def cached_prompts(records: Sequence[BatchRecord]) -> frozenset[int]:
+    """Give the positions of prompts that were found in the prefix cache, at least in part."""
+    pairs = (pair for record in records for pair in zip(record.batch, record.finished, strict=True))
+    return frozenset(request.index for request, done in pairs if done.cached_tokens)
 
 
 def _arrivals(steps: Sequence[Step]) -> dict[str, list[Arrival]]:
