@@ -13,7 +13,9 @@ With fewer cycles than rows, rows are chosen so that
   for even ``k``, where every choice of rows is as even as can be; at most twice for odd ``k``,
   where rows that repeat fewest successions are taken first.
 
-With more cycles than rows, whole designs follow each other.
+With more cycles than rows, whole designs follow each other, the labels of each drawn anew. Two
+configurations take turns instead (A B, B A, A B, ...): then each runs after itself as often as
+after the other, which rows that are drawn anew reach only on average.
 """
 
 from __future__ import annotations
@@ -81,11 +83,21 @@ def _shuffled(count: int, execution: ExecutionConfig) -> _Cycles:
 
 def _balanced(count: int, execution: ExecutionConfig) -> _Cycles:
     generator = random.Random(execution.seed)
+    if count == 2:
+        yield from _alternating(execution.n_cycles, generator)
+        return
     left = execution.n_cycles
     while left and count:
         rows = _rows(count, left, generator)
         yield from rows
         left -= len(rows)
+
+
+def _alternating(cycles: int, generator: random.Random) -> _Cycles:
+    first = [0, 1]
+    generator.shuffle(first)
+    for number in range(cycles):
+        yield first[::-1] if number % 2 else first
 
 
 _ORDERS: dict[CycleOrder, Callable[[int, ExecutionConfig], _Cycles]] = {
