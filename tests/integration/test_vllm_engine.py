@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.core.backends.vllm_arguments import ELSEWHERE
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine
 from llenergymeasure.core.backends.vllm_problems import is_cpu_build
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
@@ -251,6 +252,20 @@ def test_memory_is_that_of_the_engines_own_processes(engine, prompts):
     assert 0 < memory.model_mb <= memory.peak_mb <= memory.capacity_mb
     pids = {process.pid for process in engine._processes.running()}
     assert len(pids) >= 2, "the engine core and a worker"
+
+
+def test_every_process_of_the_engine_counts_gpus_as_nvml_does(engine):
+    orders = [process.environ()["CUDA_DEVICE_ORDER"] for process in engine._processes.running()]
+
+    assert orders == ["PCI_BUS_ID"] * len(orders)
+    assert len(orders) >= 2
+
+
+def test_every_argument_that_moves_workers_is_one_of_vllms():
+    from vllm.engine.arg_utils import EngineArgs
+
+    names = EngineArgs.__dataclass_fields__
+    assert [begun for begun in ELSEWHERE if not any(n.startswith(begun) for n in names)] == []
 
 
 def test_an_adapter_gives_the_answers_of_the_model_it_is_merged_into(model, tmp_path):

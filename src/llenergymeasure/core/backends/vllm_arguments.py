@@ -33,10 +33,31 @@ OURS = {
     "override_generation_config": "the section decoder decides how tokens are chosen",
     "disable_log_stats": "the times of requests come from these statistics",
     "worker_extension_cls": "memory and threads of the workers are asked through it",
-    "data_parallel_size": "this version runs one engine",
     "skip_tokenizer_init": "vLLM knows the end of sequence from the tokenizer",
 }
 """Arguments of ``LLM`` that a measurement depends on, and why."""
+
+ELSEWHERE = (
+    "prefill_context_parallel_size",
+    "data_parallel_",
+    "distributed_executor_backend",
+    "device_ids",
+    "nnodes",
+    "node_rank",
+    "master_addr",
+    "enable_elastic_ep",
+    "elastic_ep_max_dp_size",
+)
+"""How the names of arguments begin that take workers beyond the first ``tensor_parallel_size`` x
+``pipeline_parallel_size`` devices (vLLM 0.32, ``config/parallel.py``)."""
+
+ON_THIS_MACHINE: dict[str, tuple[str | int | None, ...]] = {
+    "distributed_executor_backend": (None, "mp", "uni"),
+    "prefill_context_parallel_size": (1,),
+    "data_parallel_size": (1,),
+    "nnodes": (1,),
+}
+"""Values of them that do not."""
 
 
 class ModelFiles(NamedTuple):
@@ -55,6 +76,11 @@ class ModelFiles(NamedTuple):
     quantised_as: str | None = None
     draft: str | None = None
     lora_rank: int | None = None
+
+
+def computes_in_bf16(precision: str) -> bool:
+    """Tell whether activations are in bfloat16, whatever the weights are."""
+    return precision not in _DTYPES
 
 
 def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.backends.vllm_trace import Finished, Step
+from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 ENVIRONMENT = {
+    **BUS_ORDER,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",  # the engine core in a process of its own
     "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere while we measure
