@@ -62,7 +62,7 @@ class OnGPU(VLLMBackend):
 
 
 def test_an_engine_that_works_elsewhere_than_where_energy_is_read_does_not_load(tmp_path):
-    with pytest.raises(ExperimentError, match="1 workers run on .*, and energy is read on GPU-1"):
+    with pytest.raises(ExperimentError, match="and energy is read on GPU-1"):
         OnGPU().load(vllm_config(model=TINY), tmp_path)
 
 

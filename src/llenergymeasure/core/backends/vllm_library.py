@@ -137,9 +137,10 @@ class VLLMLibrary:
             for prompt, output in zip(prompts, found, strict=True)
         ]
 
-    def empty_prefix_cache(self) -> None:
-        """Forget the KV cache of earlier prompts."""
-        self.llm.reset_prefix_cache()
+    def empty_prefix_cache(self) -> bool:
+        """Forget the KV cache of earlier prompts; false where some of it is in use."""
+        caches = self._engine.vllm_config.cache_config.enable_prefix_caching
+        return not caches or bool(self.llm.reset_prefix_cache())
 
     def worker_facts(self, *, reset_peak: bool = False) -> list[dict[str, Any]]:
         """Ask every worker what only it knows; see ``vllm_worker.py``."""
