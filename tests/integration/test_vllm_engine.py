@@ -222,6 +222,11 @@ def test_an_answer_that_the_context_cuts_short_is_told(engine, long):
     assert any("ended 1 answers before" in note for note in asked.inspect().notes)
 
 
+def test_a_prompt_that_the_context_cannot_hold_names_our_fields(engine, long):
+    with pytest.raises(BackendError, match="lower max_input_tokens"):
+        run(engine, requests([(long * 6)[:520]], [1]))
+
+
 def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
     asked = ignoring_eos(engine, decoding_strategy="beam", num_beams=2)
     budgets = [5, 3, 5]

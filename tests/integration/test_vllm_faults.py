@@ -54,6 +54,13 @@ def test_a_context_that_the_model_has_not_names_our_field(tmp_path):
     assert "check vllm.max_model_len" in said
 
 
+def test_heads_that_the_workers_cannot_share_name_our_field(tmp_path):
+    said = failure(tmp_path, vllm={**QUICK, "tensor_parallel_size": 3})
+
+    assert "divisible by tensor parallel size" in said
+    assert "set vllm.tensor_parallel_size to a divisor" in said
+
+
 class OnGPU(VLLMBackend):
     """Takes energy from a GPU, wherever vLLM works."""
 
