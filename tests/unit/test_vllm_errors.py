@@ -91,7 +91,8 @@ def test_too_little_memory_at_run_names_the_fields():
         ),
         (
             "1 validation error for ModelConfig\n  Value error, Bfloat16 is only supported on "
-            "GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has compute capability 7.5.",
+            "GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has compute "
+            "capability 7.5.",
             "set precision: fp16 or fp32",
         ),
         (
