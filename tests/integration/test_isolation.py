@@ -14,6 +14,7 @@ import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.runners.protocol import Start
 from llenergymeasure.study.supervise import Terms, supervise
@@ -89,6 +90,32 @@ def test_a_result_says_how_its_process_was_started(each: Workers) -> None:
         assert (result.resolved.start_method, result.resolved.start_reason) == (method, None)
     assert each.job.start == Start(method)
     assert phases.count("load") == phases.count("save") == 2
+
+
+TELL_PATH = """
+import os
+from pathlib import Path
+
+WHILE_IMPORTING = os.environ["PATH"]
+"""
+
+
+def test_programs_of_the_interpreters_environment_are_found_however_it_is_started(
+    each: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, own = each.file("told"), str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", "/nowhere")
+    each.install(
+        backend(
+            f"Path({str(told)!r}).write_text(WHILE_IMPORTING + ' ' + os.environ['PATH'])", TELL_PATH
+        )
+    )
+    assert isinstance(each.run(each.runner("thirdparty"), backend="thirdparty"), ExperimentResult)
+    assert told.read_text() == f"{own}:/nowhere {own}:/nowhere"
+
+    order = each.order(backend="thirdparty")
+    assert worker.run(each.directory(order, "inline")) is None
+    assert told.read_text().endswith(f" {own}:/nowhere")
 
 
 def test_forked_and_spawned_workers_measure_the_same(

@@ -101,6 +101,22 @@ def test_an_experiment_runs_from_build_to_result(machine: Machine) -> None:
     assert machine.workers() == []
 
 
+def test_an_engine_is_built_and_served_on_gpus_counted_by_bus(machine: Machine) -> None:
+    machine.result()
+    details = [json.loads(line)[1] for line in machine.calls.read_text().splitlines()]
+
+    assert [each["device_order"] for each in details] == ["PCI_BUS_ID"] * 2
+
+
+def test_another_order_of_gpus_is_refused(machine: Machine) -> None:
+    machine.llem.environment["CUDA_DEVICE_ORDER"] = "FASTEST_FIRST"
+    done = machine.run()
+
+    assert done.code != 0
+    assert "CUDA_DEVICE_ORDER=FASTEST_FIRST is not NVML's order" in done.err
+    assert machine.told() == []
+
+
 def test_an_engine_is_built_once_and_then_comes_from_the_cache(machine: Machine) -> None:
     first, second = machine.result(), machine.result()
 

@@ -10,8 +10,11 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.core.backends.protocol import PREFILL_PASS
+from llenergymeasure.core.backends.vllm_arguments import ELSEWHERE
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine
 from llenergymeasure.core.backends.vllm_problems import is_cpu_build
+from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
 from tests.support.vllm_engines import (
     HEADS,
@@ -86,14 +89,20 @@ def test_no_answer_ends_before_its_least_number_of_tokens(engine, model, prompts
     assert min(sample.output_tokens for sample in samples) >= 8
 
 
-def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(engine, prompts):
-    made = requests(prompts, [12] * len(prompts))
-    decoder = {**SAMPLING, "ignore_eos": True}
-    one, other = (as_if(engine, decoder=decoder, random_seed=seed) for seed in (1, 2))
-    first = tokens(run(one, made))
+def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(model, tmp_path):
+    def drawn(seed: int) -> list[list[int]]:
+        decoder = {**SAMPLING, "ignore_eos": True}
+        with loaded(tmp_path, model=str(model), decoder=decoder, random_seed=seed) as drawing:
+            prompt = drawing.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
+            passes = [tokens(run(drawing, requests([prompt], [12]), index)) for index in (0, 1)]
+            notes = drawing.inspect().notes
+        assert passes[0] != passes[1]
+        assert any("same tokens only where requests are scheduled" in note for note in notes)
+        return passes[0]
 
-    assert tokens(run(one, made, 1)) == first
-    assert tokens(run(other, made)) != first
+    first = drawn(1)
+    assert drawn(1) == first
+    assert drawn(2) != first
 
 
 def test_equal_prompts_draw_different_tokens(engine, prompts):
@@ -181,12 +190,41 @@ def test_warm_up_is_no_part_of_the_prefix_cache_hits(engine, long):
     assert asked.inspect().prefix_cache_hits == 0
 
 
+def test_a_prefix_cache_that_cannot_be_emptied_is_an_error(engine, long):
+    asked, library = ignoring_eos(engine), engine._library
+    endless = {"max_tokens": 400, "ignore_eos": True}
+    library.llm.enqueue([{"prompt_token_ids": long}], library._sampling(**endless), use_tqdm=False)
+    try:
+        while library.empty_prefix_cache():
+            pass  # the engine core has not begun yet
+        with pytest.raises(BackendError, match="could not empty its prefix cache"):
+            run(asked, requests([long], [2]))
+    finally:
+        library._work_off(lambda _: None)
+    run(asked, requests([long], [2]))
+
+
+def test_what_a_measured_pass_found_outlasts_passes_that_only_prefill(engine, long):
+    asked = ignoring_eos(engine)
+    run(asked, requests([long] * 8 + [(long * 6)[:500]], [2] * 8 + [100]))
+    hits = asked.inspect().prefix_cache_hits
+    run(asked, requests([long[:40]], [1]), PREFILL_PASS)
+
+    assert asked.inspect().prefix_cache_hits == hits > 0
+    assert any("ended 1 answers before" in note for note in asked.inspect().notes)
+
+
 def test_an_answer_that_the_context_cuts_short_is_told(engine, long):
     asked = ignoring_eos(engine)
     sample = run(asked, requests([(long * 6)[:500]], [100])).samples()[0]
 
     assert sample.output_tokens < 100
     assert any("ended 1 answers before" in note for note in asked.inspect().notes)
+
+
+def test_a_prompt_that_the_context_cannot_hold_names_our_fields(engine, long):
+    with pytest.raises(BackendError, match="lower max_input_tokens"):
+        run(engine, requests([(long * 6)[:520]], [1]))
 
 
 def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
@@ -201,6 +239,15 @@ def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
     report = asked.inspect()
     assert report.prefix_cache_hits is None
     assert any("beam search" in note for note in report.notes)
+
+
+def test_a_search_is_as_wide_as_it_is_asked_to_be(model, tmp_path):
+    decoder = {"decoding_strategy": "beam", "num_beams": 12, "ignore_eos": True}
+    with loaded(tmp_path, model=str(model), decoder=decoder) as wide:
+        prompt = wide.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
+        (sample,) = run(wide, requests([prompt], [3])).samples()
+
+    assert sample.output_tokens == 3
 
 
 def test_a_beam_is_at_least_as_likely_as_the_greedy_answer(engine, model, prompts):
@@ -251,6 +298,20 @@ def test_memory_is_that_of_the_engines_own_processes(engine, prompts):
     assert 0 < memory.model_mb <= memory.peak_mb <= memory.capacity_mb
     pids = {process.pid for process in engine._processes.running()}
     assert len(pids) >= 2, "the engine core and a worker"
+
+
+def test_every_process_of_the_engine_counts_gpus_as_nvml_does(engine):
+    orders = [process.environ()["CUDA_DEVICE_ORDER"] for process in engine._processes.running()]
+
+    assert orders == ["PCI_BUS_ID"] * len(orders)
+    assert len(orders) >= 2
+
+
+def test_every_argument_that_moves_workers_is_one_of_vllms():
+    from vllm.engine.arg_utils import EngineArgs
+
+    names = EngineArgs.__dataclass_fields__
+    assert [begun for begun in ELSEWHERE if not any(n.startswith(begun) for n in names)] == []
 
 
 def test_an_adapter_gives_the_answers_of_the_model_it_is_merged_into(model, tmp_path):

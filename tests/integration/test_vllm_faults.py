@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.engine_processes import MARK
 from llenergymeasure.core.backends.vllm import VLLMBackend
-from llenergymeasure.exceptions import BackendError
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import BackendError, ExperimentError
 from tests.support.vllm_engines import QUICK, loaded, requests, vllm_config
 
 TINY = "random:tiny-llama"
@@ -50,6 +52,25 @@ def test_a_context_that_the_model_has_not_names_our_field(tmp_path):
     assert "vLLM failed to load: " in said
     assert "99999" in said
     assert "check vllm.max_model_len" in said
+
+
+def test_heads_that_the_workers_cannot_share_name_our_field(tmp_path):
+    said = failure(tmp_path, vllm={**QUICK, "tensor_parallel_size": 3})
+
+    assert "divisible by tensor parallel size" in said
+    assert "set vllm.tensor_parallel_size to a divisor" in said
+
+
+class OnGPU(VLLMBackend):
+    """Takes energy from a GPU, wherever vLLM works."""
+
+    def target(self, config: ExperimentConfig) -> DeviceTarget:
+        return DeviceTarget("gpu", ("GPU-1",))
+
+
+def test_an_engine_that_works_elsewhere_than_where_energy_is_read_does_not_load(tmp_path):
+    with pytest.raises(ExperimentError, match="and energy is read on GPU-1"):
+        OnGPU().load(vllm_config(model=TINY), tmp_path)
 
 
 def test_a_value_that_vllm_does_not_know_names_our_field(tmp_path):

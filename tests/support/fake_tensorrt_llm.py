@@ -310,7 +310,9 @@ class LLM:
         self._model, self._dtype, self._kwargs = Path(model), dtype, kwargs
         self._tp = tensor_parallel_size
         is_engine = (self._model / "rank0.engine").exists()
-        _note("serve" if is_engine else "build", {"model": str(model), "dtype": dtype, **kwargs})
+        order = os.environ.get("CUDA_DEVICE_ORDER")
+        details = {"model": str(model), "dtype": dtype, "device_order": order, **kwargs}
+        _note("serve" if is_engine else "build", details)
         nap = "import time; time.sleep(600)"
         # In a process group of its own, as an MPI daemon starts it: Ctrl-C does not reach it.
         self._worker = subprocess.Popen(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.core.backends.protocol import PREFILL_PASS
 from llenergymeasure.core.backends.scripted import ScriptedBackend
 from llenergymeasure.orchestration.executor import ALL_PROMPTS, LocalExecutor, Share
 from tests.support.scripted_run import make_order, scripted_config
@@ -54,6 +55,7 @@ def test_a_prefill_pass_produces_one_token_a_prompt_and_is_kept_apart(tmp_path: 
     executor.run_pass("prefill", 0)
     assert [sample.output_tokens for sample in executor.samples("prefill")] == [1] * 4
     assert [sample.output_tokens for sample in executor.samples("measure")] == [3] * 4
+    assert {sample.pass_index for sample in executor.samples("prefill")} == {PREFILL_PASS}
 
 
 def test_raw_samples_are_those_of_the_measured_passes(tmp_path: Path) -> None:

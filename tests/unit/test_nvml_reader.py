@@ -18,10 +18,12 @@ from llenergymeasure.core.energy.nvml_reader import (
     NVMLReader,
     visible_uuids,
 )
+from llenergymeasure.core.visible_gpus import counted_uuids
 from llenergymeasure.domain.samples import Window
 
 ALL = ("GPU-aaaa-1", "GPU-aaab-2", "GPU-cccc-3")
 BY_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+FASTEST = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
 
 
 class Driver:
@@ -131,6 +133,29 @@ def test_the_devices_that_cuda_sees(environ: dict[str, str], expected: tuple[str
 def test_devices_that_cannot_be_told_are_refused(visible: str) -> None:
     with pytest.raises(LookupError, match="CUDA_VISIBLE_DEVICES"):
         visible_uuids(ALL, {"CUDA_VISIBLE_DEVICES": visible})
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ALL),
+        (BY_BUS, ALL),
+        ({"CUDA_DEVICE_ORDER": ""}, ALL),
+        ({"CUDA_VISIBLE_DEVICES": "2,0,1"}, (ALL[2], ALL[0], ALL[1])),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-cccc,GPU-aaaa", **FASTEST}, (ALL[2], ALL[0])),
+    ],
+)
+def test_the_devices_that_an_engine_counts_by_bus(
+    environ: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    assert counted_uuids(ALL, environ) == expected
+
+
+@pytest.mark.parametrize("visible", [{}, {"CUDA_VISIBLE_DEVICES": "2,0,1"}])
+def test_another_order_of_devices_than_by_bus_is_refused(visible: dict[str, str]) -> None:
+    with pytest.raises(LookupError, match="CUDA_DEVICE_ORDER=FASTEST_FIRST is not NVML's"):
+        counted_uuids(ALL, {**visible, **FASTEST})
+    assert counted_uuids(ALL[:1], FASTEST) == ALL[:1]
 
 
 def test_a_single_device_needs_no_order() -> None:

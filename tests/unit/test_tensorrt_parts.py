@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.nvml_devices import Device, MemoryUse
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.tensorrt import _section
 from llenergymeasure.core.backends.tensorrt_arguments import (
@@ -26,7 +27,6 @@ from llenergymeasure.core.backends.tensorrt_cache import (
     Toolchain,
     engine_design,
 )
-from llenergymeasure.core.backends.tensorrt_devices import Device, MemoryUse
 from llenergymeasure.core.backends.tensorrt_engine import DeviceMemory
 from llenergymeasure.core.backends.tensorrt_errors import _REMEDIES, backend_error
 from llenergymeasure.core.backends.tensorrt_facts import read_engine

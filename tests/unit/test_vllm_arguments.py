@@ -34,9 +34,9 @@ def config(**fields) -> ExperimentConfig:
     return ExperimentConfig(**{"model": "m", "backend": "vllm", **fields})
 
 
-def sampled(request_index: int = 0, **decoder) -> dict:
+def sampled(**decoder) -> dict:
     decoder = {"decoding_strategy": "sampling", **decoder}
-    return sampling_arguments(config(decoder=decoder), 16, request_index)
+    return sampling_arguments(config(decoder=decoder), 16)
 
 
 def test_every_field_of_the_section_reaches_vllm():
@@ -98,6 +98,13 @@ def test_a_draft_model_becomes_speculation():
     }
 
 
+@pytest.mark.parametrize(("beams", "room"), [(10, None), (11, 22), (12, 24)])
+def test_many_beams_get_room_for_their_candidates(beams, room):
+    wide = config(decoder={"decoding_strategy": "beam", "num_beams": beams})
+
+    assert engine_arguments(wide, FILES).get("max_logprobs") == room
+
+
 def test_passthrough_arguments_are_handed_over_as_they_are():
     arguments = engine_arguments(config(passthrough_kwargs={"swap_space": 2}), FILES)
 
@@ -113,7 +120,6 @@ def test_null_sampling_parameters_are_neutral():
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,
-        "seed": 42,
         "detokenize": False,
     }
 
@@ -125,26 +131,26 @@ def test_sampling_parameters_that_are_set_are_kept():
     assert chosen["repetition_penalty"] == 1.2
 
 
-def test_each_request_draws_from_a_seed_of_its_own():
-    assert [sampled(index)["seed"] for index in range(3)] == [42, 43, 44]
+def test_requests_share_the_seed_of_the_engine():
+    assert "seed" not in sampled()
 
 
 def test_greedy_decoding_draws_nothing():
-    arguments = sampling_arguments(config(), 16, 0)
+    arguments = sampling_arguments(config(), 16)
 
     assert arguments["temperature"] == 0.0
-    assert not {"seed", "top_p", "top_k"} & set(arguments)
+    assert not {"top_p", "top_k"} & set(arguments)
 
 
 def test_random_weights_ignore_the_end_of_sequence():
-    assert sampling_arguments(config(model="random:tiny-llama"), 16, 0)["ignore_eos"] is True
+    assert sampling_arguments(config(model="random:tiny-llama"), 16)["ignore_eos"] is True
 
 
 def test_the_least_number_of_tokens_never_exceeds_the_most():
     held = config(decoder={"min_new_tokens": 9}, max_new_tokens=20)
 
-    assert sampling_arguments(held, 20, 0)["min_tokens"] == 9
-    assert sampling_arguments(held, 4, 0)["min_tokens"] == 4
+    assert sampling_arguments(held, 20)["min_tokens"] == 9
+    assert sampling_arguments(held, 4)["min_tokens"] == 4
 
 
 def test_beam_search_has_a_width_and_a_length():

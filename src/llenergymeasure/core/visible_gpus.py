@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Variables under which CUDA counts devices as NVML does; without, the fastest comes first."""
+
 
 def visible_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Tell which devices CUDA would see (CUDA C++ Programming Guide, "CUDA Environment Variables").
@@ -24,13 +27,36 @@ def visible_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str
         hidden = f"CUDA_VISIBLE_DEVICES={named} hides every GPU" if shown else "NVML shows no GPU"
         raise LookupError(hidden)
     numbered = named is not None and "GPU-" not in named
-    by_bus = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    if numbered and not by_bus and set(found) != set(shown):
+    if numbered and not _is_by_bus(environ) and set(found) != set(shown):
         raise LookupError(
             f"CUDA_VISIBLE_DEVICES={named} counts GPUs in CUDA's order, which is not NVML's; "
             "set CUDA_DEVICE_ORDER=PCI_BUS_ID or name GPUs by UUID"
         )
     return found
+
+
+def counted_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Tell which devices an engine counts, in its order, once it is started in ``BUS_ORDER``.
+
+    Args:
+        shown: The devices that NVML shows, in its order.
+        environ: Environment variables of the user.
+
+    Raises:
+        LookupError: There is none, or the user wants another order, which NVML does not tell.
+    """
+    found = visible_uuids(shown, environ)
+    order, named = environ.get("CUDA_DEVICE_ORDER"), environ.get("CUDA_VISIBLE_DEVICES", "")
+    if order and not _is_by_bus(environ) and len(shown) > 1 and "GPU-" not in named:
+        raise LookupError(
+            f"CUDA_DEVICE_ORDER={order} is not NVML's order of GPUs; unset it, or name GPUs by UUID"
+            " in CUDA_VISIBLE_DEVICES"
+        )
+    return found
+
+
+def _is_by_bus(environ: Mapping[str, str]) -> bool:
+    return BUS_ORDER.items() <= environ.items()
 
 
 def _entries(named: str, shown: Sequence[str]) -> Iterator[str]:

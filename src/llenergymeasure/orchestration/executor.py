@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from llenergymeasure.core.asked import Asked, asked_of
 from llenergymeasure.core.backends.protocol import (
+    PREFILL_PASS,
     WARMUP_PASS,
     Batch,
     EngineReport,
@@ -207,7 +208,7 @@ class LocalExecutor:
         """Run every request of this share once."""
         passes = self._passes[kind]
         self._audience.expect(_requests(passes.plan))
-        number = len(passes.traces)
+        number = len(passes.traces) if kind == "measure" else PREFILL_PASS
         passes.traces.append(self._engine.run(passes.plan, number, self._audience.progress))
         window = Window(begun_ns, time.monotonic_ns())
         passes.windows.append(window)

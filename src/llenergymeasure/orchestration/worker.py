@@ -34,6 +34,7 @@ from llenergymeasure.orchestration.interruption import Interruption
 from llenergymeasure.orchestration.measurement import Measurement
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.own_tools import own_tools_found
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
@@ -84,6 +85,7 @@ def run(
         except OSError as error:
             return _fail(repository, order, "start", "experiment", _unwritable(error))
         stack.enter_context(interruption.noticed())
+        stack.enter_context(own_tools_found())
         return _run_phases(repository, order, events, interruption)
 
 

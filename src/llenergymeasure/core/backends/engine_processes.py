@@ -104,7 +104,7 @@ class EngineProcesses:
         resource_tracker.ensure_running()  # it serves this process for good
         interpreter = spawn.get_executable()
         with (
-            _variables(self._environment),
+            variables(self._environment),
             _anonymous_main(),
             not_without_processes(self._all_ended_unnoticed),
         ):
@@ -176,7 +176,8 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def _variables(changes: Mapping[str, str]) -> Iterator[None]:
+def variables(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables of this process for the block."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

@@ -20,6 +20,9 @@ from llenergymeasure.exceptions import Problem
 WARMUP_PASS = -1
 """Number of every pass that warms up; passes that are measured count from 0."""
 
+PREFILL_PASS = -2
+"""Number of every pass that only prefills, which tells the phases of the measured ones apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -10,6 +10,7 @@ from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, installed_version
 from llenergymeasure.core.backends import tensorrt_problems
+from llenergymeasure.core.backends.nvml_devices import Device, memory_use, visible_devices
 from llenergymeasure.core.backends.tensorrt_arguments import (
     EngineTokens,
     ModelFiles,
@@ -24,7 +25,6 @@ from llenergymeasure.core.backends.tensorrt_cache import (
     Toolchain,
     engine_design,
 )
-from llenergymeasure.core.backends.tensorrt_devices import Device, memory_use, visible_devices
 from llenergymeasure.core.backends.tensorrt_engine import (
     DeviceMemory,
     LoadedEngine,

@@ -50,6 +50,7 @@ DECIDED_ELSEWHERE = {
 
 OURS = {
     "backend": "this version drives TensorRT engines",
+    "context_parallel_size": "energy is read on tensorrt.tp_size x pp_size GPUs",
     "skip_tokenizer_init": "TensorRT-LLM knows the end of sequence from the tokenizer",
     "max_beam_width": "this version has no beam search on tensorrt",
     "speculative_config": "this version has no speculative decoding on tensorrt",

@@ -5,7 +5,7 @@ TensorRT-LLM itself is not imported: that takes seconds, and starts with touchin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.registry import backend_entry, installed_version
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.config.ssot import QUANTISED
+from llenergymeasure.core.backends.nvml_devices import (
+    ListDevices,
+    capability_problems,
+    visible_devices,
+)
 from llenergymeasure.core.backends.tensorrt_arguments import (
     DECIDED_ELSEWHERE,
     OURS,
     QUANT_ALGOS,
     longest_prompt,
 )
-from llenergymeasure.core.backends.tensorrt_devices import Device, visible_devices
 from llenergymeasure.core.backends.tensorrt_facts import EngineFacts, read_engine
 from llenergymeasure.core.backends.tensorrt_model import (
     ADAPTER_CONFIG,
@@ -33,15 +37,13 @@ LAST_WITH_ENGINES = (1, 2)
 """Later versions have no TensorRT engine (nvidia.github.io/TensorRT-LLM, "Migration Guide: TensorRT
 Backend Removed")."""
 
-# https://nvidia.github.io/TensorRT-LLM/reference/precision.html, "Hardware Support Matrix"
-_CAPABILITY = {"fp8": ((8, 9), "Ada"), "bf16": ((8, 0), "Ampere")}
 _FIXED_BY_ENGINE = ("max_batch_size", "max_seq_len", "kv_cache_type", "tp_size", "pp_size")
 _CALIBRATED = ("int4_gptq",)  # cannot be made while building, only by who makes the checkpoint
-Devices = Callable[[], tuple[Device, ...]]
+_OLDER_GPUS = "use precision: fp16, or a weight-only one (int8, int4)"
 
 
 def found(
-    config: ExperimentConfig, section: TensorRTConfig, devices: Devices = visible_devices
+    config: ExperimentConfig, section: TensorRTConfig, devices: ListDevices = visible_devices
 ) -> list[Problem]:
     """List every problem.
 
@@ -140,7 +142,10 @@ def _engine_shape(section: TensorRTConfig, engine: EngineFacts) -> Iterator[Prob
 
 
 def _device_problems(
-    config: ExperimentConfig, section: TensorRTConfig, engine: EngineFacts | None, list_all: Devices
+    config: ExperimentConfig,
+    section: TensorRTConfig,
+    engine: EngineFacts | None,
+    list_all: ListDevices,
 ) -> Iterator[Problem]:
     try:
         devices = list_all()
@@ -158,20 +163,7 @@ def _device_problems(
             "tensorrt.engine_path" if engine else "tensorrt.tp_size",
             "use fewer, or check CUDA_VISIBLE_DEVICES",
         )
-    yield from _capability_problems(config.precision, devices[:wanted])
-
-
-def _capability_problems(precision: str, devices: tuple[Device, ...]) -> Iterator[Problem]:
-    needed, generation = _CAPABILITY.get(precision, ((0, 0), ""))
-    for device in devices:
-        if device.capability is not None and device.capability < needed:
-            yield Problem(
-                f"{precision} needs compute capability {needed[0]}.{needed[1]} ({generation}) or "
-                f"newer; {device.name} has {device.capability[0]}.{device.capability[1]}",
-                "precision",
-                "use precision: fp16, or a weight-only one (int8, int4)",
-            )
-            return
+    yield from capability_problems(config.precision, devices[:wanted], _OLDER_GPUS)
 
 
 def _builder_problems(section: TensorRTConfig) -> Iterator[Problem]:

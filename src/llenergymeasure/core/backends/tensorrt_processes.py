@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import psutil
 
-from llenergymeasure.core.backends.engine_processes import end_processes
+from llenergymeasure.core.backends.engine_processes import end_processes, variables
+from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 MARK = "LLENERGYMEASURE_TENSORRT"
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
@@ -47,16 +48,8 @@ class MarkedProcesses:
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Let what is started inside the block be ours, and print to standard error."""
-        before = os.environ.get(MARK)
-        os.environ[MARK] = self._mark
-        try:
-            with _anonymous_main(), stdout_spared():
-                yield
-        finally:
-            if before is None:
-                del os.environ[MARK]
-            else:
-                os.environ[MARK] = before
+        with variables({MARK: self._mark, **BUS_ORDER}), _anonymous_main(), stdout_spared():
+            yield
 
     def run(self, command: Sequence[str]) -> Ended:
         """Run a program to its end, printing what it prints; end it if we are interrupted."""

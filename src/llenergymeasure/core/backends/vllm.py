@@ -9,6 +9,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends import vllm_problems
 from llenergymeasure.core.backends.engine_processes import EngineProcesses
 from llenergymeasure.core.backends.vllm_arguments import ModelFiles, engine_arguments
+from llenergymeasure.core.backends.vllm_devices import check_workers, gpus_used
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine, ended_on_failure
 from llenergymeasure.core.backends.vllm_errors import Witness, translated
 from llenergymeasure.core.backends.vllm_library import ENVIRONMENT, VLLMLibrary
@@ -30,9 +31,10 @@ class VLLMBackend:
         if vllm_problems.is_cpu_build():
             return DeviceTarget("cpu")
         try:
-            return DeviceTarget("gpu", vllm_problems.gpus_used(_section(config)))
+            used = gpus_used(_section(config))
         except LookupError:
             return DeviceTarget("gpu")
+        return DeviceTarget("gpu", tuple(device.uuid for device in used))
 
     def load(self, config: ExperimentConfig, cache_dir: Path) -> VLLMEngine:
         """Load model, adapter and tokenizer; compilation and graph capture are part of it.
@@ -40,6 +42,7 @@ class VLLMBackend:
         Raises:
             BackendError: Out of memory, or vLLM cannot load it; the message names the field to
                 change.
+            ExperimentError: It works on other GPUs than those whose energy is read.
         """
         files = _files(config, cache_dir)
         processes = EngineProcesses(ENVIRONMENT)
@@ -50,6 +53,8 @@ class VLLMBackend:
             )
             with processes.starting():
                 library = VLLMLibrary(engine_arguments(config, files), _adapter(config))
+            if (target := self.target(config)).kind == "gpu":
+                check_workers(library.worker_facts(), target.gpu_uuids)
             return VLLMEngine(config, library, tokenizer, processes)
 
 

@@ -13,6 +13,7 @@ DRAFT_TOKENS = 5
 default of its own."""
 
 WORKER = "llenergymeasure.core.backends.vllm_worker.WorkerFacts"
+_MAX_LOGPROBS = 20  # vLLM's own limit
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what max_lora_rank accepts
 
 DECIDED_ELSEWHERE = {
@@ -33,10 +34,31 @@ OURS = {
     "override_generation_config": "the section decoder decides how tokens are chosen",
     "disable_log_stats": "the times of requests come from these statistics",
     "worker_extension_cls": "memory and threads of the workers are asked through it",
-    "data_parallel_size": "this version runs one engine",
     "skip_tokenizer_init": "vLLM knows the end of sequence from the tokenizer",
 }
 """Arguments of ``LLM`` that a measurement depends on, and why."""
+
+ELSEWHERE = (
+    "prefill_context_parallel_size",
+    "data_parallel_",
+    "distributed_executor_backend",
+    "device_ids",
+    "nnodes",
+    "node_rank",
+    "master_addr",
+    "enable_elastic_ep",
+    "elastic_ep_max_dp_size",
+)
+"""How the names of arguments begin that take workers beyond the first ``tensor_parallel_size`` x
+``pipeline_parallel_size`` devices (vLLM 0.32, ``config/parallel.py``)."""
+
+ON_THIS_MACHINE: dict[str, tuple[str | int | None, ...]] = {
+    "distributed_executor_backend": (None, "mp", "uni"),
+    "prefill_context_parallel_size": (1,),
+    "data_parallel_size": (1,),
+    "nnodes": (1,),
+}
+"""Values of them that do not."""
 
 
 class ModelFiles(NamedTuple):
@@ -55,6 +77,11 @@ class ModelFiles(NamedTuple):
     quantised_as: str | None = None
     draft: str | None = None
     lora_rank: int | None = None
+
+
+def computes_in_bf16(precision: str) -> bool:
+    """Tell whether activations are in bfloat16, whatever the weights are."""
+    return precision not in _DTYPES
 
 
 def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, Any]:
@@ -80,17 +107,16 @@ def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, A
         **arguments,
         **_adapter(files, config),
         **_draft(files),
+        **_beams(config.decoder),
         **(config.passthrough_kwargs or {}),
     }
 
 
-def sampling_arguments(
-    config: ExperimentConfig, max_new_tokens: int, request_index: int
-) -> dict[str, Any]:
+def sampling_arguments(config: ExperimentConfig, max_new_tokens: int) -> dict[str, Any]:
     """Give the arguments of ``vllm.SamplingParams`` for one request; null becomes neutral.
 
-    Each request draws from a seed of its own, so that what it draws depends neither on the
-    requests beside it nor on the passes before.
+    No request has a seed of its own: vLLM would draw for each in turn, and leave its fast samplers
+    (``v1/sample/ops/topk_topp_sampler.py``). All draw from the engine's seed.
     """
     decoder = config.decoder
     arguments: dict[str, Any] = {
@@ -105,7 +131,6 @@ def sampling_arguments(
         arguments["temperature"] = decoder.temperature or 1.0
         arguments["top_p"] = decoder.top_p or 1.0
         arguments["top_k"] = decoder.top_k or 0
-        arguments["seed"] = config.random_seed + request_index
     return arguments
 
 
@@ -124,6 +149,12 @@ def _adapter(files: ModelFiles, config: ExperimentConfig) -> dict[str, Any]:
         return {}
     room = [rank for rank in _LORA_RANKS if rank >= (files.lora_rank or 16)]
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(room, default=512)}
+
+
+def _beams(decoder: DecoderConfig) -> dict[str, Any]:
+    """Let a step of beam search ask for twice as many candidates as there are beams."""
+    asked = 2 * (decoder.num_beams or 1)
+    return {"max_logprobs": asked} if asked > _MAX_LOGPROBS else {}
 
 
 def _draft(files: ModelFiles) -> dict[str, Any]:

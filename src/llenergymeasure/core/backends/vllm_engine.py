@@ -23,12 +23,17 @@ from llenergymeasure.core.backends.vllm_trace import (
 )
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import BackendError, ConfigError
 
 _EQUAL_NOTE = (
     "vLLM schedules requests as they fit (continuous batching over a paged KV cache): batches, "
     "and with them the arithmetic's rounding, are not those of another engine"
 )
+_SAMPLING_NOTE = (
+    "sampled tokens come from one random stream of the engine, as vLLM deploys: a repeat draws the "
+    "same tokens only where requests are scheduled in the same steps, and each pass draws others"
+)
+_TRIES = 10  # each waits for a step of the engine
 
 
 class VLLMEngine:
@@ -63,7 +68,7 @@ class VLLMEngine:
     def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> VLLMTrace:
         """Generate; returns when the last token is here, which is after the device's work."""
         with translated("generate", self._config, self._witness):
-            self._library.empty_prefix_cache()
+            self._forget_prompts()
             trace = VLLMTrace(pass_index, time.monotonic_ns())
             for batch in batches:
                 trace.records.extend(self._records(batch, progress))
@@ -99,6 +104,20 @@ class VLLMEngine:
         finally:
             self._processes.end()
 
+    def _forget_prompts(self) -> None:
+        """Empty the prefix cache; a step of the engine that is under way may hold blocks a while.
+
+        Raises:
+            BackendError: It stays as it is, and prompts would be found there.
+        """
+        if not any(self._library.empty_prefix_cache() for _ in range(_TRIES)):
+            raise BackendError(
+                "vLLM could not empty its prefix cache: KV blocks of earlier requests are in use\n"
+                "    set vllm.enable_prefix_caching: false, or remove what keeps blocks "
+                "(kv_transfer_config) from passthrough_kwargs",
+                where="generate",
+            )
+
     def _records(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
         if self._config.decoder.decoding_strategy == "beam":
             yield from self._searched(batch, progress)
@@ -106,10 +125,7 @@ class VLLMEngine:
         issued_ns = time.monotonic_ns()
         crowd = self._library.generate(
             [request.token_ids for request in batch],
-            [
-                sampling_arguments(self._config, request.max_new_tokens, request.index)
-                for request in batch
-            ],
+            [sampling_arguments(self._config, request.max_new_tokens) for request in batch],
             progress,
         )
         yield BatchRecord(batch, issued_ns, crowd.finished, crowd.steps)
@@ -161,6 +177,8 @@ class VLLMEngine:
             yield "FLOPs leave out the drafting model and rejected drafts"
         if self._config.lora is not None:
             yield "FLOPs leave out the unmerged LoRA adapter"
+        if self._config.decoder.decoding_strategy == "sampling":
+            yield _SAMPLING_NOTE
         if self._config.decoder.decoding_strategy == "beam":
             yield (
                 "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "

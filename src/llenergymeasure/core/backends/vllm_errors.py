@@ -34,8 +34,36 @@ _LESS_AT_LOAD = (
     "the GiB of the KV cache)"
 )
 _LESS_AT_RUN = "lower vllm.max_num_seqs, vllm.max_model_len or vllm.gpu_memory_utilization"
+_LONGER_CONTEXT = "raise vllm.max_model_len, or lower max_input_tokens"
 _REMEDIES: tuple[tuple[str, str], ...] = (
     ("unexpected keyword argument", "check passthrough_kwargs: vLLM does not take it"),
+    ("divisible by tensor parallel size", "set vllm.tensor_parallel_size to a divisor of them"),
+    (
+        "is larger than the number of available gpus",
+        "lower vllm.tensor_parallel_size or vllm.pipeline_parallel_size, or show more GPUs in "
+        "CUDA_VISIBLE_DEVICES",
+    ),
+    (
+        "bfloat16 is only supported on gpus with compute capability",
+        "set precision: fp16 or fp32; everything else computes in bfloat16",
+    ),
+    ("longer than the maximum model length", _LONGER_CONTEXT),
+    ("maximum context length", _LONGER_CONTEXT),
+    (
+        "no valid attention backend",
+        "change vllm.kv_cache_dtype, vllm.block_size or precision, as the reasons say, or use a "
+        "newer vLLM or GPU",
+    ),
+    (
+        "nccl error",
+        "the GPUs cannot reach each other: set the variable NCCL_DEBUG=INFO and read log.txt; "
+        "NCCL_P2P_DISABLE=1 helps where one GPU cannot read another's memory, and a container "
+        "needs room in /dev/shm; vllm.tensor_parallel_size: 1 does without",
+    ),
+    (
+        "greater than max allowed",
+        "raise passthrough_kwargs.max_logprobs to twice decoder.num_beams, or remove it",
+    ),
     ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
     ("lora rank", "set passthrough_kwargs: {max_lora_rank: ...} to the rank of the adapter"),
     ("lora", "check that lora names an adapter of this model"),

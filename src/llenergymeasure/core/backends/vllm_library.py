@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.backends.vllm_trace import Finished, Step
+from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 ENVIRONMENT = {
+    **BUS_ORDER,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",  # the engine core in a process of its own
     "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere while we measure
@@ -135,9 +137,10 @@ class VLLMLibrary:
             for prompt, output in zip(prompts, found, strict=True)
         ]
 
-    def empty_prefix_cache(self) -> None:
-        """Forget the KV cache of earlier prompts."""
-        self.llm.reset_prefix_cache()
+    def empty_prefix_cache(self) -> bool:
+        """Forget the KV cache of earlier prompts; false where some of it is in use."""
+        caches = self._engine.vllm_config.cache_config.enable_prefix_caching
+        return not caches or bool(self.llm.reset_prefix_cache())
 
     def worker_facts(self, *, reset_peak: bool = False) -> list[dict[str, Any]]:
         """Ask every worker what only it knows; see ``vllm_worker.py``."""

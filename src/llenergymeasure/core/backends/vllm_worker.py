@@ -16,7 +16,7 @@ class WorkerFacts:
     model_runner: Any
 
     def llenergymeasure_facts(self, reset_peak: bool = False) -> dict[str, Any]:
-        """Tell threads, attention kernel and device memory (MiB) of one worker.
+        """Tell threads, attention kernel, device and its memory (MiB) of one worker.
 
         Args:
             reset_peak: Begin the peak of memory anew, after telling.
@@ -30,8 +30,9 @@ class WorkerFacts:
         if torch.cuda.is_available():
             facts["device_mb"] = torch.cuda.memory_allocated() / _MIB
             facts["device_peak_mb"] = torch.cuda.max_memory_allocated() / _MIB
-            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-            facts["device_capacity_mb"] = total / _MIB
+            device = torch.cuda.get_device_properties(torch.cuda.current_device())
+            facts["device_capacity_mb"] = device.total_memory / _MIB
+            facts["device_uuid"] = f"GPU-{device.uuid}"
             if reset_peak:
                 torch.cuda.reset_peak_memory_stats()
         return facts

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from llenergymeasure.orchestration.own_tools import with_tools
 from llenergymeasure.study.runners import processes
 from llenergymeasure.study.runners.channel import Channel
 
@@ -79,6 +80,7 @@ class ServerProcess:
     def _launch(self, end: socket.socket, backend: str | None) -> subprocess.Popen[bytes]:
         module = "llenergymeasure.study.runners.fork_server"
         arguments = [str(end.fileno()), str(os.getpid()), *([backend] if backend else [])]
+        path = with_tools(os.environ.get("PATH", os.defpath), self._interpreter)
         return subprocess.Popen(  # noqa: S603 - the interpreter that the user chose and our own code
             [self._interpreter, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
@@ -86,7 +88,7 @@ class ServerProcess:
             stderr=subprocess.STDOUT,
             pass_fds=(end.fileno(),),
             start_new_session=True,
-            env={**os.environ, processes.MARK: self._mark},
+            env={**os.environ, "PATH": path, processes.MARK: self._mark},
         )
 
     def _await_ready(self) -> None:

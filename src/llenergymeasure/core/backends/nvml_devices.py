@@ -1,15 +1,20 @@
-"""The GPUs that a TensorRT-LLM engine runs on, as NVML knows them; no CUDA context is made."""
+"""The GPUs that an engine runs on, as NVML knows them; no CUDA context is made."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from llenergymeasure.core.visible_gpus import visible_uuids
+from llenergymeasure.core.visible_gpus import counted_uuids
+from llenergymeasure.exceptions import Problem
 
 MIB = 1 << 20
+# Tensor cores of a generation: https://docs.nvidia.com/cuda/cuda-c-programming-guide/, "Compute
+# Capabilities"; https://nvidia.github.io/TensorRT-LLM/reference/precision.html, "Hardware Support
+# Matrix".
+_CAPABILITY = {"fp8": ((8, 9), "Ada"), "bf16": ((8, 0), "Ampere")}
 
 
 class Device(NamedTuple):
@@ -32,6 +37,9 @@ class Device(NamedTuple):
         return f"{self.name} sm_{major}{minor}"
 
 
+ListDevices = Callable[[], tuple[Device, ...]]
+
+
 class MemoryUse(NamedTuple):
     """Memory of several GPUs.
 
@@ -45,7 +53,7 @@ class MemoryUse(NamedTuple):
 
 
 def visible_devices() -> tuple[Device, ...]:
-    """List the GPUs that CUDA would see, in its order.
+    """List the GPUs that an engine counts, in its order (see :mod:`core.visible_gpus`).
 
     Raises:
         LookupError: There is none, or it cannot be told which ones.
@@ -54,7 +62,7 @@ def visible_devices() -> tuple[Device, ...]:
         indices = range(nvml.nvmlDeviceGetCount())
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
         shown = {_text(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
-        wanted = visible_uuids(list(shown), os.environ)
+        wanted = counted_uuids(list(shown), os.environ)
         return tuple(_device(nvml, uuid, shown[uuid]) for uuid in wanted)
 
 
@@ -70,6 +78,28 @@ def memory_use(uuids: Sequence[str]) -> MemoryUse | None:
         return None
     used = sum(int(reading.used) for reading in readings)
     return MemoryUse(used / MIB, min(int(reading.total) for reading in readings) / MIB)
+
+
+def capability_problems(
+    arithmetic: str, devices: Sequence[Device], remedy: str
+) -> Iterator[Problem]:
+    """Refuse a precision that a GPU does not compute in.
+
+    Args:
+        arithmetic: The precision.
+        devices: The GPUs that will work.
+        remedy: What to use in its place.
+    """
+    needed, generation = _CAPABILITY.get(arithmetic, ((0, 0), ""))
+    for device in devices:
+        if device.capability is not None and device.capability < needed:
+            yield Problem(
+                f"{arithmetic} needs compute capability {needed[0]}.{needed[1]} ({generation}) or "
+                f"newer; {device.name} has {device.capability[0]}.{device.capability[1]}",
+                "precision",
+                remedy,
+            )
+            return
 
 
 @contextlib.contextmanager
