@@ -79,11 +79,6 @@ class ModelFiles(NamedTuple):
     lora_rank: int | None = None
 
 
-def computes_in_bf16(precision: str) -> bool:
-    """Tell whether activations are in bfloat16, whatever the weights are."""
-    return precision not in _DTYPES
-
-
 def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, Any]:
     """Give the arguments of ``vllm.LLM``; what is null stays vLLM's own choice."""
     section = config.vllm or VLLMConfig()

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.config.ssot import Precision, compute_dtype
 from llenergymeasure.core.backends.nvml_devices import (
     Device,
     ListDevices,
     capability_problems,
     visible_devices,
 )
-from llenergymeasure.core.backends.vllm_arguments import computes_in_bf16
 from llenergymeasure.exceptions import ExperimentError, Problem
 
 _NODES = Path("/sys/devices/system/node")
@@ -59,7 +59,11 @@ def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> N
 
 
 def device_problems(
-    precision: str, section: VLLMConfig, *, on_cpu: bool, list_all: ListDevices = visible_devices
+    precision: Precision,
+    section: VLLMConfig,
+    *,
+    on_cpu: bool,
+    list_all: ListDevices = visible_devices,
 ) -> Iterator[Problem]:
     """Find what the devices cannot do.
 
@@ -93,10 +97,10 @@ def device_problems(
     yield from _arithmetic_problems(precision, used)
 
 
-def _arithmetic_problems(precision: str, used: Sequence[Device]) -> Iterator[Problem]:
+def _arithmetic_problems(precision: Precision, used: Sequence[Device]) -> Iterator[Problem]:
     if precision in _OLDER_GPUS:
         yield from capability_problems(precision, used, _OLDER_GPUS[precision])
-    elif computes_in_bf16(precision):
+    elif compute_dtype(precision) == "bfloat16":
         yield from capability_problems("bf16", used, _BEFORE_AMPERE)
 
 
