@@ -409,7 +409,6 @@ def test_a_plain_configuration_has_no_problem() -> None:
         ({"tensorrt": {"tp_size": 2}}, "tensorrt.tp_size"),
         ({"tensorrt": {"builder_opt_level": 3}}, "tensorrt.builder_opt_level"),
         ({"precision": "fp8"}, "precision"),
-        ({"precision": "int4", "tensorrt": {"quantization": "magic"}}, "tensorrt.quantization"),
         ({"precision": "int4", "tensorrt": {"quantization": "int4_gptq"}}, "tensorrt.quantization"),
         ({"tensorrt": {"max_seq_len": 100}}, "tensorrt.max_seq_len"),
         (
@@ -456,6 +455,22 @@ def test_a_checkpoint_says_how_it_is_quantised(tmp_path: Path) -> None:
 
     assert wheres(configuration(model=str(tmp_path))) == ["precision"]
     assert wheres(configuration(model=str(tmp_path), precision="fp8"), H100) == []
+
+
+def test_a_checkpoint_that_no_engine_is_built_of_is_refused(tmp_path: Path) -> None:
+    stated = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+
+    assert wheres(configuration(model=str(tmp_path), precision="int4")) == ["model"]
+
+
+@pytest.mark.parametrize("algorithm", ["W4A16_MXFP4", "NVFP4", "MIXED_PRECISION", "W4A8_MXFP4_FP8"])
+def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algorithm: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    stated = {"quantization": {"quant_algo": algorithm}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(stated))
+
+    assert wheres(configuration(model=str(tmp_path), precision="int4")) == ["precision"]
 
 
 # --- errors

@@ -27,6 +27,7 @@ from llenergymeasure.core.backends.tensorrt_model import (
     adapter_directory,
     checkpoint_algorithm,
 )
+from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import ConfigError, Problem
 
 LAST_WITH_ENGINES = (1, 2)
@@ -90,11 +91,8 @@ def version_problems(version: str | None) -> Iterator[Problem]:
 def precision_of(engine: EngineFacts) -> str | None:
     """Name the precision of an engine, or ``None`` for one that has no name here."""
     algorithm = engine.quant_algo or ""
-    for beginning, precision in (("FP8", "fp8"), ("W8", "int8"), ("W4A16", "int4")):
-        if algorithm.startswith(beginning):
-            return precision
     if algorithm not in ("", "NO_QUANT"):
-        return None
+        return quantised.of_algorithm(algorithm)
     return {"float16": "fp16", "bfloat16": "bf16"}.get(engine.dtype or "")
 
 
@@ -188,11 +186,13 @@ def _quantisation_problems(config: ExperimentConfig, section: TensorRTConfig) ->
     method, stated = section.quantization, checkpoint_algorithm(config)
     if stated is not None:
         yield from _checkpoint_problems(config, method, stated)
-    elif method is not None and method not in QUANT_ALGOS:
+    elif other := quantised.in_config(sources.resolve(config.model, config.revision)):
         yield Problem(
-            f"'{method}' is no method of TensorRT-LLM",
-            "tensorrt.quantization",
-            f"use one of {', '.join(QUANT_ALGOS)}",
+            f"the checkpoint is quantised ({other}) by other means than NVIDIA's Model Optimizer, "
+            "and no engine is built of it here",
+            "model",
+            "name the unquantised model, which is quantised while its engine is built, or a "
+            "checkpoint with a hf_quant_config.json",
         )
     elif method in _CALIBRATED and not config.model.startswith(RANDOM_PREFIX):
         yield Problem(
