@@ -121,6 +121,35 @@ def test_a_problem_of_many_experiments_is_told_once(tmp_path):
     assert "b.jsonl" in found[1].what
 
 
+def test_problems_come_by_kind_whichever_experiment_has_them(tmp_path):
+    plain = {"model": "random:tiny-llama", "scripted": None, "precision": "bf16"}
+    hot = {**plain, "backend": "pytorch", "pytorch": {"device": "cuda:99"}}
+    orders = [
+        make_order(scripted_config(dataset="absent.jsonl"), tmp_path, energy_backend="rapl"),
+        make_order(scripted_config(**plain, backend="tensorrt"), tmp_path),
+        make_order(scripted_config(**{**hot, "model": "random:tiny-lama"}), tmp_path),
+    ]
+
+    found = preflight.problems(orders)
+
+    assert [one.kind for one in found] == ["hardware", "backend", "energy", "model", "dataset"]
+
+
+def test_a_problem_of_the_backend_hides_no_missing_source_of_energy(tmp_path):
+    fields = {"model": "random:tiny-llama", "scripted": None, "precision": "bf16"}
+    absent = make_order(
+        scripted_config(**fields, backend="tensorrt"), tmp_path, energy_backend="zeus"
+    )
+    wrong = make_order(
+        scripted_config(scripted={"load_log": str(tmp_path / "absent" / "log")}),
+        tmp_path,
+        energy_backend="rapl",
+    )
+
+    for order in (absent, wrong):
+        assert [one.kind for one in preflight.problems([order])] == ["backend", "energy"]
+
+
 def test_the_probe_answers_in_files_as_it_does_in_memory(tmp_path):
     orders = many(tmp_path, "a.jsonl", "b.jsonl", "a.jsonl")
     asked, answer = tmp_path / "orders", tmp_path / "problems"

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its own quantisation; entries as the tools that write them have them."""
+"""What a checkpoint says of its own quantisation, with entries as the tools write them."""
 
 from __future__ import annotations
 

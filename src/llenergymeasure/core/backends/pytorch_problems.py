@@ -64,6 +64,7 @@ def _device_problems(section: PyTorchConfig) -> Iterator[Problem]:
             "PyTorch sees no CUDA device",
             field,
             f"remove {field} to run on the CPU, or install a CUDA build of torch and a driver",
+            kind="hardware",
         )
         return
     _, _, number = (section.device or "").partition(":")
@@ -72,6 +73,7 @@ def _device_problems(section: PyTorchConfig) -> Iterator[Problem]:
             f"there is no {section.device}; PyTorch sees {torch.cuda.device_count()} device(s)",
             field,
             "choose a smaller number, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
         )
 
 
@@ -205,6 +207,7 @@ def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
             f"num_processes: {count} is more than the {what} there are ({there})",
             "pytorch.num_processes",
             f"set num_processes: {there} or less{remedy}",
+            kind="hardware",
         )
 
 

