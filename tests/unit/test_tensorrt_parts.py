@@ -16,7 +16,6 @@ from llenergymeasure.core.backends.tensorrt_arguments import (
     EngineTokens,
     ModelFiles,
     build_arguments,
-    end_tokens,
     sampling_arguments,
 )
 from llenergymeasure.core.backends.tensorrt_build import BuildError
@@ -265,10 +264,6 @@ def test_no_request_must_have_more_tokens_than_it_may() -> None:
     config = configuration(decoder={"min_new_tokens": 6})
 
     assert sampling_arguments(config, TOKENS, 4, 0)["min_tokens"] == 4
-
-
-def test_ends_are_collected_from_numbers_lists_and_nothing() -> None:
-    assert end_tokens(5, [3, 5], None) == (3, 5)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from llenergymeasure.core.backends.vllm_engine import VLLMEngine, ended_on_failu
 from llenergymeasure.core.backends.vllm_errors import Witness, translated
 from llenergymeasure.core.backends.vllm_library import ENVIRONMENT, VLLMLibrary
 from llenergymeasure.core.models import quantised, sources, tokenizers
+from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
 
@@ -51,7 +52,8 @@ class VLLMBackend:
             with processes.starting():
                 library = VLLMLibrary(engine_arguments(config, files), _adapter(config))
             _check_precision(config)
-            return VLLMEngine(config, library, tokenizer, processes)
+            ends = end_tokens(sources.resolve(config.model, config.revision), tokenizer)
+            return VLLMEngine(config, library, tokenizer, processes, ends)
 
 
 def _section(config: ExperimentConfig) -> VLLMConfig:
