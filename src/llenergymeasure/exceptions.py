@@ -13,10 +13,15 @@ A message says what went wrong, where (file, line, field or phase), and what to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+ProblemKind = Literal["hardware", "backend", "energy", "model", "dataset"]
+"""What a problem is about, in the order in which problems are reported."""
+
+_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
 
 
 class LLEMError(Exception):
@@ -49,14 +54,21 @@ class Problem:
         what: What is wrong, with the value that is wrong.
         where: The field, file or device it is about.
         remedy: What to type or change.
+        kind: What part of the experiment stops it.
     """
 
     what: str
     where: str
     remedy: str
+    kind: ProblemKind = "backend"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}\n    {self.remedy}"
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Give distinct problems by kind: hardware, backends, energy, models, datasets."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: _KINDS.index(problem.kind))
 
 
 class PreFlightError(LLEMError):

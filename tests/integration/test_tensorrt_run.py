@@ -7,6 +7,7 @@ deals with an engine; they show nothing about TensorRT-LLM.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from llenergymeasure.core.models import catalogue, tokenizer_files
 from tests.support import fake_tensorrt_llm as fake
 from tests.support.cli import Done, Llem, interrupt, wait_for
 from tests.support.simulated_device.build import compiler_missing
@@ -149,6 +151,20 @@ def test_two_gpus_are_named_in_the_result(machine: Machine) -> None:
 
     assert result["multi_gpu"]["devices"] == [machine.node.uuid(0), machine.node.uuid(1)]
     assert result["resolved"]["backend"]["tp_size"] == 2
+
+
+def test_an_end_of_sequence_that_only_the_generation_config_names_counts(
+    machine: Machine, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tokenizer_files.packaged(), model)
+    shape = {**catalogue.config("tiny-llama"), "eos_token_id": 7, "vocab_size": 1024}
+    (model / "config.json").write_text(json.dumps(shape))
+    (model / "generation_config.json").write_text('{"eos_token_id": [9, 11]}')
+
+    result = machine.result(EXPERIMENT.replace("random:tiny-llama", str(model)))
+
+    assert result["resolved"]["backend"]["eos_token_ids"] == [1, 7, 9, 11]
 
 
 def test_without_times_from_the_engine_latency_is_null_and_said_so(machine: Machine) -> None:

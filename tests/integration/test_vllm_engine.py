@@ -34,10 +34,14 @@ SAMPLING = {"decoding_strategy": "sampling"}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A model that ends about one sequence in twelve tokens and ships odd sampling defaults."""
+    """A model that ends about one sequence in twelve tokens and ships odd sampling defaults.
+
+    Half of its ends are in ``config.json``, half in ``generation_config.json``.
+    """
     shipped = {"repetition_penalty": 7.0, "temperature": 3.0, "top_k": 2, "do_sample": True}
+    shipped["eos_token_id"] = OFTEN[1::2]
     folder = tmp_path_factory.mktemp("models") / "model"
-    return save_model(folder, eos_token_id=OFTEN, shipped=shipped, **HEADS)
+    return save_model(folder, eos_token_id=OFTEN[::2], shipped=shipped, **HEADS)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,18 @@ def test_greedy_tokens_are_those_of_plain_forward_passes(engine, model, prompts)
     ends = ["stop" if answer[-1] in OFTEN else "length" for answer in expected]
     assert [sample.finish for sample in samples] == ends
     assert {*ends} == {"stop", "length"}
+
+
+def test_the_ends_of_a_sequence_are_those_that_any_file_of_the_model_states(engine):
+    assert engine.inspect().resolved["eos_token_ids"] == sorted({*OFTEN, 1})
+    assert ignoring_eos(engine).inspect().resolved["eos_token_ids"] == []
+
+
+def test_beam_search_says_which_ends_it_does_not_know(engine):
+    report = as_if(engine, decoder={"decoding_strategy": "beam", "num_beams": 2}).inspect()
+
+    assert report.resolved["eos_token_ids"] == [1]
+    assert any("the model has further ones: 5, 17" in note for note in report.notes)
 
 
 def test_answers_have_exactly_the_tokens_asked_for_where_the_end_is_ignored(engine, prompts):

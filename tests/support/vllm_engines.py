@@ -13,6 +13,8 @@ from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.vllm import VLLMBackend
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine
 from llenergymeasure.core.backends.vllm_trace import VLLMTrace
+from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.ends import end_tokens
 
 QUICK = {"enforce_eager": True, "max_model_len": 512, "max_num_seqs": 4, "block_size": 32}
 """A section under which nothing is compiled, with small blocks in the prefix cache."""
@@ -39,7 +41,8 @@ def loaded(cache_dir: Path, **fields: Any) -> Iterator[VLLMEngine]:
 def as_if(engine: VLLMEngine, **fields: Any) -> VLLMEngine:
     """Give the same loaded engine under another configuration of what it is asked."""
     config = vllm_config(**{"model": engine._config.model, **fields})
-    return VLLMEngine(config, engine._library, engine.tokenizer, engine._processes)
+    ends = end_tokens(sources.resolve(config.model), engine.tokenizer)
+    return VLLMEngine(config, engine._library, engine.tokenizer, engine._processes, ends)
 
 
 def requests(prompts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[Request]:

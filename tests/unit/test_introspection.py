@@ -44,6 +44,8 @@ PARTNERS: dict[tuple[str, Any], dict[str, Any]] = {
     ("lora.adapter_id", None): {"lora.adapter_path": "/adapter"},
     ("lora.adapter_path", None): {"lora.adapter_id": "org/adapter"},
     ("backend", "text"): {"backend": "pytorch"},
+    ("vllm.quantization", "fp8"): {"precision": "fp8"},
+    ("tensorrt.quantization", "fp8"): {"precision": "fp8"},
 }
 SAMPLES = [(field.name, value) for field in EXPERIMENT for value in sample_values(field.schema)]
 

@@ -39,6 +39,25 @@ def test_a_problem_that_two_places_share_is_told_once(tmp_path: Path) -> None:
     assert problem.where == "dataset"
 
 
+def test_problems_of_all_places_come_by_kind_and_none_hides_another(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent" / "log")
+    orders = [
+        order(tmp_path, dataset="first.jsonl"),
+        order(tmp_path, scripted={"load_log": absent}),
+        order(tmp_path, "python:/no/such/python", dataset="second.jsonl"),
+    ]
+    with RunnerPool("spawn") as pool:
+        found = pool.problems(orders)
+
+    assert [(one.kind, one.where) for one in found] == [
+        ("backend", "scripted.load_log"),
+        ("backend", "runners.scripted"),
+        ("dataset", "dataset"),
+        ("dataset", "dataset"),
+    ]
+    assert "second.jsonl" in found[-1].what
+
+
 def test_no_process_outlives_the_pool(tmp_path: Path) -> None:
     with RunnerPool("auto") as pool:
         assert pool.problems([order(tmp_path)]) == []

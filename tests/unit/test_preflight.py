@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from llenergymeasure.config.registry import ENERGY_SOURCES, missing
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight, probe
 from tests.support.scripted_run import make_order, scripted_config
@@ -119,6 +120,40 @@ def test_a_problem_of_many_experiments_is_told_once(tmp_path):
     assert len(found) == 2
     assert "a.jsonl" in found[0].what
     assert "b.jsonl" in found[1].what
+
+
+def test_problems_come_by_kind_whichever_experiment_has_them(tmp_path):
+    plain = {"model": "random:tiny-llama", "scripted": None, "precision": "bf16"}
+    hot = {**plain, "backend": "pytorch", "pytorch": {"device": "cuda:99"}}
+    orders = [
+        make_order(scripted_config(dataset="absent.jsonl"), tmp_path, energy_backend="nvml"),
+        make_order(scripted_config(**plain, backend="tensorrt"), tmp_path),
+        make_order(scripted_config(**{**hot, "model": "random:tiny-lama"}), tmp_path),
+    ]
+
+    found = preflight.problems(orders)
+
+    assert [one.kind for one in found] == ["hardware", "backend", "energy", "model", "dataset"]
+
+
+def test_a_problem_of_the_backend_hides_none_of_the_source_of_energy(tmp_path):
+    wrong = scripted_config(scripted={"load_log": str(tmp_path / "absent" / "log")})
+
+    found = preflight.problems([make_order(wrong, tmp_path, energy_backend="nvml")])
+
+    assert [one.kind for one in found] == ["backend", "energy"]
+
+
+def test_an_absent_engine_hides_no_absent_source_of_energy(tmp_path):
+    fields = {"model": "random:tiny-llama", "scripted": None, "precision": "bf16"}
+    order = make_order(
+        scripted_config(**fields, backend="tensorrt"), tmp_path, energy_backend="zeus"
+    )
+    here = missing(ENERGY_SOURCES["zeus"], "energy_backend") is None
+
+    found = preflight.problems([order])
+
+    assert [one.kind for one in found] == (["backend"] if here else ["backend", "energy"])
 
 
 def test_the_probe_answers_in_files_as_it_does_in_memory(tmp_path):

@@ -179,10 +179,16 @@ RULES = [
         "contradicts precision: bf16",
     ),
     (
-        {"backend": "vllm", "precision": "int4", "vllm": {"quantization": "some-later-method"}},
-        {"precision": "bf16"},
+        {"backend": "vllm", "precision": "int4", "vllm": {"quantization": "bitsandbytes"}},
+        {"precision": "int8"},
         "vllm.quantization",
-        "set precision to int8 or fp8 or int4",
+        "set precision to int4",
+    ),
+    (
+        {"backend": "vllm", "precision": "int4", "vllm": {"quantization": "awq"}},
+        {"vllm": {"quantization": "some-later-method"}},
+        "vllm.quantization",
+        "no method whose precision is known; use one of awq",
     ),
     (
         {"pytorch": {"device_map": "auto"}},
@@ -235,11 +241,28 @@ def test_exactly_the_decoding_of_the_table_is_accepted(backend, strategy):
     assert refused is (strategy not in DECODING_SUPPORT[backend])
 
 
-@pytest.mark.parametrize(("method", "precisions"), QUANTISATION_PRECISION.items())
-def test_every_quantisation_method_agrees_with_its_precisions_only(method, precisions):
+@pytest.mark.parametrize(
+    ("backend", "method", "precisions"),
+    [
+        (backend, method, precisions)
+        for backend, methods in QUANTISATION_PRECISION.items()
+        for method, precisions in methods.items()
+    ],
+)
+def test_every_quantisation_method_agrees_with_its_precisions_only(backend, method, precisions):
+    for precision in PRECISIONS:
+        section = {backend: {"quantization": method}}
+        found = problems(backend=backend, precision=precision, **section)
+        assert (f"{backend}.quantization" in found) is (precision not in precisions)
+
+
+@pytest.mark.parametrize(
+    "method", ["mxfp4", "gguf", "nosuchmethod", "int8_per_channel_weight_only"]
+)
+def test_a_quantisation_method_that_is_not_listed_is_refused_under_every_precision(method):
     for precision in PRECISIONS:
         found = problems(backend="vllm", precision=precision, vllm={"quantization": method})
-        assert ("vllm.quantization" in found) is (precision not in precisions)
+        assert "vllm.quantization" in found
 
 
 def test_every_precision_has_a_weight_size():

@@ -17,7 +17,6 @@ from llenergymeasure.core.backends.tensorrt_arguments import (
     EngineTokens,
     ModelFiles,
     build_arguments,
-    end_tokens,
     sampling_arguments,
 )
 from llenergymeasure.core.backends.tensorrt_build import BuildError
@@ -267,10 +266,6 @@ def test_no_request_must_have_more_tokens_than_it_may() -> None:
     assert sampling_arguments(config, TOKENS, 4, 0)["min_tokens"] == 4
 
 
-def test_ends_are_collected_from_numbers_lists_and_nothing() -> None:
-    assert end_tokens(5, [3, 5], None) == (3, 5)
-
-
 @pytest.mark.parametrize(
     ("precision", "dtype", "algorithm"),
     [
@@ -406,7 +401,6 @@ def test_a_plain_configuration_has_no_problem() -> None:
         ({"tensorrt": {"tp_size": 2}}, "tensorrt.tp_size"),
         ({"tensorrt": {"builder_opt_level": 3}}, "tensorrt.builder_opt_level"),
         ({"precision": "fp8"}, "precision"),
-        ({"precision": "int4", "tensorrt": {"quantization": "magic"}}, "tensorrt.quantization"),
         ({"precision": "int4", "tensorrt": {"quantization": "int4_gptq"}}, "tensorrt.quantization"),
         ({"tensorrt": {"max_seq_len": 100}}, "tensorrt.max_seq_len"),
         (
@@ -453,6 +447,22 @@ def test_a_checkpoint_says_how_it_is_quantised(tmp_path: Path) -> None:
 
     assert wheres(configuration(model=str(tmp_path))) == ["precision"]
     assert wheres(configuration(model=str(tmp_path), precision="fp8"), H100) == []
+
+
+def test_a_checkpoint_that_no_engine_is_built_of_is_refused(tmp_path: Path) -> None:
+    stated = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+
+    assert wheres(configuration(model=str(tmp_path), precision="int4")) == ["model"]
+
+
+@pytest.mark.parametrize("algorithm", ["W4A16_MXFP4", "NVFP4", "MIXED_PRECISION", "W4A8_MXFP4_FP8"])
+def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algorithm: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    stated = {"quantization": {"quant_algo": algorithm}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(stated))
+
+    assert wheres(configuration(model=str(tmp_path), precision="int4")) == ["precision"]
 
 
 # --- errors

@@ -14,7 +14,7 @@ from llenergymeasure.core.backends import vllm_problems
 from llenergymeasure.core.backends.nvml_devices import Device
 from llenergymeasure.core.backends.vllm import VLLMBackend
 from llenergymeasure.core.backends.vllm_devices import check_workers
-from llenergymeasure.core.backends.vllm_problems import adapter_rank, checkpoint_quantisation
+from llenergymeasure.core.backends.vllm_problems import adapter_rank
 from llenergymeasure.exceptions import ExperimentError, Problem
 
 T4 = Device("GPU-1", "Tesla T4", (7, 5))
@@ -30,9 +30,19 @@ def problems(*devices: Device, **fields) -> dict[str, Problem]:
     return {problem.where: problem for problem in found}
 
 
-def checkpoint(folder: Path, method: str | None) -> str:
-    stated = {"quantization_config": {"quant_method": method}} if method else {}
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **stated}))
+STATED = {
+    "awq": {"quant_method": "awq", "bits": 4},
+    "gptq": {"quant_method": "gptq", "bits": 4},
+    "compressed-tensors": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}},
+    },
+}
+
+
+def checkpoint(folder: Path, stated: dict | None) -> str:
+    entry = {"quantization_config": stated} if stated else {}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **entry}))
     return str(folder)
 
 
@@ -56,23 +66,24 @@ def test_fp8_needs_a_gpu():
     assert "needs a GPU" in problems(precision="fp8")["precision"].what
 
 
-def test_a_checkpoint_that_is_quantised_is_no_bf16(tmp_path):
-    found = problems(model=checkpoint(tmp_path, "awq"), precision="bf16")
+@pytest.mark.parametrize("precision", ["bf16", "int8", "fp8"])
+def test_a_checkpoint_is_of_no_other_precision_than_it_says(tmp_path, precision):
+    found = problems(model=checkpoint(tmp_path, STATED["gptq"]), precision=precision)
 
-    assert "quantised (awq)" in found["precision"].what
-    assert "precision: int4" in found["precision"].remedy
-
-
-@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors"])
-def test_a_quantised_checkpoint_runs_on_a_cpu_where_vllm_can(tmp_path, method):
-    assert problems(model=checkpoint(tmp_path, method), precision="int4") == {}
+    assert f"(gptq, bits: 4), which precision: {precision} is not" in found["precision"].what
+    assert "use precision: int4" in found["precision"].remedy
 
 
-def test_the_method_of_a_checkpoint_is_read_from_its_configuration(tmp_path):
-    named = ExperimentConfig(model=checkpoint(tmp_path, "gptq"), backend="vllm", precision="int4")
+@pytest.mark.parametrize("stated", STATED.values(), ids=STATED)
+def test_a_quantised_checkpoint_runs_on_a_cpu_where_vllm_can(tmp_path, stated):
+    assert problems(model=checkpoint(tmp_path, stated), precision="int4") == {}
 
-    assert checkpoint_quantisation(named) == "gptq"
-    assert checkpoint_quantisation(ExperimentConfig(model="random:tiny-llama")) is None
+
+def test_a_method_that_reads_checkpoints_needs_one(tmp_path):
+    plain = checkpoint(tmp_path, None)
+    found = problems(model=plain, precision="int8", vllm={"quantization": "gptq"})
+
+    assert "say nothing of it" in found["vllm.quantization"].what
 
 
 def test_more_workers_than_a_machine_has_memory_nodes():
@@ -181,7 +192,8 @@ def test_what_leaves_the_workers_where_they_are_is_passed_through(name, value):
     ],
 )
 def test_a_precision_that_a_gpu_does_not_compute_in(tmp_path, precision, device, needed):
-    model = checkpoint(tmp_path, "awq" if precision == "int4" else None)
+    awq = {"quant_method": "awq", "bits": 4}
+    model = checkpoint(tmp_path, awq if precision == "int4" else None)
     found = problems(device, model=model, precision=precision)
 
     assert set(found) == {"precision"}

@@ -82,7 +82,9 @@ class VLLMConfig(ConfigModel):
     )
     block_size: Count | None = Field(None, description="Tokens a KV-cache block holds.")
     quantization: str | None = Field(
-        None, description="Weight quantisation method; must agree with precision."
+        None,
+        description="Weight quantisation method; must agree with precision.",
+        examples=["fp8"],
     )
     kv_cache_dtype: str | None = Field(None, description="Data type of the KV cache.")
     enforce_eager: bool | None = Field(None, description="Do without compilation and CUDA graphs.")
@@ -99,7 +101,9 @@ class TensorRTConfig(ConfigModel):
         None, description="How the KV cache is laid out."
     )
     quantization: str | None = Field(
-        None, description="Weight quantisation method; must agree with precision."
+        None,
+        description="Weight quantisation method; must agree with precision.",
+        examples=["fp8"],
     )
     builder_opt_level: int | None = Field(
         None, ge=0, le=5, description="Effort of the engine builder."

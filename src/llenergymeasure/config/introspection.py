@@ -56,7 +56,10 @@ def escaped(text: str) -> str:
 
 
 def sample_values(schema: dict[str, Any]) -> list[Any]:
-    """Give valid values of a field, drawn from its schema: choices, bounds, or one of its type."""
+    """Give valid values of a field, from its schema: examples, choices, bounds, or its type."""
+    if "examples" in schema:
+        optional = {"type": "null"} in schema.get("anyOf", [])
+        return [*schema["examples"], *([None] if optional else [])]
     if "enum" in schema:
         return list(schema["enum"])
     if "const" in schema:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.registry import BACKENDS, backend_entry, plugin_backends
-from llenergymeasure.config.ssot import QUANTISATION_PRECISION, QUANTISED
+from llenergymeasure.config.ssot import QUANTISATION_PRECISION
 
 if TYPE_CHECKING:
     from llenergymeasure.config.models import ExperimentConfig
@@ -189,12 +189,18 @@ def _quantised_loading_agrees(config: ExperimentConfig) -> Iterator[FieldProblem
 
 
 def _quantisation_agrees(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    for name in ("vllm", "tensorrt"):
+    for name, methods in QUANTISATION_PRECISION.items():
         method = getattr(getattr(config, name), "quantization", None)
         if method is None:
             continue
-        allowed = QUANTISATION_PRECISION.get(method, QUANTISED)
-        if config.precision not in allowed:
+        allowed = methods.get(method, ())
+        if not allowed:
+            yield FieldProblem(
+                f"{name}.quantization",
+                f"'{method}' is no method whose precision is known; use one of "
+                f"{', '.join(methods)}",
+            )
+        elif config.precision not in allowed:
             yield FieldProblem(
                 f"{name}.quantization",
                 f"{method} contradicts precision: {config.precision}; set precision to "

@@ -54,25 +54,44 @@ def compute_bytes(precision: Precision) -> int:
     return 4 if precision == "fp32" else 2
 
 
-QUANTISATION_PRECISION: dict[str, tuple[Precision, ...]] = {
-    # Which `precision` each `quantization` method can mean, same pages as above.
-    "fp8": ("fp8",),
-    "modelopt": ("fp8",),
-    "awq": ("int4",),
-    "awq_marlin": ("int4",),
-    "gptq": ("int8", "int4"),
-    "gptq_marlin": ("int8", "int4"),
-    "bitsandbytes": ("int8", "int4"),
-    "auto_awq": ("int4",),
-    "auto_gptq": ("int8", "int4"),
-    "fp8_per_tensor": ("fp8",),
-    "fp8_per_block": ("fp8",),
-    "fp8_per_channel": ("fp8",),
-    "int8_per_channel_weight_only": ("int8",),
-    "compressed-tensors": ("int8", "fp8", "int4"),
-    "int8_sq": ("int8",),
-    "int8_wo": ("int8",),
-    "int4_awq": ("int4",),
-    "int4_gptq": ("int4",),
-    "int4_wo": ("int4",),
+QUANTISATION_PRECISION: dict[str, dict[str, tuple[Precision, ...]]] = {
+    # By backend: which `precision` each `quantization` method can mean. A method that is not here
+    # is refused, since nobody could say what it computes.
+    "vllm": {
+        # Methods of checkpoints, whose own files say which of these they are.
+        "awq": ("int4",),
+        "awq_marlin": ("int4",),
+        "auto_awq": ("int4",),
+        "gptq": ("int8", "int4"),
+        "gptq_marlin": ("int8", "int4"),
+        "auto_gptq": ("int8", "int4"),
+        "compressed-tensors": ("int8", "fp8", "int4"),
+        "modelopt": ("fp8",),
+        # Methods that quantise while loading. vLLM's online int8 (int8_per_channel_weight_only) is
+        # of experts alone and leaves all else as it is (vllm/config/quantization.py), and what its
+        # bitsandbytes makes of plain weights is NF4 (docs.vllm.ai, "BitsAndBytes").
+        "fp8": ("fp8",),
+        "fp8_per_tensor": ("fp8",),
+        "fp8_per_block": ("fp8",),
+        "fp8_per_channel": ("fp8",),
+        "bitsandbytes": ("int4",),
+    },
+    # https://nvidia.github.io/TensorRT-LLM/reference/precision.html
+    "tensorrt": {
+        "fp8": ("fp8",),
+        "int8_sq": ("int8",),
+        "int8_wo": ("int8",),
+        "int4_awq": ("int4",),
+        "int4_gptq": ("int4",),
+        "int4_wo": ("int4",),
+    },
 }
+
+QUANTISE_WHILE_LOADING = (
+    "fp8",
+    "fp8_per_tensor",
+    "fp8_per_block",
+    "fp8_per_channel",
+    "bitsandbytes",
+)
+"""Methods of vLLM that take plain weights; the others need a checkpoint of their own."""

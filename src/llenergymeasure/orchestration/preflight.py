@@ -8,12 +8,18 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import BackendEntry, backend_entry, load_object, missing
+from llenergymeasure.config.registry import (
+    ENERGY_SOURCES,
+    BackendEntry,
+    backend_entry,
+    load_object,
+    missing,
+)
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import energy_problems
 from llenergymeasure.core.models.sources import model_problems, resolve
 from llenergymeasure.datasets.loader import dataset_problems
-from llenergymeasure.exceptions import PreFlightError, Problem
+from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration.order import WorkOrder
 
 
@@ -25,7 +31,7 @@ class _Part(NamedTuple):
 
 
 def check(order: WorkOrder, *, offline: bool = False) -> None:
-    """Check hardware and backend, energy source, model and dataset, in this order.
+    """Check hardware, backend, energy source, model and dataset; problems come in this order.
 
     Args:
         order: What is to be done, in this process.
@@ -39,7 +45,7 @@ def check(order: WorkOrder, *, offline: bool = False) -> None:
 
 
 def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Problem]:
-    """List the distinct problems of experiments that are to run in this interpreter.
+    """List the distinct problems of experiments that are to run in this interpreter, by kind.
 
     What several experiments have in common is looked at once.
 
@@ -48,26 +54,50 @@ def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Prob
         offline: Skip what needs the Hub.
     """
     absent = functools.cache(lambda name: missing(backend_entry(name), "backend"))
+    # Models first: what they say of themselves has to be here when backends look.
+    return _seen(
+        part
+        for order in orders
+        for part in (
+            *_input_parts(order, offline=offline),
+            *_engine_parts(order, absent(order.config.backend)),
+        )
+    )
+
+
+def input_problems(orders: Iterable[WorkOrder]) -> list[Problem]:
+    """List the problems of models and datasets alone, which are the same in every place.
+
+    For experiments whose own place cannot be looked into.
+    """
+    return _seen(part for order in orders for part in _input_parts(order, offline=False))
+
+
+def _seen(parts: Iterable[_Part]) -> list[Problem]:
     looked: set[tuple[object, ...]] = set()
-    found: dict[Problem, None] = {}
-    for order in orders:
-        for part in _parts(order, absent(order.config.backend), offline=offline):
-            if part.key not in looked:
-                looked.add(part.key)
-                found |= dict.fromkeys(part.look())
-    return list(found)
+    found: list[Problem] = []
+    for part in parts:
+        if part.key not in looked:
+            looked.add(part.key)
+            found += part.look()
+    return in_order(found)
 
 
-def _parts(order: WorkOrder, absent: Problem | None, *, offline: bool) -> Iterator[_Part]:
+def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
     config = order.config
-    yield from _engine_parts(order, absent)
     if config.backend != "scripted":
         weights = (config.model, config.revision, config.decoder.draft_model)
-        yield _Part(("model", *weights), lambda: _model_problems(config, offline=offline))
+        yield _Part(
+            ("model", *weights),
+            lambda: _of_kind("model", _model_problems(config, offline=offline)),
+        )
     prompts = ("dataset", str(config.dataset), config.n, order.model_cache_dir)
     yield _Part(
         prompts,
-        lambda: dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
+        lambda: _of_kind(
+            "dataset",
+            dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
+        ),
     )
 
 
@@ -75,6 +105,7 @@ def _engine_parts(order: WorkOrder, absent: Problem | None) -> Iterator[_Part]:
     entry = backend_entry(order.config.backend)
     if absent is not None:
         yield _Part(("package", entry.name), lambda: [absent])
+        yield _Part(("source", order.energy_backend), lambda: _source_problems(order))
         return
     asked = order.config.model_dump_json(exclude={"random_seed"})
     yield _Part(("engine", asked, order.energy_backend), lambda: _backend_problems(order, entry))
@@ -87,10 +118,26 @@ def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem
     except ModuleNotFoundError as error:  # an engine that is installed in part
         what = f"'{entry.name}' needs the package {error.name}, which is not installed"
         yield Problem(what, "backend", entry.install or f"pip install {error.name}")
+        yield from _source_problems(order)
         return
     yield from problems
-    if not problems:
-        yield from energy_problems(order.energy_backend, loader.target(order.config))
+    if any(problem.kind == "hardware" for problem in problems):
+        yield from _source_problems(order)
+        return
+    found = energy_problems(order.energy_backend, loader.target(order.config))
+    yield from _of_kind("energy", found)
+
+
+def _source_problems(order: WorkOrder) -> Iterator[Problem]:
+    """Look for the package of an energy source, where it cannot be told what it is to read."""
+    source = ENERGY_SOURCES.get(order.energy_backend)
+    absent = missing(source, "energy_backend") if source is not None else None
+    yield from _of_kind("energy", [absent] if absent is not None else [])
+
+
+def _of_kind(kind: ProblemKind, problems: Iterable[Problem]) -> Iterator[Problem]:
+    for problem in problems:
+        yield replace(problem, kind=kind)
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from llenergymeasure.exceptions import Problem
@@ -49,7 +50,7 @@ def _lines(source: str) -> list[str]:
 
 
 def _fields(problem: Problem) -> dict[str, str]:
-    return {"what": problem.what, "where": problem.where, "remedy": problem.remedy}
+    return asdict(problem)
 
 
 if __name__ == "__main__":

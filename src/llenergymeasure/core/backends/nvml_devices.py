@@ -98,6 +98,7 @@ def capability_problems(
                 f"newer; {device.name} has {device.capability[0]}.{device.capability[1]}",
                 "precision",
                 remedy,
+                kind="hardware",
             )
             return
 

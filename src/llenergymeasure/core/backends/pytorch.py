@@ -17,6 +17,7 @@ from llenergymeasure.core.backends.pytorch_engine import (
 )
 from llenergymeasure.core.backends.pytorch_errors import translated
 from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
 
@@ -118,7 +119,8 @@ def _load_parts(
     tokenizer = tokenizers.load_tokenizer(
         path, config.revision, config.trust_remote_code, config.apply_chat_template
     )
-    return LoadedParts(model.eval(), tokenizer, _load_draft(config, section, device, cache_dir))
+    draft = _load_draft(config, section, device, cache_dir)
+    return LoadedParts(model.eval(), tokenizer, draft, end_tokens(source, tokenizer))
 
 
 def _load_model(

@@ -28,11 +28,19 @@ from llenergymeasure.exceptions import ConfigError
 
 
 class LoadedParts(NamedTuple):
-    """What loading gives: the model, its tokenizer, and the drafting model if there is one."""
+    """What loading gives.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        draft: The drafting model, or ``None``.
+        ends: Ids that end a sequence.
+    """
 
     model: Any
     tokenizer: HFTokenizer
     draft: Any | None
+    ends: tuple[int, ...]
 
 
 class PyTorchEngine:
@@ -44,11 +52,11 @@ class PyTorchEngine:
         self._torch = torch
         section = config.pytorch or PyTorchConfig()
         self._config, self._section = config, section
-        self._model, self.tokenizer, self._draft = parts
+        self._model, self.tokenizer, self._draft = parts.model, parts.tokenizer, parts.draft
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
-        self._eos_ids = frozenset() if config.ignores_eos else _eos_ids(self._model, self.tokenizer)
+        self._eos_ids = frozenset(() if config.ignores_eos else parts.ends)
         self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
         _forget_generation_defaults(self._model, self._draft)
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
@@ -234,20 +242,6 @@ def _forget_generation_defaults(*models: Any) -> None:
     for model in [model for model in models if model is not None]:
         # peft's wrapper hands its own to the model inside, or does not, depending on its kind
         model.generation_config = generating_model(model).generation_config = GenerationConfig()
-
-
-def _eos_ids(model: Any, tokenizer: HFTokenizer) -> frozenset[int]:
-    """Collect every id that ends a sequence, from the model's configurations and the tokenizer."""
-    candidates = (
-        getattr(model.generation_config, "eos_token_id", None),
-        getattr(model.config, "eos_token_id", None),
-        tokenizer.inner.eos_token_id,
-    )
-    found: set[int] = set()
-    for candidate in candidates:
-        if candidate is not None:
-            found.update(candidate if isinstance(candidate, list | tuple) else [candidate])
-    return frozenset(found)
 
 
 def _pad_id(tokenizer: HFTokenizer, eos_ids: frozenset[int]) -> int:

@@ -10,6 +10,7 @@ from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.core.backends.host_memory import usable_cpus
+from llenergymeasure.core.models import quantised
 from llenergymeasure.exceptions import Problem
 
 QUANTISED = ("int8", "int4")
@@ -22,6 +23,7 @@ _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 # Arguments of from_pretrained that fields of the configuration already decide.
 _DECIDED_ELSEWHERE = {
     "dtype": "precision",
+    "quantization_config": "precision",
     "torch_dtype": "precision",
     "attn_implementation": "pytorch.attn_implementation",
     "device_map": "pytorch.device_map",
@@ -41,6 +43,7 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
     return [
         *_device_problems(section),
         *_device_map_problems(config, section),
+        *_checkpoint_problems(config),
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
         *_adapter_problems(config),
@@ -61,6 +64,7 @@ def _device_problems(section: PyTorchConfig) -> Iterator[Problem]:
             "PyTorch sees no CUDA device",
             field,
             f"remove {field} to run on the CPU, or install a CUDA build of torch and a driver",
+            kind="hardware",
         )
         return
     _, _, number = (section.device or "").partition(":")
@@ -69,6 +73,7 @@ def _device_problems(section: PyTorchConfig) -> Iterator[Problem]:
             f"there is no {section.device}; PyTorch sees {torch.cuda.device_count()} device(s)",
             field,
             "choose a smaller number, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
         )
 
 
@@ -86,6 +91,20 @@ def _device_map_problems(config: ExperimentConfig, section: PyTorchConfig) -> It
             "random weights are made on one device",
             "pytorch.device_map",
             "remove it, or use a model with real weights",
+        )
+
+
+def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.model.startswith(RANDOM_PREFIX):
+        return  # of a directory only the shape is taken
+    stated = quantised.of_model(config.model, config.revision)
+    if problem := quantised.disagreement(stated, config.precision):
+        yield problem
+    elif stated is not None and stated.method != "bitsandbytes":
+        yield Problem(
+            f"the checkpoint is quantised ({stated}); this backend loads those of bitsandbytes",
+            "model",
+            "name the unquantised model, which is quantised while loading, or use backend: vllm",
         )
 
 
@@ -188,6 +207,7 @@ def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
             f"num_processes: {count} is more than the {what} there are ({there})",
             "pytorch.num_processes",
             f"set num_processes: {there} or less{remedy}",
+            kind="hardware",
         )
 
 

@@ -15,7 +15,6 @@ from llenergymeasure.core.backends.tensorrt_arguments import (
     EngineTokens,
     ModelFiles,
     build_arguments,
-    end_tokens,
     serving_arguments,
 )
 from llenergymeasure.core.backends.tensorrt_build import build_apart
@@ -33,9 +32,10 @@ from llenergymeasure.core.backends.tensorrt_engine import (
 from llenergymeasure.core.backends.tensorrt_errors import translated
 from llenergymeasure.core.backends.tensorrt_facts import read_engine
 from llenergymeasure.core.backends.tensorrt_library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt_model import model_files, stated_ends
+from llenergymeasure.core.backends.tensorrt_model import model_files
 from llenergymeasure.core.backends.tensorrt_processes import MarkedProcesses
-from llenergymeasure.core.models import tokenizers
+from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
@@ -110,7 +110,7 @@ def _loaded(
 
 
 def _tokens(config: ExperimentConfig, tokenizer: HFTokenizer) -> EngineTokens:
-    ends = end_tokens(stated_ends(config), tokenizer.inner.eos_token_id)
+    ends = end_tokens(sources.resolve(config.model, config.revision), tokenizer)
     pad = tokenizer.inner.pad_token_id
     return EngineTokens(ends, min(ends, default=0) if pad is None else pad)
 

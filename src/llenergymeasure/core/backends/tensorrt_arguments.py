@@ -6,7 +6,6 @@ builds. ``tensorrt_library`` turns it into the library's own records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
@@ -199,14 +198,6 @@ def longest_prompt(config: ExperimentConfig) -> int | None:
         return config.dataset.synthetic.input_len
     section = config.tensorrt or TensorRTConfig()
     return config.max_input_tokens or section.max_seq_len
-
-
-def end_tokens(*stated: int | Sequence[int] | None) -> tuple[int, ...]:
-    """Collect the ids that end a sequence, from what the model's files state."""
-    found: set[int] = set()
-    for ids in stated:
-        found.update([ids] if isinstance(ids, int) else ids or ())
-    return tuple(sorted(found))
 
 
 def _common(config: ExperimentConfig, files: ModelFiles) -> dict[str, Any]:

@@ -207,7 +207,7 @@ class TensorRTEngine:
             "built_with": facts.version,
             "build_seconds": cached.build_s,
             "built_now": cached.built_now,
-            "eos_token_ids": list(self._loaded.tokens.ends),
+            "eos_token_ids": [] if self._config.ignores_eos else list(self._loaded.tokens.ends),
         }
 
     def _prefix_cache_hits(self) -> int | None:

@@ -13,7 +13,6 @@ from llenergymeasure.core.backends.tensorrt_arguments import ModelFiles
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.hub import CONFIG_FILE, Hub
 from llenergymeasure.core.models.sources import ModelSource
-from llenergymeasure.exceptions import ConfigError
 
 QUANTISED_CONFIG = "hf_quant_config.json"  # written by NVIDIA's Model Optimizer
 ADAPTER_CONFIG = "adapter_config.json"  # written by peft
@@ -71,15 +70,6 @@ def adapter_rank(adapter: Path) -> int | None:
     """Read the rank of a LoRA adapter; ``None`` where its configuration states none."""
     rank = _json(adapter / ADAPTER_CONFIG).get("r")
     return rank if isinstance(rank, int) else None
-
-
-def stated_ends(config: ExperimentConfig) -> Any:
-    """Give the ``eos_token_id`` of the model's ``config.json``: a number, a list, or ``None``."""
-    source = sources.resolve(config.model, config.revision)
-    try:
-        return (sources.read_config(source) or {}).get("eos_token_id")
-    except ConfigError:
-        return None
 
 
 def _identity(source: ModelSource, reference: str) -> str:

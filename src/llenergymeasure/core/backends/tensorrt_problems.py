@@ -31,6 +31,7 @@ from llenergymeasure.core.backends.tensorrt_model import (
     adapter_directory,
     checkpoint_algorithm,
 )
+from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import ConfigError, Problem
 
 LAST_WITH_ENGINES = (1, 2)
@@ -92,11 +93,8 @@ def version_problems(version: str | None) -> Iterator[Problem]:
 def precision_of(engine: EngineFacts) -> str | None:
     """Name the precision of an engine, or ``None`` for one that has no name here."""
     algorithm = engine.quant_algo or ""
-    for beginning, precision in (("FP8", "fp8"), ("W8", "int8"), ("W4A16", "int4")):
-        if algorithm.startswith(beginning):
-            return precision
     if algorithm not in ("", "NO_QUANT"):
-        return None
+        return quantised.of_algorithm(algorithm)
     return {"float16": "fp16", "bfloat16": "bf16"}.get(engine.dtype or "")
 
 
@@ -154,6 +152,7 @@ def _device_problems(
             f"TensorRT-LLM needs an NVIDIA GPU: {error}",
             "backend",
             "check nvidia-smi -L and CUDA_VISIBLE_DEVICES, or use backend: pytorch",
+            kind="hardware",
         )
         return
     wanted = engine.world_size if engine else (section.tp_size or 1) * (section.pp_size or 1)
@@ -162,6 +161,7 @@ def _device_problems(
             f"{wanted} GPUs are asked for (tp_size x pp_size), {len(devices)} can be seen",
             "tensorrt.engine_path" if engine else "tensorrt.tp_size",
             "use fewer, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
         )
     yield from capability_problems(config.precision, devices[:wanted], _OLDER_GPUS)
 
@@ -180,11 +180,13 @@ def _quantisation_problems(config: ExperimentConfig, section: TensorRTConfig) ->
     method, stated = section.quantization, checkpoint_algorithm(config)
     if stated is not None:
         yield from _checkpoint_problems(config, method, stated)
-    elif method is not None and method not in QUANT_ALGOS:
+    elif other := quantised.in_config(sources.resolve(config.model, config.revision)):
         yield Problem(
-            f"'{method}' is no method of TensorRT-LLM",
-            "tensorrt.quantization",
-            f"use one of {', '.join(QUANT_ALGOS)}",
+            f"the checkpoint is quantised ({other}) by other means than NVIDIA's Model Optimizer, "
+            "and no engine is built of it here",
+            "model",
+            "name the unquantised model, which is quantised while its engine is built, or a "
+            "checkpoint with a hf_quant_config.json",
         )
     elif method in _CALIBRATED and not config.model.startswith(RANDOM_PREFIX):
         yield Problem(

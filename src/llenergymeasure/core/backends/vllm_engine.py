@@ -44,6 +44,7 @@ class VLLMEngine:
         library: The loaded engine.
         tokenizer: The tokenizer of the model.
         processes: The processes of the engine.
+        ends: Ids that end a sequence.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class VLLMEngine:
         library: VLLMLibrary,
         tokenizer: HFTokenizer,
         processes: EngineProcesses,
+        ends: tuple[int, ...],
     ) -> None:
+        self._ends = () if config.ignores_eos else ends
         self._config, self._library, self._processes = config, library, processes
         self.tokenizer = tokenizer
         self._witness = Witness(processes.printed, processes.exit_codes)
@@ -125,7 +128,13 @@ class VLLMEngine:
         issued_ns = time.monotonic_ns()
         crowd = self._library.generate(
             [request.token_ids for request in batch],
-            [sampling_arguments(self._config, request.max_new_tokens) for request in batch],
+            [
+                {
+                    **sampling_arguments(self._config, request.max_new_tokens),
+                    "stop_token_ids": list(self._ends),
+                }
+                for request in batch
+            ],
             progress,
         )
         yield BatchRecord(batch, issued_ns, crowd.finished, crowd.steps)
@@ -155,7 +164,14 @@ class VLLMEngine:
             "attention_backend": ", ".join(sorted(kernels)),
             "worker_threads": [worker["threads"] for worker in self._facts],
             "client_threads": torch.get_num_threads(),
+            "eos_token_ids": list(self._ends_in_force()),
         }
+
+    def _ends_in_force(self) -> tuple[int, ...]:
+        """Give the ids that end a sequence; vLLM's beam search knows the tokenizer's alone."""
+        if self._config.decoder.decoding_strategy != "beam":
+            return self._ends
+        return tuple(each for each in self._ends if each == self.tokenizer.inner.eos_token_id)
 
     def _architecture(self) -> ModelArchitecture | None:
         # FLOPs are reference data: a shape that is not understood must not stop a measurement.
@@ -183,6 +199,11 @@ class VLLMEngine:
             yield (
                 "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "
                 "of a search is a request of its own, which reuses the prefix cache"
+            )
+        if ignored := sorted({*self._ends} - {*self._ends_in_force()}):
+            yield (
+                "vLLM's beam search ends at the tokenizer's end of sequence only; the model has "
+                f"further ones: {', '.join(map(str, ignored))}"
             )
 
 

