@@ -2,7 +2,7 @@
 # in use:
 #   docker build -f docker/vllm.Dockerfile -t llenergymeasure-vllm .
 # Tags: https://hub.docker.com/r/vllm/vllm-openai/tags
-ARG VLLM_VERSION=0.31.0
+ARG VLLM_VERSION=0.32.0
 FROM vllm/vllm-openai:v${VLLM_VERSION}
 
 # What is installed stays as it is: an engine with other dependencies is another engine.

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,8 +65,9 @@ def marked(llem: Llem) -> Iterator[psutil.Process]:
             continue
 
 
-def experiment(llem: Llem, *, n: int = 8, tokens: int = 12) -> str:
-    return str(llem.write("experiment.yaml", EXPERIMENT.format(n=n, tokens=tokens)))
+def experiment(llem: Llem, *, n: int = 8, tokens: int = 12, seconds: int = 0) -> str:
+    window = f"window: {{min_duration_seconds: {seconds}}}\n"
+    return str(llem.write("experiment.yaml", EXPERIMENT.format(n=n, tokens=tokens) + window))
 
 
 def flooding(llem: Llem) -> None:
@@ -146,13 +148,16 @@ def test_an_interrupt_while_the_engine_loads_leaves_nothing_running(llem):
     assert not list((llem.folder / "results").glob("*/result.json"))
 
 
-def test_an_interrupt_in_the_measured_window_leaves_nothing_running(llem):
-    process = llem.start("run", experiment(llem, n=100, tokens=900))
-    wait_for(lambda: "warmup" in phases(llem) or process.poll() is not None, PATIENCE_S)
+@pytest.mark.parametrize("runner", ["local", f"python:{sys.executable}"])
+def test_an_interrupt_in_the_measured_window_leaves_nothing_running(llem, runner):
+    llem.environment["LLEM_RUNNER_VLLM"] = runner
+    process = llem.start("run", experiment(llem, n=16, tokens=100, seconds=600))
+    wait_for(lambda: "measure" in phases(llem) or process.poll() is not None, PATIENCE_S)
+    assert len(list(marked(llem))) >= 2, "the engine core and its worker are there"
     done = interrupted(process)
 
     assert done.code == 130, done.err
-    assert "interrupted in phase" in done.err
+    assert "interrupted in phase 'measure'" in done.err
     assert not list((llem.folder / "results").glob("*/result.json"))
 
 

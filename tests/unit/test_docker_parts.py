@@ -67,6 +67,15 @@ def test_gpus_are_asked_for_only_where_there_are_some() -> None:
     assert "CUDA_VISIBLE_DEVICES" in pairs(words, "--env")
 
 
+def test_a_rootless_engine_is_asked_for_no_limit_that_only_root_can_raise() -> None:
+    assert pairs(arguments({}, HERE._replace(gpus=True)), "--ulimit") == [
+        "memlock=-1",
+        "stack=67108864",
+    ]
+    rootless = arguments({}, HERE._replace(gpus=True, engine=Engine(rootless=True)))
+    assert (pairs(rootless, "--gpus"), pairs(rootless, "--ulimit")) == (["all"], [])
+
+
 def test_the_users_options_come_last_so_that_they_win() -> None:
     words = arguments({"LLEM_DOCKER_OPTIONS": "--shm-size 1g --env 'A=b c'"})
     assert pairs(words, "--shm-size")[-1] == "1g"
@@ -151,6 +160,7 @@ def _mounts(folder: Path, config: ExperimentConfig) -> dict[Path, Mount]:
         ("failed to connect to the docker API at unix:///x", "does not answer"),
         ('docker: could not select device driver "" with capabilities: [[gpu]]', "GPUs"),
         ('invalid mount config for type "bind": bind source path does not exist: /x', "the files"),
+        ("runc: error setting rlimit type 8: operation not permitted: unknown", "raise the limits"),
         ('exec: "python3": executable file not found in $PATH: unknown', "no python3"),
         ("docker: something else", "docker refuses: something else"),
         ("", "it says nothing"),

@@ -194,7 +194,7 @@ def run_arguments(
         *("--log-driver", "none", "--pid", "host", "--workdir", str(Path.cwd())),
         *("--shm-size", str(psutil.virtual_memory().total // 2)),
         *_identity(place.engine),
-        *(_GPU_OPTIONS if place.gpus else ()),
+        *(_gpu_options(place.engine) if place.gpus else ()),
         *(word for folder in folders for word in ("--mount", folder.option())),
         *(word for each in _environment(environ, place, inside_home) for word in ("--env", each)),
         *("--entrypoint", "python3"),
@@ -221,10 +221,13 @@ def bare_arguments(name: str, place: Place, environ: Mapping[str, str]) -> list[
 
 # Limits: docs.nvidia.com/deeplearning/frameworks/user-guide, "Running A Container"; the variable:
 # docs.nvidia.com/datacenter/cloud-native/container-toolkit, "Driver Capabilities".
-_GPU_OPTIONS = (
-    *("--gpus", "all", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"),
-    *("--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
-)
+_LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864")
+_GPUS = ("--gpus", "all", "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility")
+
+
+def _gpu_options(engine: Engine) -> tuple[str, ...]:
+    # A rootless engine may raise no limit above the user's own (setrlimit(2), CAP_SYS_RESOURCE).
+    return _GPUS if engine.rootless else (*_GPUS, *_LIMITS)
 
 
 def _identity(engine: Engine) -> Iterator[str]:

@@ -75,6 +75,12 @@ _FAULTS = (
         "to run without a GPU",
     ),
     _Fault(
+        ("error setting rlimit",),
+        "this Docker engine may not raise the limits of a container above those of its user",
+        "remove --ulimit from LLEM_DOCKER_OPTIONS, or raise the user's limits: ulimit -l and "
+        "ulimit -s, /etc/security/limits.conf",
+    ),
+    _Fault(
         ("bind source path does not exist",),
         "the Docker daemon does not see the files of this machine",
         "use a daemon that runs here and sees every folder; one from snap sees little more than "
