@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.core.asked import asked_of, departures
 from llenergymeasure.core.backends.protocol import PREFILL_PASS
 from llenergymeasure.core.backends.vllm_arguments import ELSEWHERE
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine
@@ -122,7 +123,8 @@ def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(model, tmp
 
 
 def test_equal_prompts_draw_different_tokens(engine, prompts):
-    drawn = tokens(run(as_if(engine, decoder=SAMPLING), requests([prompts[0]] * 4, [12] * 4)))
+    drawing = as_if(engine, decoder={**SAMPLING, "ignore_eos": True})
+    drawn = tokens(run(drawing, requests([prompts[0]] * 4, [24] * 4)))
 
     assert len({tuple(answer) for answer in drawn}) > 1
 
@@ -222,20 +224,20 @@ def test_a_prefix_cache_that_cannot_be_emptied_is_an_error(engine, long):
 
 def test_what_a_measured_pass_found_outlasts_passes_that_only_prefill(engine, long):
     asked = ignoring_eos(engine)
-    run(asked, requests([long] * 8 + [(long * 6)[:500]], [2] * 8 + [100]))
+    run(asked, requests([long] * 8, [2] * 8))
     hits = asked.inspect().prefix_cache_hits
     run(asked, requests([long[:40]], [1]), PREFILL_PASS)
 
     assert asked.inspect().prefix_cache_hits == hits > 0
-    assert any("ended 1 answers before" in note for note in asked.inspect().notes)
 
 
 def test_an_answer_that_the_context_cuts_short_is_told(engine, long):
-    asked = ignoring_eos(engine)
-    sample = run(asked, requests([(long * 6)[:500]], [100])).samples()[0]
+    made = requests([(long * 6)[:500]], [100])
+    samples = run(ignoring_eos(engine), made).samples()
 
-    assert sample.output_tokens < 100
-    assert any("ended 1 answers before" in note for note in asked.inspect().notes)
+    assert samples[0].output_tokens < 100
+    (told,) = departures(samples, asked_of(made), ignores_eos=True)
+    assert "ended 1 of 1 answers before" in told
 
 
 def test_a_prompt_that_the_context_cannot_hold_names_our_fields(engine, long):
