@@ -166,7 +166,6 @@ def test_two_engines_are_told_what_always_differs_with_the_settings_in_force() -
         ("random weights (energy)", {"weights": "random"}, {}),
         ("sampled tokens", {"decoder": {"decoding_strategy": "sampling"}}, {}),
         ("beam search", {"decoder": {"decoding_strategy": "beam", "num_beams": 2}}, {}),
-        ("ends of answers", {}, {"decoder": {"ignore_eos": True}}),
         ("int8", {"precision": "int8"}, {"precision": "int4"}),
         ("int4", {"precision": "int4"}, {}),
         (

@@ -20,7 +20,6 @@ Condition = Literal[
     "sampling",
     "beam search",
     "speculation",
-    "answers end by themselves",
     "on a CPU",
 ]
 
@@ -128,30 +127,21 @@ DIFFERENCES = (
         "sampled tokens",
         {
             "pytorch": "one stream of PyTorch's random numbers a pass, from random_seed",
-            "vllm": "request i by vLLM's sampler, from random_seed + i",
+            "vllm": "one stream of vLLM's random numbers for all requests, from random_seed",
             "tensorrt": "request i by TensorRT-LLM's sampler, from random_seed + i",
         },
         "One seed, other tokens.",
         "sampling",
     ),
     Difference(
-        "ends of answers",
-        {
-            "pytorch": "at the ends of config.json, generation_config.json and the tokenizer",
-            "vllm": "at the ends of generation_config.json (of config.json where there is none) "
-            "and the tokenizer, in beam search of the tokenizer alone",
-            "tensorrt": "at the ends of config.json and the tokenizer",
-        },
-        "Answers may be of other lengths.",
-        "answers end by themselves",
-    ),
-    Difference(
         "beam search",
         {
-            "pytorch": "inside generate; times are those of search steps",
-            "vllm": "each step of a search is a request of its own; no times are told",
+            "pytorch": "inside generate; times are those of search steps; it ends at every end of "
+            "sequence of the model",
+            "vllm": "each step of a search is a request of its own; no times are told; it ends at "
+            "the tokenizer's end of sequence alone",
         },
-        "TTFT, TPOT and ITL do not compare.",
+        "TTFT, TPOT and ITL do not compare, and answers may be of other lengths.",
         "beam search",
     ),
     Difference(

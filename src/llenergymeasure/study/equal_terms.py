@@ -159,6 +159,5 @@ _CONDITIONS: Mapping[Condition, Callable[[ExperimentResult], bool]] = {
     "sampling": lambda result: result.config.decoder.decoding_strategy == "sampling",
     "beam search": lambda result: result.config.decoder.decoding_strategy == "beam",
     "speculation": lambda result: result.config.decoder.speculative_decoding,
-    "answers end by themselves": lambda result: not result.config.ignores_eos,
     "on a CPU": lambda result: result.memory.kind == "resident_set",
 }
