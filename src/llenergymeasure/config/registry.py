@@ -257,7 +257,7 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
     if entry.package is None or entry.module is None:
         return None
     found = installed_package(entry)
-    if found is None or importlib.util.find_spec(entry.module) is None:
+    if found is None or not _importable(entry.module):
         return _not_installed(entry, entry.package, field)
     if entry.minimum and _numbers(found.version) < _numbers(entry.minimum):
         substitute = found.name in entry.alternatives
@@ -266,8 +266,15 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
             field,
             f"{f'pip install {found.name}' if substitute else entry.install} --upgrade",
         )
-    absent = [name for name in entry.also if importlib.util.find_spec(name) is None]
+    absent = [name for name in entry.also if not _importable(name)]
     return _not_installed(entry, absent[0], field) if absent else None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # some finders say so by raising
+        return False
 
 
 def _not_installed(entry: PluginEntry, package: str, field: str) -> Problem:

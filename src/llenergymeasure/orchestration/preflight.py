@@ -115,17 +115,18 @@ def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem
     try:
         loader: ModelLoader = load_object(entry.implementation)()
         problems = loader.problems(order.config)
+        unfit = any(problem.kind == "hardware" for problem in problems)
+        target = None if unfit else loader.target(order.config)
     except ModuleNotFoundError as error:  # an engine that is installed in part
         what = f"'{entry.name}' needs the package {error.name}, which is not installed"
         yield Problem(what, "backend", entry.install or f"pip install {error.name}")
         yield from _source_problems(order)
         return
     yield from problems
-    if any(problem.kind == "hardware" for problem in problems):
+    if target is None:
         yield from _source_problems(order)
         return
-    found = energy_problems(order.energy_backend, loader.target(order.config))
-    yield from _of_kind("energy", found)
+    yield from _of_kind("energy", energy_problems(order.energy_backend, target))
 
 
 def _source_problems(order: WorkOrder) -> Iterator[Problem]:
