@@ -117,7 +117,7 @@ def run(model: Path, folder: Path, processes: int) -> Run:
         max_new_tokens=24,
         energy_backend="none",
         warmup={"n_warmup": 1},
-        window={"min_duration_seconds": 0.3},
+        window={"min_duration_seconds": 2},
         pytorch={"num_processes": processes, "device": "cpu"},
         output_dir=folder / "results",
     )
