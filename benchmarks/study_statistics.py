@@ -7,6 +7,9 @@ that are equal may still leave different things behind: that is what makes a fix
 
 The order of running is the package's own, ``study/order.py``: once with a seed drawn for each
 study, and once with the seed of studies that name none.
+
+Beside these, studies whose configurations are equal but for their noise: no drift, nothing left
+behind.
 """
 
 from __future__ import annotations
@@ -63,6 +66,14 @@ LOADS = (
 )
 
 
+SPREADS = {
+    "one 5 times as noisy as the rest": lambda family: [5.0, *[1.0] * (family - 1)],
+    "half of them 3 times as noisy": lambda family: [3.0 if i % 2 else 1.0 for i in range(family)],
+    "from 0.5 to 2 times, evenly": lambda family: np.linspace(0.5, 2, family).tolist(),
+}
+UNEQUAL_FAMILIES = (4, 8)
+
+
 class Studies(NamedTuple):
     """Many simulated studies of the same size, analysed as complete blocks all at once.
 
@@ -81,11 +92,13 @@ class Analysis(NamedTuple):
     Attributes:
         effect: Of each configuration, (repeats, configurations).
         error: Standard error of each difference, (repeats, configurations, configurations).
+        pooled_error: The same if one noise were taken for all.
         freedom: Degrees of freedom.
     """
 
     effect: Floats
     error: Floats
+    pooled_error: Floats
     freedom: int
 
     @property
@@ -126,8 +139,18 @@ def analyse(studies: Studies) -> Analysis:
         residual = residual - slope[:, None, None] * line
         factor = factor + (late[:, :, None] - late[:, None, :]) ** 2 / told[:, None, None]
         freedom -= 1
-    spread = np.sqrt((residual**2).sum(axis=(1, 2)) / freedom)
-    return Analysis(effect, spread[:, None, None] * np.sqrt(factor), freedom)
+    variance = ((residual**2).sum(axis=(1, 2)) / freedom)[:, None, None]
+    own = np.maximum(variance, _own_variance(residual))
+    return Analysis(effect, np.sqrt(own * factor), np.sqrt(variance * factor), freedom)
+
+
+def _own_variance(residual: Floats) -> Floats:
+    """Noise of each pair from its own differences, (repeats, configurations, configurations)."""
+    cycles = residual.shape[1]
+    centred = residual - residual.mean(axis=1, keepdims=True)
+    products = np.einsum("rci,rcj->rij", centred, centred) / (cycles - 1)
+    own = np.einsum("rii->ri", products)
+    return np.asarray((own[:, :, None] + own[:, None, :]) / 2 - products)
 
 
 def _within(values: Floats) -> Floats:
@@ -158,15 +181,25 @@ def fixed_orders(repeats: int, family: int, cycles: int) -> Whole:
     return np.broadcast_to(np.arange(family), (repeats, cycles, family))
 
 
-def simulate(rng: np.random.Generator, orders: Whole, load: Load) -> Studies:
-    """Run studies of equal configurations in these orders."""
+def simulate(
+    rng: np.random.Generator, orders: Whole, load: Load, spread: Sequence[float] | None = None
+) -> Studies:
+    """Run studies of equal configurations in these orders.
+
+    Args:
+        rng: Source of noise.
+        orders: Which configuration runs when, (repeats, cycles, configurations).
+        load: What disturbs them.
+        spread: Noise of each configuration, in units of that of all; the same by default.
+    """
     repeats, cycles, family = orders.shape
+    noise = NOISE * np.array([1.0] * family if spread is None else spread)
     flat = orders.reshape(repeats, -1)
     left = rng.normal(0, load.carry_over, (repeats, family))
     before = np.take_along_axis(left, flat, axis=1)
     carried = np.hstack([np.zeros((repeats, 1)), before[:, :-1]])
     slot = np.arange(cycles * family)
-    by_slot = load.drift * slot + carried + rng.normal(0, NOISE, flat.shape)
+    by_slot = load.drift * slot + carried + rng.normal(0, noise[flat])
     by_slot = by_slot.reshape(orders.shape)
     when = np.broadcast_to(slot.reshape(1, cycles, family).astype(np.float64), orders.shape)
     return Studies(_by_configuration(by_slot, orders), _by_configuration(when, orders))
@@ -205,6 +238,21 @@ def cell(seed: int, load: Load, family: int, cycles: int, repeats: int) -> dict[
         "unpaired_shown": _share(_unpaired(balanced, typical)),
         "package_agrees": _package_agrees(balanced, said)
         and _package_agrees(default, said_default),
+    }
+
+
+def unequal_cell(seed: int, name: str, family: int, cycles: int, repeats: int) -> dict[str, Any]:
+    """Run studies of configurations that are equal but for their noise."""
+    rng = np.random.default_rng([seed, family, cycles, len(LOADS) + [*SPREADS].index(name)])
+    orders = drawn_orders(rng, repeats, family, cycles)
+    said = analyse(simulate(rng, orders, LOADS[0], SPREADS[name](family)))
+    pooled = said._replace(error=said.pooled_error)
+    return {
+        "spread": name,
+        "configurations": family,
+        "cycles": cycles,
+        "false": _share(said.shown),
+        "false_by_one_noise_for_all": _share(pooled.shown),
     }
 
 
@@ -265,12 +313,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for load, family, cycles in product(LOADS, given.families, CYCLES)
     ]
     told = [{**row, "as_claimed": met(row)} for row in rows]
+    unequal = [
+        unequal_cell(given.seed, name, family, cycles, given.repeats)
+        for name, family, cycles in product(SPREADS, UNEQUAL_FAMILIES, CYCLES)
+    ]
     data = {
         "machine": machine.describe(),
         "seed": given.seed,
         "noise": NOISE,
         "claims_hold": all(row["as_claimed"] for row in told),
         "rows": told,
+        "unequal_noise": unequal,
     }
     machine.save(given.output / "study_statistics.json", data)
     (given.output / "study_statistics.md").write_text(report(data), encoding="utf-8")

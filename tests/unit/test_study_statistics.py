@@ -103,11 +103,33 @@ def test_several_are_compared_by_tukeys_intervals_about_complete_blocks():
     fitted = fit(observations(TABLE))
     assert (fitted.freedom, fitted.drift) == (6, None)
     assert fitted.residual_sd == pytest.approx(sqrt((residual**2).sum() / 6))
-    half = stats.studentized_range.ppf(0.95, 3, 6) * fitted.residual_sd / sqrt(4)
+    critical = stats.studentized_range.ppf(0.95, 3, 6)
     for pair in compared(TABLE).comparisons:
-        apart = TABLE[:, pair.a - 1].mean() - TABLE[:, pair.b - 1].mean()
-        expected = (exp(apart - half), exp(apart + half))
+        apart = TABLE[:, pair.a - 1] - TABLE[:, pair.b - 1]
+        noise_sd = max(fitted.residual_sd, np.std(apart, ddof=1) / sqrt(2))
+        half = critical * noise_sd / sqrt(4)
+        expected = (exp(apart.mean() - half), exp(apart.mean() + half))
         assert pair.interval95 == pytest.approx(expected)
+
+
+def test_a_pair_noisier_than_the_rest_is_judged_by_its_own_noise():
+    rng = np.random.default_rng(7)
+    table = rng.normal(0, 0.001, (5, 6))
+    table[:, 0] += rng.normal(0, 0.05, 5)
+    fitted = fit(observations(table))
+    own_sd = np.std(table[:, 0] - table[:, 1], ddof=1) / sqrt(2)
+    assert fitted.noise_sd(0, 1) == pytest.approx(own_sd)
+    assert fitted.noise_sd(0, 1) > 1.5 * fitted.residual_sd
+    assert fitted.noise_sd(1, 2) == fitted.residual_sd
+
+
+def test_one_noisy_configuration_among_quiet_ones_does_not_pose_as_a_difference():
+    rng = np.random.default_rng(8)
+    repeats, false = 400, 0
+    for _ in range(repeats):
+        table = rng.normal(0, [0.03, *[0.002] * 7], (5, 8))
+        false += any(one.verdict != "no_difference_shown" for one in compared(table).comparisons)
+    assert false / repeats < 0.08  # the noise of all would show one in 20 % and more
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (3, 5), (7, 3)])

@@ -8,6 +8,10 @@ Models, 1971, chapter 7; with all cells present it is the analysis of a complete
 Drift is a straight line along the order of running, the same in all blocks (analysis of
 covariance). It costs one degree of freedom, so it is fitted only where there are enough of them,
 and where the order tells it from the configurations: a fixed order does not.
+
+Noise need not be the same for all: a small batch may vary more than a large one. One figure for
+all would then be too small for the noisy ones, and show differences that are not there. So a pair
+that differs by more from block to block than all do is judged by its own noise.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ class BlockFit:
         effect: Effect of each; only differences within one ``group`` mean anything.
         counts: Observations of each.
         group: Which configurations are linked by blocks, as a number each.
-        residual_sd: Standard deviation of the noise; 0 without degrees of freedom.
+        residual_sd: Standard deviation of the noise of all; 0 without degrees of freedom.
         freedom: Degrees of freedom of the residual.
         drift: Change of the logarithm a slot, or ``None`` where it was not fitted.
     """
@@ -68,10 +72,22 @@ class BlockFit:
     drift: float | None
     _design: _Design
     _lean: Floats  # by how much each ran late, over the root of what tells drift
+    _left: Floats  # (configurations, blocks), mean residual; NaN where there is none
 
     def standard_error(self, first: int, second: int) -> float:
         """Standard error of a difference of two effects, by their positions."""
-        return self.residual_sd * sqrt(self.variance_factor(first, second))
+        return self.noise_sd(first, second) * sqrt(self.variance_factor(first, second))
+
+    def noise_sd(self, first: int, second: int) -> float:
+        """Noise of two configurations: that of all, or their own where it is larger."""
+        return max(self.residual_sd, self._own_sd(first, second))
+
+    def _own_sd(self, first: int, second: int) -> float:
+        import numpy as np
+
+        apart = self._left[first] - self._left[second]
+        apart = apart[np.isfinite(apart)]
+        return float(np.std(apart, ddof=1)) / sqrt(2) if len(apart) > 1 else 0.0
 
     def variance_factor(self, first: int, second: int) -> float:
         """Variance of that difference / variance of the noise; 2 / cycles with all cells there."""
@@ -110,6 +126,7 @@ def fit(observations: Sequence[Observation]) -> BlockFit:
         drift=drift,
         _design=design,
         _lean=lean,
+        _left=_by_cell(design, residual),
     )
 
 
@@ -161,6 +178,15 @@ def _design(config: Whole, block: Whole) -> _Design:
         loading, own = np.eye(len(counts)), np.zeros(len(counts))
         core = _inverse(np.diag(counts) - (table / sizes) @ table.T)
     return _Design(config, block, table, own, loading, core, by_block)
+
+
+def _by_cell(design: _Design, values: Floats) -> Floats:
+    """Give the mean of values in each cell, (configurations, blocks); NaN in an empty one."""
+    import numpy as np
+
+    sums = np.zeros_like(design.table)
+    np.add.at(sums, (design.config, design.block), values)
+    return np.where(design.table > 0, sums / np.maximum(design.table, 1), np.nan)
 
 
 def _drift(observations: Sequence[Observation], design: _Design) -> _Projection | None:

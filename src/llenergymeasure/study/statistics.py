@@ -113,19 +113,21 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
         return Compared(notes=(*notes, reason))
     common = _relative_common(kept)
     made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
-    return Compared(made, _sensitivity(metric, fitted, made), notes)
+    noise_sd = median([fitted.noise_sd(*pair) for pair in pairs] or [0.0])
+    return Compared(made, _sensitivity(metric, fitted, made, noise_sd), notes)
 
 
-def minimum_detectable_ratio(residual_sd: float, configurations: int, cycles: int) -> float | None:
+def minimum_detectable_ratio(noise_sd: float, configurations: int, cycles: int) -> float | None:
     """Give the true ratio of two configurations that a study shows in 80 % of repeats.
 
     A difference d on the log scale is shown when its estimate is over c * se, with c the critical
-    value and se = residual_sd * sqrt(2 / cycles). The estimate and the residual are independent,
-    so P(d + noise > c * se) = P(T > c - d / se), with T Student's t: 80 % at
-    d = (c + t80) * se. That is exact for the se of the study that prints it.
+    value and se = noise_sd * sqrt(2 / cycles). The estimate and the residual are independent, so
+    P(d + noise > c * se) = P(T > c - d / se), with T Student's t: 80 % at d = (c + t80) * se. That
+    is exact for the se of the study that prints it, where the noise of all decides; a pair that
+    is judged by its own, larger noise is shown a little more often.
 
     Args:
-        residual_sd: Standard deviation of the noise of the logarithm.
+        noise_sd: Standard deviation of the noise of the logarithm.
         configurations: How many are compared.
         cycles: Cycles of each; nothing is missing.
 
@@ -136,7 +138,7 @@ def minimum_detectable_ratio(residual_sd: float, configurations: int, cycles: in
     degrees -= degrees >= DRIFT_FREEDOM
     if degrees < 1:
         return None
-    detectable = _detectable(configurations, degrees) * residual_sd * sqrt(2 / cycles)
+    detectable = _detectable(configurations, degrees) * noise_sd * sqrt(2 / cycles)
     return _ratio(detectable)
 
 
@@ -235,7 +237,7 @@ def _verdict(low: float, high: float) -> Verdict:
 
 
 def _sensitivity(
-    metric: str, fitted: BlockFit, comparisons: Sequence[Comparison]
+    metric: str, fitted: BlockFit, comparisons: Sequence[Comparison], noise_sd: float
 ) -> Sensitivity | None:
     if not comparisons:
         return None
@@ -251,7 +253,7 @@ def _sensitivity(
         planned=tuple(
             PlannedEffect(
                 n_cycles=n,
-                minimum_detectable_ratio=minimum_detectable_ratio(fitted.residual_sd, family, n),
+                minimum_detectable_ratio=minimum_detectable_ratio(noise_sd, family, n),
             )
             for n in PLANNED_CYCLES
         ),
