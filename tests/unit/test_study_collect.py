@@ -26,6 +26,7 @@ from tests.support.make_result import (
     UUID,
     make_energy,
     make_environment,
+    make_resolved,
     make_result,
     make_trust,
 )
@@ -120,6 +121,37 @@ def test_an_invalid_result_is_counted_and_in_no_figure():
     assert (study.ran, study.invalid, first.invalid, first.n_cycles) == (6, 1, 1, 2)
     assert first.figures["energy_total_j"].mean == pytest.approx(800 * (0.995 + 1.006) / 2)
     assert "1 result is in no figure: counter_reset" in study.notes
+
+
+def resumed(number: int, session: int, energy_j: float, config: ExperimentConfig) -> object:
+    resolved = make_resolved(config, session=session)
+    return make_run(config, energy_j * number, resolved=resolved)
+
+
+def test_what_changed_while_a_study_was_stopped_is_no_difference_and_hides_none():
+    def run(config, number, cycle):
+        second = cycle == 3 or (cycle == 2 and number > 2)
+        energy_j = 800.0 * NOISE[cycle] * (1.1 if second else 1.0)
+        return resumed(number if number < 4 else 3, 2 if second else 1, energy_j, config)
+
+    study = make_study(run, make_configs((1, 2, 4, 8)))
+    found = verdicts(study, "energy_total_j")
+    assert found.pop((3, 4)) == "no_difference_shown"
+    assert set(found.values()) == {"lower"}
+    assert not [note for note in study.notes if "resumed" in note]
+
+
+def test_a_result_that_a_resume_has_parted_from_its_cycle_is_in_no_comparison():
+    def run(config, number, cycle):
+        session = 2 if cycle == 3 or (cycle, number) == (1, 1) else 1
+        return resumed(1, session, 800.0 * NOISE[cycle] * (3.0 if session == 2 else 1.0), config)
+
+    study = make_study(run, make_configs((1, 2, 4)))
+    assert "no_difference_shown" in verdicts(study, "energy_total_j").values()
+    assert [note.partition(":")[0] for note in study.notes if "resumed" in note] == [
+        "1 result is in no comparison"
+    ]
+    assert study.configurations[0].figures["energy_total_j"].n == 3
 
 
 def test_results_of_different_boards_are_never_pooled():

@@ -302,6 +302,11 @@ class ResolvedSettings(Record):
     start_reason: str | None = Field(
         None, description="Why it was not started by the method asked for; null where it was."
     )
+    session: int | None = Field(
+        None,
+        description="Which run of its study measured it, from 1; a resume begins another. null "
+        "outside a study.",
+    )
 
 
 class TrustReason(Record):

@@ -83,11 +83,11 @@ def _counts(study: StudyResult) -> Iterator[str]:
 
 def _ranking(study: StudyResult, metric: Metric) -> Iterator[str]:
     """Rank by one metric, each beside what is said of it and the first."""
-    rows = _ranked(study, metric)
+    compared = [one for one in study.comparisons if one.metric == metric.name]
+    rows = _ranked(study, metric, compared)
     if not rows:
         return
     scale, unit = _unit(rows, metric)
-    compared = [one for one in study.comparisons if one.metric == metric.name]
     first = _reference(rows, compared)
     order = "lowest" if metric.best_is_low else "highest"
     versus = f"against #{first}" if compared else ""
@@ -100,13 +100,37 @@ def _ranking(study: StudyResult, metric: Metric) -> Iterator[str]:
     yield from _sensitivity(study.sensitivity, metric)
 
 
-def _ranked(study: StudyResult, metric: Metric) -> list[_Row]:
+def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) -> list[_Row]:
+    """Order configurations by what the comparison says of them, else by their means.
+
+    The two can differ: a comparison takes out drift and what the runs of a cycle share.
+    """
     rows = [
         _Row(one, one.figures[metric.name])
         for one in study.configurations
         if metric.name in one.figures
     ]
-    return sorted(rows, key=lambda row: row.figure.mean, reverse=not metric.best_is_low)
+    rows.sort(key=lambda row: row.figure.mean, reverse=not metric.best_is_low)
+    if not rows:
+        return rows
+    first = _reference(rows, compared)
+    mean = next(row.figure.mean for row in rows if row.configuration.id == first)
+    adjusted = {one: mean * ratio for one, ratio in _ratios(first, compared)}
+    return sorted(
+        rows,
+        key=lambda row: adjusted.get(row.configuration.id, row.figure.mean),
+        reverse=not metric.best_is_low,
+    )
+
+
+def _ratios(first: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, float]]:
+    """Give each configuration that is compared with one, and its ratio to that."""
+    yield first, 1.0
+    for pair in compared:
+        if pair.b == first:
+            yield pair.a, pair.ratio
+        elif pair.a == first:
+            yield pair.b, 1 / pair.ratio
 
 
 def _unit(rows: Sequence[_Row], metric: Metric) -> tuple[float, str]:
@@ -154,26 +178,26 @@ def _value(figure: Figure, scale: float) -> str:
 
 
 def _sensitivity(every: Sequence[Sensitivity], metric: Metric) -> Iterator[str]:
-    """Say how large a difference would have had to be, and what more cycles would do."""
+    """Say how large a difference is mostly shown, and what more cycles would do."""
     for one in every:
         if one.metric != metric.name:
             continue
-        text = f"Differences below {_size('about ', one.minimum_detectable_ratio)} "
+        size = _size(one.minimum_detectable_ratio)
+        text = f"A difference of {size} shows in 4 of 5 studies"
         cycles = one.observations / one.configurations
         more = next((plan for plan in one.planned if plan.n_cycles > cycles + 0.5), None)
-        text += "would not have shown"
         if more is not None and more.minimum_detectable_ratio is not None:
-            shown = _size("", more.minimum_detectable_ratio)
-            text += f"; {more.n_cycles} cycles would show {shown}"
+            shown = _size(more.minimum_detectable_ratio)
+            text += f"; with {more.n_cycles} cycles, {shown} does"
         yield from _wrapped(f"{text}.")
 
 
-def _size(about: str, ratio: float) -> str:
+def _size(ratio: float) -> str:
     share = 100 * (ratio - 1)
     if share > 100:
-        return f"a factor of {about}{fmt.significant(ratio, 2)}"
+        return f"a factor of {fmt.significant(ratio, 2)}"
     percent = "0.01" if share < 0.01 else fmt.significant(share, 1 if share < 10 else 2)
-    return f"{about}{percent} %"
+    return f"{percent} %"
 
 
 def _beside(study: StudyResult) -> Iterator[str]:

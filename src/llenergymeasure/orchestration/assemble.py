@@ -198,6 +198,7 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         runner=first.order.runner,
         start_method=first.order.start_method,
         start_reason=first.order.start_reason,
+        session=first.order.session,
     )
 
 

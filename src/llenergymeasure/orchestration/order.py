@@ -39,6 +39,9 @@ class WorkOrder(Record):
         description="Temperature at t0 of each device in an earlier experiment that this one is "
         "compared with, by UUID, degrees Celsius.",
     )
+    session: int | None = Field(
+        None, description="Which run of its study this is, from 1: more after each resume."
+    )
     runner: str = Field("local", description="Where the backend executes.")
     start_method: str = Field("inline", description="How the worker's process is started.")
     start_reason: str | None = Field(None, description="Why not by the method asked for.")

@@ -80,6 +80,11 @@ class _Run(NamedTuple):
     devices: Devices
     result: ExperimentResult
 
+    @property
+    def session(self) -> int:
+        """Which run of the study measured it; hours may lie between two."""
+        return self.result.resolved.session or 1
+
 
 def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
     """Put together what a study says at its end.
@@ -123,6 +128,7 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
             *_about_trust(every),
             *unequal_terms([(run.configuration, run.result) for run in trusted]),
             *_about_design(design.protocol, trusted),
+            *_about_sessions(trusted),
             *notes,
         ),
         experiments=tuple(run.result for run in every),
@@ -192,7 +198,7 @@ def _compare(
             [
                 Observation(
                     run.configuration,
-                    (places[run.devices], run.cycle),
+                    (places[run.devices], run.cycle, run.session),
                     value,
                     run.slot,
                     _common(run, metric),
@@ -240,6 +246,22 @@ def _about_design(protocol: StudyProtocol, runs: Sequence[_Run]) -> Iterator[str
         )
     if any(run.result.energy.kind == "modelled" for run in runs):
         yield "energy is modelled: its intervals tell the spread of repeats, not the model's error"
+
+
+def _about_sessions(runs: Sequence[_Run]) -> Iterator[str]:
+    """Say which results a resume has parted from the rest of their cycle."""
+    sessions: dict[int, set[int]] = defaultdict(set)
+    for run in runs:
+        sessions[run.cycle].add(run.session)
+    company = Counter((run.cycle, run.session) for run in runs)
+    parted = [run for run in runs if len(sessions[run.cycle]) > 1]
+    alone = sum(company[run.cycle, run.session] == 1 for run in parted)
+    if alone:
+        results = "1 result is" if alone == 1 else f"{alone} results are"
+        yield (
+            f"{results} in no comparison: the study was resumed within the cycle, and nothing "
+            "else of it ran in the same go; --resume PATH --cycles N adds cycles"
+        )
 
 
 def _about_trust(every: Sequence[_Run]) -> Iterator[str]:

@@ -87,6 +87,7 @@ class StudySession:
         self._complete: dict[int, ExperimentResult] = {}
         self._failed: dict[int, FailedExperiment] = {}
         self._reference_start_c: dict[str, float] = {}
+        self._session = 1
         self._previous: Slot | None = None
         self._waiting = Progress()
 
@@ -153,7 +154,10 @@ class StudySession:
     def _measured(self, state: SlotState) -> Ended:
         directory, self._waiting = state.directory, Progress()
         order = self._order(state.slot.configuration).model_copy(
-            update={"reference_start_c": dict(self._reference_start_c)}
+            update={
+                "reference_start_c": dict(self._reference_start_c),
+                "session": self._session,
+            }
         )
         write_order(directory, order)
         terms = Terms(self._limits.of(order.config), self._hear, self._around.stop)
@@ -200,6 +204,7 @@ class StudySession:
                 self._left.learn(done[line.slot], line.duration_s)
         for state, result in standing.complete:
             self._complete[state.slot.number] = result
+            self._session = max(self._session, 1 + (result.resolved.session or 1))
             self._breaker.succeeded()
             self._refer_to(result)
 
