@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.user_config import default_path
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.runners.pool import RunnerPool
 from tests.support.isolation import servers
@@ -56,6 +58,23 @@ def test_problems_of_all_places_come_by_kind_and_none_hides_another(tmp_path: Pa
         ("dataset", "dataset"),
     ]
     assert "second.jsonl" in found[-1].what
+
+
+def test_a_mixed_study_is_told_the_line_of_settings_that_gives_a_missing_engine_its_place(
+    tmp_path: Path,
+) -> None:
+    engine = ExperimentConfig(
+        model="random:tiny-llama", backend="tensorrt", precision="fp16", energy_backend="none"
+    )
+    absent = make_order(engine, tmp_path)
+    with RunnerPool("spawn") as pool:
+        (alone,) = pool.problems([absent])
+        (mixed,) = pool.problems([absent, order(tmp_path)])
+
+    line = 'runners: {tensorrt: "python:/path/to/venv/bin/python"}'
+    assert alone.remedy == "pip install 'llenergymeasure[tensorrt]'"
+    assert mixed.remedy.startswith(f"{alone.remedy}\n    or, ")
+    assert mixed.remedy.endswith(f"add to {default_path()}:\n    {line}")
 
 
 def test_no_process_outlives_the_pool(tmp_path: Path) -> None:

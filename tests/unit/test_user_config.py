@@ -10,6 +10,7 @@ from llenergymeasure.config.user_config import (
     UserConfig,
     default_path,
     load_settings,
+    named_runners,
     runner_problem,
 )
 from llenergymeasure.exceptions import ConfigError
@@ -240,3 +241,46 @@ def test_settings_are_frozen_and_strict():
         UserConfig(ui={"prompt": "yes"})
     with pytest.raises(ValidationError):
         UserConfig().ui = None  # type: ignore[assignment,misc]
+
+
+def test_the_home_folder_of_an_interpreter_is_found_whoever_names_it(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    file = write("runners: {pytorch: 'python:~/a/python', scripted: 'docker:~/b'}\n")
+    environ = {"LLEM_RUNNER_VLLM": "python:~/c/python"}
+    config = load_settings(file, environ, {"runners.tensorrt": "python:~/d/python"}).config
+
+    assert config.runner("pytorch") == "python:/home/ann/a/python"
+    assert config.runner("vllm") == "python:/home/ann/c/python"
+    assert config.runner("tensorrt") == "python:/home/ann/d/python"
+    assert config.runner("scripted") == "docker:~/b"
+
+
+@pytest.mark.parametrize(
+    ("values", "runners"),
+    [
+        ([], {}),
+        (["local"], {"pytorch": "local", "vllm": "local"}),
+        (["python:/a=b/python"], {"pytorch": "python:/a=b/python", "vllm": "python:/a=b/python"}),
+        (["vllm=python:/a=b/python"], {"vllm": "python:/a=b/python"}),
+        (["vllm=docker:x", "local"], {"pytorch": "local", "vllm": "docker:x"}),
+        (["vllm=docker:x", "pytorch=local"], {"pytorch": "local", "vllm": "docker:x"}),
+    ],
+)
+def test_flags_give_one_runner_to_all_backends_or_each_its_own(values, runners):
+    assert named_runners(values, ("pytorch", "vllm")) == runners
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["vlm=local"], "'vlm=local' is for no backend here, did you mean 'vllm'"),
+        (["vllm=podman"], "'podman' is no runner"),
+        (["vllm=local", "vllm=docker:x"], "'vllm=docker:x' comes after local"),
+        (["local", "docker:x"], "'docker:x' comes after local"),
+    ],
+)
+def test_a_runner_flag_that_says_nothing_certain_is_refused(values, said):
+    with pytest.raises(ConfigError) as caught:
+        named_runners(values, ("pytorch", "vllm"))
+    assert f"--runner: {said}" in caught.value.message
+    assert caught.value.where == "--runner"

@@ -6,7 +6,8 @@ Precedence, lowest first: built-in default, user file, environment, command-line
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -101,7 +102,7 @@ class UserConfig(ConfigModel):
                 raise invalid(f"there is no backend '{backend}', {hint}")
             if reason := runner_problem(runner):
                 raise invalid(f"{backend}: {reason}")
-        return runners
+        return {backend: _expanded(runner) for backend, runner in runners.items()}
 
     def runner(self, backend: str) -> str:
         """Say where a backend executes."""
@@ -145,6 +146,45 @@ def runner_problem(runner: str) -> str | None:
     if runner == "local" or (kind in ("python", "docker") and rest):
         return None
     return f"'{runner}' is no runner; use local, python:<interpreter> or docker:<image>"
+
+
+def named_runners(values: Iterable[str], backends: Sequence[str]) -> dict[str, str]:
+    """Read runners as flags give them: one for all backends, or ``<backend>=<runner>``.
+
+    Args:
+        values: What the flags say; the runner of a named backend wins over that for all.
+        backends: Those that may be named.
+
+    Raises:
+        ConfigError: A value is no runner, names another backend, or two say the same.
+    """
+    found: dict[str | None, str] = {}
+    for value in values:
+        named = _NAMED_RUNNER.fullmatch(value)
+        backend, runner = (named[1], named[2]) if named else (None, value)
+        if backend is not None and backend not in backends:
+            raise _runner_flag(f"'{value}' is for no backend here, {nearest(backend, backends)}")
+        if backend in found:
+            raise _runner_flag(f"'{value}' comes after {found[backend]}; leave one out")
+        if reason := runner_problem(runner):
+            raise _runner_flag(reason)
+        found[backend] = runner
+    everywhere = found.pop(None, None)
+    rest = dict.fromkeys(backends, everywhere) if everywhere is not None else {}
+    return {name: runner for name, runner in {**rest, **found}.items() if name and runner}
+
+
+# A path may have a '=' too, but comes after 'python:'.
+_NAMED_RUNNER = re.compile(r"([^:=/]+)=(.+)")
+
+
+def _runner_flag(reason: str) -> ConfigError:
+    return ConfigError(f"--runner: {reason}", where="--runner")
+
+
+def _expanded(runner: str) -> str:
+    kind, _, interpreter = runner.partition(":")
+    return f"python:{os.path.expanduser(interpreter)}" if kind == "python" else runner
 
 
 def default_path() -> Path:

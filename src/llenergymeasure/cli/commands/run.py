@@ -13,7 +13,7 @@ from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.loader import EXECUTION, flag_name, load_execution, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import load_object
-from llenergymeasure.config.user_config import EffectiveSettings, load_settings, runner_problem
+from llenergymeasure.config.user_config import EffectiveSettings, load_settings, named_runners
 from llenergymeasure.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         bool, typer.Option("--yes", help="Confirm a grid of more than 200,000 combinations.")
     ] = False,
     runner: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Where the backend executes: local, or python:<interpreter>.", show_default=False
+            help="Where backends execute: local, python:<interpreter> or docker:<image>; for one "
+            "of several <backend>=<runner>. May be repeated.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -123,11 +125,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
-    if runner is not None and (reason := runner_problem(runner)):
-        raise ConfigError(f"--runner: {reason}", where="--runner")
     _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
     study = _study(config, given, resume)
-    settings = _settings(study, runner, output, _verbosity(quiet=quiet, verbose=verbose))
+    settings = _settings(study, runner or [], output, _verbosity(quiet=quiet, verbose=verbose))
     if dry_run:
         _show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
@@ -175,13 +175,14 @@ def _without_design(study: StudyConfig | None, given: dict[str, Any]) -> dict[st
 
 
 def _settings(
-    study: StudyConfig | None, runner: str | None, output: str | None, verbosity: str | None
+    study: StudyConfig | None, runners: list[str], output: str | None, verbosity: str | None
 ) -> EffectiveSettings:
     flags: dict[str, str | None] = {"output.results_dir": output, "ui.verbosity": verbosity}
-    if study is not None:
-        flags |= {f"runners.{backend}": runner for backend in study.all_backends}
-    elif runner is not None:
+    if runners and study is None:
         raise ConfigError("--runner needs the YAML file of the study as well", where="--runner")
+    if study is not None:
+        named = named_runners(runners, study.all_backends)
+        flags |= {f"runners.{backend}": runner for backend, runner in named.items()}
     return load_settings(flags=flags)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from llenergymeasure.config.registry import backend_entry, missing
 from llenergymeasure.config.study import StartMethod
+from llenergymeasure.config.user_config import default_path
 from llenergymeasure.exceptions import Problem, in_order
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
@@ -53,7 +56,9 @@ class RunnerPool:
         places: dict[tuple[str, str], list[WorkOrder]] = {}
         for order in orders:
             places.setdefault((order.runner, order.config.backend), []).append(order)
-        return in_order(problem for group in places.values() for problem in self._of_place(group))
+        mixed = len({backend for _, backend in places}) > 1
+        found = (problem for group in places.values() for problem in self._of_place(group))
+        return in_order(_with_runner_lines(found, places) if mixed else found)
 
     def _of_place(self, group: Sequence[WorkOrder]) -> list[Problem]:
         """List the problems in one place; where it cannot be used, what can be told from here."""
@@ -73,3 +78,24 @@ class RunnerPool:
         runners, self._runners = list(self._runners.values()), {}
         for runner in runners:
             runner.close()
+
+
+def _with_runner_lines(
+    problems: Iterable[Problem], places: Iterable[tuple[str, str]]
+) -> Iterator[Problem]:
+    """Add to an engine that is missing here the line of settings that lets it run elsewhere.
+
+    Engines of one study may need versions of torch that no interpreter holds together.
+    """
+    here = [backend for runner, backend in places if runner == "local"]
+    absent = {missing(backend_entry(backend), "backend"): backend for backend in here}
+    for problem in problems:
+        backend = absent.get(problem)
+        yield replace(problem, remedy=_or_elsewhere(problem, backend)) if backend else problem
+
+
+def _or_elsewhere(problem: Problem, backend: str) -> str:
+    return (
+        f"{problem.remedy}\n    or, where one interpreter cannot hold all engines of the study, add "
+        f'to {default_path()}:\n    runners: {{{backend}: "python:/path/to/venv/bin/python"}}'
+    )
