@@ -70,6 +70,22 @@ def test_samples_of_all_processes_are_pooled_before_any_statistic(first):
     assert result.throughput.output_tokens == 12
 
 
+@pytest.mark.parametrize("cached", [None, 0, 2])
+def test_a_share_of_the_peak_needs_all_the_work_to_be_done_in_the_window(first, cached):
+    """What a prefix cache saved is asked for, and neither executed nor set against the peak."""
+    shape = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
+    known = replace(first, report=replace(first.report, architecture=shape),
+                    target=DeviceTarget("gpu", (UUID,)))  # fmt: skip
+    sample = make_sample(0, cached_input_tokens=cached, padded_input_tokens=10)
+    result = collect(known, make_process(0, requests=(sample,)))
+
+    less = result.flops.executed_prefill.linear / result.flops.useful_prefill.linear
+    assert less == pytest.approx(1 - (cached or 0) / 10)
+    assert (result.flops.mfu is None) == bool(cached)
+    told = [note for note in result.reproducibility_notes if "prefix cache" in note]
+    assert [note[:24] for note in told] == (["2 prompt tokens were in "] if cached else [])
+
+
 def test_a_baseline_that_was_not_taken_leaves_the_adjusted_figure_unknown(first):
     skipped = BaselineResult(
         device_idle_w=None, loaded_idle_w=None, duration_s=None, skipped="not measured"

@@ -92,6 +92,16 @@ def test_beams_multiply_what_is_executed_only() -> None:
     assert work.useful_total == flops.count_work(ONE, tokens).useful_total
 
 
+def test_tokens_found_in_a_prefix_cache_are_useful_but_not_executed() -> None:
+    tokens = RequestTokens.from_samples([sample(), sample(cached_input_tokens=2)])
+    work = flops.count_work(ONE, tokens)
+    assert work.useful_prefill.linear == 2 * 576 * (3 + 3)
+    assert work.executed_prefill.linear == 2 * 576 * (3 + 1)
+    assert work.executed_prefill.attention == 32 * ((1 + 2 + 3) + 3)
+    assert work.executed_prefill.lm_head == work.useful_prefill.lm_head
+    assert work.executed_decode == work.useful_decode
+
+
 def test_only_visited_experts_are_counted() -> None:
     config = {
         "model_type": "mixtral",

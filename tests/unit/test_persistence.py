@@ -314,6 +314,13 @@ def test_the_columns_are_the_fields_of_the_sample(
     assert [(column.name, column.nullable) for column in columns[1:]] == declared
 
 
+def test_a_table_without_a_column_that_may_be_null_has_nulls_there(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    tables.write_requests([make_process(requests=(make_sample(1),))], path)
+    pq.write_table(pq.read_table(path).drop_columns("cached_input_tokens"), path)
+    assert tables.read_requests(path) == (make_sample(1),)
+
+
 def test_a_table_says_what_its_columns_and_its_clock_are(tmp_path: Path) -> None:
     tables.write_requests([make_process()], tmp_path / "requests.parquet")
     schema = pq.read_schema(tmp_path / "requests.parquet")

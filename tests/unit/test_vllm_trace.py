@@ -86,9 +86,9 @@ def test_reasons_of_vllm_are_put_into_ours(reason, finish):
 
 
 def test_counts_are_those_of_the_engine():
-    made = sample(prompt_tokens=2, token_ids=(5, 6))
+    made = sample(prompt_tokens=2, token_ids=(5, 6), cached_tokens=1)
 
-    assert (made.input_tokens, made.padded_input_tokens) == (2, 2)
+    assert (made.input_tokens, made.padded_input_tokens, made.cached_input_tokens) == (2, 2, 1)
     assert (made.output_tokens, made.executed_output_tokens) == (2, 2)
 
 

@@ -184,7 +184,8 @@ def _runner_flag(reason: str) -> ConfigError:
 
 def _expanded(runner: str) -> str:
     kind, _, interpreter = runner.partition(":")
-    return f"python:{os.path.expanduser(interpreter)}" if kind == "python" else runner
+    # pathlib would raise where there is no such user; the runner says what it does not find.
+    return f"python:{os.path.expanduser(interpreter)}" if kind == "python" else runner  # noqa: PTH111
 
 
 def default_path() -> Path:

@@ -33,6 +33,7 @@ class RequestTokens(NamedTuple):
     padded_input_tokens: Counts  # (requests,)
     output_tokens: Counts  # (requests,)
     executed_output_tokens: Counts  # (requests,)
+    cached_input_tokens: Counts  # (requests,); unknown counts as none
 
     @classmethod
     def of(
@@ -47,7 +48,8 @@ class RequestTokens(NamedTuple):
 
         padded = input_tokens if padded_input_tokens is None else padded_input_tokens
         executed = output_tokens if executed_output_tokens is None else executed_output_tokens
-        columns = (input_tokens, padded, output_tokens, executed)
+        cached = np.zeros_like(input_tokens)
+        columns = (input_tokens, padded, output_tokens, executed, cached)
         return cls(*(np.asarray(column, dtype=np.float64) for column in columns))
 
     @classmethod
@@ -56,11 +58,17 @@ class RequestTokens(NamedTuple):
         import numpy as np
 
         rows = [
-            (s.input_tokens, s.padded_input_tokens, s.output_tokens, s.executed_output_tokens)
+            (
+                s.input_tokens,
+                s.padded_input_tokens,
+                s.output_tokens,
+                s.executed_output_tokens,
+                s.cached_input_tokens or 0,
+            )
             for s in samples
             if s.finish != "failed"
         ]
-        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 5).T)
 
 
 class Work(NamedTuple):
@@ -95,21 +103,31 @@ def count_work(architecture: ModelArchitecture, tokens: RequestTokens, beams: in
     return Work(
         prefill_flops(architecture, useful[0]),
         decode_flops(architecture, *useful),
-        prefill_flops(architecture, executed[0], beams),
+        prefill_flops(architecture, executed[0], beams, tokens.cached_input_tokens),
         decode_flops(architecture, *executed, beams),
     )
 
 
-def prefill_flops(architecture: ModelArchitecture, lengths: Counts, rows: int = 1) -> FlopsPhase:
+def prefill_flops(
+    architecture: ModelArchitecture, lengths: Counts, rows: int = 1, cached: Counts | None = None
+) -> FlopsPhase:
     """Count the operations of prefills, one a request, each with one row of logits.
 
     Args:
         architecture: Shape of the model.
         lengths: Tokens of each prompt, shape (requests,).
         rows: Identical rows a request.
+        cached: Tokens at the beginning of each that a prefix cache had, and that are not computed.
     """
-    pairs = (lengths * (lengths + 1) / 2).sum()  # causal: a token sees itself and those before it
-    return _phase(architecture, rows * lengths.sum(), rows * pairs, rows * lengths.size)
+    tokens, pairs = lengths.sum(), _causal_pairs(lengths)
+    if cached is not None:
+        tokens, pairs = tokens - cached.sum(), pairs - _causal_pairs(cached)
+    return _phase(architecture, rows * tokens, rows * pairs, rows * lengths.size)
+
+
+def _causal_pairs(lengths: Counts) -> float:
+    """Count pairs of query and key: a token sees itself and those before it."""
+    return float((lengths * (lengths + 1) / 2).sum())
 
 
 def decode_flops(

@@ -186,13 +186,15 @@ class FlopsResult(Record):
 
     useful_prefill: FlopsPhase = Field(description="Prompt tokens, without padding.")
     useful_decode: FlopsPhase = Field(description="Output tokens - 1 passes a request.")
-    executed_prefill: FlopsPhase = Field(description="The same with padding.")
+    executed_prefill: FlopsPhase = Field(
+        description="The same with padding, without tokens found in the prefix cache."
+    )
     executed_decode: FlopsPhase = Field(description="The same with rows that had ended.")
     useful_total: float = Field(description="Useful prefill + useful decode.")
     executed_total: float = Field(description="Executed prefill + executed decode.")
     mfu: float | None = Field(
         description="useful_total / window / (dense peak of the compute type x devices); null "
-        "for an unknown device."
+        "for an unknown device, and where prompts were found in the prefix cache."
     )
     mbu: float | None = Field(
         description="(Weight bytes + KV-cache bytes read in decode) / decode time / (peak "

@@ -35,6 +35,8 @@ class RequestSample:
         gap_tokens: Tokens each of these gaps delivered; ``None`` means one each.
         finish: Why it ended.
         error: What went wrong, for a failed one.
+        cached_input_tokens: Tokens of the prompt that the engine found in its prefix cache and did
+            not compute; ``None`` where it does not say.
     """
 
     request: int
@@ -53,6 +55,7 @@ class RequestSample:
     gap_tokens: tuple[int, ...] | None = None
     finish: Finish = "length"
     error: str | None = None
+    cached_input_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,14 +141,20 @@ def _flops(
     # A step of speculative decoding gives several tokens, so tokens do not tell steps.
     told = first.report.pads and not config.decoder.speculative_decoding
     traffic = flops.static_traffic(pooled.requests, beams) if told else None
+    mfu_share = flops.mfu(
+        work.useful_total, pooled.window.seconds, peak, config.precision, devices
+    )
     return flops.flops_result(
         work,
-        mfu_share=flops.mfu(
-            work.useful_total, pooled.window.seconds, peak, config.precision, devices
-        ),
+        # Work that a prefix cache saved was not done in the window's time.
+        mfu_share=None if _cached_tokens(pooled) else mfu_share,
         mbu_share=flops.mbu(shape, traffic, peak, config.precision, devices),
         peak=peak,
     )
+
+
+def _cached_tokens(pooled: PooledSamples) -> int:
+    return sum(sample.cached_input_tokens or 0 for sample in pooled.requests)
 
 
 def _device_name(first: Measurement, environment: EnvironmentSnapshot) -> str | None:
@@ -254,6 +260,11 @@ def _co2(energy: EnergyResult, recording: EnergyRecording, order: WorkOrder) -> 
 def _notes(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
     config = first.order.config
     yield from first.report.notes
+    if cached := _cached_tokens(pooled):
+        yield (
+            f"{cached} prompt tokens were in the engine's prefix cache and not computed: executed "
+            "FLOPs leave them out, and mfu is null"
+        )
     yield from departures(pooled.requests, first.work.asked, ignores_eos=config.ignores_eos)
     if (other := other_arithmetic(config.precision, first.report.resolved)) is not None:
         yield other

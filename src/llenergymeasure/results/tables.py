@@ -58,6 +58,7 @@ REQUEST_COLUMNS = (
     Column("gap_tokens", "list<int64>", True, "Tokens of each of these gaps; null: one each."),
     Column("finish", "string", False, "Why it ended: length, stop or failed."),
     Column("error", "string", True, "What went wrong, for a failed one."),
+    Column("cached_input_tokens", "int64", True, "Prompt tokens found in the prefix cache."),
 )
 READING_COLUMNS = (
     Column("window", "string", False, "Window it belongs to, e.g. measure or loaded_idle."),
@@ -181,7 +182,10 @@ def _schema(columns: Sequence[Column], about: Mapping[str, str]) -> pa.Schema:
 def _read(
     path: Path, columns: Sequence[Column]
 ) -> tuple[dict[str, list[Any]], dict[str, list[int]]]:
-    """Give the columns, and the windows the metadata speaks of."""
+    """Give the columns, and the windows the metadata speaks of.
+
+    A column that may be null may be absent, as in a file that was written before there was one.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,13 +193,20 @@ def _read(
         with path.open("rb") as source:
             table = pq.read_table(source)
         windows = json.loads((table.schema.metadata or {}).get(b"windows", b"{}"))
-        return {column.name: table.column(column.name).to_pylist() for column in columns}, windows
+        return {column.name: _cells(table, column) for column in columns}, windows
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     except KeyError as error:
         raise _unreadable(path, f"it has no column {error}") from None
     except pa.ArrowException as error:
         raise _unreadable(path, f"it is damaged ({error})") from None
+
+
+def _cells(table: pa.Table, column: Column) -> list[Any]:
+    if column.nullable and column.name not in table.column_names:
+        return [None] * table.num_rows
+    cells: list[Any] = table.column(column.name).to_pylist()
+    return cells
 
 
 def _unreadable(path: Path, reason: str) -> LLEMError:

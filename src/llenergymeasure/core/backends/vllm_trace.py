@@ -130,6 +130,7 @@ class VLLMTrace:
             gap_tokens=gap_tokens,
             finish=finish,
             error=f"vLLM ended it: {done.reason}" if finish == "failed" else None,
+            cached_input_tokens=done.cached_tokens,
         )
 
 

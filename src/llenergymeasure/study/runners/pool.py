@@ -96,6 +96,6 @@ def _with_runner_lines(
 
 def _or_elsewhere(problem: Problem, backend: str) -> str:
     return (
-        f"{problem.remedy}\n    or, where one interpreter cannot hold all engines of the study, add "
-        f'to {default_path()}:\n    runners: {{{backend}: "python:/path/to/venv/bin/python"}}'
+        f"{problem.remedy}\n    or, where one interpreter cannot hold all engines, add to "
+        f'{default_path()}:\n    runners: {{{backend}: "python:/path/to/venv/bin/python"}}'
     )
