@@ -120,6 +120,29 @@ def test_a_hub_that_never_answers_is_given_up_on(hub: Hub) -> None:
     assert time.monotonic() - start < 5
 
 
+def test_an_adapter_that_is_there_is_fetched_with_its_rank(hub: Hub) -> None:
+    assert sources.adapter_problems("good/lora", hub=hub) == []
+    assert hub.cached("good/lora", "adapter_config.json", None) is not None
+
+
+@pytest.mark.parametrize(
+    ("adapter", "what", "remedy"),
+    [
+        ("missing/lora", "is not on the Hub", "for a local directory set lora.adapter_path"),
+        ("adapter/lora", "has no adapter_config.json", "that holds an adapter"),
+        ("./lora", "nor a possible name on the Hub", "or set lora.adapter_path"),
+        ("broken/lora", "the Hub refused", "set lora.adapter_path to a local directory"),
+    ],
+)
+def test_an_adapter_that_is_not_there_is_a_problem_of_its_field(
+    hub: Hub, adapter: str, what: str, remedy: str
+) -> None:
+    (found,) = sources.adapter_problems(adapter, hub=hub)
+    assert found.where == "lora.adapter_id"
+    assert what in found.what
+    assert remedy in found.remedy
+
+
 def test_a_cached_model_needs_no_hub(hub: Hub, tmp_path: Path) -> None:
     assert sources.model_problems("good/model", hub=hub) == []
     unreachable = Hub("http://127.0.0.1:9", tmp_path, timeout_s=1.0)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.config.ssot import QUANTISATION_PRECISION
 from llenergymeasure.core.asked import asked_of, departures
 from llenergymeasure.core.backends.protocol import PREFILL_PASS
-from llenergymeasure.core.backends.vllm_arguments import ELSEWHERE
+from llenergymeasure.core.backends.vllm_arguments import DECIDED_ELSEWHERE, ELSEWHERE
 from llenergymeasure.core.backends.vllm_engine import VLLMEngine
 from llenergymeasure.core.backends.vllm_problems import is_cpu_build
+from llenergymeasure.core.backends.vllm_quantisation import known_methods
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
 from tests.support.vllm_engines import (
@@ -189,8 +192,12 @@ def test_prompts_of_one_pass_that_share_a_beginning_are_prefix_cache_hits(engine
     run(asked, requests(prompts[:2], [2, 2]))
     assert asked.inspect().prefix_cache_hits == 0
 
-    run(asked, requests([long] * 8, [2] * 8), 1)
-    assert asked.inspect().prefix_cache_hits > 0
+    samples = run(asked, requests([long] * 8, [2] * 8), 1).samples()
+    hits = asked.inspect().prefix_cache_hits
+    assert hits > 0
+    cached = [sample.cached_input_tokens for sample in samples]
+    assert sum(each > 0 for each in cached) == hits
+    assert all(each < len(long) for each in cached), "the last token of a prompt is computed"
 
 
 def test_no_pass_finds_the_prompts_of_the_one_before(engine, long):
@@ -330,6 +337,28 @@ def test_every_argument_that_moves_workers_is_one_of_vllms():
 
     names = EngineArgs.__dataclass_fields__
     assert [begun for begun in ELSEWHERE if not any(n.startswith(begun) for n in names)] == []
+
+
+def test_every_argument_that_is_decided_elsewhere_is_one_of_vllms():
+    from vllm.engine.arg_utils import EngineArgs
+
+    assert DECIDED_ELSEWHERE.keys() - EngineArgs.__dataclass_fields__.keys() == set()
+
+
+def test_every_method_of_quantisation_is_one_of_vllms_or_of_an_older_ones():
+    from vllm.model_executor.layers.quantization import QuantizationMethods
+
+    known = known_methods()
+    assert known == get_args(QuantizationMethods)
+    assert QUANTISATION_PRECISION["vllm"].keys() - set(known) <= {"bitsandbytes"}
+
+
+def test_the_hottest_temperature_is_vllms():
+    from vllm import SamplingParams
+
+    assert SamplingParams(temperature=2.0).temperature == 2.0
+    with pytest.raises(ValueError, match="temperature must be in"):
+        SamplingParams(temperature=2.1)
 
 
 def test_an_adapter_gives_the_answers_of_the_model_it_is_merged_into(model, tmp_path):

@@ -35,6 +35,23 @@ def flood():
     for number in range(12_000):
         print(f"flood {number:06} " + "x" * 90)
 """
+SCARCE = """
+from pathlib import Path
+
+
+def scarce():
+    from torch import OutOfMemoryError
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    execute = WorkerWrapperBase.execute_model
+
+    def short_of_memory(self, *arguments, **named):
+        if Path("full").exists():
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return execute(self, *arguments, **named)
+
+    WorkerWrapperBase.execute_model = short_of_memory
+"""
 SCRIPT = """
 from llenergymeasure import run_experiment
 
@@ -70,13 +87,14 @@ def experiment(llem: Llem, *, n: int = 8, tokens: int = 12, seconds: int = 0) ->
     return str(llem.write("experiment.yaml", EXPERIMENT.format(n=n, tokens=tokens) + window))
 
 
-def flooding(llem: Llem) -> None:
-    """Install a plugin of vLLM that prints more than a megabyte in every process of it."""
-    llem.write("site/vllm_flood.py", FLOOD)
-    about = "site/vllm_flood-1.0.dist-info"
-    llem.write(f"{about}/METADATA", "Metadata-Version: 2.1\nName: vllm-flood\nVersion: 1.0\n")
+def plugin(llem: Llem, name: str, text: str) -> None:
+    """Install a plugin of vLLM, whose function of that name every process of it calls."""
+    llem.write(f"site/vllm_{name}.py", text)
+    about = f"site/vllm_{name}-1.0.dist-info"
+    llem.write(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: vllm-{name}\nVersion: 1.0\n")
     llem.write(
-        f"{about}/entry_points.txt", "[vllm.general_plugins]\nvllm_flood = vllm_flood:flood\n"
+        f"{about}/entry_points.txt",
+        f"[vllm.general_plugins]\nvllm_{name} = vllm_{name}:{name}\n",
     )
     llem.source_path.append(str(llem.folder / "site"))
 
@@ -98,7 +116,7 @@ def interrupted(process: subprocess.Popen[str]) -> Done:
 
 
 def test_an_engine_that_prints_megabytes_leaves_a_whole_result_and_clean_output(llem):
-    flooding(llem)
+    plugin(llem, "flood", FLOOD)
     done = llem("run", experiment(llem), "--json", timeout_s=PATIENCE_S)
     assert done.code == 0, done.err
     result = json.loads(done.out)
@@ -138,7 +156,9 @@ def test_a_script_without_a_main_guard_measures_and_shared_prompts_are_flagged(l
     assert done.out.splitlines()[-1] == "24 True"
 
 
-def test_an_interrupt_while_the_engine_loads_leaves_nothing_running(llem):
+@pytest.mark.parametrize("runner", ["local", f"python:{sys.executable}"])
+def test_an_interrupt_while_the_engine_loads_leaves_nothing_running(llem, runner):
+    llem.environment["LLEM_RUNNER_VLLM"] = runner
     process = llem.start("run", experiment(llem))
     wait_for(lambda: list(marked(llem)) or process.poll() is not None, PATIENCE_S)
     done = interrupted(process)
@@ -169,3 +189,16 @@ def test_nothing_is_left_of_an_engine_whose_experiment_is_killed(llem):
     process.communicate()
 
     wait_for(lambda: not list(marked(llem)), PATIENCE_S)
+
+
+def test_a_worker_that_runs_out_of_memory_names_the_fields_to_lower(llem):
+    plugin(llem, "scarce", SCARCE)
+    process = llem.start("run", experiment(llem, n=16, tokens=100, seconds=600))
+    wait_for(lambda: "measure" in phases(llem) or process.poll() is not None, PATIENCE_S)
+    llem.write("full", "")
+    _out, said = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 1, said
+    assert "CUDA out of memory. Tried to allocate 2.00 GiB." in said
+    assert "lower vllm.max_num_seqs" in said
+    assert "asked for: vllm.max_num_seqs 4" in said

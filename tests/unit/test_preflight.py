@@ -110,6 +110,16 @@ def test_a_draft_model_on_the_hub_is_not_looked_for_offline(tmp_path, monkeypatc
     assert set(found) == {"backend"}
 
 
+def test_an_adapter_on_the_hub_is_looked_for_unless_offline(tmp_path):
+    asked = {"model": "random:tiny-llama", "backend": "vllm", "scripted": None,
+             "lora": {"adapter_id": "org/absent"}}  # fmt: skip
+
+    assert set(problems(tmp_path, **asked)) == {"backend"}
+    found = problems(tmp_path, offline=False, **asked)
+    assert set(found) == {"backend", "lora.adapter_id"}
+    assert "set lora.adapter_path" in found["lora.adapter_id"]
+
+
 def many(folder, *datasets: str):
     return [make_order(scripted_config(dataset=name), folder) for name in datasets]
 

@@ -110,6 +110,8 @@ def test_too_little_memory_at_run_names_the_fields():
             "Requested sample logprobs of 24, which is greater than max allowed: 20",
             "raise passthrough_kwargs.max_logprobs",
         ),
+        ("temperature must be in [0, 2], got 2.5.", "check decoder.temperature"),
+        ("min_tokens must be less than or equal to max_tokens=4, got 9.", "decoder.min_new_tokens"),
         ("LoRA rank 64 is greater than max_lora_rank 16", "passthrough_kwargs: {max_lora_rank"),
     ],
 )
@@ -146,3 +148,38 @@ def test_an_engine_core_that_was_killed_while_loading_names_the_fields():
     text = "Engine core initialization failed. Failed core proc(s): {'EngineCore': -9}"
 
     assert "lower vllm.gpu_memory_utilization" in said(RuntimeError(text))
+
+
+HARMLESS = (
+    "(EngineCore pid=7) WARNING 11-24 00:55:20 [x.py:1] not used: ImportError: no module deep_ep",
+    "/venv/x.py:9: UserWarning: ImportError: no module deep_ep",
+)
+
+
+def test_what_was_printed_before_hides_no_sigkill():
+    lines = (*HARMLESS, "(EngineCore pid=7) ERROR 11-24 00:55:20 [x.py:1] OSError: not now")
+    message = said(EngineDeadError("see above"), "generate", Witness(lambda: lines, lambda: [-9]))
+    at_load = "Engine core initialization failed. See root cause. Failed core proc(s): {'E': -9}"
+
+    assert message.startswith("the engine core died: killed by SIGKILL")
+    assert "memory runs out" in said(RuntimeError(at_load), "load", Witness(lambda: lines, list))
+
+
+def test_a_warning_is_no_cause():
+    lines = (
+        "(Worker pid=8) ERROR 11-24 00:55:21 [x.py:1] ValueError: the cause",
+        *HARMLESS,
+    )
+
+    assert "ValueError: the cause" in said(EngineDeadError("see above"), "load", printed(*lines))
+    assert "killed by SIGABRT" in said(
+        EngineDeadError("see above"), "generate", Witness(lambda: HARMLESS, lambda: [-6])
+    )
+
+
+def test_an_engine_core_that_died_of_too_little_memory_names_the_fields():
+    line = "(Worker pid=8) ERROR 11-24 [x.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried"
+    message = said(EngineDeadError("see above"), "generate", printed(line))
+
+    assert message.startswith("the engine core died: torch.OutOfMemoryError: CUDA out of memory")
+    assert "lower vllm.max_num_seqs" in message

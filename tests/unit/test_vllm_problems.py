@@ -22,11 +22,20 @@ A100 = Device("GPU-2", "NVIDIA A100", (8, 0))
 L4 = Device("GPU-3", "NVIDIA L4", (8, 9))
 
 
-def problems(*devices: Device, **fields) -> dict[str, Problem]:
+NEWER = ("fp8", "awq", "gptq", "compressed-tensors", "fp8_per_tensor")
+OLDER = (*NEWER, "bitsandbytes")
+
+
+def problems(*devices: Device, known=NEWER, **fields) -> dict[str, Problem]:
     """List problems by field: on the CPU, or on GPUs where some are given."""
     config = ExperimentConfig(**{"model": "random:tiny-llama", "backend": "vllm", **fields})
-    section = config.vllm or VLLMConfig()
-    found = vllm_problems.found(config, section, on_cpu=not devices, devices=lambda: devices)
+    found = vllm_problems.found(
+        config,
+        config.vllm or VLLMConfig(),
+        on_cpu=not devices,
+        devices=lambda: devices,
+        methods=lambda: known,
+    )
     return {problem.where: problem for problem in found}
 
 
@@ -86,6 +95,39 @@ def test_a_method_that_reads_checkpoints_needs_one(tmp_path):
     assert "say nothing of it" in found["vllm.quantization"].what
 
 
+BITSANDBYTES = {"precision": "int4", "vllm": {"quantization": "bitsandbytes"}}
+
+
+def test_a_method_that_the_installed_version_has_not_is_refused(tmp_path):
+    plain = checkpoint(tmp_path, None)
+    found = problems(A100, model=plain, **BITSANDBYTES)
+
+    assert set(found) == {"vllm.quantization"}
+    assert "has no quantisation 'bitsandbytes'" in found["vllm.quantization"].what
+    assert found["vllm.quantization"].remedy.endswith("int4 (AWQ, GPTQ, compressed-tensors)")
+    assert problems(A100, model=plain, known=OLDER, **BITSANDBYTES) == {}
+    assert problems(A100, model=plain, known=None, **BITSANDBYTES) == {}
+
+
+def test_a_checkpoint_of_a_method_that_the_installed_version_has_not_is_refused(tmp_path):
+    stated = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    found = problems(A100, model=checkpoint(tmp_path, stated), precision="int4")
+
+    assert "has no quantisation 'bitsandbytes'" in found["model"].what
+
+
+@pytest.mark.parametrize(("known", "advised"), [(NEWER, False), (OLDER, True), (None, False)])
+def test_no_method_is_advised_that_the_installed_version_has_not(tmp_path, known, advised):
+    plain = checkpoint(tmp_path, None)
+    nothing = problems(model=plain, precision="int4", known=known)["precision"]
+    gptq = {"precision": "int4", "vllm": {"quantization": "gptq"}}
+    absent = problems(model=plain, known=known, **gptq)["vllm.quantization"]
+
+    assert ("bitsandbytes" in nothing.remedy) == advised
+    assert ("bitsandbytes" in absent.remedy) == advised
+    assert "fp8" not in nothing.remedy + absent.remedy, "that is no int4"
+
+
 def test_more_workers_than_a_machine_has_memory_nodes():
     found = problems(vllm={"tensor_parallel_size": 64})
 
@@ -142,6 +184,10 @@ def test_the_rank_of_an_adapter_is_read_from_its_configuration(tmp_path):
     [
         ("max_num_seqs", "vllm.max_num_seqs already decides"),
         ("dtype", "precision already decides"),
+        ("load_format", "model already decides"),
+        ("spec_method", "decoder.draft_model already decides"),
+        ("spec_model", "decoder.draft_model already decides"),
+        ("spec_tokens", "decoder.draft_model already decides"),
         ("generation_config", "cannot be changed"),
     ],
 )
@@ -241,3 +287,21 @@ def test_speculation_is_decided_once(tmp_path):
     found = problems(decoder=decoder, passthrough_kwargs={"speculative_config": {}})
 
     assert set(found) == {"passthrough_kwargs.speculative_config"}
+
+
+@pytest.mark.parametrize("random", ["model", "draft"])
+def test_weights_are_made_up_of_both_models_or_of_neither(tmp_path, random):
+    plain = checkpoint(tmp_path, None)
+    model, draft = ("random:tiny-llama", plain)[:: 1 if random == "model" else -1]
+    decoder = {"speculative_decoding": True, "draft_model": draft}
+
+    assert set(problems(model=model, decoder=decoder)) == {"decoder.draft_model"}
+    for both in (plain, "random:tiny-llama"):
+        assert problems(model=both, decoder={**decoder, "draft_model": both}) == {}
+
+
+def test_a_temperature_that_vllm_refuses_is_found_before_anything_loads():
+    hot = {"decoding_strategy": "sampling", "temperature": 2.5}
+
+    assert set(problems(decoder=hot)) == {"decoder.temperature"}
+    assert problems(decoder={**hot, "temperature": 2.0}) == {}

@@ -68,8 +68,9 @@ QUANTISATION_PRECISION: dict[str, dict[str, tuple[Precision, ...]]] = {
         "compressed-tensors": ("int8", "fp8", "int4"),
         "modelopt": ("fp8",),
         # Methods that quantise while loading. vLLM's online int8 (int8_per_channel_weight_only) is
-        # of experts alone and leaves all else as it is (vllm/config/quantization.py), and what its
-        # bitsandbytes makes of plain weights is NF4 (docs.vllm.ai, "BitsAndBytes").
+        # of experts alone and leaves all else as it is (vllm/config/quantization.py). bitsandbytes
+        # makes NF4 of plain weights (docs.vllm.ai of 0.19, "BitsAndBytes"); 0.32 has none. What the
+        # installed version has is looked up before anything loads (vllm_quantisation.py).
         "fp8": ("fp8",),
         "fp8_per_tensor": ("fp8",),
         "fp8_per_block": ("fp8",),

@@ -141,9 +141,7 @@ def _flops(
     # A step of speculative decoding gives several tokens, so tokens do not tell steps.
     told = first.report.pads and not config.decoder.speculative_decoding
     traffic = flops.static_traffic(pooled.requests, beams) if told else None
-    mfu_share = flops.mfu(
-        work.useful_total, pooled.window.seconds, peak, config.precision, devices
-    )
+    mfu_share = flops.mfu(work.useful_total, pooled.window.seconds, peak, config.precision, devices)
     return flops.flops_result(
         work,
         # Work that a prefix cache saved was not done in the window's time.

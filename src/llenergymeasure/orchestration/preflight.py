@@ -17,7 +17,7 @@ from llenergymeasure.config.registry import (
 )
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import energy_problems
-from llenergymeasure.core.models.sources import model_problems, resolve
+from llenergymeasure.core.models.sources import adapter_problems, model_problems, resolve
 from llenergymeasure.datasets.loader import dataset_problems
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration.order import WorkOrder
@@ -86,7 +86,8 @@ def _seen(parts: Iterable[_Part]) -> list[Problem]:
 def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
     config = order.config
     if config.backend != "scripted":
-        weights = (config.model, config.revision, config.decoder.draft_model)
+        adapter = config.lora.adapter_id if config.lora else None
+        weights = (config.model, config.revision, config.decoder.draft_model, adapter)
         yield _Part(
             ("model", *weights),
             lambda: _of_kind("model", _model_problems(config, offline=offline)),
@@ -148,3 +149,5 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
     if draft is not None and not (offline and resolve(draft).kind == "hub"):
         for problem in model_problems(draft):
             yield replace(problem, where="decoder.draft_model")
+    if config.lora is not None and config.lora.adapter_id is not None and not offline:
+        yield from adapter_problems(config.lora.adapter_id)

@@ -11,6 +11,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.core.backends.host_memory import usable_cpus
 from llenergymeasure.core.models import quantised
+from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import Problem
 
 QUANTISED = ("int8", "int4")
@@ -158,9 +159,9 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
             "LoRA needs the package peft, which is not installed", "lora", "pip install peft"
         )
     path = config.lora.adapter_path
-    if path is not None and not (Path(path).expanduser() / "adapter_config.json").is_file():
+    if path is not None and not (Path(path).expanduser() / ADAPTER_FILE).is_file():
         yield Problem(
-            f"'{path}' holds no adapter_config.json",
+            f"'{path}' holds no {ADAPTER_FILE}",
             "lora.adapter_path",
             "name the directory that peft's save_pretrained wrote",
         )

@@ -11,11 +11,10 @@ from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.tensorrt_arguments import ModelFiles
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.hub import CONFIG_FILE, Hub
+from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.core.models.sources import ModelSource
 
 QUANTISED_CONFIG = "hf_quant_config.json"  # written by NVIDIA's Model Optimizer
-ADAPTER_CONFIG = "adapter_config.json"  # written by peft
 
 
 def model_files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
@@ -34,7 +33,7 @@ def model_files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
         quantised_as=checkpoint_algorithm(config),
         adapter=str(adapter) if adapter else None,
         adapter_rank=adapter_rank(adapter) if adapter else None,
-        adapter_identity=_hash(adapter / ADAPTER_CONFIG) if adapter else None,
+        adapter_identity=_hash(adapter / ADAPTER_FILE) if adapter else None,
     )
 
 
@@ -68,7 +67,7 @@ def adapter_directory(config: ExperimentConfig) -> Path | None:
 
 def adapter_rank(adapter: Path) -> int | None:
     """Read the rank of a LoRA adapter; ``None`` where its configuration states none."""
-    rank = _json(adapter / ADAPTER_CONFIG).get("r")
+    rank = _json(adapter / ADAPTER_FILE).get("r")
     return rank if isinstance(rank, int) else None
 
 

@@ -27,11 +27,11 @@ from llenergymeasure.core.backends.tensorrt_arguments import (
 )
 from llenergymeasure.core.backends.tensorrt_facts import EngineFacts, read_engine
 from llenergymeasure.core.backends.tensorrt_model import (
-    ADAPTER_CONFIG,
     adapter_directory,
     checkpoint_algorithm,
 )
 from llenergymeasure.core.models import quantised, sources
+from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import ConfigError, Problem
 
 LAST_WITH_ENGINES = (1, 2)
@@ -268,9 +268,9 @@ def _adapter_problems(config: ExperimentConfig, section: TensorRTConfig) -> Iter
             "lora.adapter_id",
             f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
         )
-    elif not (adapter / ADAPTER_CONFIG).is_file():
+    elif not (adapter / ADAPTER_FILE).is_file():
         yield Problem(
-            f"'{adapter}' holds no {ADAPTER_CONFIG}",
+            f"'{adapter}' holds no {ADAPTER_FILE}",
             "lora.adapter_path",
             "name the directory that peft's save_pretrained wrote",
         )

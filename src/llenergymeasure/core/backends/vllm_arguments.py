@@ -27,6 +27,10 @@ DECIDED_ELSEWHERE = {
     "quantization_config": "vllm.quantization",
     "seed": "random_seed",
     "enable_lora": "lora",
+    "load_format": "model",
+    "spec_method": "decoder.draft_model",
+    "spec_model": "decoder.draft_model",
+    "spec_tokens": "decoder.draft_model",
 }
 """Arguments of ``LLM`` that fields of the configuration decide."""
 

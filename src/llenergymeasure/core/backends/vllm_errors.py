@@ -70,8 +70,18 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("speculative", "check that decoder.draft_model shares the model's vocabulary"),
     ("c++ compiler", "install g++, or set vllm.enforce_eager: true"),
 )
-_OTHER_NAMES = {"cache_dtype": "kv_cache_dtype"}
+_FIELDS = {
+    **{name: f"vllm.{name}" for name in VLLMConfig.model_fields},
+    "cache_dtype": "vllm.kv_cache_dtype",
+    "temperature": "decoder.temperature",
+    "top_p": "decoder.top_p",
+    "top_k": "decoder.top_k",
+    "repetition_penalty": "decoder.repetition_penalty",
+    "min_tokens": "decoder.min_new_tokens",
+    "beam_width": "decoder.num_beams",
+}
 _REASON = re.compile(r"(?:^|\s)((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b:? .+)$")
+_HARMLESS = re.compile(r"^(?:\(.*?\) )?(?:DEBUG|INFO|WARNING)\b|\b\w*Warning: ")
 _KILLED = re.compile(r"sigkill|failed core proc.*: -9\b")
 _POINTER = ("root cause", "initialization failed", "see stack trace")
 
@@ -90,7 +100,12 @@ class Witness:
         self._printed, self._exit_codes = printed, exit_codes
 
     def reason(self) -> str | None:
-        """Give the error that the processes themselves named, or the signal that killed one."""
+        """Give the error that the processes themselves named, or the signal that killed one.
+
+        SIGKILL comes from outside, whatever was printed before.
+        """
+        if -signal.SIGKILL in self._exit_codes():
+            return f"killed by {signal.SIGKILL.name}"
         return _named(self._printed()) or self.killed()
 
     def killed(self) -> str | None:
@@ -123,7 +138,8 @@ def backend_error(
 ) -> BackendError:
     """Say what went wrong, where, and which field mends it."""
     own = f"{type(error).__name__}: {first_lines(error)}"
-    secondhand = _is_dead(error) or any(mark in own.lower() for mark in _POINTER)
+    points = any(mark in own.lower() for mark in _POINTER) and not _KILLED.search(own.lower())
+    secondhand = _is_dead(error) or points
     said = (witness.reason() if secondhand else None) or own
     head = "the engine core died" if _is_dead(error) else f"vLLM failed to {phase}"
     remedy = _remedy(phase, config, said)
@@ -137,7 +153,8 @@ def _is_dead(error: Exception) -> bool:
 
 def _named(lines: Sequence[str]) -> str | None:
     """Find the error behind others that only point at it: the last that is no pointer."""
-    found = [match[1].strip()[:500] for line in lines if (match := _REASON.search(line))]
+    telling = [line for line in lines if not _HARMLESS.search(line)]
+    found = [match[1].strip()[:500] for line in telling if (match := _REASON.search(line))]
     causes = [text for text in found if not any(mark in text.lower() for mark in _POINTER)]
     return (causes or found or [None])[-1]
 
@@ -165,6 +182,5 @@ def _with_values(config: ExperimentConfig, remedy: str) -> str:
 
 
 def _field_named(text: str) -> str | None:
-    names = {name: name for name in VLLMConfig.model_fields} | _OTHER_NAMES
-    named = [ours for theirs, ours in names.items() if re.search(rf"\b{theirs}\b", text)]
-    return f"check {' and '.join(f'vllm.{name}' for name in named)}" if named else None
+    named = [ours for theirs, ours in _FIELDS.items() if re.search(rf"\b{theirs}\b", text)]
+    return f"check {' and '.join(named)}" if named else None

@@ -8,14 +8,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.config.ssot import QUANTISE_WHILE_LOADING, QUANTISED
 from llenergymeasure.core.backends.nvml_devices import ListDevices, visible_devices
 from llenergymeasure.core.backends.vllm_arguments import (
     DECIDED_ELSEWHERE,
@@ -24,12 +22,12 @@ from llenergymeasure.core.backends.vllm_arguments import (
     OURS,
 )
 from llenergymeasure.core.backends.vllm_devices import device_problems
-from llenergymeasure.core.models import quantised, sources
-from llenergymeasure.core.models.hub import Hub
+from llenergymeasure.core.backends.vllm_quantisation import known_methods, quantisation_problems
+from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
 from llenergymeasure.exceptions import Problem
 
-# What vLLM computes on x86 CPUs: docs.vllm.ai, "Supported Hardware" of "Quantization".
-_ON_CPU = ("awq", "auto_awq", "gptq", "auto_gptq", "compressed-tensors")
+_HOTTEST = 2.0  # vllm.SamplingParams, 0.32
 
 
 def is_cpu_build() -> bool:
@@ -47,9 +45,9 @@ def adapter_rank(config: ExperimentConfig) -> int | None:
     if config.lora is None:
         return None
     if config.lora.adapter_path is not None:
-        path: Path | None = Path(config.lora.adapter_path).expanduser() / "adapter_config.json"
+        path: Path | None = Path(config.lora.adapter_path).expanduser() / ADAPTER_FILE
     else:
-        path = Hub().cached(str(config.lora.adapter_id), "adapter_config.json", None)
+        path = Hub().cached(str(config.lora.adapter_id), ADAPTER_FILE, None)
     try:
         rank = json.loads(path.read_text())["r"] if path else None
     except (OSError, ValueError, KeyError):
@@ -63,6 +61,7 @@ def found(
     *,
     on_cpu: bool,
     devices: ListDevices = visible_devices,
+    methods: Callable[[], Sequence[str] | None] = known_methods,
 ) -> list[Problem]:
     """List every problem.
 
@@ -71,75 +70,17 @@ def found(
         section: Its vllm section, or the defaults.
         on_cpu: Whether vLLM computes on the CPU.
         devices: Lists the GPUs that can be seen.
+        methods: Lists the methods of quantisation that this vLLM knows, ``None`` if unknown.
     """
     return [
         *device_problems(config.precision, section, on_cpu=on_cpu, list_all=devices),
-        *_quantisation_problems(config, section, on_cpu=on_cpu),
+        *quantisation_problems(config, section, on_cpu=on_cpu, known=methods()),
         *_length_problems(config, section),
         *_decoding_problems(config),
         *_adapter_problems(config),
         *_passthrough_problems(config.passthrough_kwargs or {}),
         *_speculation_problems(config),
     ]
-
-
-def _quantisation_problems(
-    config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool
-) -> Iterator[Problem]:
-    stated = quantised.of_model(config.model, config.revision)
-    if problem := quantised.disagreement(stated, config.precision):
-        yield problem
-        return
-    if config.precision not in QUANTISED:
-        return
-    method = section.quantization or (stated.method if stated else None)
-    if stated is None and _lacks_checkpoint(config, section.quantization):
-        yield _no_such_checkpoint(config, str(section.quantization))
-    elif method is None and config.precision != "fp8":
-        yield _nothing_quantises(config)
-    elif on_cpu and (method or "fp8") not in _ON_CPU:
-        yield Problem(
-            f"{config.precision} ({method or 'fp8'}) needs a GPU; on a CPU vLLM has "
-            f"{', '.join(_ON_CPU)}",
-            "precision",
-            "use precision: bf16 or fp32 on this machine, or such a checkpoint",
-        )
-
-
-def _lacks_checkpoint(config: ExperimentConfig, method: str | None) -> bool:
-    on_hub = sources.resolve(config.model).kind == "hub"  # where not every file is here yet
-    return method is not None and method not in QUANTISE_WHILE_LOADING and not on_hub
-
-
-def _no_such_checkpoint(config: ExperimentConfig, method: str) -> Problem:
-    return Problem(
-        f"{method} reads checkpoints that are quantised so; the files of '{config.model}' say "
-        "nothing of it",
-        "vllm.quantization",
-        "name such a checkpoint, or a method that quantises while loading: "
-        f"{', '.join(QUANTISE_WHILE_LOADING)}",
-    )
-
-
-def _nothing_quantises(config: ExperimentConfig) -> Problem:
-    if config.model.startswith(RANDOM_PREFIX):
-        remedy = "use precision: bf16 or fp8, or a checkpoint that is quantised"
-    elif config.precision == "int4":
-        remedy = (
-            "name a checkpoint that is int4 (AWQ, GPTQ, compressed-tensors), or vllm.quantization: "
-            "bitsandbytes, which quantises while loading"
-        )
-    else:
-        remedy = (
-            f"name a checkpoint that is {config.precision} (GPTQ, compressed-tensors); vLLM makes "
-            "none while loading"
-        )
-    return Problem(
-        f"nothing makes {config.precision} of '{config.model}': its weights are not quantised, and "
-        "vllm.quantization names no method",
-        "precision",
-        remedy,
-    )
 
 
 def _length_problems(config: ExperimentConfig, section: VLLMConfig) -> Iterator[Problem]:
@@ -156,6 +97,12 @@ def _length_problems(config: ExperimentConfig, section: VLLMConfig) -> Iterator[
 
 def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
     decoder = config.decoder
+    if decoder.temperature is not None and decoder.temperature > _HOTTEST:
+        yield Problem(
+            f"vLLM takes temperatures of up to {_HOTTEST:g}, not {decoder.temperature:g}",
+            "decoder.temperature",
+            f"set it to {_HOTTEST:g} or less, or use backend: pytorch",
+        )
     if decoder.decoding_strategy != "beam":
         return
     for name in ("repetition_penalty", "min_new_tokens"):
@@ -177,9 +124,9 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
             "remove it, or merge with peft's merge_and_unload and name the merged model",
         )
     path = config.lora.adapter_path
-    if path is not None and not (Path(path).expanduser() / "adapter_config.json").is_file():
+    if path is not None and not (Path(path).expanduser() / ADAPTER_FILE).is_file():
         yield Problem(
-            f"'{path}' holds no adapter_config.json",
+            f"'{path}' holds no {ADAPTER_FILE}",
             "lora.adapter_path",
             "name the directory that peft's save_pretrained wrote",
         )
@@ -206,9 +153,20 @@ def _passthrough_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _speculation_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.decoder.draft_model and "speculative_config" in (config.passthrough_kwargs or {}):
+    draft = config.decoder.draft_model
+    if draft is None:
+        return
+    if "speculative_config" in (config.passthrough_kwargs or {}):
         yield Problem(
             "decoder.draft_model already decides 'speculative_config'",
             "passthrough_kwargs.speculative_config",
             "keep one of the two",
+        )
+    kinds = [sources.resolve(name).kind for name in (config.model, draft)]
+    if kinds.count("random") == 1:  # one load_format is that of both
+        yield Problem(
+            "vLLM makes up the weights of model and drafting model, or reads those of both; "
+            f"'{config.model}' and '{draft}' are of two kinds",
+            "decoder.draft_model",
+            "name two models with weights, or two random: ones",
         )

@@ -14,12 +14,9 @@ from llenergymeasure.core.models import catalogue
 from llenergymeasure.exceptions import Problem
 
 CONFIG_FILE = "config.json"
-_OFFLINE_ROUTES = (
-    "without the Hub, set model to a local directory, or measure an architecture with random "
-    "weights, e.g. model: random:tiny-llama"
-)
+ADAPTER_FILE = "adapter_config.json"
 _UNREACHABLE = "'{repo}' is not in the Hub cache, and the Hub cannot be reached ({detail})"
-_RECONNECT = f"check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {_OFFLINE_ROUTES}"
+_RECONNECT = "check the network, HF_ENDPOINT and HF_HUB_OFFLINE; {offline}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +69,17 @@ class Hub:
         except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError):
             return None
 
-    def problem(self, repo_id: str, revision: str | None) -> Problem | None:
-        """Make sure that ``config.json`` of a model is in the cache; say why where it cannot be."""
-        if self.cached(repo_id, CONFIG_FILE, revision):
+    def problem(
+        self, repo_id: str, revision: str | None, filename: str = CONFIG_FILE
+    ) -> Problem | None:
+        """Make sure that a file is in the cache, fetched if need be; say why where it cannot be.
+
+        Args:
+            repo_id: Owner and name.
+            revision: Branch, tag or commit.
+            filename: ``config.json`` of a model, or ``adapter_config.json`` of an adapter.
+        """
+        if self.cached(repo_id, filename, revision):
             return None
         from huggingface_hub import errors
 
@@ -82,20 +87,20 @@ class Hub:
         # descend from OSError in all of them.
         http_error = errors.HTTPError  # type: ignore[attr-defined]
         try:
-            self._fetch(repo_id, revision)
+            self._fetch(repo_id, revision, filename)
         except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
-            return _explain(error, repo_id, revision)
+            return _explain(error, repo_id, revision, filename)
         return None
 
-    def _fetch(self, repo_id: str, revision: str | None) -> None:
+    def _fetch(self, repo_id: str, revision: str | None, filename: str) -> None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
         # Asking for the metadata first fails at once; the download alone would retry for a minute.
-        url = hf_hub_url(repo_id, CONFIG_FILE, revision=revision, endpoint=self.endpoint)
+        url = hf_hub_url(repo_id, filename, revision=revision, endpoint=self.endpoint)
         get_hf_file_metadata(url, timeout=self.timeout_s)
         hf_hub_download(
             repo_id,
-            CONFIG_FILE,
+            filename,
             revision=revision,
             endpoint=self.endpoint,
             cache_dir=self.cache_dir,
@@ -103,8 +108,37 @@ class Hub:
         )
 
 
+class _Routes(NamedTuple):
+    """What a user can name instead of a repository that does not give a file."""
+
+    offline: str
+    local: str
+    possible: str
+    other: str
+
+
+_ROUTES = {
+    CONFIG_FILE: _Routes(
+        "without the Hub, set model to a local directory, or measure an architecture with random "
+        "weights, e.g. model: random:tiny-llama",
+        "for a local directory write a path, e.g. ./{repo}",
+        "use owner/name, a path such as ./my-model, or random:<architecture>",
+        "name a repository that holds a transformers model; for an adapter set lora.adapter_id",
+    ),
+    ADAPTER_FILE: _Routes(
+        "without the Hub, set lora.adapter_path to a local directory",
+        "for a local directory set lora.adapter_path",
+        "use owner/name, or set lora.adapter_path",
+        "name a repository that holds an adapter, as peft's push_to_hub writes it",
+    ),
+}
+
+
 class _Explanation(NamedTuple):
-    """What an error of huggingface_hub means; texts take ``repo``, ``revision``, ``detail``."""
+    """What an error of huggingface_hub means.
+
+    Texts take ``repo``, ``revision``, ``detail``, ``file`` and the routes by name.
+    """
 
     error: str
     what: str
@@ -117,12 +151,12 @@ _EXPLANATIONS = (
     _Explanation(
         "HFValidationError",
         "'{repo}' is neither a local directory nor a possible name on the Hub",
-        "use owner/name, a path such as ./my-model, or random:<architecture>",
+        "{possible}",
     ),
     _Explanation(
         "OfflineModeIsEnabled",
         "'{repo}' is not in the Hub cache, and HF_HUB_OFFLINE forbids fetching it",
-        f"unset HF_HUB_OFFLINE; {_OFFLINE_ROUTES}",
+        "unset HF_HUB_OFFLINE; {offline}",
     ),
     _Explanation(
         "GatedRepoError",
@@ -133,8 +167,7 @@ _EXPLANATIONS = (
     _Explanation(
         "RepositoryNotFoundError",
         "'{repo}' is not on the Hub, or is private",
-        "check the spelling; for a private model set HF_TOKEN; for a local directory write a "
-        "path, e.g. ./{repo}",
+        "check the spelling; for a private one set HF_TOKEN; {local}",
     ),
     _Explanation(
         "RevisionNotFoundError",
@@ -146,24 +179,26 @@ _EXPLANATIONS = (
     _Explanation("LocalEntryNotFoundError", _UNREACHABLE, _RECONNECT),
     _Explanation(
         "EntryNotFoundError",
-        f"'{{repo}}' has no {CONFIG_FILE}",
-        "name a repository that holds a transformers model; for an adapter set lora.adapter_id",
+        "'{repo}' has no {file}",
+        "{other}",
     ),
     _Explanation(
         "HfHubHTTPError",
         "the Hub refused '{repo}': {detail}",
-        f"check HF_TOKEN and https://status.huggingface.co; {_OFFLINE_ROUTES}",
+        "check HF_TOKEN and https://status.huggingface.co; {offline}",
     ),
 )
 _OTHERWISE = _Explanation("", _UNREACHABLE, _RECONNECT)
 
 
-def _explain(error: Exception, repo_id: str, revision: str | None) -> Problem:
+def _explain(error: Exception, repo_id: str, revision: str | None, filename: str) -> Problem:
     from huggingface_hub import errors
 
     matches = (row for row in _EXPLANATIONS if isinstance(error, getattr(errors, row.error)))
     row = next(matches, _OTHERWISE)
-    words = {"repo": repo_id, "revision": revision, "detail": redact(_first_line(error))}
+    about = {"repo": repo_id, "revision": revision, "detail": redact(_first_line(error))}
+    routes = {name: text.format(**about) for name, text in _ROUTES[filename]._asdict().items()}
+    words = {**about, **routes, "file": filename}
     mistaken = repo_id in catalogue.names()
     remedy = "did you mean 'random:{repo}'?" if mistaken else row.remedy
     return Problem(row.what.format(**words), row.where, remedy.format(**words))

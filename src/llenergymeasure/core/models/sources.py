@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.core.models.hub import CONFIG_FILE, Hub
+from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, Problem
 
 _PATH_PREFIXES = ("./", "../", "/", "~")
@@ -78,6 +78,15 @@ def model_problems(
     except ConfigError as error:
         return [Problem(error.message, "model", _config_remedy(source))]
     return []
+
+
+def adapter_problems(adapter_id: str, *, hub: Hub = _HUB) -> list[Problem]:
+    """List what stops an adapter on the Hub from being loaded here.
+
+    Its ``adapter_config.json`` is fetched, unless it is cached: engines make room by what it says.
+    """
+    problem = hub.problem(adapter_id, None, ADAPTER_FILE)
+    return [replace(problem, where="lora.adapter_id")] if problem else []
 
 
 def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
