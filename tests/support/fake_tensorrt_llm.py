@@ -9,7 +9,9 @@ Sources, github.com/NVIDIA/TensorRT-LLM (Apache-2.0); names, defaults and behavi
   exported by ``tensorrt_llm/_tensorrt_engine/__init__.py``, commit 1620d4fd. Arguments outside the
   signature are checked against the fields of ``TrtLlmArgs``.
 - ``TRT_LLM_ARGS``: fields of ``BaseLlmArgs`` and ``TrtLlmArgs`` that are in every version from 1.0
-  to 1.2, ``tensorrt_llm/llmapi/llm_args.py``; ``KvCacheConfig`` from there, too.
+  to 1.2, ``tensorrt_llm/llmapi/llm_args.py``; ``KvCacheConfig`` from there, too, and that
+  ``max_num_tokens`` is never more than ``build_config.max_num_tokens``
+  (``validate_build_config_with_runtime_params``).
 - ``BuildConfig``: ``tensorrt_llm/builder.py``, commit 008b2b8d; ``KVCacheType``:
   ``tensorrt_llm/llmapi/kv_cache_type.py``.
 - ``SamplingParams``: ``tensorrt_llm/sampling_params.py``, commit 000a01de.
@@ -310,6 +312,8 @@ class LLM:
         self._model, self._dtype, self._kwargs = Path(model), dtype, kwargs
         self._tp = tensor_parallel_size
         is_engine = (self._model / "rank0.engine").exists()
+        self._build = self._build_config(is_engine=is_engine)
+        self._tokens = min(kwargs.get("max_num_tokens") or 8192, self._build["max_num_tokens"])
         order = os.environ.get("CUDA_DEVICE_ORDER")
         details = {"model": str(model), "dtype": dtype, "device_order": order, **kwargs}
         _note("serve" if is_engine else "build", details)
@@ -339,6 +343,10 @@ class LLM:
     ) -> RequestOutput:
         assert sampling_params is not None
         assert isinstance(inputs, list)
+        if len(inputs) > self._tokens:
+            raise ValueError(
+                f"Prompt length ({len(inputs)}) should not exceed max_num_tokens ({self._tokens})"
+            )
         return RequestOutput(inputs, sampling_params, self._worker)
 
     def save(self, engine_dir: str) -> None:
@@ -353,10 +361,21 @@ class LLM:
         self._worker.kill()
         self._worker.wait()
 
-    def _engine_config(self) -> dict[str, Any]:
+    def _build_config(self, *, is_engine: bool) -> dict[str, Any]:
+        if is_engine:
+            return dict(json.loads((self._model / "config.json").read_text())["build_config"])
         build = self._kwargs["build_config"]
-        quant = self._kwargs.get("quant_config")
         layout = build.kv_cache_type or KVCacheType.PAGED
+        return {
+            "max_batch_size": build.max_batch_size,
+            "max_seq_len": build.max_seq_len or 2048,
+            "max_input_len": build.max_input_len,
+            "max_num_tokens": build.max_num_tokens,
+            "kv_cache_type": layout.name,
+        }
+
+    def _engine_config(self) -> dict[str, Any]:
+        quant = self._kwargs.get("quant_config")
         return {
             "version": VERSION,
             "pretrained_config": {
@@ -367,19 +386,12 @@ class LLM:
                     "pp_size": self._kwargs.get("pipeline_parallel_size", 1),
                 },
             },
-            "build_config": {
-                "max_batch_size": build.max_batch_size,
-                "max_seq_len": build.max_seq_len or 2048,
-                "max_input_len": build.max_input_len,
-                "max_num_tokens": build.max_num_tokens,
-                "kv_cache_type": layout.name,
-            },
+            "build_config": self._build,
         }
 
     def _check_sizes(self) -> None:
         """The executor refuses sizes over those of the engine; LLM's own default is 2048."""
-        engine = json.loads((self._model / "config.json").read_text())["build_config"]
-        if self._kwargs.get("max_batch_size", 2048) > engine["max_batch_size"]:
+        if self._kwargs.get("max_batch_size", 2048) > self._build["max_batch_size"]:
             raise RuntimeError("Runtime configured max batch size must not exceed engine's")
 
 

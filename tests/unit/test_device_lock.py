@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
+import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,14 @@ import pytest
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.orchestration import device_lock, process_lock
-from llenergymeasure.orchestration.device_lock import devices, held, lock_directory, lock_path
+from llenergymeasure.orchestration.device_lock import (
+    SHARED,
+    devices,
+    held,
+    lock_directory,
+    lock_path,
+    share,
+)
 from tests.support.cli import wait_for
 from tests.support.lock_holder import holder
 from tests.support.scripted_run import run_scripted, scripted_config
@@ -126,8 +137,78 @@ def test_a_device_name_stays_one_file_name(tmp_path):
 
 
 def test_everybody_meets_in_one_folder_unless_the_environment_names_another(tmp_path):
-    assert lock_directory({}) == lock_directory({"TMPDIR": str(tmp_path)}) == Path("/tmp")
+    assert lock_directory({}) == lock_directory({"TMPDIR": str(tmp_path)}) == SHARED
+    assert SHARED.parent == Path("/tmp")
     assert lock_directory({"LLEM_LOCK_DIR": str(tmp_path)}) == tmp_path
+
+
+def test_the_folder_of_locks_is_everybodys_whatever_the_umask(tmp_path):
+    folder, before = tmp_path / "locks", os.umask(0o077)
+    try:
+        share(folder)
+        share(folder)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "private", "without the sticky bit"])
+def test_what_is_no_folder_of_everybody_holds_no_locks(tmp_path, kind):
+    folder = tmp_path / "locks"
+    match kind:
+        case "link":
+            folder.symlink_to(tmp_path)
+        case "file":
+            folder.touch(0o777)
+        case "private":
+            folder.mkdir(0o700)
+        case _:
+            folder.mkdir()
+            folder.chmod(0o777)
+    with pytest.raises(PermissionError, match="no folder of mode 1777"):
+        share(folder)
+
+
+def forked(succeeds: Callable[[], object]) -> int:
+    """Start a child that ends with 0 if what it is given is true."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = int(not succeeds())
+        finally:
+            os._exit(code)
+    return child
+
+
+def test_many_that_make_the_folder_at_once_get_the_same_one(tmp_path):
+    folder = tmp_path / "locks"
+
+    def lock() -> object:
+        share(folder)
+        return process_lock.take(lock_path(str(os.getpid()), folder), everybody=True)
+
+    children = [forked(lock) for _ in range(8)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+    assert len(list(folder.iterdir())) == 8
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be several users")
+def test_users_take_each_others_locks():
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        Path(parent).chmod(0o1777)
+        path = lock_path("cpu", Path(parent) / "locks")
+
+        def lock_as(user: int) -> object:
+            os.setuid(user)
+            share(path.parent)
+            return process_lock.take(path, everybody=True)
+
+        for user in (54321, 54322, 0, 54321):
+            assert os.waitpid(forked(lambda user=user: lock_as(user)), 0)[1] == 0, user
+        assert path.stat().st_uid == path.parent.stat().st_uid == 54321
 
 
 def test_an_experiment_holds_the_devices_that_its_backend_names(tmp_path, monkeypatch):

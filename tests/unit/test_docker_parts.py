@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.orchestration.device_lock import SHARED
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container import Mount, Place
 from llenergymeasure.study.runners.docker_cli import DockerError, Engine, Image, translated
@@ -37,13 +38,32 @@ def test_a_secret_goes_by_its_name_and_paths_of_the_host_do_not_go_at_all() -> N
         "VLLM_LOGGING_LEVEL": "INFO",
         "VLLM_CACHE_ROOT": "/home/ann/vllm",
         "PYTHONPATH": "/src",
-        "HF_HUB_CACHE": "/models/hub",
+        "TRANSFORMERS_OFFLINE": "1",
     }
     words = arguments(environ)
     passed = pairs(words, "--env")
-    assert {"HF_TOKEN", "VLLM_LOGGING_LEVEL", "HF_HUB_CACHE"} <= set(passed)
+    assert {"HF_TOKEN", "VLLM_LOGGING_LEVEL", "TRANSFORMERS_OFFLINE"} <= set(passed)
     assert not {"VLLM_CACHE_ROOT", "PYTHONPATH"} & {each.partition("=")[0] for each in passed}
     assert "hf_secret" not in " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("given", "cache"),
+    [
+        ({}, "/home/ann/hf/hub"),
+        ({"HF_HUB_CACHE": "~/hub"}, "/home/ann/hub"),
+        ({"HF_HUB_CACHE": "$HOME/hub"}, "/home/ann/hub"),
+        ({"HUGGINGFACE_HUB_CACHE": "/models/hub"}, "/models/hub"),
+        ({"HF_HUB_CACHE": "/a", "HUGGINGFACE_HUB_CACHE": "/b"}, "/a"),
+    ],
+)
+def test_the_cache_of_the_hub_is_the_one_that_is_used_outside(
+    given: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    passed = pairs(arguments({"HF_HOME": "~/hf", **given}), "--env")
+    assert [each for each in passed if "HUB_CACHE" in each] == [f"HF_HUB_CACHE={cache}"]
+    assert "HF_HOME=/home/ann/hf" in passed
 
 
 def test_the_image_is_run_by_its_id_and_recorded_by_its_digest() -> None:
@@ -139,14 +159,28 @@ def test_a_model_in_the_home_folder_is_found_below_the_other_home(
 
 def test_what_is_written_to_is_mounted_for_writing_and_made_by_the_user(tmp_path: Path) -> None:
     found = _mounts(tmp_path, scripted_config())
-    for path in (tmp_path / "one", tmp_path / "cache", tmp_path / "hub"):
+    for path in (tmp_path / "one", tmp_path / "cache", tmp_path / "hf", tmp_path / "hub"):
         assert found[path].writable
         assert path.is_dir()
     assert found[Path(container.LOCKS)] == Mount(tmp_path, Path(container.LOCKS), writable=True)
 
 
+def test_of_the_folder_for_temporary_files_a_container_gets_the_locks_alone(
+    tmp_path: Path,
+) -> None:
+    orders = [make_order(scripted_config(), tmp_path)]
+    environ = {"HF_HOME": str(tmp_path / "hf")}
+    listed = container.mounts(orders, tmp_path / "one", IMAGE, environ)
+    assert Mount(SHARED, Path(container.LOCKS), writable=True) in listed
+    assert Path("/tmp") not in {mount.source for mount in listed}
+
+
 def _mounts(folder: Path, config: ExperimentConfig) -> dict[Path, Mount]:
-    environ = {"HF_HOME": str(folder / "hub"), "LLEM_LOCK_DIR": str(folder)}
+    environ = {
+        "HF_HOME": str(folder / "hf"),
+        "HUGGINGFACE_HUB_CACHE": str(folder / "hub"),
+        "LLEM_LOCK_DIR": str(folder),
+    }
     listed = container.mounts([make_order(config, folder)], folder / "one", IMAGE, environ)
     assert len({mount.target for mount in listed}) == len(listed)
     return {mount.target: mount for mount in listed}

@@ -87,6 +87,7 @@ def write_engine(folder: Path, **build: Any) -> None:
         {"tensorrt": {"kv_cache_type": "continuous"}},
         {"max_input_tokens": 4000},
         {"passthrough_kwargs": {"fast_build": True}},
+        {"passthrough_kwargs": {"max_num_tokens": 9000}},
     ],
 )
 def test_whatever_shapes_an_engine_is_in_its_key(fields: dict[str, Any]) -> None:

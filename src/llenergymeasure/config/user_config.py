@@ -169,9 +169,8 @@ def named_runners(values: Iterable[str], backends: Sequence[str]) -> dict[str, s
         if reason := runner_problem(runner):
             raise _runner_flag(reason)
         found[backend] = runner
-    everywhere = found.pop(None, None)
-    rest = dict.fromkeys(backends, everywhere) if everywhere is not None else {}
-    return {name: runner for name, runner in {**rest, **found}.items() if name and runner}
+    given = {name: found.get(name, found.get(None)) for name in backends}
+    return {name: runner for name, runner in given.items() if runner is not None}
 
 
 # A path may have a '=' too, but comes after 'python:'.

@@ -2,16 +2,20 @@
 
 A worker holds the lock of each device it measures from before the first reading until the engine is
 closed, whatever the energy source: a second load disturbs speed as well as energy. The locks are
-files that every user of the machine can take. They lie in ``/tmp`` and not where ``TMPDIR`` says,
-since processes with different settings have to meet; ``LLEM_LOCK_DIR`` moves them, for instance
-into a folder that a container shares with its host. Who sees another folder is not covered.
+files that every user of the machine can take. They lie in a folder of ``/tmp`` and not where
+``TMPDIR`` says, since processes with different settings have to meet, and alone there, so that a
+container gets nothing else with them. ``LLEM_LOCK_DIR`` names another. Who sees another folder is
+not covered.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,14 +26,52 @@ from llenergymeasure.orchestration import process_lock
 from llenergymeasure.orchestration.process_lock import ProcessLock
 
 VARIABLE = "LLEM_LOCK_DIR"
+SHARED = Path("/tmp/llem-locks")  # noqa: S108 - users and settings have to meet
+"""Where the lock files lie by default; the first who locks a device makes it."""
+
+REMEDY = (
+    f"let {VARIABLE} name a folder on a local disk that every user who measures here can write to"
+)
+_EVERYBODYS = 0o1777  # as /tmp: everybody may add files, and remove only their own
 POLL_S = 0.25  # a look takes microseconds, so that waiting does not disturb what is waited for
 
 Waiting = Callable[[str], None]
 
 
 def lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the folder of the lock files."""
-    return Path(environ.get(VARIABLE) or "/tmp")  # noqa: S108 - users and settings have to meet
+    """Name the folder of the lock files."""
+    return Path(environ.get(VARIABLE) or SHARED)
+
+
+def ready_lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Give the folder of the lock files; the default one is made where it is not there yet.
+
+    Raises:
+        OSError: The default one cannot be made, or is not everybody's.
+    """
+    folder = lock_directory(environ)
+    if folder == SHARED:
+        share(folder)
+    return folder
+
+
+def share(folder: Path) -> None:
+    """Make a folder in which every user may keep files, unless it is there.
+
+    Raises:
+        OSError: It cannot be made, or what is there is no such folder.
+    """
+    if not os.path.lexists(folder):
+        made = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
+        Path(made).chmod(_EVERYBODYS)  # whatever the umask; nobody sees it before
+        try:
+            Path(made).rename(folder)
+        except OSError:  # somebody else was quicker
+            Path(made).rmdir()
+    mode = folder.lstat().st_mode
+    if not stat.S_ISDIR(mode) or stat.S_IMODE(mode) & _EVERYBODYS != _EVERYBODYS:
+        what = f"it is no folder of mode {_EVERYBODYS:o}, which every user needs"
+        raise PermissionError(errno.EPERM, what, str(folder))
 
 
 def devices(target: DeviceTarget) -> tuple[str, ...]:
@@ -66,7 +108,7 @@ def held(
     Raises:
         ExperimentError: The lock files cannot be used.
     """
-    folder = directory or lock_directory()
+    folder = directory or _ready()
     with contextlib.ExitStack() as stack:
         for device in devices(target):
             lock = _wait(device, lock_path(device, folder), waiting, sleep)
@@ -90,12 +132,20 @@ def _take(device: str, path: Path) -> ProcessLock | None:
     try:
         return process_lock.take(path, everybody=True)
     except OSError as error:
-        raise ExperimentError(
-            f"cannot lock {_plain(device)} with {path}: {error.strerror or error}; let {VARIABLE} "
-            "name a folder on a local disk that every user who measures here can write to",
-            where=str(path),
-            cause=str(error),
-        ) from None
+        raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
+
+
+def _ready() -> Path:
+    try:
+        return ready_lock_directory()
+    except OSError as error:
+        raise _unusable(f"cannot lock devices in {error.filename}", error) from None
+
+
+def _unusable(what: str, error: OSError) -> ExperimentError:
+    return ExperimentError(
+        f"{what}: {error.strerror or error}; {REMEDY}", where=error.filename, cause=str(error)
+    )
 
 
 def _plain(device: str) -> str:

@@ -110,7 +110,9 @@ def build_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, An
     for name in ("max_batch_size", "max_seq_len"):
         if (value := getattr(section, name)) is not None:
             sizes[name] = value
-    shape = dict(sizes)
+    # TrtLlmArgs refuses or cuts (1.0 or 1.2) what is larger than in the build's own record.
+    asked = {k: v for k, v in (config.passthrough_kwargs or {}).items() if k == "max_num_tokens"}
+    shape = {**sizes, **asked}
     if section.kv_cache_type is not None:
         shape["kv_cache_type"] = section.kv_cache_type.upper()
     if files.adapter is not None:

@@ -36,6 +36,7 @@ _PASSED_ON_WHOLE = (
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "TOKENIZERS_PARALLELISM",
+    "TRANSFORMERS_OFFLINE",  # huggingface_hub heeds it
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
@@ -96,6 +97,7 @@ def mounts(
 
     Raises:
         OSError: A folder cannot be made.
+        DockerError: The folder of locks on devices cannot be used.
     """
     written = {folder.absolute()}
     read: list[Mount] = []
@@ -106,23 +108,29 @@ def mounts(
         read += _local_files(order, home(order, image))
     for path in written:
         path.mkdir(parents=True, exist_ok=True)
-    shared = device_lock.lock_directory(environ).absolute()
     writable = [Mount(path, path, writable=True) for path in sorted(written)]
     each = {mount.target: mount for mount in (*read, *writable)}
-    return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
+    return (*each.values(), Mount(_locks(environ), Path(LOCKS), writable=True))
 
 
-def _hub_folders(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Give the folders of the Hub's cache, as huggingface_hub finds them."""
-    yield Path(_hub_home(environ))
-    if cache := environ.get("HF_HUB_CACHE"):
-        yield Path(cache).expanduser().absolute()
+def _locks(environ: Mapping[str, str]) -> Path:
+    try:
+        return device_lock.ready_lock_directory(environ).absolute()
+    except OSError as error:
+        what = f"cannot keep locks on devices in {error.filename}: {error.strerror}"
+        raise DockerError(what, device_lock.REMEDY) from None
 
 
-def _hub_home(environ: Mapping[str, str]) -> str:
+def _hub_folders(environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """Give the Hub's home and its cache, as ``huggingface_hub.constants`` finds them."""
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    given = environ.get("HF_HOME") or f"{cache}/huggingface"
-    return str(Path(given).expanduser().absolute())
+    home = _resolved(environ.get("HF_HOME") or f"{cache}/huggingface")
+    given = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    return home, _resolved(given) if given else home / "hub"
+
+
+def _resolved(path: str) -> Path:
+    return Path(os.path.expandvars(path)).expanduser().absolute()
 
 
 def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
@@ -244,20 +252,21 @@ def _environment(environ: Mapping[str, str], place: Place, inside_home: Path) ->
     """Yield names, whose values docker takes from its own environment, and settings.
 
     A value that could be a secret is never on a command line. One that is a path means another
-    place in a container, but for the Hub's cache.
+    place in a container; the Hub's folders are mounted at the same one.
     """
-    user = _user()
+    user, (hub_home, hub_cache) = _user(), _hub_folders(environ)
     given = {
         "HOME": str(inside_home),
         "USER": user,
         "LOGNAME": user,  # torch asks for a name, and most users have none in an image
-        "HF_HOME": _hub_home(environ),
+        "HF_HOME": hub_home,
+        "HF_HUB_CACHE": hub_cache,
         device_lock.VARIABLE: LOCKS,
         IMAGE_VARIABLE: place.image.digest,
     }
     for name in sorted(environ):
         wanted = name.startswith(_PASSED_ON) or name in _PASSED_ON_WHOLE
-        local = environ[name].startswith(("/", "~")) and name != "HF_HUB_CACHE"
+        local = environ[name].startswith(("/", "~"))
         if wanted and not local and name not in (*given, *_OURS):
             yield name
     for name, value in given.items():
