@@ -103,19 +103,25 @@ def test_an_experiment_runs_from_build_to_result(machine: Machine) -> None:
     assert machine.workers() == []
 
 
-LONG = EXPERIMENT.replace("max_input_tokens: 64", "dataset: {synthetic: {input_len: 9000, n: 4}}")
-LONG = LONG.replace("max_seq_len: 128", "max_seq_len: 9100").replace("n: 4\n", "n: 2\n", 1)
+LONG = """
+model: random:tiny-llama
+backend: tensorrt
+energy_backend: none
+n: 2
+dataset: {synthetic: {input_len: 9000, output_len: 6}}
+warmup: {n_warmup: 0}
+tensorrt: {max_batch_size: 2, max_seq_len: 9100}
+"""
 
 
 def test_prompts_beyond_a_step_of_the_engine_fit_once_the_remedy_is_followed(
     machine: Machine,
 ) -> None:
-    text = LONG
-    refused = machine.run(text)
+    refused = machine.run(LONG)
     assert refused.code == 1
     assert "set passthrough_kwargs: {max_num_tokens: N}" in refused.error["message"]
 
-    result = machine.result(f"{text}passthrough_kwargs: {{max_num_tokens: 9000}}\n")
+    result = machine.result(f"{LONG}passthrough_kwargs: {{max_num_tokens: 9000}}\n")
     assert result["resolved"]["backend"]["max_num_tokens"] == 9000
     assert machine.told() == ["build", "serve"] * 2
 
