@@ -355,9 +355,10 @@ def test_every_method_of_quantisation_is_one_of_vllms_or_of_an_older_ones():
 
 def test_the_hottest_temperature_is_vllms():
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     assert SamplingParams(temperature=2.0).temperature == 2.0
-    with pytest.raises(ValueError, match="temperature must be in"):
+    with pytest.raises(VLLMValidationError, match="temperature must be in"):
         SamplingParams(temperature=2.1)
 
 
