@@ -91,6 +91,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         typer.Option(
             help="Where backends execute: local, python:<interpreter> or docker:<image>; for one "
             "of several <backend>=<runner>. May be repeated.",
+            metavar="<str>",
             show_default=False,
         ),
     ] = None,
