@@ -15,7 +15,7 @@ behind.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import log
 from pathlib import Path
@@ -66,7 +66,7 @@ LOADS = (
 )
 
 
-SPREADS = {
+SPREADS: dict[str, Callable[[int], list[float]]] = {
     "one 5 times as noisy as the rest": lambda family: [5.0, *[1.0] * (family - 1)],
     "half of them 3 times as noisy": lambda family: [3.0 if i % 2 else 1.0 for i in range(family)],
     "from 0.5 to 2 times, evenly": lambda family: np.linspace(0.5, 2, family).tolist(),
