@@ -90,7 +90,7 @@ def finish(root: Path, count: int, cycles: int) -> dict[str, Any]:
     begin = time.perf_counter()
     reader = Reader(plan)
     outcomes = [
-        Outcome(state.slot, reader.read(state), str(state.directory.result))
+        Outcome(state.slot, reader.read(state), state.directory)
         for state in scan(plan, StudyDirectory(root))
     ]
     read_s = time.perf_counter() - begin

@@ -33,8 +33,7 @@ def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp
 
     reader = Reader(plan)
     outcomes = [
-        Outcome(state.slot, reader.read(state), str(state.directory.result))
-        for state in scan(plan, directory)
+        Outcome(state.slot, reader.read(state), state.directory) for state in scan(plan, directory)
     ]
     study = study_result(make_design([*configs, failing], CYCLES), outcomes)
     write_summary(study, tmp_path)

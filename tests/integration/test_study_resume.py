@@ -240,4 +240,4 @@ def test_cycles_that_a_flag_once_set_are_kept_by_a_resume_without_it(llem: Llem)
 def test_experiments_that_are_missing_at_the_end_are_told_and_the_code_is_1(llem: Llem) -> None:
     done = llem("run", misbehaving_study(llem, "well", "erase"))
     assert done.code == 1
-    assert "llem: 1 experiment has no result; --resume runs what is missing\n" in done.err
+    assert "llem: 1 experiment has no result; mend the cause, then\n" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -13,6 +14,7 @@ from llenergymeasure.domain.results import (
     StudyProtocol,
     StudyResult,
 )
+from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.collect import Design, Outcome, study_result
 from llenergymeasure.study.plan import Expansion, Slot
 from tests.support.make_result import make_energy, make_result, make_throughput
@@ -72,7 +74,8 @@ def make_study(
         turns = range(len(chosen)) if cycle % 2 else reversed(range(len(chosen)))
         for index in turns:
             slot = Slot(len(outcomes) + 1, index, cycle)
-            outcomes.append(Outcome(slot, run(chosen[index], index + 1, cycle), f"{index}.json"))
+            directory = ExperimentDirectory(Path(f"{slot.number:04}"))
+            outcomes.append(Outcome(slot, run(chosen[index], index + 1, cycle), directory))
     return study_result(make_design(chosen, cycles, **design), outcomes)
 
 

@@ -19,8 +19,8 @@ from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import to_json, write_json_atomically
-from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyEvent
-from llenergymeasure.study.manifest import StudyPlan, read_manifest
+from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, Started, StudyEvent
+from llenergymeasure.study.manifest import StudyPlan, read_plan
 from llenergymeasure.study.progress import read_progress
 from llenergymeasure.study.runner import StudyRunner, Wishes
 from llenergymeasure.study.runners.pool import RunnerPool
@@ -37,16 +37,14 @@ NO_GAPS = {"config_gap_seconds": 0.0, "cycle_gap_seconds": 0.0}
 class EndedJob:
     """A worker that has ended."""
 
-    start = Start("fork")
-
     def wait(self, timeout_s: float) -> int | None:
         return 0
 
     def interrupt(self) -> None:
         return
 
-    def __init__(self) -> None:
-        self.killed = False
+    def __init__(self, start: Start) -> None:
+        self.start, self.killed = start, False
 
     def kill(self) -> None:
         self.killed = True
@@ -63,6 +61,7 @@ class Bench(RunnerPool):
         found: Problems of the machine.
         devices: Device of each start, where it is not the first one.
         waits_s: How long each worker waits for a device.
+        start_as: How workers are started.
         disturb: Done at each start, before the worker does anything.
     """
 
@@ -72,6 +71,7 @@ class Bench(RunnerPool):
     found: Sequence[Problem] = ()
     devices: Mapping[int, str] = field(default_factory=dict)
     waits_s: float = 0.0
+    start_as: Start = field(default_factory=lambda: Start("fork"))
     disturb: Callable[[], None] = lambda: None
     jobs: list[EndedJob] = field(default_factory=list)
     orders: list[WorkOrder] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Bench(RunnerPool):
             events = [("load", 0), ("wait", 0), ("load", waited_ns)] if waited_ns else []
             lines = [json.dumps(Event(t_ns, "s", phase)._asdict()) + "\n" for phase, t_ns in events]
             directory.events.write_text("".join(lines))
-        self.jobs.append(EndedJob())
+        self.jobs.append(EndedJob(self.start_as))
         return self.jobs[-1]
 
 
@@ -123,6 +123,7 @@ class Session:
     bench: Bench
     told: list[StudyEvent] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
+    impatient: bool = False
 
     def run(self) -> None:
         make_study(self.root, self.plan)
@@ -132,7 +133,7 @@ class Session:
         around = Surroundings(
             EffectiveSettings(UserConfig(), {}),
             self.told.append,
-            lambda: False,
+            lambda: self.impatient,
             self.slept.append,
             lambda: sum(self.slept),
         )
@@ -250,7 +251,7 @@ def test_where_no_process_can_be_started_it_stops_after_three(tmp_path: Path) ->
     with pytest.raises(StudyError, match="all 3 experiments failed the same way, in phase 'start'"):
         it.run()
     assert len(it.of(Finished)) == 3
-    assert read_manifest(it.directory) == it.plan
+    assert read_plan(it.directory).plan == it.plan
 
 
 def test_a_study_with_a_result_is_not_stopped_by_the_failures_of_a_resume(tmp_path: Path) -> None:
@@ -412,6 +413,59 @@ def test_why_a_study_stopped_is_not_hidden_by_a_disk_that_refuses(tmp_path: Path
     it.bench.disturb = deny
     with pytest.raises(KeyboardInterrupt):
         it.run()
+
+
+def test_a_study_that_stops_leaves_the_summary_of_what_is_there(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.refuses = None
+    with pytest.raises(StudyError, match="failed the same way"):
+        it.run()
+    summary = json.loads(it.directory.summary.read_bytes())
+    assert (summary["ran"], len(summary["failed"]), summary["missing"]) == (0, 3, 1)
+    assert [one["slot"] for one in summary["failed"]] == [1, 2, 3]
+    assert it.directory.table.is_file()
+
+
+def test_an_interrupted_study_leaves_the_summary_of_what_is_there(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.interrupted = 3
+    with pytest.raises(KeyboardInterrupt):
+        it.run()
+    summary = json.loads(it.directory.summary.read_bytes())
+    assert (summary["ran"], summary["missing"]) == (2, 2)
+
+
+def test_an_impatient_user_does_not_wait_for_a_summary(tmp_path: Path) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.interrupted, it.impatient = 3, True
+    with pytest.raises(KeyboardInterrupt):
+        it.run()
+    assert not it.directory.summary.exists()
+
+
+def test_a_summary_that_cannot_be_written_does_not_hide_why_the_study_stopped(
+    tmp_path: Path,
+) -> None:
+    it = session(tmp_path, **NO_GAPS)
+    it.bench.refuses = None
+    it.bench.disturb = lambda: it.directory.summary.mkdir(exist_ok=True)
+    with pytest.raises(StudyError, match="failed the same way"):
+        it.run()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("auto", "each experiment is spawned, not forked: it has 3 threads"),
+        ("forkserver", "execution.start_method: forkserver cannot be had, so each experiment"),
+    ],
+)
+def test_why_experiments_are_not_forked_is_told_once(tmp_path: Path, asked: str, said: str) -> None:
+    it = session(tmp_path, start_method=asked, **NO_GAPS)
+    it.bench.start_as = Start("spawn", "it has 3 threads")
+    it.run()
+    (note,) = it.of(Noted)
+    assert note.text.startswith(said)
 
 
 def test_a_worker_does_not_outlive_a_listener_that_breaks(tmp_path: Path) -> None:

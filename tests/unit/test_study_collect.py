@@ -17,9 +17,9 @@ from llenergymeasure.study.collect import (
     SUMMARY_NAME,
     TABLE_NAME,
     study_result,
-    varied_settings,
     write_summary,
 )
+from llenergymeasure.study.labels import varied_settings
 from llenergymeasure.study.plan import Slot
 from tests.support.make_result import (
     OUTPUT_TOKENS,
@@ -82,7 +82,7 @@ def test_each_result_keeps_its_place_and_its_file():
     study = make_study(lambda config, *_: make_run(config), cycles=2)
     places = [(one.slot, one.configuration, one.cycle) for one in study.placements]
     assert places == [(1, 1, 1), (2, 2, 1), (3, 2, 2), (4, 1, 2)]
-    assert study.result_files == ("0.json", "1.json", "1.json", "0.json")
+    assert study.result_files == tuple(f"000{slot}/result.json" for slot in (1, 2, 3, 4))
 
 
 def test_a_configuration_tells_its_varied_settings_alone():
@@ -93,6 +93,48 @@ def test_a_configuration_tells_its_varied_settings_alone():
     ]
     assert study.configurations[0].label == "batch_size=1"
     assert study.configurations[1].fingerprint == make_configs()[1].fingerprint()
+
+
+def test_defaults_that_are_spelt_out_are_no_difference_and_told_where_others_differ():
+    plain = ExperimentConfig(model="m", backend="scripted", n=1)
+    spelt = plain.model_copy(update={"scripted": plain.section, "precision": "fp32"})
+    assert varied_settings([plain, spelt]) == [{"precision": "bf16"}, {"precision": "fp32"}]
+    batch = ExperimentConfig(model="m", backend="scripted", n=1, scripted={"batch_size": 4})
+    default = plain.section.model_dump()["batch_size"]
+    assert varied_settings([plain, batch]) == [
+        {"scripted.batch_size": default},
+        {"scripted.batch_size": 4},
+    ]
+
+
+def test_a_dataset_by_name_stands_beside_a_synthetic_one():
+    named = ExperimentConfig(model="m", n=2)
+    made = ExperimentConfig(model="m", n=2, dataset={"synthetic": {"input_len": 9, "n": 2}})
+    first, second = varied_settings([named, made])
+    assert first["dataset"] == "mixed-1k"
+    assert second["dataset.synthetic.input_len"] == 9
+
+
+def test_a_failure_says_where_in_the_study_it_belongs_and_where_it_lies():
+    def run(config, number, cycle):
+        broken = (number, cycle) == (2, 2)
+        return make_failure(config) if broken else make_run(config)
+
+    (failure,) = make_study(run).failed
+    assert (failure.slot, failure.cycle, failure.configuration) == (3, 2, 2)
+    assert failure.settings == {"pytorch.batch_size": 8}
+    assert failure.directory == "0003"
+
+
+def test_experiments_that_were_not_started_as_asked_are_noted_with_the_reason():
+    def run(config, number, cycle):
+        result = make_run(config)
+        spawned = {"start_method": "spawn", "start_reason": "it has 3 threads"}
+        resolved = result.resolved.model_copy(update=spawned if number == 1 else {})
+        return result.model_copy(update={"resolved": resolved})
+
+    notes = make_study(run).notes
+    assert "3 experiments were spawned, not forked: it has 3 threads" in notes
 
 
 def test_settings_of_another_backend_are_not_told():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from llenergymeasure.cli.display import NoDisplay
-from llenergymeasure.cli.study_display import StudyDisplay, begun_lines, finished_line
+from llenergymeasure.cli.study_display import (
+    StudyDisplay,
+    begun_lines,
+    failed_lines,
+    finished_line,
+)
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, StudyEvent
 from tests.support.make_study import make_configs, make_failure, make_run
 
@@ -67,8 +74,33 @@ def test_an_experiment_of_a_moment_does_not_take_0_s():
 @pytest.mark.parametrize("outcome", [None, make_failure(CONFIG, "no " * 60)])
 @pytest.mark.parametrize("label", [None, "attn_implementation=" + "x" * 90])
 def test_no_line_is_wider_than_80_columns(outcome, label):
-    line = finished_line(ended(outcome, seconds=90_000, left_s=900_000), label)
-    assert len(line) <= 80
+    event = ended(outcome, seconds=90_000, left_s=900_000)
+    assert len(finished_line(event, (label, label) if label else ())) <= 80
+    assert all(len(line) <= 80 for line in failed_lines(make_failure(CONFIG, "no " * 60), None))
+
+
+def test_names_have_the_room_that_the_terminal_has_and_stand_in_one_column():
+    labels = ("itl_ms=2 batch_size=1 fp32", "itl_ms=2 batch_size=16")
+    first = finished_line(ended(left_s=0.0)._replace(configuration=1), labels)
+    second = finished_line(ended(left_s=0.0)._replace(configuration=2), labels)
+    assert "#1 itl_ms=2 batch_size=1 fp32  1.25 J" in first
+    assert "#2 itl_ms=2 batch_size=16      1.25 J" in second
+
+
+def test_a_failure_says_why_in_full_and_where_its_log_is(tmp_path: Path):
+    directory = StudyDirectory(tmp_path).experiment("0004_pytorch_bf16_bs8_c1")
+    begun = BEGUN._replace(directory=str(tmp_path))
+    failed = ended(make_failure(CONFIG, "the device ran out of memory in the middle " * 4))
+    line, *reason, place = shown(begun, failed)[2:]
+    assert line == "[ 4/12] #2 batch_size=8  failed in load"
+    assert (
+        " ".join(" ".join(reason).split())
+        == ("the device ran out of memory in the middle " * 4).strip()
+    )
+    assert place == f"    in {directory.root}"
+    directory.root.mkdir(parents=True)
+    directory.log.touch()
+    assert shown(begun, failed)[-1] == f"    log: {directory.log}"
 
 
 def test_a_pipe_is_told_of_a_pause_once_and_of_none_that_is_over_at_once():

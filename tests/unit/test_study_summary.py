@@ -6,7 +6,9 @@ import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain import format as fmt
+from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.results import Skipped, StudyResult
+from tests.support.make_result import make_energy
 from tests.support.make_study import make_configs, make_failure, make_run, make_study
 
 NOISE = {1: 0.99, 2: 1.0, 3: 1.012}
@@ -108,15 +110,51 @@ def test_failures_skips_and_invalid_results_are_told_with_their_reasons():
     skipped = [Skipped(config={}, reason="fp8 is not supported by pytorch")] * 2
     text = make_study(run, skipped=skipped).summary()
     assert "5 experiments ran, 1 failed, 2 combinations skipped" in text
-    assert "Failed 1 x backend_error: out of memory" in text
+    failed = (
+        "Failed 1 x backend_error in load: out of memory\n    #1 batch_size=1, 1 x\n    in 0001"
+    )
+    assert failed in text
     assert "Skipped 2 x fp8 is not supported by pytorch" in text
 
 
 def test_a_single_cycle_says_that_it_has_no_intervals_and_how_to_get_them():
     text = three(cycles=1).summary()
-    assert "No intervals: they need three cycles" in text
+    assert "Means have no intervals: those need three cycles" in text
     assert "±" not in text
     assert "against" not in text
+
+
+def test_two_cycles_have_intervals_of_comparisons_and_say_that_means_have_none():
+    text = three(cycles=2).summary()
+    assert "against #" in text
+    assert "Means have no intervals: those need three cycles" in text
+
+
+def test_rows_of_two_boards_are_told_apart_and_compared_once():
+    boards = {1: "GPU-a", 2: "GPU-b"}
+
+    def run(config, number, cycle):
+        board = boards[1 if cycle < 3 else 2]
+        device = DeviceState(device=board)
+        result = made(config, number, 1 + (cycle - 1) % 3)
+        return result.model_copy(update={"device_state": (device,), "energy": make_energy(None)})
+
+    study = make_study(run, make_configs([1, 8]), cycles=4)
+    assert {one.devices for one in study.configurations} == {("GPU-a",), ("GPU-b",)}
+    text = study.summary()
+    table = rows(text, "Throughput")
+    assert sorted(row.split()[0] for row in table) == ["#1@1", "#1@2", "#2@1", "#2@2"]
+    assert sum("(" in row for row in table) == 1
+    assert "@1 is GPU-a." in text
+    assert "@2 is GPU-b." in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_reason_of_failing_names_its_configurations_and_counts_the_many():
+    study = make_study(lambda config, *_: make_failure(config), make_configs(range(1, 9)))
+    text = study.summary()
+    assert "Failed 24 x backend_error in load: out of memory\n    #1 batch_size=1, 3 x\n" in text
+    assert "    and 3 more configurations: see study_summary.json\n    first in 0001" in text
 
 
 def test_no_line_is_wider_than_80_columns():

@@ -1,6 +1,7 @@
 """What Ctrl-C does: the first one stops the run in good order, an impatient third one at once.
 
-A polite request to end (SIGTERM, as schedulers and time-outs send it) does the same.
+A polite request to end (SIGTERM, as schedulers and time-outs send it) does the same, and so does a
+terminal that is closed (SIGHUP), unless ``nohup`` has it ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 INTERRUPTED = 130
 """Exit code of a run that the user interrupted (128 + SIGINT)."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STILL_STOPPING = b"\nllem: stopping; press Ctrl-C once more to leave without tidying up\n"
 
 

@@ -10,6 +10,7 @@ import contextlib
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from llenergymeasure.cli.display import Display, NoDisplay, make_display
 from llenergymeasure.domain.format import WIDTH, count, cut, quantity, span, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
     Begun,
     Finished,
@@ -28,7 +30,6 @@ from llenergymeasure.study.events import (
 )
 from llenergymeasure.study.follow import WAITING
 
-_NAME = 20
 _SHORTEST_NAME = 16
 _LONGEST_PAUSE_UNTOLD_S = 1.0
 
@@ -47,24 +48,46 @@ def begun_lines(event: Begun) -> list[str]:
     return lines if event.directory is None else [*lines, f"llem: results in {event.directory}"]
 
 
-def finished_line(event: Finished, label: str | None = None) -> str:
+def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
     """Say what came of an experiment, within the width of a terminal.
 
     Args:
         event: What ended.
-        label: What sets its configuration apart; without it, the name of its directory is told.
+        labels: What sets each configuration apart; without, the name of its directory is told.
     """
-    number = f"[{event.number:>{len(str(event.total))}}/{event.total}] #{event.configuration}"
-    name = label or event.name.partition("_")[2] or event.name
+    digits, most = len(str(event.total)), len(str(len(labels)))
+    number = f"[{event.number:>{digits}}/{event.total}] {f'#{event.configuration}':<{most + 1}}"
+    name = event.name.partition("_")[2] or event.name
+    if labels:
+        name = labels[event.configuration - 1]
     said = _said(event)
-    room = min(_NAME, max(WIDTH - len(number) - len(said) - 2, _SHORTEST_NAME))
-    return cut(f"{number} {cut(name, room):<{room}} {said}")
+    room = max(WIDTH - len(number) - len(said) - 3, _SHORTEST_NAME)
+    column = min(max(map(len, labels), default=len(name)), room)
+    return cut(f"{number} {cut(name, column):<{column}}  {said}")
+
+
+def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | None) -> list[str]:
+    """Say below the line of an experiment why it broke, and where to read on.
+
+    Args:
+        failure: What broke.
+        directory: Where it lies; ``None`` where nothing is kept.
+    """
+    reason = failure.message.strip().partition("\n")[0]
+    indent = " " * 4
+    lines = textwrap.wrap(
+        reason, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    if directory is None:
+        return lines
+    place = f"log: {directory.log}" if directory.log.is_file() else f"in {directory.root}"
+    return [*lines, f"{indent}{place}"]
 
 
 def _said(event: Finished) -> str:
     if isinstance(event.outcome, FailedExperiment):
-        reason = event.outcome.message.partition("\n")[0]
-        return f"failed in {event.outcome.phase}: {reason}"
+        phase = event.outcome.phase
+        return f"failed in {phase}" if phase else "failed"
     left = f", {span(event.left_s)} left" if event.left_s else ""
     return f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
 
@@ -86,6 +109,7 @@ class StudyDisplay:
         self._stream, self._inner, self._terminal = stream, inner, terminal
         self._pause: tqdm[NoReturn] | None = None
         self._labels: Sequence[str] = ()
+        self._directory: str | None = None
         self._told_alone = isinstance(inner, NoDisplay)
         self._waits_for: str | None = None
 
@@ -101,11 +125,11 @@ class StudyDisplay:
             self._waits_for = None
         elif isinstance(event, Finished):
             self._inner.close()
-            self._print(finished_line(event, self._label(event.configuration)))
+            self._tell_finished(event)
         elif isinstance(event, Noted):
             self._print(f"llem: {event.text}")
         else:
-            self._labels = event.labels
+            self._labels, self._directory = event.labels, event.directory
             for line in begun_lines(event):
                 self._print(line)
 
@@ -120,8 +144,14 @@ class StudyDisplay:
             self._waits_for = event.detail
             self._print(f"llem: {event.detail}")
 
-    def _label(self, configuration: int) -> str | None:
-        return self._labels[configuration - 1] if self._labels else None
+    def _tell_finished(self, event: Finished) -> None:
+        self._print(finished_line(event, self._labels))
+        if isinstance(event.outcome, FailedExperiment):
+            directory = None
+            if self._directory is not None:
+                directory = StudyDirectory(Path(self._directory)).experiment(event.name)
+            for line in failed_lines(event.outcome, directory):
+                self._print(line)
 
     def _count_down(self, event: Pausing) -> None:
         first = event.left_s == event.total_s

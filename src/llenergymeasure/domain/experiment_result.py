@@ -7,7 +7,7 @@ Every figure of the measured window is derived from the raw samples in ``request
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -109,3 +109,10 @@ class FailedExperiment(Record):
     code: str = Field(description="Stable code of the error.")
     message: str = Field(description="What went wrong.")
     log_tail: str = Field("", description="What the engine printed last, where it is known.")
+    slot: int | None = Field(None, description="Its place in the study, from 1.")
+    cycle: int | None = Field(None, description="Its cycle in the study, from 1.")
+    configuration: int | None = Field(None, description="id of its configuration in the study.")
+    settings: dict[str, Any] = Field(
+        {}, description="Settings in which its configuration differs from others of the study."
+    )
+    directory: str | None = Field(None, description="Where its files lie; null if not kept.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure.domain import format as fmt
+from llenergymeasure.domain.settings_words import described
 from llenergymeasure.domain.study_metrics import (
     ENERGY_PER_TOKEN,
     MEMORY,
@@ -20,6 +21,7 @@ from llenergymeasure.domain.study_metrics import (
 from llenergymeasure.domain.study_notes import difference_about
 
 if TYPE_CHECKING:
+    from llenergymeasure.domain.experiment_result import FailedExperiment
     from llenergymeasure.domain.study_result import (
         Comparison,
         ConfigurationResult,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _LABEL = 29
 _MOST_ROWS = 20
 _MOST_REASONS = 5
+_MOST_FAILING = 5
 _NOTE = 2
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
@@ -38,6 +41,7 @@ _PERCENT = "\N{NO-BREAK SPACE}%"
 class _Row(NamedTuple):
     configuration: ConfigurationResult
     figure: Figure
+    name: str
 
 
 def render(study: StudyResult) -> str:
@@ -93,8 +97,9 @@ def _ranking(study: StudyResult, metric: Metric) -> Iterator[str]:
     versus = f"against #{first}" if compared else ""
     title = f"{metric.title[0].upper()}{metric.title[1:]}, {order} first"
     yield f"{title:<{_LABEL + 7}}{unit:>18}  {versus}".rstrip()
-    for row in rows[:_MOST_ROWS]:
-        yield from _ranked_row(row, scale, first, compared)
+    for place, row in enumerate(rows[:_MOST_ROWS]):
+        on_another_board = row.configuration.id in (one.configuration.id for one in rows[:place])
+        yield from _ranked_row(row, scale, first, [] if on_another_board else compared)
     if len(rows) > _MOST_ROWS:
         yield f"  and {len(rows) - _MOST_ROWS:,} more: see study_summary.json"
     yield from _sensitivity(study.sensitivity, metric)
@@ -105,8 +110,9 @@ def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) 
 
     The two can differ: a comparison takes out drift and what the runs of a cycle share.
     """
+    boards = _boards(study)
     rows = [
-        _Row(one, one.figures[metric.name])
+        _Row(one, one.figures[metric.name], _name(one, boards))
         for one in study.configurations
         if metric.name in one.figures
     ]
@@ -133,6 +139,17 @@ def _ratios(first: int, compared: Sequence[Comparison]) -> Iterator[tuple[int, f
             yield pair.b, 1 / pair.ratio
 
 
+def _boards(study: StudyResult) -> dict[tuple[str, ...], int]:
+    """Number the sets of devices that configurations ran on; empty where there is only one."""
+    sets = dict.fromkeys(one.devices for one in study.configurations)
+    return {devices: number for number, devices in enumerate(sets, 1)} if len(sets) > 1 else {}
+
+
+def _name(one: ConfigurationResult, boards: Mapping[tuple[str, ...], int]) -> str:
+    """Name a row: ``#2``, or ``#2@1`` where there are several boards."""
+    return f"#{one.id}@{boards[one.devices]}" if boards else f"#{one.id}"
+
+
 def _unit(rows: Sequence[_Row], metric: Metric) -> tuple[float, str]:
     if metric.unit != "J":
         return 1.0, metric.unit
@@ -150,9 +167,9 @@ def _ranked_row(
     row: _Row, scale: float, first: int, compared: Sequence[Comparison]
 ) -> Iterator[str]:
     one = row.configuration.id
-    mark, versus = (" ", "") if one == first else _versus(one, first, compared)
+    mark, versus = _versus(one, first, compared) if compared and one != first else (" ", "")
     labels = textwrap.wrap(row.configuration.label, _LABEL, break_on_hyphens=False)
-    head = f"{mark}{f'#{one}':>6} {labels[0]:<{_LABEL}}"
+    head = f"{mark}{row.name:>6} {labels[0]:<{_LABEL}}"
     yield f"{head}{_value(row.figure, scale):>17}  {versus}".rstrip()
     yield from (f"{'':8}{more}" for more in labels[1:])
 
@@ -205,12 +222,13 @@ def _beside(study: StudyResult) -> Iterator[str]:
     rows = [one for one in study.configurations if any(m.name in one.figures for m in metrics)]
     if not rows:
         return
+    boards = _boards(study)
     heads = "".join(f"{f'{m.title}, {m.unit}':>24}" for m in metrics)
     yield f"{'':7}{heads}"
     for one in rows[:_MOST_ROWS]:
         cells = (one.figures.get(metric.name) for metric in metrics)
         shown = "".join(f"{'-' if cell is None else _value(cell, 1.0):>24}" for cell in cells)
-        yield f"{f'#{one.id}':>7}{shown}"
+        yield f"{_name(one, boards):>7}{shown}"
 
 
 def _reading(study: StudyResult) -> Iterator[str]:
@@ -225,7 +243,9 @@ def _reading(study: StudyResult) -> Iterator[str]:
         )
     else:
         yield from _wrapped(
-            "No intervals: they need three cycles. Add some with --resume PATH --cycles 3.", ""
+            "Means have no intervals: those need three cycles. Add some with --resume PATH "
+            "--cycles 3.",
+            "",
         )
     if study.comparisons:
         yield from _wrapped(
@@ -233,7 +253,19 @@ def _reading(study: StudyResult) -> Iterator[str]:
             "together. = marks what is not shown to differ: that is no proof of being equal.",
             "",
         )
+    yield from _about_boards(study)
     yield from (line for note in _notes(study) for line in _wrapped(f"- {note}", ""))
+
+
+def _about_boards(study: StudyResult) -> Iterator[str]:
+    for devices, number in _boards(study).items():
+        yield from _wrapped(f"@{number} is {' and '.join(devices) or 'a device not known'}.", "")
+    if len(study.configurations) > len({one.id for one in study.configurations}):
+        yield from _wrapped(
+            "Configurations are compared board by board; what that gives over all boards stands "
+            "once, at the first row of each.",
+            "",
+        )
 
 
 def _notes(study: StudyResult) -> Iterator[str]:
@@ -257,13 +289,39 @@ def _notes(study: StudyResult) -> Iterator[str]:
 
 
 def _left_out(study: StudyResult) -> Iterator[str]:
-    failures = Counter(f"{one.code}: {_first_line(one.message)}" for one in study.failed)
+    yield from _failed(study.failed)
     skips = Counter(one.reason for one in study.skipped)
-    for title, reasons in (("Failed", failures), ("Skipped", skips)):
-        for reason, count in reasons.most_common(_MOST_REASONS):
-            yield from _wrapped(f"{title} {count:,} x {reason}", "")
-        if len(reasons) > _MOST_REASONS:
-            yield f"{title} for {len(reasons) - _MOST_REASONS:,} more reasons"
+    for reason, count in skips.most_common(_MOST_REASONS):
+        yield from _wrapped(f"Skipped {count:,} x {reason}", "")
+    yield from _more("Skipped", len(skips))
+
+
+def _failed(failed: Sequence[FailedExperiment]) -> Iterator[str]:
+    """Say what broke: each reason with the configurations it met, and where the first one lies."""
+    alike: dict[str, list[FailedExperiment]] = {}
+    for one in failed:
+        phase = f" in {one.phase}" if one.phase else ""
+        alike.setdefault(f"{one.code}{phase}: {_first_line(one.message)}", []).append(one)
+    for reason, ones in sorted(alike.items(), key=lambda item: -len(item[1]))[:_MOST_REASONS]:
+        yield from _wrapped(f"Failed {len(ones):,} x {reason}", "")
+        yield from _where_failed(ones)
+    yield from _more("Failed", len(alike))
+
+
+def _where_failed(alike: Sequence[FailedExperiment]) -> Iterator[str]:
+    times = Counter(one.configuration for one in alike if one.configuration is not None)
+    labels = {one.configuration: described(one.settings) for one in alike}
+    for number, count in sorted(times.items())[:_MOST_FAILING]:
+        yield from _wrapped(f"#{number} {labels[number]}".rstrip() + f", {count:,} x", "    ")
+    if len(times) > _MOST_FAILING:
+        yield f"    and {len(times) - _MOST_FAILING:,} more configurations: see study_summary.json"
+    if alike[0].directory is not None:
+        yield f"    {'first ' if len(alike) > 1 else ''}in {alike[0].directory}"
+
+
+def _more(title: str, reasons: int) -> Iterator[str]:
+    if reasons > _MOST_REASONS:
+        yield f"{title} for {reasons - _MOST_REASONS:,} more reasons"
 
 
 def _first_line(text: str) -> str:

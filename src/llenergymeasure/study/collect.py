@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.paths import flatten
 from llenergymeasure.domain.results import (
     Comparison,
     ConfigurationResult,
@@ -28,11 +27,13 @@ from llenergymeasure.domain.study_metrics import (
     METRICS,
     Metric,
 )
+from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_atomically, write_json_atomically
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Observation
 from llenergymeasure.study.boards import Devices, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
+from llenergymeasure.study.labels import varied_settings
 from llenergymeasure.study.plan import Expansion, Slot
 
 SUMMARY_NAME = "study_summary.json"
@@ -47,12 +48,17 @@ class Outcome(NamedTuple):
     Attributes:
         slot: Which.
         result: The result, what broke, or ``None`` where there is neither.
-        file: Where the result lies, where it is kept.
+        directory: Where its files lie, where they are kept.
     """
 
     slot: Slot
     result: ExperimentResult | FailedExperiment | None
-    file: str | None = None
+    directory: ExperimentDirectory | None = None
+
+    @property
+    def result_file(self) -> str | None:
+        """Where the result lies, where it is kept."""
+        return None if self.directory is None else str(self.directory.result)
 
 
 class Design(NamedTuple):
@@ -102,6 +108,7 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
     ]
     trusted = [run for run in every if run.result.trust.verdict != "invalid"]
     comparisons, sensitivity, notes = _compare(trusted)
+    settings = varied_settings(design.expansion.experiments)
     methods = sorted({run.result.resolved.start_method for run in every})
     return StudyResult(
         name=design.name,
@@ -113,18 +120,19 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
         invalid=len(every) - len(trusted),
         missing=sum(outcome.result is None for outcome in done),
         skipped=design.expansion.skipped,
-        failed=tuple(o.result for o in done if isinstance(o.result, FailedExperiment)),
-        result_files=tuple(outcome.file for outcome, _ in finished),
+        failed=tuple(_failures(done, settings)),
+        result_files=tuple(outcome.result_file for outcome, _ in finished),
         placements=tuple(
             Placement(
                 configuration=o.slot.configuration + 1, cycle=o.slot.cycle, slot=o.slot.number
             )
             for o, _ in finished
         ),
-        configurations=tuple(_configurations(every, design.expansion.experiments)),
+        configurations=tuple(_configurations(every, design.expansion.experiments, settings)),
         comparisons=comparisons,
         sensitivity=sensitivity,
         notes=(
+            *_about_starts(every),
             *_about_trust(every),
             *unequal_terms([(run.configuration, run.result) for run in trusted]),
             *_about_design(design.protocol, trusted),
@@ -151,19 +159,28 @@ def write_summary(study: StudyResult, root: Path) -> None:
     )
 
 
-def varied_settings(experiments: Sequence[ExperimentConfig]) -> list[dict[str, Any]]:
-    """Give the settings in which configurations differ, those of each; unset ones are left out."""
-    asked = [dict(flatten(one.model_dump(mode="json"))) for one in experiments]
-    names = dict.fromkeys(name for settings in asked for name in settings)
-    varied = [n for n in names if any(s.get(n) != asked[0].get(n) for s in asked)]
-    return [{n: s[n] for n in varied if s.get(n) is not None} for s in asked]
+def _failures(
+    outcomes: Iterable[Outcome], settings: Sequence[Mapping[str, Any]]
+) -> Iterator[FailedExperiment]:
+    """Give what broke, with where it belongs and lies."""
+    for slot, failure, directory in outcomes:
+        if isinstance(failure, FailedExperiment):
+            place = {
+                "slot": slot.number,
+                "cycle": slot.cycle,
+                "configuration": slot.configuration + 1,
+                "settings": dict(settings[slot.configuration]),
+                "directory": None if directory is None else str(directory.root),
+            }
+            yield failure.model_copy(update=place)
 
 
 def _configurations(
-    every: Sequence[_Run], experiments: Sequence[ExperimentConfig]
+    every: Sequence[_Run],
+    experiments: Sequence[ExperimentConfig],
+    settings: Sequence[Mapping[str, Any]],
 ) -> Iterator[ConfigurationResult]:
     """Give the figures of each configuration on each set of devices it ran on."""
-    settings = varied_settings(experiments)
     cells: dict[tuple[int, Devices], list[_Run]] = defaultdict(list)
     for run in every:
         cells[run.configuration, run.devices].append(run)
@@ -171,7 +188,7 @@ def _configurations(
         trusted = [run for run in runs if run.result.trust.verdict != "invalid"]
         yield ConfigurationResult(
             id=configuration,
-            settings=settings[configuration - 1],
+            settings=dict(settings[configuration - 1]),
             fingerprint=experiments[configuration - 1].fingerprint(),
             devices=devices,
             n_cycles=len(trusted),
@@ -262,6 +279,18 @@ def _about_sessions(runs: Sequence[_Run]) -> Iterator[str]:
             f"{results} in no comparison: the study was resumed within the cycle, and nothing "
             "else of it ran in the same go; --resume PATH --cycles N adds cycles"
         )
+
+
+def _about_starts(every: Sequence[_Run]) -> Iterator[str]:
+    """Say how many experiments were not started as they were to be, and why."""
+    reasons = Counter(
+        run.result.resolved.start_reason
+        for run in every
+        if run.result.resolved.start_reason is not None
+    )
+    for reason, count in reasons.most_common(_MOST_NOTES):
+        experiments = "1 experiment was" if count == 1 else f"{count} experiments were"
+        yield f"{experiments} spawned, not forked: {reason}"
 
 
 def _about_trust(every: Sequence[_Run]) -> Iterator[str]:

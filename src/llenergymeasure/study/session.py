@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -19,24 +18,22 @@ from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.repository import DirectoryRepository
 from llenergymeasure.study import resume
 from llenergymeasure.study.breaker import CircuitBreaker
-from llenergymeasure.study.collect import Outcome, study_result, write_summary
+from llenergymeasure.study.closing import Closing
 from llenergymeasure.study.eta import TimeLeft
-from llenergymeasure.study.events import Begun, Finished, Pausing, Started, StudyListener
+from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, Started, StudyListener
 from llenergymeasure.study.follow import Progress
 from llenergymeasure.study.inline import write_order
 from llenergymeasure.study.labels import labels
 from llenergymeasure.study.limits import TimeLimits
-from llenergymeasure.study.manifest import StudyPlan, write_manifest
+from llenergymeasure.study.manifest import StudyPlan
 from llenergymeasure.study.order import gap_after, gap_s
 from llenergymeasure.study.plan import Slot
-from llenergymeasure.study.prepare import as_config, design
+from llenergymeasure.study.prepare import as_config
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status, read_progress
 from llenergymeasure.study.resume import Ended, Reader, SlotState, Standing
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.runners.protocol import Job
+from llenergymeasure.study.runners.protocol import Job, Start
 from llenergymeasure.study.supervise import Terms, supervise
-
-LOG = logging.getLogger(__name__)
 
 
 class Surroundings(NamedTuple):
@@ -84,11 +81,11 @@ class StudySession:
         self._log = ProgressLog(directory.progress)
         self._left, self._breaker = TimeLeft(), CircuitBreaker(len(plan.experiments))
         self._reader = Reader(plan)
-        self._complete: dict[int, ExperimentResult] = {}
-        self._failed: dict[int, FailedExperiment] = {}
+        self._closing = Closing(plan, directory, self._reader, kept=kept)
         self._reference_start_c: dict[str, float] = {}
         self._session = 1
         self._previous: Slot | None = None
+        self._reasons: set[str] = set()
         self._waiting = Progress()
 
     def look(self) -> Standing:
@@ -118,6 +115,8 @@ class StudySession:
         Raises:
             StudyError: All fail the same way, the directory is gone, or the disk refuses.
             KeyboardInterrupt: The user interrupted; everything finished is kept.
+
+        However it ends, the summary of what is there is written, as far as the disk lets it.
         """
         found = self.look() if standing is None else standing
         self._left = TimeLeft(self._rest(found.left))
@@ -128,10 +127,27 @@ class StudySession:
                 self._pause(state.slot)
                 self._left.begin()
                 self._one(state)
-        finally:
+        except BaseException:
             self._log.close()
-            self._write_progress()
-        return self._result()
+            self._leave()
+            raise
+        self._log.close()
+        self._keep_progress()
+        return self._closing.finish()
+
+    def _leave(self) -> None:
+        """Write what there is to say of a study that is broken off; nothing hides why it is."""
+        self._keep_progress()
+        if self._directory.root.is_dir() and not self._around.stop():
+            with contextlib.suppress(ExperimentError, StudyError, OSError):
+                self._closing.finish()
+
+    def _keep_progress(self) -> None:
+        try:
+            self._closing.write_progress()
+        except (ExperimentError, StudyError, OSError) as error:
+            if self._directory.root.is_dir():  # else whatever comes next says so
+                self._around.listener(Noted(f"the progress of the study is not kept: {error}"))
 
     def _one(self, state: SlotState) -> None:
         slot = state.slot
@@ -166,8 +182,19 @@ class StudySession:
         except ExperimentError as error:
             return _not_started(directory, order, error)
         with _killed_on_error(job):
-            self._around.listener(Started(*self._told(state), job.start.method))
+            self._tell_start(state, job.start)
             return supervise(job, directory, order, terms)
+
+    def _tell_start(self, state: SlotState, start: Start) -> None:
+        """Say that an experiment begins, and once for each reason why not as it was asked."""
+        if start.reason is not None and start.reason not in self._reasons:
+            self._reasons.add(start.reason)
+            asked = self._plan.execution.start_method
+            what = "each experiment is spawned, not forked"
+            if asked == "forkserver":
+                what = "execution.start_method: forkserver cannot be had, so " + what
+            self._around.listener(Noted(f"{what}: {start.reason}"))
+        self._around.listener(Started(*self._told(state), start.method))
 
     def _hear(self, event: Event) -> None:
         self._waiting.note(event)
@@ -188,7 +215,7 @@ class StudySession:
 
     def _learn(self, slot: Slot, outcome: Ended, seconds: float) -> None:
         if isinstance(outcome, FailedExperiment):
-            self._failed[slot.number] = outcome
+            self._closing.failed[slot.number] = outcome
             self._note(slot, "failed", seconds, outcome.code)
             return
         self._note(slot, "complete", seconds)
@@ -203,7 +230,7 @@ class StudySession:
             if line.status == "complete" and line.duration_s is not None and line.slot in done:
                 self._left.learn(done[line.slot], line.duration_s)
         for state, result in standing.complete:
-            self._complete[state.slot.number] = result
+            self._closing.complete[state.slot.number] = result
             self._session = max(self._session, 1 + (result.resolved.session or 1))
             self._breaker.succeeded()
             self._refer_to(result)
@@ -255,31 +282,6 @@ class StudySession:
                 labels=tuple(labels(plan.experiments)),
             )
         )
-
-    def _write_progress(self) -> None:
-        """Bring the view in the manifest up to date; a view must not hide why a study ended."""
-        try:
-            states = resume.scan(self._plan, self._directory)
-            progress = resume.count(states, datetime.now(UTC))
-            write_manifest(self._directory, self._plan, progress)
-        except (ExperimentError, StudyError, OSError) as error:
-            LOG.warning("the progress in %s is not kept: %s", self._directory.manifest, error)
-
-    def _result(self) -> StudyResult:
-        states = resume.scan(self._plan, self._directory)
-        outcomes = (self._outcome(state) for state in states)
-        result = study_result(design(self._plan), outcomes)
-        write_summary(result, self._directory.root)
-        return result
-
-    def _outcome(self, state: SlotState) -> Outcome:
-        number = state.slot.number
-        if state.status == "complete" and number in self._complete:
-            found: Ended | None = self._complete[number]
-        else:  # a failure that the disk would not take is known here alone
-            found = self._reader.read(state) or self._failed.get(number)
-        done = isinstance(found, ExperimentResult) and self._kept
-        return Outcome(state.slot, found, str(state.directory.result) if done else None)
 
 
 def _not_started(

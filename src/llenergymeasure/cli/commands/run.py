@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -30,7 +31,7 @@ class Asked(NamedTuple):
     Attributes:
         stop: Asked after an interrupt whether to kill what is running at once.
         resume: A study to go on with.
-        execution: Fields of ``execution`` to go on with, where no study is given.
+        execution: Fields of ``execution`` that flags set.
         allow_large: Whether a grid may be larger than is usual.
     """
 
@@ -132,13 +133,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     if dry_run:
         _show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
-    asked = Asked(_stop(context), resume, _without_design(study, given), allow_large=yes)
+    asked = Asked(_stop(context), resume, _execution_flags(given), allow_large=yes)
     ran = load_object(_RUN)(study, settings, asked)
     _print(ran, as_json=as_json, quiet=quiet)
-    if missing := ran.result.missing:
-        noun = "experiment has" if missing == 1 else "experiments have"
-        typer.echo(f"llem: {missing} {noun} no result; --resume runs what is missing", err=True)
-    if ran.result.failed or missing:
+    if left := len(ran.result.failed) + ran.result.missing:
+        _tell_way_on(left, ran.directory)
         raise typer.Exit(FAILED)
 
 
@@ -169,10 +168,9 @@ def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> Stu
     return load_study_config(path, given)
 
 
-def _without_design(study: StudyConfig | None, given: dict[str, Any]) -> dict[str, Any]:
-    if study is not None:
-        return {}
-    return load_execution(given).model_dump(exclude_unset=True)
+def _execution_flags(given: dict[str, Any]) -> dict[str, Any]:
+    flags = {name: value for name, value in given.items() if name.startswith(EXECUTION)}
+    return load_execution(flags).model_dump(exclude_unset=True)
 
 
 def _settings(
@@ -203,6 +201,16 @@ def _show_plan(
     if study is None:
         raise ConfigError("--dry-run needs the YAML file of the study", where="--dry-run")
     load_object(_SHOW_PLAN)(study, settings, as_json=as_json, allow_large=allow_large)
+
+
+def _tell_way_on(left: int, directory: str | None) -> None:
+    noun = "experiment has" if left == 1 else "experiments have"
+    place = "PATH" if directory is None else shlex.quote(directory)
+    typer.echo(
+        f"llem: {left:,} {noun} no result; mend the cause, then\n"
+        f"  go on with: llem run --resume {place}",
+        err=True,
+    )
 
 
 def _print(ran: Ran, *, as_json: bool, quiet: bool) -> None:
