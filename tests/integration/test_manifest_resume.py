@@ -14,7 +14,7 @@ import psutil
 
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.manifest import read_manifest
+from llenergymeasure.study.manifest import read_plan
 from llenergymeasure.study.resume import outcome, scan
 from tests.support.cli import SOURCE, wait_for
 from tests.support.study_on_disk import make_execution, make_plan, make_study, scripted
@@ -28,12 +28,12 @@ from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.results.persistence import write_json_atomically
 from llenergymeasure.study.locks import owned
-from llenergymeasure.study.manifest import read_manifest
+from llenergymeasure.study.manifest import read_plan
 from llenergymeasure.study.resume import make_ready, scan
 
 study = StudyDirectory(Path(sys.argv[1]))
 with owned(study):
-    plan = read_manifest(study)
+    plan = read_plan(study).plan
     for state in scan(plan, study):
         config = plan.config(state.slot)
         if state.status == "complete" or not make_ready(state.directory, config):
@@ -95,7 +95,7 @@ def test_nothing_finished_is_lost_and_none_counts_twice(tmp_path: Path) -> None:
     assert last.returncode == 0, err
 
     assert kept.items() <= results(study).items()
-    plan = read_manifest(study)
+    plan = read_plan(study).plan
     states = scan(plan, study)
     found = [outcome(state, plan.config(state.slot)) for state in states]
     assert all(isinstance(one, ExperimentResult) for one in found)

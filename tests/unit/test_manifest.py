@@ -17,8 +17,9 @@ from llenergymeasure.study.manifest import (
     ProgressView,
     StudyPlan,
     manifest_text,
-    read_manifest,
+    read_plan,
     write_manifest,
+    write_plan,
 )
 from llenergymeasure.study.plan import Skipped, Slot
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, read_progress
@@ -62,7 +63,7 @@ def test_what_all_configurations_have_in_common_is_written_once(study: StudyDire
     assert [list(one) for one in data["experiments"]] == [["scripted"], ["scripted"]]
     assert data["common"]["n"] == 100, "defaults of this version are written out"
     assert data["slots"][:3] == [[1, 0, 1], [2, 1, 1], [3, 0, 2]]
-    assert read_manifest(study) == plan
+    assert read_plan(study).plan == plan
 
 
 def test_progress_in_the_manifest_is_a_view_that_the_plan_does_not_have(
@@ -70,18 +71,56 @@ def test_progress_in_the_manifest_is_a_view_that_the_plan_does_not_have(
 ) -> None:
     write_manifest(study, make_plan(TWO), ProgressView(complete=2, missing=4))
     assert json.loads(study.manifest.read_text())["progress"]["complete"] == 2
-    assert read_manifest(study) == make_plan(TWO)
+    assert read_plan(study).plan == make_plan(TWO)
 
 
-def test_a_manifest_cut_at_any_byte_is_an_error_that_says_so(study: StudyDirectory) -> None:
+@pytest.mark.parametrize("cut", ["manifest", "plan"])
+def test_a_plan_survives_one_of_its_files_cut_at_any_byte(study: StudyDirectory, cut: str) -> None:
     write_manifest(study, make_plan(TWO))
-    whole = study.manifest.read_bytes()
+    write_plan(study, make_plan(TWO))
+    file = study.manifest if cut == "manifest" else study.plan
+    whole = file.read_bytes()
     for end in range(len(whole) - 1):  # without the last line break it is whole
+        file.write_bytes(whole[:end])
+        found = read_plan(study)
+        assert found.plan == make_plan(TWO)
+        assert found.note is not None
+        assert f"{file} is damaged" in found.note
+
+
+def test_a_plan_whose_two_files_are_cut_is_an_error_that_says_so(study: StudyDirectory) -> None:
+    write_manifest(study, make_plan(TWO))
+    write_plan(study, make_plan(TWO))
+    whole = study.manifest.read_bytes()
+    for end in range(0, len(whole) - 1, 7):
         study.manifest.write_bytes(whole[:end])
-        with pytest.raises(StudyError, match="is damaged") as caught:
-            read_manifest(study)
+        study.plan.write_bytes(whole[:end])
+        with pytest.raises(StudyError, match="the plan of the study is lost") as caught:
+            read_plan(study)
         assert "came from outside" in caught.value.message
+        assert f"{study.plan} is damaged" in caught.value.message
         assert str(study.experiments) in caught.value.message
+
+
+def test_a_plan_without_its_manifest_is_found(study: StudyDirectory) -> None:
+    write_plan(study, make_plan(TWO))
+    found = read_plan(study)
+    assert (found.plan, found.note is None) == (make_plan(TWO), False)
+
+
+def test_a_study_of_an_earlier_version_has_its_manifest_alone(study: StudyDirectory) -> None:
+    write_manifest(study, make_plan(TWO))
+    assert read_plan(study) == (make_plan(TWO), None)
+
+
+def test_a_plan_that_is_in_place_is_not_written_again(study: StudyDirectory) -> None:
+    write_plan(study, make_plan(TWO))
+    before = study.plan.stat().st_ino
+    write_plan(study, make_plan(TWO))
+    assert study.plan.stat().st_ino == before
+    more = make_plan(TWO, execution=make_execution(n_cycles=4))
+    write_plan(study, more)
+    assert read_plan(study).plan == more
 
 
 @pytest.mark.parametrize(
@@ -102,14 +141,14 @@ def test_a_manifest_that_was_changed_by_hand_names_what_is_wrong(
     data = json.loads(study.manifest.read_text())
     study.manifest.write_text(json.dumps({**data, **change}))
     with pytest.raises(StudyError, match=said):
-        read_manifest(study)
+        read_plan(study)
 
 
 def test_fields_of_a_later_minor_version_are_passed_over(study: StudyDirectory) -> None:
     write_manifest(study, make_plan(TWO))
     data = json.loads(study.manifest.read_text())
     study.manifest.write_text(json.dumps({**data, "schema_version": "1.7", "colour": "red"}))
-    assert read_manifest(study).slots == make_plan(TWO).slots
+    assert read_plan(study).plan.slots == make_plan(TWO).slots
 
 
 def test_the_directory_of_a_slot_does_not_depend_on_how_many_there_are(

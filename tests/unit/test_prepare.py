@@ -14,7 +14,7 @@ from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import prepare
-from llenergymeasure.study.manifest import StudyPlan, write_manifest
+from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 
 NOW = datetime(2026, 2, 18, 14, 30, 5, tzinfo=UTC)
 USER = UserConfig.model_validate(
@@ -117,6 +117,21 @@ def test_what_the_design_does_not_say_now_is_kept(stored: StudyDirectory) -> Non
     said = make_study(execution={"n_cycles": 4})
     more = prepare.continuation(stored, said, USER, {}, allow_large=False)
     assert more.plan.execution.n_cycles == 4
+
+
+def test_cycles_that_were_added_by_a_flag_are_kept_beside_the_file(stored: StudyDirectory) -> None:
+    said = make_study(execution={"n_cycles": 1})
+    goes_on = prepare.continuation(stored, said, USER, {}, allow_large=False)
+    assert goes_on.plan.execution.n_cycles == 2
+    with pytest.raises(StudyError, match="n_cycles: 2 in the plan, 1 now"):
+        prepare.continuation(stored, said, USER, {"n_cycles": 1}, allow_large=False)
+
+
+def test_damage_of_one_of_the_files_of_a_plan_is_noted(stored: StudyDirectory) -> None:
+    write_plan(stored, prepare.continuation(stored, None, USER, {}, allow_large=False).plan)
+    stored.manifest.write_bytes(stored.manifest.read_bytes()[:300])
+    (note,) = prepare.continuation(stored, make_study(), USER, {}, allow_large=False).notes
+    assert "study_manifest.json is damaged" in note
 
 
 def test_another_design_is_refused(stored: StudyDirectory) -> None:

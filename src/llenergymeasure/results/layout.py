@@ -83,6 +83,11 @@ class StudyDirectory:
         return self.root / "study_manifest.json"
 
     @property
+    def plan(self) -> Path:
+        """The plan alone, written once, should the manifest be damaged."""
+        return self.root / "study_plan.json"
+
+    @property
     def progress(self) -> Path:
         """One JSON object a line, for each experiment that starts or ends."""
         return self.root / "study_progress.jsonl"

@@ -43,19 +43,23 @@ def find_study(path: Path) -> StudyDirectory:
     Raises:
         StudyError: There is none, or there are several (the message lists them).
     """
-    root = path.parent if path.name == StudyDirectory(Path()).manifest.name else path
-    if StudyDirectory(root).manifest.is_file():
+    names = [file.name for file in _plan_files(StudyDirectory(Path()))]
+    root = path.parent if path.name in names else path
+    if any(file.is_file() for file in _plan_files(StudyDirectory(root))):
         return StudyDirectory(root)
-    name = StudyDirectory(root).manifest.name
-    found = sorted(manifest.parent for manifest in root.glob(f"*/{name}"))
+    found = sorted({file.parent for name in names for file in root.glob(f"*/{name}")})
     if len(found) == 1:
         return StudyDirectory(found[0])
     if not found:
-        raise StudyError(f"no study in {path}: there is no {name}", where=str(path))
+        raise StudyError(f"no study in {path}: there is no {names[0]}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
     raise StudyError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)
     )
+
+
+def _plan_files(study: StudyDirectory) -> tuple[Path, ...]:
+    return study.manifest, study.plan
 
 
 def check_design(

@@ -3,15 +3,18 @@
 ``study_manifest.json`` is written beside its place and renamed, at the start and at the end only.
 In between ``study_progress.jsonl`` grows by a line (``study/progress.py``), so the bookkeeping of
 an experiment costs the same in every study. Neither says what is complete: the directories of the
-experiments do (``study/resume.py``).
+experiments do (``study/resume.py``). ``study_plan.json`` holds the plan alone, and is written once,
+so that a damaged manifest costs nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -106,8 +109,21 @@ def write_manifest(
     write_json_atomically(directory.manifest, manifest_text(plan, progress or ProgressView()))
 
 
-def manifest_text(plan: StudyPlan, progress: ProgressView) -> str:
-    """Write a manifest out: a line a configuration and a line a slot.
+def write_plan(directory: StudyDirectory, plan: StudyPlan) -> None:
+    """Put the plan in place, unless it is there already.
+
+    Raises:
+        ExperimentError: It cannot be written; the one that was there is untouched.
+    """
+    text = manifest_text(plan, None)
+    with contextlib.suppress(OSError):
+        if directory.plan.read_bytes() == text.encode():
+            return
+    write_json_atomically(directory.plan, text)
+
+
+def manifest_text(plan: StudyPlan, progress: ProgressView | None) -> str:
+    """Write a plan out, with its progress where there is any: a line a configuration and a slot.
 
     What all configurations have in common stands once, as ``common``; nothing is left to defaults,
     which a later version may change.
@@ -118,29 +134,59 @@ def manifest_text(plan: StudyPlan, progress: ProgressView) -> str:
     own = [{k: v for k, v in one.items() if k not in common} for one in configs]
     last = {"common": common, "experiments": own, "slots": data["slots"]}
     first = {key: value for key, value in data.items() if key not in last}
-    parts = {**first, "progress": progress.model_dump(mode="json"), **last}
-    return "{\n" + ",\n".join(_parts(parts)) + "\n}\n"
+    view = {} if progress is None else {"progress": progress.model_dump(mode="json")}
+    return "{\n" + ",\n".join(_parts({**first, **view, **last})) + "\n}\n"
 
 
-def read_manifest(directory: StudyDirectory) -> StudyPlan:
-    """Read the plan of a study.
+class StoredPlan(NamedTuple):
+    """The plan of a study as it was found.
+
+    Attributes:
+        plan: The plan.
+        note: Which of its two files is damaged; ``None`` where both are whole.
+    """
+
+    plan: StudyPlan
+    note: str | None
+
+
+def read_plan(directory: StudyDirectory) -> StoredPlan:
+    """Read the plan of a study from its manifest, or from its own file where that is damaged.
 
     Raises:
-        StudyError: The manifest is missing, damaged, or of a later version.
+        StudyError: Both are missing or damaged, or a later version wrote them.
     """
-    data = _read_object(directory)
+    plans: list[StudyPlan] = []
+    faults: list[str] = []
+    for path in (directory.manifest, directory.plan):
+        try:
+            plans.append(_plan_in(path))
+        except FileNotFoundError:
+            if path == directory.manifest:  # earlier versions wrote no other file
+                faults.append(f"{path} is not there")
+        except OSError as error:
+            faults.append(f"{path} cannot be read ({error.strerror})")
+        except (ValueError, TypeError) as error:
+            faults.append(f"{path} is damaged ({_first_line(error)})")
+    if not plans:
+        raise _lost(directory, faults)
+    note = f"{'; '.join(faults)}; the plan is whole in the other file, and is written anew"
+    return StoredPlan(plans[0], note if faults else None)
+
+
+def _plan_in(path: Path) -> StudyPlan:
+    data = json.loads(path.read_bytes())
+    if not isinstance(data, dict):
+        raise TypeError("it is not a JSON object")
     version = str(data.get("schema_version"))
     if _major(version) > _major(SCHEMA_VERSION):
         raise StudyError(
-            f"{directory.manifest} has schema {version}, which a later version of llenergymeasure "
+            f"{path} has schema {version}, which a later version of llenergymeasure "
             f"wrote; this one ({__version__}) knows {SCHEMA_VERSION}: pip install --upgrade "
             "llenergymeasure",
-            where=str(directory.manifest),
+            where=str(path),
         )
-    try:
-        return StudyPlan.from_json(data)
-    except (ValidationError, TypeError) as error:
-        raise _damaged(directory, _first_line(error)) from None
+    return StudyPlan.from_json(data)
 
 
 def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -167,33 +213,21 @@ def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _read_object(directory: StudyDirectory) -> dict[str, Any]:
-    path = directory.manifest
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StudyError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
-    except ValueError as error:
-        raise _damaged(directory, str(error)) from None
-    if not isinstance(data, dict):
-        raise _damaged(directory, "it is not a JSON object")
-    return data
-
-
-def _damaged(directory: StudyDirectory, reason: str) -> StudyError:
+def _lost(directory: StudyDirectory, faults: Iterable[str]) -> StudyError:
     return StudyError(
-        f"{directory.manifest} is damaged ({reason}). It is written beside its place and renamed, "
-        "so the damage came from outside: a copy cut short, an editor, the disk. Put back a whole "
-        f"copy to resume; the finished results in {directory.experiments} can be read without it",
+        f"the plan of the study is lost: {'; '.join(faults)}. Both files are written beside their "
+        "place and renamed, so the damage came from outside: a copy cut short, an editor, the "
+        "disk. Put back a whole copy of one to resume; the finished results in "
+        f"{directory.experiments} can be read without it",
         where=str(directory.manifest),
     )
 
 
-def _first_line(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def _major(version: str) -> int:

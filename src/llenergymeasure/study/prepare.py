@@ -13,7 +13,7 @@ from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import grid, order
 from llenergymeasure.study.collect import Design
 from llenergymeasure.study.continuation import Continuation, check_design, continued
-from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_manifest
+from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_plan
 from llenergymeasure.study.plan import Expansion, Slot
 from llenergymeasure.study.prompt_lengths import OwnPromptLengths
 
@@ -61,20 +61,24 @@ def continuation(
         directory: Where the study lies.
         study: The design as it is asked for now; ``None`` keeps the stored one.
         user: The user's settings.
-        flags: Fields of ``execution`` that flags set, where no design is given.
+        flags: Fields of ``execution`` that flags set; a design that is given holds them already.
         allow_large: Whether the grid may be larger than is usual.
 
     Raises:
-        StudyError: The manifest is damaged, or design or order have changed.
+        StudyError: The plan is lost, or design or order have changed.
     """
-    stored = read_manifest(directory)
+    stored, note = read_plan(directory)
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
         expansion = expanded(study, allow_large=allow_large)
         check_design(stored, expansion.experiments, cold_start=study.cold_start)
         execution = _kept_order(stored.execution, study.execution, resolved(study.execution, user))
-    return continued(stored, execution, slots)
+        if "n_cycles" not in flags:  # a flag may have added some since the file was written
+            cycles = max(execution.n_cycles, stored.execution.n_cycles)
+            execution = execution.model_copy(update={"n_cycles": cycles})
+    found = continued(stored, execution, slots)
+    return found if note is None else found._replace(notes=(note, *found.notes))
 
 
 def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:

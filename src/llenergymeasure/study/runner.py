@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import shlex
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from llenergymeasure.study.continuation import find_study
 from llenergymeasure.study.events import Noted, StudyListener, tell_nobody
 from llenergymeasure.study.inline import SingleExperiment, only_experiment
 from llenergymeasure.study.locks import owned
-from llenergymeasure.study.manifest import StudyPlan, write_manifest
+from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.resume import Standing
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession, Surroundings
@@ -37,7 +38,7 @@ class Wishes(NamedTuple):
         listener: Told of everything that happens.
         stop: Asked after an interrupt whether to kill what is running at once.
         resume: A study to go on with.
-        execution: Fields of ``execution`` to go on with, where no study is given.
+        execution: Fields of ``execution`` that flags set; a study that is given holds them already.
         allow_large: Whether a grid may be larger than is usual.
     """
 
@@ -133,14 +134,21 @@ class StudyRunner:
         directory: StudyDirectory,
         standing: Standing,
     ) -> StudyResult:
+        write_plan(directory, plan)
         write_manifest(directory, plan, standing.progress(datetime.now().astimezone()))
-        advice = f"\n  go on with: llem run --resume {directory.root}" if self._keeps() else ""
         try:
             return session.run(standing)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt((str(interrupt) or "interrupted") + advice) from None
+            message = (str(interrupt) or "interrupted") + self._advice(directory)
+            raise KeyboardInterrupt(message) from None
         except (StudyError, ExperimentError) as error:
-            raise StudyError(error.message + advice, where=error.where) from error
+            raise StudyError(error.message + self._advice(directory), where=error.where) from error
+
+    def _advice(self, directory: StudyDirectory) -> str:
+        """Say how a study that is still there goes on."""
+        if not self._keeps() or not directory.root.is_dir():
+            return ""
+        return f"\n  go on with: llem run --resume {shlex.quote(str(directory.root))}"
 
     def _session(
         self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool
@@ -194,5 +202,6 @@ def _remove_unless_begun(directory: StudyDirectory) -> None:
     if directory.manifest.exists() or directory.experiments.exists():
         return
     with contextlib.suppress(OSError):
-        directory.lock.unlink(missing_ok=True)
+        for path in (directory.lock, directory.plan):
+            path.unlink(missing_ok=True)
         directory.root.rmdir()
