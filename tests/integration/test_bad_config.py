@@ -157,7 +157,7 @@ def test_a_wrong_value_of_a_flag_names_the_flag(
     llem: Llem, flags: list[str], parts: list[str]
 ) -> None:
     llem.write("good.yaml", GOOD)
-    said = llem.fails("run", "good.yaml", *flags, inline=True)
+    said = llem.fails("run", "good.yaml", *flags, code=2, inline=True)
     for part in parts:
         assert part in said
     assert "line" not in said

@@ -121,6 +121,45 @@ def test_in_a_terminal_a_pause_is_counted_down_on_one_line(llem: Llem) -> None:
     assert "llem: pause" not in text
 
 
+LARGE = (
+    "random_seed: [" + ", ".join(map(str, range(500))) + "], "
+    "n: [" + ", ".join(map(str, range(1, 501))) + "]"
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "asks"),
+    [
+        ((), {}, True),
+        (("--quiet",), {}, False),
+        (("--json",), {}, False),
+        ((), {"LLEM_NO_PROMPT": "1"}, False),
+    ],
+)
+def test_a_grid_over_the_limit_is_asked_about_at_a_terminal(
+    llem: Llem, flags: tuple[str, ...], variables: dict[str, str], asks: bool
+) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        llem.command("run", scripted_study(llem, LARGE), *flags),
+        cwd=llem.folder,
+        env={**llem.variables(), **variables},
+        stdin=slave,
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+    )
+    os.close(slave)
+    os.write(master, b"n\n")
+    said = b""
+    while chunk := read(master):
+        said += chunk
+    assert process.wait(60) == 1
+    text = " ".join(said.decode().split())
+    assert ("run 250,000 experiments? [y/N]" in text) == asks
+    assert "or confirm with --yes" in text
+    assert not llem.left("results")
+
+
 def read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)

@@ -211,7 +211,7 @@ def test_a_flag_out_of_bounds_is_named(
     llem: Llem, finished: Left, flags: tuple[str, ...], says: str
 ) -> None:
     done = llem("run", "--resume", finished.path, *flags)
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert says in done.err
     assert "defect" not in done.err
 
@@ -223,7 +223,7 @@ def test_a_flag_that_would_say_nothing_beside_resume_is_refused(
     named = "--output" if flags[0] == "-o" else flags[0]
     for study in ((), (str(llem.folder / "study.yaml"),)):
         done = llem("run", *study, "--resume", finished.path, *flags)
-        assert (done.code, done.out) == (1, "")
+        assert (done.code, done.out) == (2, "")
         assert f"{named} and --resume: " in done.err
 
 

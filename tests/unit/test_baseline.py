@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ from llenergymeasure.core.energy.baseline_cache import (
 )
 from llenergymeasure.core.energy.parts import Idle
 from llenergymeasure.core.energy.protocol import Coverage
+from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration.baseline import Baseline
 
 WHO = DeviceIdentity(("GPU-1",), "570.1", "nvml")
@@ -93,6 +96,23 @@ def test_what_was_kept_is_found_again_by_device_driver_and_source(tmp_path: Path
         DeviceIdentity(("GPU-1", "GPU-2"), "570.1", "nvml"),
     ):
         assert cache(tmp_path, who=other).find(30.0) is None
+
+
+def test_a_cpu_is_known_by_its_model_and_its_machine_and_a_gpu_by_itself() -> None:
+    cpu = DeviceIdentity.of(DeviceTarget("cpu"), None, "rapl")
+    assert cpu is not None
+    assert cpu.uuids == (cpu_model() or "CPU", boot_id())
+    assert cpu == DeviceIdentity.of(DeviceTarget("cpu"), "570.1", "rapl"), "no GPU plays a part"
+    gpu = DeviceTarget("gpu", ("GPU-1",))
+    assert DeviceIdentity.of(gpu, "570.1", "nvml") == WHO
+    assert DeviceIdentity.of(gpu, None, "nvml") is None
+    assert DeviceIdentity.of(DeviceTarget("gpu"), "570.1", "nvml") is None
+
+
+def test_a_machine_without_an_id_of_its_boot_is_known_by_its_name(tmp_path: Path) -> None:
+    assert boot_id(tmp_path / "absent") == platform.node()
+    (tmp_path / "boot_id").write_text("b-1\n")
+    assert boot_id(tmp_path / "boot_id") == "b-1"
 
 
 def test_idle_power_of_two_sets_of_devices_is_kept_side_by_side(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from llenergymeasure.cli.commands import config, run
+from llenergymeasure.cli.execute import confirmed
+from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.domain.format import WIDTH
 from llenergymeasure.orchestration import inventory
 from tests.support.cli import QUICK
@@ -87,3 +89,19 @@ def test_quiet_json_says_nothing_else(tmp_path: Path) -> None:
 
     assert done.exit_code == 0
     assert done.stderr == ""
+
+
+def test_a_grid_over_the_limit_is_asked_about_and_a_smaller_one_is_not() -> None:
+    asked: list[str] = []
+
+    def yes(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    sweep = {"random_seed": list(range(500)), "n": list(range(1, 501))}
+    large = StudyConfig(model="m", sweep=sweep)
+    assert confirmed(large, yes)
+    assert asked == ["llem: the design has 250,000 combinations; run 750,000 experiments?"]
+    assert not confirmed(large, lambda _: False)
+    assert not confirmed(StudyConfig(model="m", sweep={"n": [1, 2]}), yes)
+    assert len(asked) == 1

@@ -115,7 +115,9 @@ def test_a_study_survives_a_round_trip_through_json(write):
             "cold_start: true\nexperiments: [{warmup: {n_warmup: 2}}]",
             "experiments.0.warmup: has no effect with cold_start: true",
         ),
-        ("experiments: []\nn: many", "line 3: n: must be a whole number"),
+        ("experiments: []", "line 2: experiments: is empty; fill it in, or remove the line"),
+        ("sweep: {}", "line 2: sweep: is empty; fill it in, or remove the line"),
+        ("experiments: [{}]\nn: many", "line 3: n: must be a whole number"),
         ("experiments: [{nn: 1}]", "experiments.0.nn: unknown field 'nn'"),
         ("experiments: [5]", "experiments.0: must be a section"),
         ("experiments: 5", "experiments: must be a list"),
@@ -263,6 +265,28 @@ def test_flags_of_an_experiment_win_over_defaults_entries_and_the_sweep(write):
     assert {config.model for config in found} == {"y"}
     assert {config.precision for config in found} == {"fp32"}
     assert sorted(config.n for config in found) == [1, 2, 3]
+
+
+def test_a_study_whose_whole_sweep_a_flag_decides_is_no_empty_one(write):
+    study = load_study_config(write("model: m\nsweep: {n: [1, 2]}\n"), {"n": 4})
+    assert [one.n for one in expand(study).experiments] == [4]
+    assert expand(StudyConfig.model_validate_json(study.model_dump_json())) == expand(study)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "pytorch: {batch_size: 2}",
+        "sweep: {pytorch.batch_size: [1, 2]}",
+        "experiments: [{pytorch: {batch_size: 2}}]",
+    ],
+)
+def test_a_backend_flag_that_leaves_settings_without_effect_is_what_is_blamed(write, settings):
+    path = write(f"model: m\nbackend: [pytorch, scripted]\nexecution: {{}}\n{settings}\n")
+    said = refused(path, {"backend": "scripted"})
+    assert said.startswith("--backend scripted: the study has settings of other backends")
+    assert "line 4: pytorch" in said
+    assert load_study_config(path, {"backend": "pytorch"}).backends == ("pytorch",)
 
 
 def test_the_batch_size_flag_sets_the_field_of_every_backend(write):

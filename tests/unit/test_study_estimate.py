@@ -15,6 +15,7 @@ from llenergymeasure.study.estimate import (
     Rates,
     duration,
     rates_of,
+    first_look_s,
     study_s,
     timeout_s,
 )
@@ -46,6 +47,14 @@ def test_more_work_takes_longer():
     assert large is not None
     assert large.work_s > base
     assert large.load_s > parts(tiny()).load_s
+
+
+def test_an_idle_device_that_is_known_is_only_looked_at_where_the_run_does_so_too():
+    long, short = tiny(), tiny(baseline={"duration_seconds": 8.0})
+    first, again = parts(long, measured=True), parts(long, measured=True, idle_known=True)
+    assert first.clock_s - again.clock_s == 30.0 - 5.0 == first_look_s(long, measured=True)
+    assert parts(short, measured=True) == parts(short, measured=True, idle_known=True)
+    assert first_look_s(short, measured=True) == first_look_s(long, measured=False) == 0.0
 
 
 def test_a_faster_device_takes_less():

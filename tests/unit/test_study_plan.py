@@ -112,6 +112,15 @@ def test_the_plan_as_json_holds_every_configuration_skip_and_slot(show):
     assert found["execution"]["cycle_order"] == "balanced"
 
 
+def test_the_idle_device_is_measured_in_full_once_and_then_looked_at_for_5_s(show):
+    found = json.loads(
+        show(energy_backend="rapl", sweep={"n": [1, 2]}, execution={"n_cycles": 2}, as_json=True)
+    )
+    each_s = [row["duration_s"] for row in found["configurations"]]
+    again = 30 - 5
+    assert found["duration"]["experiments_s"] == pytest.approx(2 * sum(each_s) + again)
+
+
 def test_a_time_out_of_the_study_is_the_time_out_of_each_experiment(show):
     found = json.loads(show(**GRID, execution={"timeout_s": 77}, as_json=True))
 
@@ -119,7 +128,7 @@ def test_a_time_out_of_the_study_is_the_time_out_of_each_experiment(show):
 
 
 def test_a_design_that_cannot_run_has_no_plan(show, capsys):
-    with pytest.raises(StudyError, match="none of the 1 combination"):
+    with pytest.raises(StudyError, match="the one combination of the design cannot run"):
         show(precision="fp8")
     assert capsys.readouterr().out == ""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import typer
 
 from llenergymeasure import _api
 from llenergymeasure.cli import plan, study_plan
@@ -14,6 +18,7 @@ from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study import grid
 from llenergymeasure.study.events import Begun, StudyEvent
 from llenergymeasure.study.inline import only_experiment
 from llenergymeasure.study.runner import Wishes
@@ -45,14 +50,19 @@ class Ran(NamedTuple):
         return self.result.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
 
 
-def run(study: StudyConfig | None, settings: EffectiveSettings, asked: Asked) -> Ran:
+def run(
+    study: StudyConfig | None, settings: EffectiveSettings, asked: Asked, *, may_ask: bool
+) -> Ran:
     """Run an experiment or a study and show its progress.
 
     Args:
         study: What to run; ``None`` goes on with the design of the study that is resumed.
         settings: The user's settings.
         asked: What flags say about running.
+        may_ask: Whether the user may be asked before something large.
     """
+    if may_ask and study is not None and not asked.allow_large and _at_a_terminal():
+        asked = asked._replace(allow_large=confirmed(study, _ask))
     verbosity = settings.config.ui.verbosity
     single = asked.resume is None and study is not None and only_experiment(study) is not None
     make = make_display if single else make_study_display
@@ -67,6 +77,28 @@ def run(study: StudyConfig | None, settings: EffectiveSettings, asked: Asked) ->
         wishes = Wishes(listen, *asked)
         result = _api.run(study, settings, settings.config.results_path(), wishes)
     return Ran(result, places[0] if places else _directory(result))
+
+
+def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
+    """Ask before a grid that is larger than usual; ``False`` without asking of any other.
+
+    Args:
+        study: The design.
+        ask: Puts a question that is answered by yes or no.
+    """
+    count = grid.combinations(study)
+    if count <= grid.MAX_COMBINATIONS:
+        return False
+    experiments = count * study.execution.n_cycles
+    return ask(f"llem: the design has {count:,} combinations; run {experiments:,} experiments?")
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask(question: str) -> bool:
+    return typer.confirm(question, err=True)
 
 
 def show_plan(

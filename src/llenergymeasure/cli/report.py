@@ -14,7 +14,7 @@ import typer
 
 from llenergymeasure.cli.interrupts import INTERRUPTED
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.exceptions import ConfigError, LLEMError
 
 FAILED = 1
 WRONG_FLAGS = 2
@@ -35,7 +35,7 @@ class Report:
     def failure(self, error: BaseException) -> int:
         """Say what an exception means; give the exit code."""
         if isinstance(error, LLEMError):
-            return self._say(FAILED, error.code, error.message, error.where)
+            return self._say(_code(error), error.code, error.message, error.where)
         if isinstance(error, KeyboardInterrupt | typer.Abort):
             return self.interrupt(error)
         if isinstance(error, BrokenPipeError):
@@ -79,6 +79,12 @@ class Report:
             with contextlib.suppress(OSError, ValueError):
                 print(json.dumps({"error": body}, ensure_ascii=False), flush=True)  # noqa: T201
         return code
+
+
+def _code(error: LLEMError) -> int:
+    """A value that a flag refuses is a wrong flag, whoever finds out."""
+    flag = isinstance(error, ConfigError) and (error.where or "").startswith("-")
+    return WRONG_FLAGS if flag else FAILED
 
 
 def let_go_of(stream: TextIO) -> None:

@@ -16,7 +16,7 @@ from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.domain import format as written
 from llenergymeasure.domain.settings_words import described
-from llenergymeasure.study.estimate import Duration, duration, study_s
+from llenergymeasure.study.estimate import Duration, duration, first_look_s, study_s
 from llenergymeasure.study.grid import design_hash
 from llenergymeasure.study.labels import labels
 from llenergymeasure.study.limits import TimeLimits
@@ -78,17 +78,23 @@ def show(
 
 
 def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> _Plan:
-    rows = list(_rows(study, settings, expansion))
+    limits = TimeLimits(settings, study.execution.timeout_s)
+    rows = list(_rows(study, settings, expansion, limits))
     order = slots(len(rows), study.execution)
     durations = {number: row.duration for number, row in enumerate(rows)}
     experiments_s, gaps_s = study_s(order, durations, study.execution, settings.config.execution)
+    if experiments_s is not None:
+        first = rows[order[0].configuration].config
+        measured = _may_be_measured(first, settings, limits)
+        experiments_s += first_look_s(first, measured=measured)
     directory = str(settings.config.results_path())
     return _Plan(study, expansion, rows, order, experiments_s, gaps_s, directory)
 
 
-def _rows(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> Iterator[_Row]:
+def _rows(
+    study: StudyConfig, settings: EffectiveSettings, expansion: Expansion, limits: TimeLimits
+) -> Iterator[_Row]:
     gpus = survey_gpus().gpus
-    limits = TimeLimits(settings, study.execution.timeout_s)
     names = labels(expansion.experiments)
     for config, name, hashed in zip(
         expansion.experiments, names, expansion.fingerprints, strict=True
@@ -99,6 +105,7 @@ def _rows(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion)
             limits.rates(config),
             measured=_may_be_measured(config, settings, limits),
             cold_start=study.cold_start,
+            idle_known=True,
         )
         memory = memory_plan(config, gpus)
         yield _Row(name, config, hashed, memory, expected, limits.of(config))

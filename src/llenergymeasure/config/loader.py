@@ -10,7 +10,7 @@ from llenergymeasure.config import inheritance, yaml_file
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
-from llenergymeasure.config.study import STUDY_FIELDS, describes_study
+from llenergymeasure.config.study import STUDY_FIELDS, describes_study, refuse_empty
 from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
@@ -58,6 +58,7 @@ def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = N
     """
     file, given = _file(path), dict(overrides or {})
     if describes_study(file.data):
+        refuse_empty(file)
         return yaml_file.build(StudyConfig, _overridden(file, given))
     execution = {name: given.pop(name) for name in list(given) if name.startswith(EXECUTION)}
     for field in _batch_fields(file.data, given):
@@ -132,6 +133,7 @@ def _with_flags(file: YamlFile, overrides: Mapping[str, Any]) -> YamlFile:
 
 def _overridden(file: YamlFile, overrides: dict[str, Any]) -> YamlFile:
     """Let flags win over the defaults, the explicit entries and the sweep of a study."""
+    _refuse_lost_sections(file, overrides.get("backend"))
     fields = dict(overrides)
     for field in _batch_fields(file.data, fields):
         fields[field] = fields[BATCH_SIZE]
@@ -142,6 +144,33 @@ def _overridden(file: YamlFile, overrides: dict[str, Any]) -> YamlFile:
             _override_entries(file.data, name, value)
             _override_sweep(file.data, name)
     return _with_flags(file, fields)
+
+
+def _refuse_lost_sections(file: YamlFile, backend: str | None) -> None:
+    """Refuse a flag that takes the backend away from settings of the file."""
+    if backend not in backend_names():
+        return
+    lost = [loc for loc, section in _sections(file.data) if section not in (None, backend)]
+    if lost:
+        places = ", ".join(f"{file.where(loc)}: {loc[-1]}" for loc in lost)
+        raise ConfigError(
+            f"--backend {backend}: the study has settings of other backends, which would have no "
+            f"effect ({places}); leave the flag out, or remove those lines",
+            where="--backend",
+        )
+
+
+def _sections(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Yield where settings of single backends stand in a study, and of which."""
+    for name, value in data.items():
+        if value is not None:
+            yield (name,), scope(str(name))
+    sweep, entries = data.get("sweep"), data.get("experiments")
+    for key in sweep if isinstance(sweep, dict) else ():
+        yield ("sweep", str(key)), scope(str(key))
+    for place, entry in enumerate(entries if isinstance(entries, list) else ()):
+        for name in entry if isinstance(entry, dict) else ():
+            yield ("experiments", str(place), str(name)), scope(str(name))
 
 
 def _batch_fields(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[str]:

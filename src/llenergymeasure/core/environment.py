@@ -28,6 +28,7 @@ IMAGE_VARIABLE = "LLEM_CONTAINER_IMAGE"
 
 _MIB = 1 << 20
 _CPUINFO = Path("/proc/cpuinfo")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -125,6 +126,16 @@ def cpu_model(cpuinfo: Path = _CPUINFO) -> str | None:
         found = re.search(r"^model name\s*:\s*(\S.*)$", cpuinfo.read_text(), re.M)
         return found[1].strip() if found else None
     return None
+
+
+def boot_id(path: Path = _BOOT_ID) -> str:
+    """Tell this machine since it started from every other one, from inside a container too.
+
+    By the kernel's own id (proc_sys_kernel(5), random/boot_id); the name of the host without.
+    """
+    with contextlib.suppress(OSError):
+        return path.read_text().strip()
+    return platform.node()
 
 
 def usable_cpus() -> int | None:

@@ -173,10 +173,9 @@ class ExperimentOrchestrator:
         return load_result(recording, window)
 
     def _baseline(self, target: DeviceTarget, selection: Selection) -> Baseline:
-        directory, driver = self._order.data_dir, self._driver_version
-        cache = None
-        if directory is not None and driver is not None and target.gpu_uuids:
-            identity = DeviceIdentity(target.gpu_uuids, driver, selection.name)
+        directory, cache = self._order.data_dir, None
+        identity = DeviceIdentity.of(target, self._driver_version, selection.name)
+        if directory is not None and identity is not None:
             cache = BaselineCache(Path(directory), identity)
         return Baseline(self._config.baseline, selection, cache)
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig
 from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.core.energy.baseline_cache import SPOT_S
 from llenergymeasure.core.flops import weight_bytes_read
 from llenergymeasure.core.memory_estimate import estimate_memory, rows_at_once, weight_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -106,6 +107,7 @@ def duration(
     *,
     measured: bool,
     cold_start: bool = False,
+    idle_known: bool = False,
 ) -> Duration | None:
     """Estimate how long an experiment takes.
 
@@ -115,6 +117,8 @@ def duration(
         rates: Of the device it runs on.
         measured: Whether a source measures energy, so that baseline and thermal floor apply.
         cold_start: Whether warm-up is left out.
+        idle_known: Whether an earlier experiment has measured the idle device, so that a short
+            look confirms it.
 
     Returns:
         The estimate; ``None`` where the shape of the model is needed and not known.
@@ -128,8 +132,14 @@ def duration(
     floor_s = config.warmup.thermal_floor_seconds if measured and not cold_start else 0.0
     window_s = pass_s * max(1, math.ceil(least_s / pass_s)) if pass_s else least_s
     work_s = warmup_s + pass_s
-    clock_s = _baseline_s(config, measured) + max(0.0, floor_s - warmup_s) + window_s - pass_s
+    clock_s = _baseline_s(config, measured=measured, idle_known=idle_known) + max(0.0, floor_s - warmup_s) + window_s - pass_s
     return Duration(_load_s(config, architecture), work_s, clock_s)
+
+
+def first_look_s(config: ExperimentConfig, *, measured: bool) -> float:
+    """Say how much longer the first experiment on a device takes, whose idle power nobody knows."""
+    first_s = _baseline_s(config, measured=measured, idle_known=False)
+    return first_s - _baseline_s(config, measured=measured, idle_known=True)
 
 
 def timeout_s(
@@ -216,9 +226,12 @@ def _input_tokens(config: ExperimentConfig) -> int:
     return min(ASSUMED_INPUT_TOKENS, config.max_input_tokens or ASSUMED_INPUT_TOKENS)
 
 
-def _baseline_s(config: ExperimentConfig, measured: bool) -> float:
-    """The idle device is measured before the model loads and with it resident."""
-    return 2 * config.baseline.duration_seconds if measured and config.baseline.enabled else 0.0
+def _baseline_s(config: ExperimentConfig, *, measured: bool, idle_known: bool) -> float:
+    """The idle device is measured, or confirmed, before the model loads, and then with it."""
+    if not measured or not config.baseline.enabled:
+        return 0.0
+    whole_s = config.baseline.duration_seconds
+    return whole_s + (SPOT_S if idle_known and whole_s > 2 * SPOT_S else whole_s)
 
 
 def _load_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:

@@ -76,8 +76,7 @@ def expand(
     Raises:
         StudyError: It is too large, or no combination can run; the reasons are listed.
     """
-    grids = list(_grids(study))
-    generated = sum(grid.size for grid in grids)
+    grids, generated = _grids(study), combinations(study)
     if generated > limit and not allow_large:
         raise _too_large(generated, limit)
     candidates = (candidate for grid in grids for candidate in _candidates(grid, study))
@@ -85,6 +84,11 @@ def expand(
     if not expansion.experiments:
         raise _all_invalid(expansion)
     return expansion
+
+
+def combinations(study: StudyConfig) -> int:
+    """Count the combinations that a design asks for, before any is looked at."""
+    return sum(grid.size for grid in _grids(study))
 
 
 def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:
@@ -265,8 +269,7 @@ def _all_invalid(expansion: Expansion) -> StudyError:
     lines = [f"  - {count:,} x {reason}" for reason, count in reasons[:_REASONS_SHOWN]]
     if len(reasons) > _REASONS_SHOWN:
         lines.append(f"  - and {len(reasons) - _REASONS_SHOWN:,} more reasons")
-    noun = "combination" if expansion.generated == 1 else "combinations"
-    return StudyError(
-        f"none of the {expansion.generated:,} {noun} of the design can run:\n" + "\n".join(lines),
-        where="sweep",
-    )
+    none = f"none of the {expansion.generated:,} combinations of the design can run"
+    if expansion.generated == 1:
+        none = "the one combination of the design cannot run"
+    return StudyError(f"{none}:\n" + "\n".join(lines), where="sweep")

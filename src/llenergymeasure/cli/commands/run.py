@@ -134,7 +134,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         _show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
     asked = Asked(_stop(context), resume, _execution_flags(given), allow_large=yes)
-    ran = load_object(_RUN)(study, settings, asked)
+    may_ask = settings.config.ui.prompt and not (as_json or quiet)
+    ran = load_object(_RUN)(study, settings, asked, may_ask=may_ask)
     _print(ran, as_json=as_json, quiet=quiet)
     if left := len(ran.result.failed) + ran.result.missing:
         _tell_way_on(left, ran.directory)

@@ -1,24 +1,28 @@
 """Idle power of devices as it was measured before, for as long as it may still hold.
 
-Kept by device, driver and source. What was kept is only a claim: a short measurement has to confirm
+Kept by device, driver and source; of a CPU by its model, the kernel and the boot of the machine,
+which a home folder may share with others. What was kept is only a claim: a short measurement has to confirm
 it, else the full one is done again.
 """
 
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import hypot
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from pydantic import Field, ValidationError
 
 from llenergymeasure.core.energy import json_file
 from llenergymeasure.core.energy.parts import Idle
+from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.target import DeviceTarget
 
 FILE = "baselines.json"
 LIMIT_S = 24 * 3600.0  # a day: rooms and fans change, and a spot check sees steps, not causes
@@ -34,6 +38,15 @@ class DeviceIdentity(NamedTuple):
     uuids: tuple[str, ...]
     driver_version: str
     source: str
+
+    @classmethod
+    def of(cls, target: DeviceTarget, driver_version: str | None, source: str) -> Self | None:
+        """Tell whose idle power it is; ``None`` where the devices or their driver are not known."""
+        if target.kind == "cpu":
+            return cls((cpu_model() or "CPU", boot_id()), platform.release(), source)
+        if driver_version is None or not target.gpu_uuids:
+            return None
+        return cls(target.gpu_uuids, driver_version, source)
 
     @property
     def key(self) -> str:
