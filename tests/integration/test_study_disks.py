@@ -87,7 +87,9 @@ def test_a_directory_that_is_deleted_while_it_runs(llem: Llem, lost: str) -> Non
     assert process.returncode == 1, err
     assert "Traceback" not in out + err
     if lost == "results":
-        assert "is gone; put it back to resume the study" in err
+        assert err.count("is gone; put it back to resume the study") == 1
+        assert "go on with" not in err, "there is nothing to go on with"
+        assert all(line[0] in "[ l" for line in err.splitlines()), err
         assert not (llem.folder / "results").exists(), "nothing is written where nothing is read"
     else:
         assert "1 experiment ran, 1 failed" in out

@@ -399,6 +399,7 @@ def test_a_study_that_is_deleted_while_it_runs_is_not_made_anew(tmp_path: Path) 
     with pytest.raises(StudyError, match="study is gone; put it back"):
         it.run()
     assert not it.root.exists()
+    assert it.of(Noted) == [], "it is said once"
 
 
 def test_why_a_study_stopped_is_not_hidden_by_a_disk_that_refuses(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_a_failure_says_why_in_full_and_where_its_log_is(tmp_path: Path):
     directory = StudyDirectory(tmp_path).experiment("0004_pytorch_bf16_bs8_c1")
     begun = BEGUN._replace(directory=str(tmp_path))
     failed = ended(make_failure(CONFIG, "the device ran out of memory in the middle " * 4))
+    directory.root.mkdir(parents=True)
     line, *reason, place = shown(begun, failed)[2:]
     assert line == "[ 4/12] #2 batch_size=8  failed in load"
     assert (
@@ -98,7 +99,6 @@ def test_a_failure_says_why_in_full_and_where_its_log_is(tmp_path: Path):
         == ("the device ran out of memory in the middle " * 4).strip()
     )
     assert place == f"    in {directory.root}"
-    directory.root.mkdir(parents=True)
     directory.log.touch()
     assert shown(begun, failed)[-1] == f"    log: {directory.log}"
 

@@ -78,7 +78,7 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
     lines = textwrap.wrap(
         reason, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
-    if directory is None:
+    if directory is None or not directory.root.is_dir():
         return lines
     place = f"log: {directory.log}" if directory.log.is_file() else f"in {directory.root}"
     return [*lines, f"{indent}{place}"]

@@ -8,7 +8,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, S
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import Outcome, study_result, write_summary
-from llenergymeasure.study.manifest import StudyPlan, write_manifest
+from llenergymeasure.study.manifest import ProgressView, StudyPlan, write_manifest
 from llenergymeasure.study.prepare import design
 from llenergymeasure.study.resume import Ended, Reader, SlotState
 
@@ -34,15 +34,17 @@ class Closing:
         self.complete: dict[int, ExperimentResult] = {}
         self.failed: dict[int, FailedExperiment] = {}
 
-    def write_progress(self) -> None:
-        """Bring the view in the manifest up to date.
+    def write_progress(self) -> ProgressView:
+        """Bring the view in the manifest up to date, and give it.
 
         Raises:
             StudyError: The study's directory cannot be read.
             ExperimentError: The manifest cannot be written.
         """
         states = resume.scan(self._plan, self._directory)
-        write_manifest(self._directory, self._plan, resume.count(states, datetime.now(UTC)))
+        progress = resume.count(states, datetime.now(UTC))
+        write_manifest(self._directory, self._plan, progress)
+        return progress
 
     def finish(self) -> StudyResult:
         """Read every experiment, and write the summary.

@@ -36,6 +36,10 @@ from llenergymeasure.study.runners.protocol import Job, Start
 from llenergymeasure.study.supervise import Terms, supervise
 
 
+MOST_AT_ONCE = 1_000
+"""Results that are summed up within about 2 s (benchmarks/study_summary.py)."""
+
+
 class Surroundings(NamedTuple):
     """What a study runs with.
 
@@ -127,27 +131,33 @@ class StudySession:
                 self._pause(state.slot)
                 self._left.begin()
                 self._one(state)
-        except BaseException:
+        except BaseException as error:
             self._log.close()
-            self._leave()
+            self._leave(interrupted=not isinstance(error, Exception))
             raise
         self._log.close()
         self._keep_progress()
         return self._closing.finish()
 
-    def _leave(self) -> None:
-        """Write what there is to say of a study that is broken off; nothing hides why it is."""
-        self._keep_progress()
-        if self._directory.root.is_dir() and not self._around.stop():
+    def _leave(self, *, interrupted: bool) -> None:
+        """Write what there is to say of a study that is broken off; nothing hides why it is.
+
+        Whoever interrupts waits a moment for it, and no more.
+        """
+        complete = self._keep_progress()
+        at_once = complete is not None and complete <= MOST_AT_ONCE and not self._around.stop()
+        if at_once or not interrupted:
             with contextlib.suppress(ExperimentError, StudyError, OSError):
                 self._closing.finish()
 
-    def _keep_progress(self) -> None:
+    def _keep_progress(self) -> int | None:
+        """Write the progress; give how many experiments are complete, ``None`` if it cannot be."""
         try:
-            self._closing.write_progress()
+            return self._closing.write_progress().complete
         except (ExperimentError, StudyError, OSError) as error:
             if self._directory.root.is_dir():  # else whatever comes next says so
                 self._around.listener(Noted(f"the progress of the study is not kept: {error}"))
+            return None
 
     def _one(self, state: SlotState) -> None:
         slot = state.slot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -215,6 +216,8 @@ def _tell_way_on(left: int, directory: str | None) -> None:
 
 
 def _print(ran: Ran, *, as_json: bool, quiet: bool) -> None:
+    if ran.result.protocol is not None and sys.stdout.isatty() and sys.stderr.isatty():
+        typer.echo()  # between the lines of the experiments and the table
     typer.echo(ran.to_json() if as_json else ran.summary(), nl=not as_json)
     if ran.directory is None or (as_json and quiet):
         return
