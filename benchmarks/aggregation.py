@@ -120,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: [_seconds(work) for _ in range(given.rounds)]
             for name, work in _cases(given.requests, Path(folder))
         }
-    slowest_s = max(statistics.median(seconds) for name, seconds in times.items() if "in memory" in name)
+    slowest_s = max(
+        statistics.median(seconds) for name, seconds in times.items() if "in memory" in name
+    )
     data: dict[str, Any] = {
         "machine": machine.describe(),
         "requests": given.requests,

@@ -184,6 +184,7 @@ def test_every_exit_code_and_error_code_is_documented() -> None:
         "0",
         "1",
         "2",
+        "129",
         "130",
         "143",
     }

@@ -14,8 +14,8 @@ from llenergymeasure.study.estimate import (
     Duration,
     Rates,
     duration,
-    rates_of,
     first_look_s,
+    rates_of,
     study_s,
     timeout_s,
 )
@@ -49,12 +49,11 @@ def test_more_work_takes_longer():
     assert large.load_s > parts(tiny()).load_s
 
 
-def test_an_idle_device_that_is_known_is_only_looked_at_where_the_run_does_so_too():
-    long, short = tiny(), tiny(baseline={"duration_seconds": 8.0})
-    first, again = parts(long, measured=True), parts(long, measured=True, idle_known=True)
-    assert first.clock_s - again.clock_s == 30.0 - 5.0 == first_look_s(long, measured=True)
-    assert parts(short, measured=True) == parts(short, measured=True, idle_known=True)
-    assert first_look_s(short, measured=True) == first_look_s(long, measured=False) == 0.0
+def test_the_first_experiment_takes_longer_by_what_a_look_at_the_idle_device_saves():
+    assert first_look_s(tiny(), measured=True) == 30.0 - 5.0
+    assert first_look_s(tiny(baseline={"duration_seconds": 8.0}), measured=True) == 0.0
+    assert first_look_s(tiny(baseline={"enabled": False}), measured=True) == 0.0
+    assert first_look_s(tiny(), measured=False) == 0.0
 
 
 def test_a_faster_device_takes_less():

@@ -99,14 +99,17 @@ def _rows(
     for config, name, hashed in zip(
         expansion.experiments, names, expansion.fingerprints, strict=True
     ):
+        measured = _may_be_measured(config, settings, limits)
         expected = duration(
             config,
             limits.shape(config),
             limits.rates(config),
-            measured=_may_be_measured(config, settings, limits),
+            measured=measured,
             cold_start=study.cold_start,
-            idle_known=True,
         )
+        if expected is not None:  # the idle device is known; the first experiment comes on top
+            known_s = expected.clock_s - first_look_s(config, measured=measured)
+            expected = expected._replace(clock_s=known_s)
         memory = memory_plan(config, gpus)
         yield _Row(name, config, hashed, memory, expected, limits.of(config))
 

@@ -210,6 +210,4 @@ def refuse_empty(file: YamlFile) -> None:
     if designs and not any(designs.values()):
         name = next(iter(designs))
         where = file.where((name,))
-        raise ConfigError(
-            f"{where}: {name}: is empty; fill it in, or remove the line", where=where
-        )
+        raise ConfigError(f"{where}: {name}: is empty; fill it in, or remove the line", where=where)

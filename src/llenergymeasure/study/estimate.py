@@ -107,7 +107,6 @@ def duration(
     *,
     measured: bool,
     cold_start: bool = False,
-    idle_known: bool = False,
 ) -> Duration | None:
     """Estimate how long an experiment takes.
 
@@ -117,8 +116,6 @@ def duration(
         rates: Of the device it runs on.
         measured: Whether a source measures energy, so that baseline and thermal floor apply.
         cold_start: Whether warm-up is left out.
-        idle_known: Whether an earlier experiment has measured the idle device, so that a short
-            look confirms it.
 
     Returns:
         The estimate; ``None`` where the shape of the model is needed and not known.
@@ -132,14 +129,17 @@ def duration(
     floor_s = config.warmup.thermal_floor_seconds if measured and not cold_start else 0.0
     window_s = pass_s * max(1, math.ceil(least_s / pass_s)) if pass_s else least_s
     work_s = warmup_s + pass_s
-    clock_s = _baseline_s(config, measured=measured, idle_known=idle_known) + max(0.0, floor_s - warmup_s) + window_s - pass_s
+    clock_s = _baseline_s(config, measured) + max(0.0, floor_s - warmup_s) + window_s - pass_s
     return Duration(_load_s(config, architecture), work_s, clock_s)
 
 
 def first_look_s(config: ExperimentConfig, *, measured: bool) -> float:
-    """Say how much longer the first experiment on a device takes, whose idle power nobody knows."""
-    first_s = _baseline_s(config, measured=measured, idle_known=False)
-    return first_s - _baseline_s(config, measured=measured, idle_known=True)
+    """Say how much longer the first experiment on a device takes, whose idle power nobody knows.
+
+    Later ones confirm it by a short look, unless measuring it takes hardly longer.
+    """
+    whole_s = _baseline_s(config, measured) / 2
+    return whole_s - SPOT_S if whole_s > 2 * SPOT_S else 0.0
 
 
 def timeout_s(
@@ -226,12 +226,9 @@ def _input_tokens(config: ExperimentConfig) -> int:
     return min(ASSUMED_INPUT_TOKENS, config.max_input_tokens or ASSUMED_INPUT_TOKENS)
 
 
-def _baseline_s(config: ExperimentConfig, *, measured: bool, idle_known: bool) -> float:
-    """The idle device is measured, or confirmed, before the model loads, and then with it."""
-    if not measured or not config.baseline.enabled:
-        return 0.0
-    whole_s = config.baseline.duration_seconds
-    return whole_s + (SPOT_S if idle_known and whole_s > 2 * SPOT_S else whole_s)
+def _baseline_s(config: ExperimentConfig, measured: bool) -> float:
+    """The idle device is measured before the model loads and with it resident."""
+    return 2 * config.baseline.duration_seconds if measured and config.baseline.enabled else 0.0
 
 
 def _load_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:

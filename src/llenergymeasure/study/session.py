@@ -35,7 +35,6 @@ from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Job, Start
 from llenergymeasure.study.supervise import Terms, supervise
 
-
 MOST_AT_ONCE = 1_000
 """Results that are summed up within about 2 s (benchmarks/study_summary.py)."""
 

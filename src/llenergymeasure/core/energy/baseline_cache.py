@@ -1,8 +1,8 @@
 """Idle power of devices as it was measured before, for as long as it may still hold.
 
 Kept by device, driver and source; of a CPU by its model, the kernel and the boot of the machine,
-which a home folder may share with others. What was kept is only a claim: a short measurement has to confirm
-it, else the full one is done again.
+which a home folder may share with others. What was kept is only a claim: a short measurement has
+to confirm it, else the full one is done again.
 """
 
 from __future__ import annotations
