@@ -34,9 +34,24 @@ def test_in_a_pipe_nothing_is_wider_than_80_columns_or_coloured(llem: Llem, colo
     assert "\r" not in done.out + done.err
 
 
-def test_a_failure_is_told_within_80_columns_too(llem: Llem) -> None:
+def test_a_failure_is_told_within_80_columns_too_but_for_paths_which_stay_whole(
+    llem: Llem,
+) -> None:
     done = llem("run", misbehaving_study(llem, "well", "kill"))
-    assert [line for line in (done.out + done.err).splitlines() if len(line) > 80] == []
+    long = [line for line in (done.out + done.err).splitlines() if len(line) > 80]
+    assert [line for line in long if "/experiments/0002_" not in line] == []
+
+
+def test_a_failure_names_its_log_its_configuration_and_the_way_on(llem: Llem) -> None:
+    done = llem("run", misbehaving_study(llem, "well", "kill"))
+    left = Left.by(llem)
+    lies = next(left.study.experiments.glob("0002_*")).relative_to(llem.folder)
+    assert f"    log: {lies}/log.txt\n" in done.err
+    assert f"llem run --resume {lies.parent.parent}\n" in done.err
+    assert f"    #2 shout=kill, 1 x\n    in {lies}\n" in done.out
+    (failed,) = left.summary["failed"]
+    assert (failed["slot"], failed["cycle"], failed["configuration"]) == (2, 1, 2)
+    assert failed["directory"] == str(lies)
 
 
 def test_lines_count_the_experiments_and_name_the_pauses(llem: Llem) -> None:
