@@ -44,7 +44,8 @@ def test_one_that_breaks_is_told_and_the_others_are_kept(
         assert f"about to {shout}" in log.read_text()
     assert "2 experiments ran, 2 failed" in done.out
     assert says.partition(":")[0] in " ".join(done.out.split())
-    assert "failed in load: " in done.err
+    assert done.err.count("failed in load\n") == 2
+    assert says.partition(":")[0] in " ".join(done.err.split())
     assert (left.summary["ran"], len(left.summary["failed"])) == (2, 2)
     assert leftovers(llem.folder) == []
 

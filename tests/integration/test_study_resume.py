@@ -152,15 +152,29 @@ def test_the_same_design_in_another_file_goes_on(llem: Llem, finished: Left) -> 
 
 def test_a_flag_that_would_change_the_design_is_refused(llem: Llem, finished: Left) -> None:
     done = llem("run", "--resume", finished.path, "-n", "7")
-    assert done.code == 1
+    assert done.code == 2
     assert "-n would change the design of the study that goes on" in done.err
 
 
-def test_a_damaged_manifest_is_named_and_the_results_stay(llem: Llem, finished: Left) -> None:
-    whole = finished.study.manifest.read_bytes()
-    finished.study.manifest.write_bytes(whole[: len(whole) // 2])
+def test_a_plan_that_is_damaged_in_one_file_is_taken_from_the_other(
+    llem: Llem, finished: Left
+) -> None:
+    plan = finished.study.plan.read_bytes()
+    for file in (finished.study.manifest, finished.study.plan):
+        file.write_bytes(file.read_bytes()[:300])
+        done = llem("run", "--resume", finished.path)
+        assert done.code == 0, done.err
+        assert f"{file.name} is damaged" in done.err
+        assert finished.study.plan.read_bytes() == plan
+    assert "is damaged" not in llem("run", "--resume", finished.path).err
+
+
+def test_a_plan_that_is_lost_is_said_and_the_results_stay(llem: Llem, finished: Left) -> None:
+    for file in (finished.study.manifest, finished.study.plan):
+        file.write_bytes(file.read_bytes()[:300])
     done = llem("run", "--resume", finished.path)
     assert done.code == 1
+    assert "the plan of the study is lost" in done.err
     assert "study_manifest.json is damaged" in done.err
     assert len(finished.results) == 2
 
