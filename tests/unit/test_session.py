@@ -25,7 +25,7 @@ from llenergymeasure.study.progress import read_progress
 from llenergymeasure.study.runner import StudyRunner, Wishes
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner, Start
-from llenergymeasure.study.session import StudySession, Surroundings
+from llenergymeasure.study.session import MOST_AT_ONCE, StudySession, Surroundings
 from tests.support.make_result import make_result
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, make_study, scripted
 
@@ -441,6 +441,16 @@ def test_an_impatient_user_does_not_wait_for_a_summary(tmp_path: Path) -> None:
     it.bench.interrupted, it.impatient = 3, True
     with pytest.raises(KeyboardInterrupt):
         it.run()
+    assert not it.directory.summary.exists()
+
+
+def test_an_interrupt_does_not_wait_until_many_results_are_read(tmp_path: Path) -> None:
+    experiments, execution = [ONE, EIGHT], make_execution(n_cycles=102, **NO_GAPS)
+    it = Session(tmp_path / "study", make_plan(experiments, execution=execution), Bench())
+    make_study(it.root, it.plan, complete=range(1, MOST_AT_ONCE + 2))
+    it.bench.interrupted = 1
+    with pytest.raises(KeyboardInterrupt):
+        it.make().run()
     assert not it.directory.summary.exists()
 
 

@@ -35,8 +35,8 @@ from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Job, Start
 from llenergymeasure.study.supervise import Terms, supervise
 
-MOST_AT_ONCE = 1_000
-"""Results that are summed up within about 2 s (benchmarks/study_summary.py)."""
+MOST_AT_ONCE = 200
+"""Results that are summed up in a moment; 10,000 take 13 to 20 s (benchmarks/study_summary.py)."""
 
 
 class Surroundings(NamedTuple):
