@@ -132,6 +132,7 @@ def _variants() -> Iterator[Cell]:
     for profile, wave, nominal_s in usual:
         at = (profile, wave, nominal_s)
         yield Cell("fast tail", *at, tail_w_s=FAST_TAIL)
+        yield Cell("fast tail, unknown", *at, tail_w_s=FAST_TAIL, tail_known=False)
         yield Cell("slow tail", *at, tail_w_s=(60.0, 1.0))
         yield Cell("no jitter", *at, {"tick_jitter_s": 0.0})
         yield Cell("5 ms jitter", *at, {"tick_jitter_s": 0.005})

@@ -129,7 +129,7 @@ def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge
     if not late:
         return edge
     early = max(axis.time_s[last] - axis.outside_s, 0.0) * max(inside_w - level.power_w, 0.0)
-    return _with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
+    return with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
 
 
 def _band(axis: Axis, last: int, level: Level) -> Edge:
@@ -236,6 +236,7 @@ def _edge_by_hint(axis: Axis, last: int, inside_w: float, hint_w: float | None) 
     return Edge(energy_j, "band", hint_w, lines)
 
 
-def _with_line(edge: Edge, line: BudgetLine) -> Edge:
+def with_line(edge: Edge, line: BudgetLine) -> Edge:
+    """Give an edge with a further doubt."""
     lines = (*edge.lines, line)
     return Edge(edge.energy_j, edge.method, edge.outside_w, lines)
