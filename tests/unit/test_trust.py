@@ -104,7 +104,7 @@ CASES: dict[str, Evidence] = {
     "persistence_off": device(persistence_mode=False),
     "start_temperature": device(start_c=55.1),
     "closure_failed": halves(second_j=1016.0, closes=False),
-    "power_drift": halves(power_change=-0.016),
+    "power_drift": halves(power_change=-0.011),
     "clock_drift": halves(clock_change=-0.011),
     "baseline_unsteady": replace(
         SOUND, baseline=IDLE.model_copy(update={"loaded_idle_steady": False})
@@ -168,8 +168,10 @@ def test_a_start_within_three_degrees_or_without_a_reference_is_fine() -> None:
     assert assess(replace(device(start_c=90.0), reference_c={})).reasons == ()
 
 
-def test_a_change_of_power_within_its_interval_is_no_drift() -> None:
-    assert assess(halves(power_change=0.0149)).reasons == ()
+def test_a_change_of_power_within_its_interval_or_one_per_cent_is_no_drift() -> None:
+    assert assess(halves(power_change=0.0099)).reasons == ()
+    assert assess(halves(power_change=0.10, power_change_interval95=0.12)).reasons == ()
+    assert warning_codes(assess(halves(power_change=0.13, power_change_interval95=0.12)))
 
 
 def test_a_gpu_whose_state_was_not_read_leaves_its_processes_unknown() -> None:

@@ -162,7 +162,7 @@ def _shape_lines(path: SensorPath, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
     if path.source == "counter":
         return ()
-    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j)),)
+    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j), shared=True),)
 
 
 def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
@@ -187,16 +187,16 @@ def _alias_lines(aliasing: Aliasing, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for half the power swinging unseen, as far as the load keeps step with the sensor."""
     if not aliasing.risk:
         return ()
-    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2),)
+    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2, shared=True),)
 
 
 def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstimate:
-    """Compare counter with integrated power, allowing for what either does not see."""
+    """Compare counter with integrated power, as far as their intervals can tell them apart."""
     if estimate.energy_j is None or by_power.energy_j is None:
         return estimate
     doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
-    apart_j = abs(estimate.energy_j - by_power.energy_j) - doubt_j
+    apart_j = abs(estimate.energy_j - by_power.energy_j)
     flags = estimate.flags
-    if apart_j > DISAGREE_SHARE * by_power.energy_j:
+    if apart_j > max(DISAGREE_SHARE * by_power.energy_j, doubt_j):
         flags = (*flags, "counter_power_disagree")
     return replace(estimate, counter_over_power=estimate.energy_j / by_power.energy_j, flags=flags)

@@ -142,7 +142,7 @@ def _band(axis: Axis, last: int, level: Level) -> Edge:
     lines = (
         BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
         BudgetLine(budget.OUTSIDE_TIME, power_w * float(axis.sigma_s[last])),
-        BudgetLine(budget.TAIL, abs(drift_w) * overhang_s / 2),
+        BudgetLine(budget.OUTSIDE_SLOPE, abs(drift_w) * overhang_s / 2),
     )
     energy_j = float(axis.energy_j[last]) + power_w * overhang_s
     return Edge(energy_j, "band", level.power_w, lines)

@@ -114,12 +114,14 @@ def _account(
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
     """Give the energy of a calibrated tail.
 
-    Whether it grows with the step or is the same for all is not known: the figure lies between.
+    Whether it grows with the step or is the same for all is not known: the figure lies between,
+    alike in every window and on every device of a kind.
     """
     fall_w = max(fall_w, 0.0)
     found_w = fall_w if timing.tail_step_w is None else timing.tail_step_w
     doubt_j = timing.excess_s * abs(fall_w - found_w) / 2
-    return timing.excess_s * (fall_w + found_w) / 2, BudgetLine(budget.TAIL, doubt_j)
+    line = BudgetLine(budget.KNOWN_TAIL, doubt_j, shared=True)
+    return timing.excess_s * (fall_w + found_w) / 2, line
 
 
 def _step(inside_w: float, edge: Edge) -> float:

@@ -43,12 +43,13 @@ def decayed_edge(axis: Axis, quiet: Edge, timing: Timing, inside_w: float) -> Ed
     behind = look_behind(axis, timing, inside_w)
     if behind is None:
         return quiet
-    if timing.tail_known or not _stands_out(behind):
+    if timing.tail_known or not stands_out(behind):
         return with_line(quiet, BudgetLine(budget.UNSEEN_TAIL, _unseen_j(behind), shared=True))
     return _without_tail(behind)
 
 
-def _stands_out(behind: Behind) -> bool:
+def stands_out(behind: Behind) -> bool:
+    """Tell whether a tail shows, in the first tick behind the end or in all until rest."""
     return any(seen.energy_j > CERTAIN * seen.sigma_j for seen in (behind.first, behind.all))
 
 
