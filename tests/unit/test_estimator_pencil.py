@@ -243,7 +243,7 @@ def test_a_calibrated_tail_is_taken_off_and_its_growth_with_the_step_is_doubted(
     estimate = estimate_energy(DeviceReadings(step_counter()), window(1.03), knowledge)
     # 0.02 s of 200 W as found or of 325 W as here: 5.25 J between them, 1.25 J either way.
     assert plain.energy_j - estimate.energy_j == pytest.approx(5.25, abs=0.2)
-    doubt = sum(line.standard_j for line in estimate.budget if line.name == budget.TAIL)
+    doubt = sum(line.standard_j for line in estimate.budget if line.name == budget.KNOWN_TAIL)
     assert doubt == pytest.approx(1.25, abs=0.1)
 
 

@@ -35,6 +35,13 @@ FINDINGS: dict[str, Finding] = {
         remedy="read the notes of the energy source; llem config lists the sources of this "
         "machine, and energy_backend: none asks for no energy",
     ),
+    "no_energy_source": Finding(
+        level="caution",
+        meaning="No source on this machine could tell energy, so there is no energy figure; times "
+        "are as good as ever.",
+        remedy="llem config lists the sources and what each of them needs; energy_backend: none "
+        "asks for no energy",
+    ),
     "hardware_thermal_slowdown": Finding(
         level="invalid",
         meaning="The hardware slowed the device down because it was too hot; times and energy are "

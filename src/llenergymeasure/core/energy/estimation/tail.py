@@ -14,7 +14,7 @@ import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.band import Axis, Edge, with_line
-from llenergymeasure.core.energy.estimation.behind import RISE_DOUBT, Above, Behind, look_behind
+from llenergymeasure.core.energy.estimation.behind import RISE_DOUBT, Behind, look_behind
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.sensor import Timing
 
