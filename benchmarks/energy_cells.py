@@ -143,6 +143,8 @@ def _variants() -> Iterator[Cell]:
         yield Cell("uncalibrated, 50 ms lag", *at, {"lag_s": 0.05}, calibrated=False)
         yield Cell("uncalibrated, fast tail", *at, tail_w_s=FAST_TAIL, calibrated=False)
         yield Cell("counter and power", *at, sensor="both")
+        unseen = {"tail_w_s": FAST_TAIL, "tail_known": False, "sensor": "both"}
+        yield Cell("fast tail, unknown, and power", *at, **unseen)
 
 
 def _part_time() -> Iterator[Cell]:

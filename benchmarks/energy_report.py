@@ -112,8 +112,9 @@ def _silent(rows: Sequence[Row]) -> str:
 
 
 def _flagged(rows: Sequence[Row]) -> str:
-    harmless = [row for row in rows if row["group"] in {"quiet", "loud", "counter and power"}]
-    flagged = [row for row in harmless if is_flagged(row) and row["nominal_s"] > 0.3]
+    groups = {"quiet", "loud", "counter and power"}
+    harmless = [row for row in rows if row["group"] in groups and row["nominal_s"] > 0.3]
+    flagged = [row for row in harmless if is_flagged(row)]
     share = 100 * len(flagged) / max(len(harmless), 1)
     return (
         f"| harmless cells flagged | all | 5 | {share:.1f} | {'yes' if share <= 5 else '**no**'} |"

@@ -20,6 +20,7 @@ from llenergymeasure.core.energy.estimation.estimate import EnergyEstimate, sum_
 from llenergymeasure.core.energy.estimation.integral import Hints, Integral, integrate
 from llenergymeasure.core.energy.estimation.paths import SensorPath, counter_path, power_path
 from llenergymeasure.core.energy.estimation.power_path import mean_power_w
+from llenergymeasure.core.energy.estimation.prompt import prompt_power
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
 from llenergymeasure.core.energy.estimation.series import (
     CounterReadings,
@@ -88,6 +89,7 @@ def _integral(path: SensorPath, hint: SensorPath | None, window: Window) -> Inte
             mean_power_w(hint.series, -HINT_S, 0.0),
             mean_power_w(hint.series, length_s + late_s, length_s + late_s + HINT_S),
             path.quantum_j,
+            prompt_power(hint.ticks, hint.timing) if hint.source == "power" else None,
         )
     return integrate(path.ticks, window.seconds, path.timing, hints)
 
