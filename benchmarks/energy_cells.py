@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -132,7 +132,6 @@ def _variants() -> Iterator[Cell]:
     for profile, wave, nominal_s in usual:
         at = (profile, wave, nominal_s)
         yield Cell("fast tail", *at, tail_w_s=FAST_TAIL)
-        yield Cell("fast tail, unknown", *at, tail_w_s=FAST_TAIL, tail_known=False)
         yield Cell("slow tail", *at, tail_w_s=(60.0, 1.0))
         yield Cell("no jitter", *at, {"tick_jitter_s": 0.0})
         yield Cell("5 ms jitter", *at, {"tick_jitter_s": 0.005})
@@ -143,8 +142,9 @@ def _variants() -> Iterator[Cell]:
         yield Cell("uncalibrated, 50 ms lag", *at, {"lag_s": 0.05}, calibrated=False)
         yield Cell("uncalibrated, fast tail", *at, tail_w_s=FAST_TAIL, calibrated=False)
         yield Cell("counter and power", *at, sensor="both")
-        unseen = {"tail_w_s": FAST_TAIL, "tail_known": False, "sensor": "both"}
-        yield Cell("fast tail, unknown, and power", *at, **unseen)
+        unseen = Cell("fast tail, unknown", *at, tail_w_s=FAST_TAIL, tail_known=False)
+        yield unseen
+        yield replace(unseen, group="fast tail, unknown, and power", sensor="both")
 
 
 def _part_time() -> Iterator[Cell]:
