@@ -15,7 +15,7 @@ from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
-from llenergymeasure.core.energy.state_beside import beside
+from llenergymeasure.core.energy.state_beside import beside, working_uuids
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window
@@ -42,6 +42,7 @@ class CodeCarbonSource(SampledSource):
     ) -> None:
         super().__init__(sampler or SamplerProcess(beside(READER, target, rates)))
         self._target = target
+        self._wanted = target.gpu_uuids or working_uuids(target)
 
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
@@ -72,9 +73,9 @@ class CodeCarbonSource(SampledSource):
         """Give nothing: CodeCarbon's figures are of a whole window."""
 
     def _in_scope(self, part: dict[str, Any]) -> bool:
-        wanted = self._target.gpu_uuids
         if part["gpu"]:
-            return self._target.kind == "gpu" and (not wanted or part["name"] in wanted)
+            named = not self._wanted or part["name"] in self._wanted
+            return self._target.kind == "gpu" and named
         return self._target.kind == "cpu"
 
     def _was_reset(self, part: dict[str, Any]) -> bool:

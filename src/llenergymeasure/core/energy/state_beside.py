@@ -30,12 +30,17 @@ def beside(reader: ReaderSpec, target: DeviceTarget, rates: SamplingRates) -> Re
 
 def state_spec(target: DeviceTarget, rates: SamplingRates) -> ReaderSpec | None:
     """Say how the state of the devices that do the work is read; ``None`` where NVML has none."""
-    uuids = told_by_nvml(target, survey_gpus(), os.environ) if target.kind == "gpu" else ()
+    uuids = working_uuids(target)
     if not uuids:
         return None
     every_s = rates.power_poll_ms / 1e3
     arguments = {"counter_poll_s": every_s, "power_poll_s": every_s, "energy": False}
     return ReaderSpec(NVML, {"uuids": list(uuids), **arguments})
+
+
+def working_uuids(target: DeviceTarget) -> tuple[str, ...]:
+    """Name the NVIDIA GPUs that do the work; empty where NVML does not tell."""
+    return told_by_nvml(target, survey_gpus(), os.environ) if target.kind == "gpu" else ()
 
 
 def told_by_nvml(
