@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.cli import Llem
 from tests.support.node_program import ask_on
-from tests.support.simulated_device.device import HW_THERMAL, SimulatedNode
+from tests.support.simulated_device.device import HW_THERMAL, Board, SimulatedNode
 
 EXPERIMENT = """
 model: none
@@ -155,3 +155,15 @@ def test_a_counter_that_starts_again_under_codecarbon_is_said_so(
     total_j, flags = ask_on(node, RESET_IN_A_WINDOW, given, with_tool.environment)
     assert total_j is None
     assert "counter_reset" in flags
+
+
+def test_auto_that_finds_no_source_is_a_caution_and_no_invalid_result(
+    llem: Llem, tmp_path: Path
+) -> None:
+    sliced = Board(settings={"mig_mode": 1, "mig_slices": 2})
+    (tmp_path / "sliced").mkdir()
+    result = run(llem, SimulatedNode(tmp_path / "sliced", [sliced]), "auto")
+    assert result["energy"]["total_j"] is None
+    assert result["energy"]["source"] == "none"
+    assert (result["trust"]["verdict"], result["trust"]["energy"]) == ("caution", "off")
+    assert "no_energy_source" in codes(result)
