@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
+CERTAIN = 1.5  # half-widths beyond which a difference is no noise: three standard uncertainties
 STALL_S = 0.1  # a read that takes longer stalled
 SHAPE_SHARE = 0.0075  # of the energy: what power readings leave open even when calibrated
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
@@ -199,6 +200,6 @@ def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstim
     doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
     apart_j = abs(estimate.energy_j - by_power.energy_j)
     flags = estimate.flags
-    if apart_j > max(DISAGREE_SHARE * by_power.energy_j, doubt_j):
+    if apart_j > max(DISAGREE_SHARE * by_power.energy_j, CERTAIN * doubt_j):
         flags = (*flags, "counter_power_disagree")
     return replace(estimate, counter_over_power=estimate.energy_j / by_power.energy_j, flags=flags)
