@@ -84,7 +84,7 @@ bench-study: setup $(PEER)/.installed ## what a study costs: an experiment, ten 
 
 bench-energy: setup $(ENERGY)/.installed ## how near joules come to the truth, beside Zeus and CodeCarbon (about 30 minutes)
 	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out
-	-PYTHONPATH=. $(BIN)/python benchmarks/energy_realtime.py --peer-python $(ENERGY)/bin/python
+	PYTHONPATH=. $(BIN)/python benchmarks/energy_realtime.py --peer-python $(ENERGY)/bin/python
 	$(ENERGY)/bin/python benchmarks/energy_plot.py
 
 bench-sampler: setup ## what the NVML sampler takes of a core and of the work's speed, on simulated devices

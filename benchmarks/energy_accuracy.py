@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,6 @@ import numpy as np
 from energy_cells import Cell, cells, make_load
 from energy_report import NOT_HARM, report
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
-from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
@@ -78,13 +78,13 @@ def power_readings(polls: Polls) -> PowerReadings:
 
 
 @functools.lru_cache(maxsize=64)
-def calibrations(cell: Cell) -> tuple[Calibration, ...]:
+def calibrations(cell: Cell) -> tuple[Knowledge, ...]:
     """Fit calibrations from bursts on the cell's device, as ``llem config --calibrate`` does."""
     rng = np.random.default_rng(cell.seed + 1)
     return tuple([_calibration(cell, rng) for _ in range(CALIBRATIONS)])
 
 
-def _calibration(cell: Cell, rng: np.random.Generator) -> Calibration:
+def _calibration(cell: Cell, rng: np.random.Generator) -> Knowledge:
     device = profiles.with_random_phase(cell.device, rng)
     scale = device.limit_w / 400.0
     lengths = rng.permutation(np.repeat([0.03, 1.0], [40, 20]))
@@ -98,11 +98,17 @@ def _calibration(cell: Cell, rng: np.random.Generator) -> Calibration:
             load = load + loads.tail(end, watts, over_s)
     load = loads.noisy(load.scaled(scale), cell.noise, -0.5, ends[-1] + 1, rng)
     twin = VirtualDevice(device, load, seed=int(rng.integers(2**40)))
-    quantity: Quantity = "instant" if cell.sensor == "instant" else "counter"
-    polls = twin.poll(0.0, ends[-1] + 1, POLL_S, LATE_SHARE, rng, quantity=quantity)
-    readings = power_readings(polls) if quantity == "instant" else counter_readings(polls)
     windows = [Window(int(a), int(b)) for a, b in zip(ns(starts), ns(ends), strict=True)]
-    return fit_calibration(readings, windows)
+
+    def polls(quantity: Quantity) -> Polls:
+        return twin.poll(0.0, ends[-1] + 1, POLL_S, LATE_SHARE, rng, quantity=quantity)
+
+    counter = power = None
+    if cell.sensor != "instant":
+        counter = fit_calibration(counter_readings(polls("counter")), windows)
+    if cell.sensor in {"instant", "both"}:
+        power = fit_calibration(power_readings(polls("instant")), windows)
+    return Knowledge(counter, power)
 
 
 class Phases(NamedTuple):
@@ -137,15 +143,9 @@ def run_trial(cell: Cell, phases: Phases, index: int, rng: np.random.Generator) 
     twin = VirtualDevice(device, load, seed=int(rng.integers(2**40)))
     window = Window(ORIGIN_NS, int(ns(length_s)))
     readings = _read(cell, twin, (-guard_s - phases.poll * POLL_S, length_s + guard_s), rng)
-    calibration = calibrations(cell)[index % CALIBRATIONS] if cell.calibrated else None
-    estimate = estimate_energy(readings, window, _knowledge(cell, calibration, ns(steps_s)))
+    known = calibrations(cell)[index % CALIBRATIONS] if cell.calibrated else Knowledge()
+    estimate = estimate_energy(readings, window, replace(known, step_times_ns=ns(steps_s)))
     return _compare(estimate, readings, twin, length_s)
-
-
-def _knowledge(cell: Cell, calibration: Calibration | None, steps_ns: Any) -> Knowledge:
-    if cell.sensor == "instant":
-        return Knowledge(power=calibration, step_times_ns=steps_ns)
-    return Knowledge(counter=calibration, step_times_ns=steps_ns)
 
 
 def _read(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -119,7 +119,15 @@ def make_load(wave: str, length_s: float, phase: float) -> tuple[Load, np.ndarra
 @functools.cache
 def cells() -> tuple[Cell, ...]:
     """List every cell."""
-    return (*_main(), *_variants(), *_part_time(), *_power(), *_others(), *_held_out())
+    return (
+        *_main(),
+        *_variants(),
+        *_unseen_tails(),
+        *_part_time(),
+        *_power(),
+        *_others(),
+        *_held_out(),
+    )
 
 
 def _main() -> Iterator[Cell]:
@@ -142,6 +150,19 @@ def _variants() -> Iterator[Cell]:
         yield Cell("uncalibrated, 50 ms lag", *at, {"lag_s": 0.05}, calibrated=False)
         yield Cell("uncalibrated, fast tail", *at, tail_w_s=FAST_TAIL, calibrated=False)
         yield Cell("counter and power", *at, sensor="both")
+
+
+def _unseen_tails() -> Iterator[Cell]:
+    """A tail of 0.1 s after a calibration without one, by the counter alone and beside power.
+
+    The RTX 4090's power looks at more than a tick, so that it tells nothing of one moment.
+    """
+    usual = ("a100", "step"), ("a100", "train"), ("v100", "step"), ("v100", "train")
+    for (profile, wave), nominal_s in product((*usual, ("rtx4090", "square10")), (0.5, 1.0, 5.0)):
+        at = (profile, wave, nominal_s)
+        alone = Cell("fast tail, unknown", *at, tail_w_s=FAST_TAIL, tail_known=False)
+        yield alone
+        yield replace(alone, group="fast tail, unknown, and power", sensor="both")
 
 
 def _part_time() -> Iterator[Cell]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.core.energy.codecarbon import CodeCarbonSource
+from llenergymeasure.core.energy.codecarbon import READER, CodeCarbonSource
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.sampler import SamplerProcess
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
@@ -137,7 +138,9 @@ def test_gpus_are_told_apart_by_uuid_and_a_silent_one_is_unknown(monkeypatch, tm
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     monkeypatch.syspath_prepend(str(NVML))
-    source = CodeCarbonSource(DeviceTarget("gpu", ("GPU-bbbb",)), SamplingRates())
+    # These three stand for too little of NVML to tell a state.
+    sampler = SamplerProcess(READER)
+    source = CodeCarbonSource(DeviceTarget("gpu", ("GPU-bbbb",)), SamplingRates(), sampler)
     try:
         source.start()
         recording = record(source, 1.5)

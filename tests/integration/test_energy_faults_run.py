@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Llem
-from tests.support.simulated_device.device import SimulatedNode
+from tests.support.node_program import ask_on
+from tests.support.simulated_device.device import HW_THERMAL, Board, SimulatedNode
 
 EXPERIMENT = """
 model: none
@@ -36,11 +39,11 @@ def node(tmp_path: Path) -> SimulatedNode:
     return SimulatedNode(directory)
 
 
-def run(llem: Llem, node: SimulatedNode) -> dict[str, Any]:
+def run(llem: Llem, node: SimulatedNode, source: str = "nvml") -> dict[str, Any]:
     llem.environment.update(node.environment)
     experiment = llem.folder / "experiment.yaml"
     experiment.write_text(EXPERIMENT.format(uuid=node.uuid(), log=node.load_log()))
-    done = llem("run", "experiment.yaml", "--energy-backend", "nvml", timeout_s=120)
+    done = llem("run", "experiment.yaml", "--energy-backend", source, timeout_s=120)
     assert done.code == 0, done.err
     (path,) = llem.folder.rglob("result.json")
     result: dict[str, Any] = json.loads(path.read_text())
@@ -88,3 +91,79 @@ def test_a_foreign_process_on_the_device_makes_the_result_invalid(
     assert result["trust"]["verdict"] == "invalid"
     assert "foreign_process" in codes(result)
     assert is_right_or_absent(result, node)
+
+
+SOURCES = [
+    "none",
+    pytest.param(
+        "codecarbon",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("codecarbon") is None, reason="codecarbon is not installed"
+        ),
+    ),
+]
+
+
+@pytest.fixture
+def with_tool(llem: Llem) -> Llem:
+    """A machine with nvidia-smi, by which CodeCarbon decides to look for GPUs."""
+    tool = llem.folder / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    llem.environment["PATH"] = f"{llem.folder}:{os.environ['PATH']}"
+    return llem
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_heat_and_foreign_processes_void_a_result_whatever_reads_its_energy(
+    with_tool: Llem, node: SimulatedNode, source: str
+) -> None:
+    now_s = time.monotonic()
+    node.throttle(HW_THERMAL, from_s=now_s, until_s=now_s + 120)
+    node.add_process(1)
+    result = run(with_tool, node, source)
+    assert result["trust"]["verdict"] == "invalid"
+    assert {"hardware_thermal_slowdown", "foreign_process"} <= set(codes(result))
+    assert result["thermal"]["start_c"] is not None
+
+
+RESET_IN_A_WINDOW = """
+from llenergymeasure.core.energy.codecarbon import CodeCarbonSource
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+uuid, faults = given
+source = CodeCarbonSource(DeviceTarget("gpu", (uuid,)), SamplingRates())
+source.start()
+source.open_window()
+t0_ns = time.monotonic_ns()
+time.sleep(0.5)
+with open(faults, "a") as file:
+    file.write(f"0 {time.monotonic()!r} inf reset\\n")
+time.sleep(0.5)
+found = source.close_window(Window(t0_ns, time.monotonic_ns()))
+source.stop()
+answer = [found.total_j, found.flags]
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("codecarbon") is None, reason="not installed")
+def test_a_counter_that_starts_again_under_codecarbon_is_said_so(
+    with_tool: Llem, node: SimulatedNode, tmp_path: Path
+) -> None:
+    given = [node.uuid(), str(tmp_path / "node" / "faults")]
+    total_j, flags = ask_on(node, RESET_IN_A_WINDOW, given, with_tool.environment)
+    assert total_j is None
+    assert "counter_reset" in flags
+
+
+def test_auto_that_finds_no_source_is_a_caution_and_no_invalid_result(
+    llem: Llem, tmp_path: Path
+) -> None:
+    sliced = Board(settings={"mig_mode": 1, "mig_slices": 2})
+    (tmp_path / "sliced").mkdir()
+    result = run(llem, SimulatedNode(tmp_path / "sliced", [sliced]), "auto")
+    assert result["energy"]["total_j"] is None
+    assert result["energy"]["source"] == "none"
+    assert (result["trust"]["verdict"], result["trust"]["energy"]) == ("caution", "off")
+    assert "no_energy_source" in codes(result)

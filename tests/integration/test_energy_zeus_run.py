@@ -221,9 +221,31 @@ def test_a_device_that_is_not_there_or_is_sliced_is_not_covered(
     fine, absent, sliced = ask(python, code, node, [node.uuid(0), "GPU-nobody", node.uuid(1)])
 
     assert fine == ["measured", "the GPU that does the work"]
-    assert absent == [None, "Zeus sees no such GPU: GPU-nobody"]
+    assert absent[0] is None
+    assert "no such GPU: GPU-nobody" in absent[1]
     assert sliced[0] is None
     assert "MIG is on" in sliced[1]
+
+
+CHOSEN = """
+from llenergymeasure.core.energy import energy_problems, get_active_energy_backend
+target = DeviceTarget("gpu", tuple(given))
+selection = get_active_energy_backend("auto", target, SamplingRates())
+selection.source.start()
+selection.source.stop()
+answer = [selection.name, [problem.what for problem in energy_problems("zeus", target)]]
+"""
+
+
+def test_a_device_that_zeus_sees_but_cannot_read_goes_to_nvml(tmp_path: Path, python: str) -> None:
+    node = SimulatedNode(tmp_path, [Board(PASCAL_P100), Board(A100)])
+    for field in ("field:186", "field:185"):
+        node.fail(field, NOT_SUPPORTED)
+
+    assert ask(python, CHOSEN, node, [node.uuid(1)]) == ["zeus", []]
+    name, problems = ask(python, CHOSEN, node, [node.uuid(0)])
+    assert name == "nvml"
+    assert [node.uuid(0) in problem for problem in problems] == [True]
 
 
 def test_a_machine_without_a_driver_is_told_so(tmp_path: Path, python: str) -> None:
@@ -275,7 +297,7 @@ def test_amd_gpus_are_measured_where_zeus_sees_them(
     shutil.copy(Path(fake_amdsmi.__file__), tmp_path / "amd" / "amdsmi.py")
     path = os.pathsep.join([str(tmp_path / "amd"), str(SOURCES)])
     covered, (total_j, kind, parts, notes, _, states) = ask(
-        python, AMD, node, uuids, PYTHONPATH=path, HIP_VISIBLE_DEVICES="1"
+        python, AMD, node, uuids, PYTHONPATH=path, **({"HIP_VISIBLE_DEVICES": "1"} if uuids else {})
     )
 
     assert covered[0] == "measured", covered

@@ -457,6 +457,27 @@ def test_mig_is_refused_for_slices_and_their_gpu(tmp_path: Path) -> None:
     assert coverage(node, node.uuid(1))[0] == "measured"
 
 
+AUTO = """
+from llenergymeasure.core.energy import get_active_energy_backend
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.domain.target import DeviceTarget
+found = get_active_energy_backend("auto", DeviceTarget("gpu", tuple(given)), SamplingRates())
+answer = [found.name, found.reason]
+"""
+
+
+def test_auto_has_no_figure_for_a_slice_whatever_is_installed(tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"  # by which CodeCarbon decides to look for GPUs
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    node = SimulatedNode(tmp_path, [Board(settings={"mig_mode": 1, "mig_slices": 2})])
+    for uuid in (node.uuid(0), "MIG-1234"):
+        name, reason = ask_on(node, AUTO, [uuid], path)
+        assert name == "none"
+        assert "a slice has no energy of its own" in reason
+
+
 def test_a_driver_without_a_device_covers_nothing(tmp_path: Path) -> None:
     kind, scope, _ = coverage(SimulatedNode(tmp_path, []), "GPU-nobody")
     assert (kind, scope) == (None, "NVML shows no GPU: NVML sees no GPU")

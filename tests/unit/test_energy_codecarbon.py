@@ -17,18 +17,26 @@ from llenergymeasure.core.energy.codecarbon import (
 from llenergymeasure.core.energy.codecarbon_reader import Part
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
+from llenergymeasure.core.gpu_survey import GPUSurvey
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import SamplingCost
+from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 
-NVML = Path(__file__).parents[1] / "support" / "simulated_nvml"
 SECOND = Window(0, 1_000_000_000)
 COST = SamplingCost(reads=0, mean_read_ms=None, p99_read_ms=None, cpu_seconds=0.0)
 
 
-def part(name: str, energy_j: float | None, kind: str = "modelled", gpu: bool = False):
-    return {"name": name, "gpu": gpu, "kind": kind, "method": "somehow", "energy_j": energy_j}
+def part(
+    name: str,
+    energy_j: float | None,
+    kind: str = "modelled",
+    gpu: bool = False,
+    reset: bool = False,
+):
+    told = {"name": name, "gpu": gpu, "kind": kind, "method": "somehow", "energy_j": energy_j}
+    return {**told, "reset": reset}
 
 
 def recording(target: DeviceTarget, *parts, span: Window = SECOND, messages=(), grams=0.1):
@@ -112,6 +120,38 @@ def test_a_short_stretch_between_two_ticks_may_be_zero():
     assert cpu.energy_j == 50.0
 
 
+def test_a_counter_that_started_again_is_a_finding_where_it_counts():
+    fallen = part("GPU-a", None, "measured", gpu=True, reset=True)
+
+    assert "counter_reset" in recording(DeviceTarget("gpu", ("GPU-a",)), fallen).flags
+    assert "counter_reset" not in recording(DeviceTarget("gpu", ("GPU-b",)), fallen, GPUS[1]).flags
+    assert recording(DeviceTarget("cpu"), *HOST, fallen).flags == ()
+
+
+def test_where_nothing_tells_the_state_of_gpus_the_result_says_so():
+    assert "processes_unknown" in recording(DeviceTarget("gpu"), *GPUS).flags
+
+
+WARNINGS = {
+    "Failed to read the energy counter of GPU 1, averaging its power usage until": False,
+    "Failed to retrieve power usage of GPU 1, its energy will be reported as 0": False,
+    "GPU 1 reports 0 W power usage and has no usable energy counter": False,
+    "Energy counter of GPU 1 went backwards (driver reload or counter reset)": True,
+}
+
+
+@pytest.mark.parametrize(("message", "reset"), WARNINGS.items())
+def test_what_codecarbon_says_it_did_not_read_is_unknown_for_good(message, reset):
+    heard, other = (Part("GPU-x", True, "measured", "counter", index=i) for i in (1, 11))
+    for gpu in (heard, other):
+        gpu.add(2000.0, 5.0)
+        gpu.hear(message)
+        gpu.add(0.0, 0.1)
+
+    assert (heard.energy_j, heard.reset) == (None, reset)
+    assert (other.energy_j, other.reset) == (2000.0, False)
+
+
 def test_a_part_that_codecarbon_leaves_out_is_unknown():
     cpu = Part("cpu", False, "measured", "counter")
     cpu.add(None, 0.05)
@@ -154,26 +194,36 @@ def test_without_a_driver_a_gpu_is_not_covered(monkeypatch, tmp_path):
 
 
 def test_gpus_that_nvml_shows_are_covered_and_others_are_named(monkeypatch, tmp_path):
-    _install_simulated_gpus(monkeypatch, tmp_path)
+    _install_tool(monkeypatch, tmp_path)
 
-    assert gpu_coverage(("GPU-bbbb",)).kind == "measured"
-    assert gpu_coverage(()).kind == "measured"
-    absent = gpu_coverage(("GPU-bbbb", "GPU-none"))
+    assert gpu_coverage(("GPU-bbbb",), shown).kind == "measured"
+    absent = gpu_coverage(("GPU-bbbb", "GPU-none"), shown)
     assert absent.kind is None
-    assert "GPU-none" in absent.scope
-    assert "GPU-bbbb" not in absent.scope
+    assert "no such GPU: GPU-none;" in absent.scope
+
+
+def test_a_slice_of_a_gpu_is_not_covered_nor_is_a_gpu_cut_into_slices(monkeypatch, tmp_path):
+    _install_tool(monkeypatch, tmp_path)
+
+    for uuids in (("MIG-1234",), ("GPU-MIG-1234",), ("GPU-cccc",)):
+        refused = gpu_coverage(uuids, shown)
+        assert refused.kind is None
+        assert "no energy of its own" in refused.scope
 
 
 def test_a_driver_that_does_not_answer_is_a_reason(monkeypatch, tmp_path):
-    _install_simulated_gpus(monkeypatch, tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "pynvml.py").write_text(
-        "class NVMLError(Exception): pass\ndef nvmlInit(): raise NVMLError('Driver Not Loaded')\n"
-    )
-    coverage = gpu_coverage(())
+    _install_tool(monkeypatch, tmp_path)
+    coverage = gpu_coverage((), lambda: GPUSurvey(note="Driver Not Loaded"))
 
     assert coverage.kind is None
     assert "Driver Not Loaded" in coverage.scope
+
+
+def shown() -> GPUSurvey:
+    whole = [
+        GPUInfo(index=i, uuid=uuid, name="A100") for i, uuid in enumerate(("GPU-aaaa", "GPU-bbbb"))
+    ]
+    return GPUSurvey(gpus=(*whole, GPUInfo(index=2, uuid="GPU-cccc", name="A100", mig_mode=True)))
 
 
 def _counter(powercap: Path) -> Path:
@@ -184,12 +234,9 @@ def _counter(powercap: Path) -> Path:
     return counter
 
 
-def _install_simulated_gpus(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+def _install_tool(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     tool = directory / "nvidia-smi"
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
-    monkeypatch.syspath_prepend(str(NVML))
-    # Set before it is removed: only what was set is put back as it was, also where it was absent.
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.delitem(sys.modules, "pynvml")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from llenergymeasure.config.registry import ENERGY_SOURCES, load_object
-from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.sampling_child import Row
 from llenergymeasure.core.energy.zeus import SLOW_TAIL_S, TAIL_S, ZeusSource, gpu_coverage
@@ -109,12 +110,12 @@ def test_a_device_that_zeus_does_not_see_is_refused():
 def test_amd_devices_are_known_by_their_serial_or_by_being_all_there_are():
     two = layer(FakeGPU(), FakeGPU(), vendor="amd")
 
-    assert [one.gpu for one in chosen(two, ("GPU-serial1",))] == [two.devices[1].gpu]
-    assert chosen(two, ("GPU-x", "GPU-y")) == two.devices
+    assert [one.gpu for one in chosen(two, ("GPU-serial1",), {})] == [two.devices[1].gpu]
+    assert chosen(two, ("GPU-x", "GPU-y"), {}) == two.devices
     with pytest.raises(LookupError):
-        chosen(two, ("GPU-x",))
+        chosen(two, ("GPU-x",), {})
     with pytest.raises(LookupError):
-        chosen(two._replace(vendor="nvidia"), ("GPU-x", "GPU-y"))
+        chosen(two._replace(vendor="nvidia"), ("GPU-x", "GPU-y"), {})
 
 
 def test_a_device_without_a_counter_gives_power_and_one_without_that_a_mean_over_a_second():
@@ -292,27 +293,56 @@ def gpu(uuid: str, mig: bool = False) -> GPUInfo:
     return GPUInfo(index=0, uuid=uuid, name="A100", mig_mode=mig)
 
 
-def test_the_devices_that_do_the_work_must_be_seen():
-    survey = GPUSurvey(gpus=(gpu("GPU-a"), gpu("GPU-b")))
+def answering(wanted: Sequence[str]) -> Coverage:
+    return Coverage("measured", f"tried {', '.join(wanted)}")
 
-    assert gpu_coverage(("GPU-a",), survey).scope == "the GPU that does the work"
-    assert gpu_coverage((), survey).scope == "the 2 GPUs that do the work"
-    unseen = gpu_coverage(("GPU-c",), survey)
+
+def covering(uuids: tuple[str, ...], *gpus: GPUInfo, **environ: str) -> Coverage:
+    return gpu_coverage(uuids, GPUSurvey(gpus=gpus), environ, answering)
+
+
+def test_the_devices_that_do_the_work_must_be_seen_and_answer():
+    two = (gpu("GPU-a"), gpu("GPU-b"))
+
+    assert covering(("GPU-a",), *two).scope == "tried GPU-a"
+    unseen = covering(("GPU-c",), *two)
     assert unseen.kind is None
     assert "no such GPU: GPU-c" in unseen.scope
+    silent = gpu_coverage(("GPU-a",), GPUSurvey(gpus=two), {}, lambda _: Coverage(None, "silent"))
+    assert (silent.kind, silent.scope) == (None, "silent")
+
+
+def test_of_unnamed_devices_those_count_that_cuda_would_see():
+    two = (gpu("GPU-a"), gpu("GPU-b"))
+
+    assert covering((), *two).scope == "tried GPU-a, GPU-b"
+    assert covering((), *two, CUDA_VISIBLE_DEVICES="GPU-b").scope == "tried GPU-b"
+    doubtful = covering((), *two, CUDA_VISIBLE_DEVICES="1")
+    assert doubtful.kind is None
+    assert "CUDA_DEVICE_ORDER" in doubtful.scope
+
+
+def test_the_reader_reads_of_unnamed_devices_those_that_cuda_would_see():
+    two = layer(FakeGPU(), FakeGPU())
+    by_bus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
+
+    assert [one.name for one in chosen(two, (), by_bus)] == ["GPU-1"]
+    with pytest.raises(LookupError, match="CUDA_DEVICE_ORDER"):
+        chosen(two, (), {"CUDA_VISIBLE_DEVICES": "1"})
+    with pytest.raises(LookupError, match="HIP_VISIBLE_DEVICES"):
+        chosen(two._replace(vendor="amd"), (), {"HIP_VISIBLE_DEVICES": "1"})
 
 
 def test_a_slice_has_no_energy_of_its_own():
-    for uuids, survey in [
-        (("GPU-MIG-a",), GPUSurvey()),
-        (("GPU-a",), GPUSurvey(gpus=(gpu("GPU-a", mig=True),))),
-        ((), GPUSurvey(gpus=(gpu("GPU-a", mig=True),))),
+    for uuids, gpus in [
+        (("GPU-MIG-a",), ()),
+        (("GPU-a",), (gpu("GPU-a", mig=True),)),
+        ((), (gpu("GPU-a", mig=True),)),
     ]:
-        coverage = gpu_coverage(uuids, survey)
+        coverage = covering(uuids, *gpus)
         assert coverage.kind is None
         assert "no energy of its own" in coverage.scope
-    beside = GPUSurvey(gpus=(gpu("GPU-a"), gpu("GPU-b", mig=True)))
-    assert gpu_coverage(("GPU-a",), beside).kind == "measured"
+    assert covering(("GPU-a",), gpu("GPU-a"), gpu("GPU-b", mig=True)).kind == "measured"
 
 
 def test_work_on_a_cpu_is_not_covered():

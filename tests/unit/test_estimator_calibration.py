@@ -65,6 +65,13 @@ def test_a_tail_is_told_from_lag():
     found = recorded(profiles.vary(profiles.A100, lag_s=0.05), 3, tail_w_s=(150.0, 0.1))
     assert found.lag_s == pytest.approx(0.05, abs=0.004)
     assert found.tail.excess_s == pytest.approx(true_s, abs=0.003)
+    assert found.tail.rise_s is None
+
+
+def test_a_tail_within_the_noise_of_few_bursts_leaves_the_end_of_windows_looked_at():
+    found = recorded(profiles.vary(profiles.A100, tick_jitter_s=0.005), 22, long=8)
+    assert found.tail.excess_s > 0.002
+    assert found.tail.rise_s is not None
 
 
 @pytest.mark.parametrize("seed", range(4))

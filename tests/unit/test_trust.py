@@ -87,6 +87,7 @@ def flag(code: str) -> Evidence:
 CASES: dict[str, Evidence] = {
     "nothing_completed": replace(SOUND, requests_completed=0),
     "energy_unmeasurable": replace(SOUND, energy_kind="unmeasurable"),
+    "no_energy_source": replace(SOUND, energy_asked=False, no_source="auto: none is used"),
     "failed_requests": replace(SOUND, requests_failed=3),
     "window_short": replace(SOUND, window_s=9.99),
     "modelled_energy": replace(SOUND, energy_kind="modelled"),
@@ -104,7 +105,7 @@ CASES: dict[str, Evidence] = {
     "persistence_off": device(persistence_mode=False),
     "start_temperature": device(start_c=55.1),
     "closure_failed": halves(second_j=1016.0, closes=False),
-    "power_drift": halves(power_change=-0.016),
+    "power_drift": halves(power_change=-0.011),
     "clock_drift": halves(clock_change=-0.011),
     "baseline_unsteady": replace(
         SOUND, baseline=IDLE.model_copy(update={"loaded_idle_steady": False})
@@ -128,7 +129,8 @@ def test_each_finding_is_made_alone_and_weighs_as_the_table_says(code: str) -> N
     assert verdict.reasons[0].level == level
     assert verdict.reasons[0].remedy == FINDINGS[code].remedy
     assert verdict.reasons[0].detail
-    assert verdict.verdict == verdict.energy == ("ok" if level == "info" else level)
+    assert verdict.verdict == ("ok" if level == "info" else level)
+    assert verdict.energy == (verdict.verdict if CASES[code].energy_asked else "off")
     assert warning_codes(verdict) == (() if level == "info" else (code,))
 
 
@@ -168,15 +170,33 @@ def test_a_start_within_three_degrees_or_without_a_reference_is_fine() -> None:
     assert assess(replace(device(start_c=90.0), reference_c={})).reasons == ()
 
 
-def test_a_change_of_power_within_its_interval_is_no_drift() -> None:
-    assert assess(halves(power_change=0.0149)).reasons == ()
+def test_a_change_of_power_within_its_interval_or_one_per_cent_is_no_drift() -> None:
+    assert assess(halves(power_change=0.0099)).reasons == ()
+    assert assess(halves(power_change=0.10, power_change_interval95=0.12)).reasons == ()
+    assert warning_codes(assess(halves(power_change=0.13, power_change_interval95=0.12)))
 
 
 def test_a_gpu_whose_state_was_not_read_leaves_its_processes_unknown() -> None:
     assert warning_codes(assess(replace(SOUND, devices=()))) == ("processes_unknown",)
     off = replace(SOUND, devices=(), energy_asked=False, energy_kind="unmeasurable")
-    assert assess(off).reasons == ()
-    assert assess(replace(SOUND, devices=(), gpu_uuids=())).reasons == ()
+    assert warning_codes(assess(off)) == ("processes_unknown",)
+    assert assess(replace(off, gpu_uuids=())).reasons == ()
+
+
+def test_processes_of_gpus_that_nobody_names_are_unknown_unless_their_state_was_read() -> None:
+    unnamed = replace(SOUND, on_gpu=True, gpu_uuids=())
+    assert assess(unnamed).reasons == ()
+    hidden = QUIET.model_copy(update={"foreign_pids": None})
+    for devices in ((), (hidden,)):
+        assert warning_codes(assess(replace(unnamed, devices=devices))) == ("processes_unknown",)
+
+
+def test_auto_that_finds_no_source_is_a_caution_and_switched_off_energy_none() -> None:
+    off = replace(SOUND, energy_asked=False, energy_kind="unmeasurable")
+    found = assess(replace(off, no_source="auto: counters are for root only; none is used"))
+    assert (found.verdict, found.energy) == ("caution", "off")
+    assert warning_codes(found) == ("no_energy_source",)
+    assert assess(off).verdict == "ok"
 
 
 def test_a_finding_names_every_device_it_holds_of() -> None:

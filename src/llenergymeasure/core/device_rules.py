@@ -67,8 +67,11 @@ def foreign_process(evidence: Evidence) -> Found | None:
 def processes_unknown(evidence: Evidence) -> Found | None:
     """Find that nobody could say whether other processes computed on the devices."""
     seen = {one.device for one in evidence.devices if one.foreign_pids is not None}
-    unseen = [uuid for uuid in evidence.gpu_uuids if uuid not in seen]
-    if not evidence.energy_asked or not unseen:
+    at_work = evidence.gpu_uuids or tuple(one.device for one in evidence.devices)
+    unseen = [uuid for uuid in at_work if uuid not in seen]
+    if evidence.on_gpu and not at_work:
+        unseen = ["the GPU"]
+    if not unseen:
         return None
     return Found("processes_unknown", f"processes of {', '.join(unseen)} cannot be seen")
 

@@ -23,12 +23,14 @@ class Evidence:
         requests_failed: Requests that failed.
         prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
         weights: Where the weights came from.
-        energy_asked: Whether an energy figure was asked for: anything but
-            ``energy_backend: none``, an ``auto`` that found no source included.
+        energy_asked: Whether a source of energy was to be read: neither with
+            ``energy_backend: none`` nor where ``auto`` found none.
+        no_source: Why ``auto`` found no source; ``None`` where it found one or was not asked.
         energy_kind: The kind of figure that came out.
         energy_notes: What the source said about it.
         energy_flags: What was found about its readings, by stable codes.
-        gpu_uuids: The GPUs that did the work.
+        on_gpu: Whether GPUs did the work.
+        gpu_uuids: Those GPUs, where they are known by name.
         devices: What each device was doing over the window.
         reference_c: Temperature at which each device should start, by UUID, where there is one.
         comparison: How the two halves of the window compare, where they did the same work.
@@ -46,8 +48,10 @@ class Evidence:
     weights: Literal["pretrained", "random", "none"]
     energy_asked: bool
     energy_kind: EnergyKind
+    no_source: str | None = None
     energy_notes: tuple[str, ...] = ()
     energy_flags: tuple[str, ...] = ()
+    on_gpu: bool = False
     gpu_uuids: tuple[str, ...] = ()
     devices: tuple[DeviceState, ...] = ()
     reference_c: Mapping[str, float] = field(default_factory=dict)

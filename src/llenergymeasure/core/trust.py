@@ -29,7 +29,8 @@ def assess(evidence: Evidence) -> TrustVerdict:
     """Reach a verdict: the worst of the reasons.
 
     Every finding bears on the energy figures, so theirs is the same verdict; where no source
-    was to be read it is ``off``, and the overall verdict is about the times alone.
+    was to be read it is ``off``, and the overall verdict is about the times alone. That ``auto``
+    found no source is said all the same.
     """
     reasons = sorted(
         map(_reason, _findings(evidence)), key=lambda reason: _WORST_FIRST.index(reason.level)
@@ -89,6 +90,10 @@ def _energy_unmeasurable(evidence: Evidence) -> Found | None:
     return Found("energy_unmeasurable", notes or "the energy source gave no figure")
 
 
+def _no_energy_source(evidence: Evidence) -> Found | None:
+    return None if evidence.no_source is None else Found("no_energy_source", evidence.no_source)
+
+
 def _modelled_energy(evidence: Evidence) -> Found | None:
     if not evidence.energy_asked or evidence.energy_kind != "modelled":
         return None
@@ -127,6 +132,7 @@ def _drift_not_assessable(evidence: Evidence) -> Found | None:
 _RULES: tuple[Callable[[Evidence], Found | None], ...] = (
     _nothing_completed,
     _energy_unmeasurable,
+    _no_energy_source,
     _failed_requests,
     _window_short,
     _modelled_energy,

@@ -32,6 +32,14 @@ METRICS = (ENERGY_PER_TOKEN, ENERGY, THROUGHPUT, TTFT, TPOT, MEMORY)
 ENERGY_METRICS = frozenset({ENERGY_PER_TOKEN.name, ENERGY.name})
 
 # Lines of an energy budget that come from what is assumed of the sensor (its lag at the edges, its
-# averaging window, load in step with it). They are alike in every window; the others vary from
-# window to window, so the spread between cycles shows them already.
-COMMON_LINES = frozenset({"level_step_times_edge_time", "averaging_window", "aliased_load"})
+# averaging window, load in step with it) and of tails. They are alike in every window; the others
+# vary from window to window, so the spread between cycles shows them already.
+COMMON_LINES = frozenset(
+    {
+        "level_step_times_edge_time",
+        "averaging_window",
+        "aliased_load",
+        "known_tail",
+        "unseen_tail",
+    }
+)

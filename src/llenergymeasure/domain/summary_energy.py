@@ -65,7 +65,7 @@ def _no_energy(result: ExperimentResult) -> Iterator[str]:
 def _total(energy: EnergyResult, total_j: float) -> str:
     shown = fmt.with_interval(total_j, energy.interval95_j, "J")
     if energy.interval95_j is None:
-        return f"{shown}, no interval"
+        return f"{shown}, no interval; absolute accuracy {energy.absolute_accuracy}"
     accuracy = f"(95 %, sensor scale; absolute accuracy {energy.absolute_accuracy})"
     return ", ".join([f"{shown} {accuracy}", *_sensor(energy)])
 

@@ -35,6 +35,13 @@ FINDINGS: dict[str, Finding] = {
         remedy="read the notes of the energy source; llem config lists the sources of this "
         "machine, and energy_backend: none asks for no energy",
     ),
+    "no_energy_source": Finding(
+        level="caution",
+        meaning="No source on this machine could tell energy, so there is no energy figure; times "
+        "are as good as ever.",
+        remedy="llem config lists the sources and what each of them needs; energy_backend: none "
+        "asks for no energy",
+    ),
     "hardware_thermal_slowdown": Finding(
         level="invalid",
         meaning="The hardware slowed the device down because it was too hot; times and energy are "
@@ -109,8 +116,8 @@ FINDINGS: dict[str, Finding] = {
     ),
     "power_drift": Finding(
         level="caution",
-        meaning="Power changed by more than 1 % between halves of the window that did the same "
-        "work.",
+        meaning="Power changed by more than 1 %, and by more than its interval, between halves of "
+        "the window that did the same work.",
         remedy="raise warmup.thermal_floor_seconds, and window.min_duration_seconds",
     ),
     "clock_drift": Finding(
@@ -134,8 +141,8 @@ FINDINGS: dict[str, Finding] = {
     ),
     "counter_power_disagree": Finding(
         level="caution",
-        meaning="Energy by the counter and energy by integrated power differ by more than 5 % "
-        "beyond what either may miss; one of the two sensors is wrong.",
+        meaning="Energy by the counter and energy by integrated power differ by more than 5 %, and "
+        "by more than their intervals allow; one of the two sensors is wrong.",
         remedy="compare both in energy.components, and repeat; an external meter tells which is "
         "right",
     ),

@@ -172,9 +172,11 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             prompts_truncated=throughput.prompts_truncated,
             weights=first.report.weights,
             energy_asked=first.selection.name != "none",
+            no_source=_no_source(first),
             energy_kind=pooled.energy.kind,
             energy_notes=pooled.energy.notes,
             energy_flags=pooled.energy.flags,
+            on_gpu=first.target.kind == "gpu",
             gpu_uuids=first.target.gpu_uuids,
             devices=pooled.energy.device_state,
             reference_c=first.order.reference_start_c,
@@ -183,6 +185,11 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             baseline=first.baseline,
         )
     )
+
+
+def _no_source(first: Measurement) -> str | None:
+    found = first.selection.name != "none" or first.order.config.energy_backend == "none"
+    return None if found else first.selection.reason
 
 
 def _resolved(first: Measurement) -> ResolvedSettings:

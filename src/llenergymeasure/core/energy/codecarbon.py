@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.core.energy.gpu_state import with_state
+from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.core.energy.state_beside import beside, working_uuids
+from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
@@ -20,6 +24,7 @@ from llenergymeasure.domain.target import DeviceTarget
 READER = ReaderSpec("llenergymeasure.core.energy.codecarbon_reader:CodeCarbonReader")
 POWERCAP = Path("/sys/class/powercap")
 SPAN_TOLERANCE = 0.02
+GPUS = "the GPUs that do the work"
 
 NO_UNCERTAINTY = "CodeCarbon states no uncertainty, so its figures have no interval"
 
@@ -35,8 +40,9 @@ class CodeCarbonSource(SampledSource):
         rates: SamplingRates,
         sampler: SamplerProcess | None = None,
     ) -> None:
-        super().__init__(sampler or SamplerProcess(READER))
+        super().__init__(sampler or SamplerProcess(beside(READER, target, rates)))
         self._target = target
+        self._wanted = target.gpu_uuids or working_uuids(target)
 
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
@@ -48,32 +54,40 @@ class CodeCarbonSource(SampledSource):
 
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
         """Label CodeCarbon's figures; a part that it could not read is unknown, never zero."""
-        components = tuple(self._component(part) for part in recorded.summary["parts"])
-        grams = recorded.summary["grams"]
-        return EnergyRecording(
+        parts = recorded.summary["parts"]
+        components = tuple(self._component(part) for part in parts)
+        made = EnergyRecording(
             source=self.name,
             components=components,
             readings=recorded.readings,
             cost=recorded.cost,
             notes=tuple(self._notes(recorded, window, components)),
-            codecarbon_grams=grams,
+            flags=("counter_reset",) if any(map(self._was_reset, parts)) else (),
+            codecarbon_grams=recorded.summary["grams"],
         )
+        if self._target.kind == "cpu":
+            return made
+        return with_state(made, recorded.summary.get("state"), window)
 
     def part(self, window: Window) -> None:
         """Give nothing: CodeCarbon's figures are of a whole window."""
 
-    def _component(self, part: dict[str, Any]) -> EnergyComponent:
-        wanted = self._target.gpu_uuids
+    def _in_scope(self, part: dict[str, Any]) -> bool:
         if part["gpu"]:
-            in_scope = self._target.kind == "gpu" and (not wanted or part["name"] in wanted)
-        else:
-            in_scope = self._target.kind == "cpu"
+            named = not self._wanted or part["name"] in self._wanted
+            return self._target.kind == "gpu" and named
+        return self._target.kind == "cpu"
+
+    def _was_reset(self, part: dict[str, Any]) -> bool:
+        return bool(part["reset"]) and self._in_scope(part)
+
+    def _component(self, part: dict[str, Any]) -> EnergyComponent:
         return EnergyComponent(
             name=part["name"],
             energy_j=part["energy_j"],
             kind="unmeasurable" if part["energy_j"] is None else part["kind"],
             method=f"CodeCarbon: {part['method']}",
-            in_scope=in_scope,
+            in_scope=self._in_scope(part),
         )
 
     def _notes(
@@ -104,34 +118,19 @@ def rapl_readable(powercap: Path) -> bool:
     return any(os.access(counter, os.R_OK) for counter in counters)
 
 
-def gpu_coverage(uuids: tuple[str, ...]) -> Coverage:
-    """Say whether CodeCarbon would see these GPUs, or any GPU when none is named."""
+def gpu_coverage(
+    uuids: tuple[str, ...], survey_gpus: Callable[[], GPUSurvey] = survey_gpus
+) -> Coverage:
+    """Say whether CodeCarbon would read these GPUs, or those visible when none is named."""
+    if (slices := sliced(uuids, GPUSurvey())) is not None:
+        return slices
     if importlib.util.find_spec("amdsmi") and shutil.which("rocm-smi"):
-        return Coverage("measured", "the GPUs that do the work")
+        return Coverage("measured", GPUS)
     if shutil.which("nvidia-smi") is None:  # that is how CodeCarbon decides to look for GPUs
         return Coverage(
             None, "CodeCarbon finds no GPU: nvidia-smi is not on the PATH", "install the GPU driver"
         )
-    seen, trouble = _nvidia_uuids()
-    unseen = [uuid for uuid in uuids if uuid not in seen]
-    if trouble or unseen or not seen:
-        what = trouble or f"NVML shows no such GPU: {', '.join(unseen) or 'none at all'}"
-        return Coverage(None, f"CodeCarbon cannot read the GPU: {what}", "check nvidia-smi -L")
-    return Coverage("measured", "the GPUs that do the work")
-
-
-def _nvidia_uuids() -> tuple[list[str], str]:
-    """List the GPUs that NVML shows, or say what went wrong."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return [], str(error)
-    try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles], ""
-    except pynvml.NVMLError as error:
-        return [], str(error)
-    finally:
-        pynvml.nvmlShutdown()
+    survey = survey_gpus()
+    if not survey.gpus:
+        return Coverage(None, f"CodeCarbon cannot read the GPU: {survey.note}", CHECK)
+    return covered(uuids, survey, os.environ, lambda _: Coverage("measured", GPUS))

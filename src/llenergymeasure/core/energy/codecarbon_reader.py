@@ -7,12 +7,15 @@ What was learnt from CodeCarbon 3.3 (``codecarbon/emissions_tracker.py``, ``core
   neither fault, so the scheduler is never started.
 - Counters are unwrapped once a measurement, so a long window is measured in short stretches.
 - A part that can't be read adds 0 and a line in the log. Such a zero is unknown here.
+- A counter that fails or starts again is replaced by power readings, and the log says so. What it
+  did not count is unknown here.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,7 +26,15 @@ from llenergymeasure.core.energy.sampling_child import Row
 
 JOULES_PER_KWH = 3.6e6
 STRETCH_S = 5.0
-LONGEST_TRUE_ZERO_S = 1.0  # a counter may not tick within a shorter stretch
+LONGEST_TRUE_ZERO_S = 0.25  # a counter may not tick within a shorter stretch
+WENT_BACKWARDS = "went backwards"
+UNREAD = (
+    "Failed to read",
+    "Failed to retrieve power",
+    "reported as 0",
+    "reports 0 W",
+    WENT_BACKWARDS,
+)
 NO_SUCH_HOME = "/nonexistent"
 MACHINE = "machine"
 
@@ -38,6 +49,8 @@ class Part:
         kind: measured or modelled.
         method: How CodeCarbon gets the figure.
         energy_j: Joules so far; ``None`` once a stretch of the window is unknown.
+        index: By which CodeCarbon's messages call it, where it is a GPU.
+        reset: Whether its counter started again.
     """
 
     name: str
@@ -45,6 +58,16 @@ class Part:
     kind: str
     method: str
     energy_j: float | None = 0.0
+    index: int | None = None
+    reset: bool = False
+
+    def hear(self, message: str) -> None:
+        """Take note of a message: what CodeCarbon did not read is unknown, whatever it adds."""
+        if self.index is None or re.search(rf"\bGPU {self.index}\b", message) is None:
+            return
+        self.reset = self.reset or WENT_BACKWARDS in message
+        if any(sign in message for sign in UNREAD):
+            self.energy_j = None
 
     def add(self, energy_j: float | None, seconds: float) -> None:
         """Add a stretch; nothing at all over a long one means that it could not be read."""
@@ -126,6 +149,8 @@ class CodeCarbonReader:
         }
         for part in self._parts:
             part.add(energy_j.get(part.name), seconds)
+            for message in self._log.messages:
+                part.hear(message)
         self._grams += data.emissions * 1000
         return seconds
 
@@ -216,9 +241,9 @@ def _cpu_method(hardware: Any) -> tuple[str, str]:
 
 
 def _gpu_part(uuid: str, device: Any) -> Part:
-    if getattr(device, "_use_power_fallback", False):
-        return Part(uuid, True, "measured", "mean of power readings, one a second")
-    return Part(uuid, True, "measured", "energy counter of the device")
+    by_power = getattr(device, "_use_power_fallback", False)
+    method = "mean of power readings, one a second" if by_power else "energy counter of the device"
+    return Part(uuid, True, "measured", method, index=device.gpu_index)
 
 
 def _gpus(hardware: Any) -> list[tuple[str, Any]]:

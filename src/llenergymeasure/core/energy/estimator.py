@@ -20,6 +20,7 @@ from llenergymeasure.core.energy.estimation.estimate import EnergyEstimate, sum_
 from llenergymeasure.core.energy.estimation.integral import Hints, Integral, integrate
 from llenergymeasure.core.energy.estimation.paths import SensorPath, counter_path, power_path
 from llenergymeasure.core.energy.estimation.power_path import mean_power_w
+from llenergymeasure.core.energy.estimation.prompt import prompt_power
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
 from llenergymeasure.core.energy.estimation.series import (
     CounterReadings,
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
+CERTAIN = 1.5  # half-widths beyond which a difference is no noise: three standard uncertainties
 STALL_S = 0.1  # a read that takes longer stalled
 SHAPE_SHARE = 0.0075  # of the energy: what power readings leave open even when calibrated
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
@@ -88,6 +90,7 @@ def _integral(path: SensorPath, hint: SensorPath | None, window: Window) -> Inte
             mean_power_w(hint.series, -HINT_S, 0.0),
             mean_power_w(hint.series, length_s + late_s, length_s + late_s + HINT_S),
             path.quantum_j,
+            prompt_power(hint.ticks, hint.timing) if hint.source == "power" else None,
         )
     return integrate(path.ticks, window.seconds, path.timing, hints)
 
@@ -162,7 +165,7 @@ def _shape_lines(path: SensorPath, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
     if path.source == "counter":
         return ()
-    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j)),)
+    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j), shared=True),)
 
 
 def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
@@ -187,16 +190,16 @@ def _alias_lines(aliasing: Aliasing, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for half the power swinging unseen, as far as the load keeps step with the sensor."""
     if not aliasing.risk:
         return ()
-    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2),)
+    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2, shared=True),)
 
 
 def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstimate:
-    """Compare counter with integrated power, allowing for what either does not see."""
+    """Compare counter with integrated power, as far as their intervals can tell them apart."""
     if estimate.energy_j is None or by_power.energy_j is None:
         return estimate
     doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
-    apart_j = abs(estimate.energy_j - by_power.energy_j) - doubt_j
+    apart_j = abs(estimate.energy_j - by_power.energy_j)
     flags = estimate.flags
-    if apart_j > DISAGREE_SHARE * by_power.energy_j:
+    if apart_j > max(DISAGREE_SHARE * by_power.energy_j, CERTAIN * doubt_j):
         flags = (*flags, "counter_power_disagree")
     return replace(estimate, counter_over_power=estimate.energy_j / by_power.energy_j, flags=flags)

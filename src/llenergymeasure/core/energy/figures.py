@@ -13,7 +13,8 @@ from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRe
 
 MEANINGS = {
     "aliasing_risk": "the load repeats in step with the sensor, which may see only one phase of it",
-    "counter_power_disagree": "counter and integrated power differ by more than 5 %",
+    "counter_power_disagree": "counter and integrated power differ by more than 5 %, and by more "
+    "than their intervals",
     "counter_reset": "its counter started again inside the window",
     "counter_reset_outside": "its counter started again next to the window",
     "counter_unusable": "its counter did not move, so power readings were integrated",

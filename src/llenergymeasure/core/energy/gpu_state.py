@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.core.energy import nvml_reader as channels
 from llenergymeasure.domain.device_state import DeviceState, count_events
-from llenergymeasure.domain.energy import Reading
+from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 
 Grouped = Mapping[tuple[str, str], Sequence[Reading]]
@@ -19,6 +20,22 @@ def by_channel(readings: Sequence[Reading]) -> dict[tuple[str, str], list[Readin
     for reading in readings:
         grouped.setdefault((reading.channel, reading.device), []).append(reading)
     return grouped
+
+
+def with_state(
+    made: EnergyRecording, summary: Mapping[str, Any] | None, window: Window
+) -> EnergyRecording:
+    """Add the state of the devices, as far as NVML told it beside their source."""
+    if summary is None:
+        note = "clocks, limits and other processes are not known: only NVML tells them"
+        return replace(made, notes=(*made.notes, note), flags=(*made.flags, "processes_unknown"))
+    states = device_states(by_channel(made.readings), summary, window)
+    return replace(
+        made,
+        device_state=states,
+        notes=(*made.notes, *process_notes(states)),
+        flags=(*made.flags, *process_flags(states)),
+    )
 
 
 def device_states(

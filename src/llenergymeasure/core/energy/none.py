@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from llenergymeasure.core.energy.gpu_state import with_state
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
+from llenergymeasure.core.energy.sampled_source import SampledSource
+from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
+from llenergymeasure.core.energy.state_beside import state_spec
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import BackendError
 
 
 class NoSource:
-    """Reads nothing, starts nothing, and says so."""
+    """Reads no energy, and says so; of NVIDIA GPUs it reads the state, on which times depend."""
 
     name = "none"
 
     def __init__(self, target: DeviceTarget, rates: SamplingRates) -> None:
-        pass
+        spec = state_spec(target, rates)
+        self._state = None if spec is None else StateSource(SamplerProcess(spec))
+        self._note: tuple[str, ...] = ()
 
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:  # noqa: ARG004 - the same for every target
@@ -22,14 +29,37 @@ class NoSource:
         return Coverage("unmeasurable", "nothing is read")
 
     def start(self) -> None:
-        """Do nothing."""
+        """Start to read the state, where there is one; without it the experiment goes on."""
+        if self._state is None:
+            return
+        try:
+            self._state.start()
+        except BackendError as error:
+            self._state, self._note = None, (error.message,)
 
     def open_window(self) -> None:
-        """Do nothing."""
+        """Take note that a window begins."""
+        if self._state is not None:
+            self._state.open_window()
 
     def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
         """Give a recording without any figure."""
-        return EnergyRecording(source=self.name)
+        if self._state is None:
+            return EnergyRecording(source=self.name, notes=self._note)
+        return self._state.close_window(window, step_times)
 
     def stop(self) -> None:
-        """Do nothing."""
+        """End what reads the state."""
+        if self._state is not None:
+            self._state.stop()
+
+
+class StateSource(SampledSource):
+    """The state of GPUs alone."""
+
+    name = NoSource.name
+
+    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
+        """Give every GPU's state, and no energy."""
+        made = EnergyRecording(self.name, readings=recorded.readings, cost=recorded.cost)
+        return with_state(made, recorded.summary, window)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.config.registry import ENERGY_SOURCES, missing
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
 from llenergymeasure.core.energy.gpu_source import UNKNOWN, GPUSource
-from llenergymeasure.core.energy.gpu_state import (
-    by_channel,
-    device_states,
-    process_flags,
-    process_notes,
-)
+from llenergymeasure.core.energy.gpu_state import with_state
+from llenergymeasure.core.energy.nvml_coverage import Sensors, covered, sliced, zeus_sensors
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.energy.sampler import Recorded
-from llenergymeasure.core.energy.zeus_reader import Device
+from llenergymeasure.core.energy.zeus_reader import Device, hidden_by
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
@@ -44,7 +40,6 @@ _CPU = Coverage(
     "Zeus is read for GPUs here, and covers no device that did the work: the CPU did",
     "set energy_backend: rapl or codecarbon",
 )
-_MIG = "a MIG slice has no energy of its own, and the GPU's energy is that of all its slices"
 
 
 class ZeusSource(GPUSource):
@@ -84,22 +79,6 @@ class ZeusSource(GPUSource):
         return with_state(made, summary["state"], window)
 
 
-def with_state(
-    made: EnergyRecording, summary: Mapping[str, Any] | None, window: Window
-) -> EnergyRecording:
-    """Add the state of the devices, as far as NVML told it beside Zeus."""
-    if summary is None:
-        note = "clocks, limits and other processes are not known: only NVML tells them"
-        return replace(made, notes=(*made.notes, note), flags=(*made.flags, "processes_unknown"))
-    states = device_states(by_channel(made.readings), summary, window)
-    return replace(
-        made,
-        device_state=states,
-        notes=(*made.notes, *process_notes(states)),
-        flags=(*made.flags, *process_flags(states)),
-    )
-
-
 def device_readings(readings: tuple[Reading, ...], name: str) -> DeviceReadings:
     """Gather what was read of one GPU."""
     return DeviceReadings(
@@ -109,33 +88,44 @@ def device_readings(readings: tuple[Reading, ...], name: str) -> DeviceReadings:
     )
 
 
-def gpu_coverage(uuids: tuple[str, ...], survey: GPUSurvey) -> Coverage:
-    """Say whether Zeus would see these GPUs, or any GPU when none is named.
+def gpu_coverage(
+    uuids: tuple[str, ...],
+    survey: GPUSurvey,
+    environ: Mapping[str, str] = os.environ,
+    sensors: Sensors = zeus_sensors,
+) -> Coverage:
+    """Say whether Zeus would read these GPUs, or those that can be seen when none is named.
 
     Zeus asks NVML first, and AMD's library only where NVML does not answer.
+
+    Args:
+        uuids: The GPUs.
+        survey: What NVML shows.
+        environ: Environment variables.
+        sensors: Tries the sensors of NVIDIA's devices.
     """
-    if any("MIG-" in uuid for uuid in uuids):
-        return Coverage(None, _MIG, "use whole GPUs, or set energy_backend: none")
-    sliced = [gpu.uuid for gpu in survey.gpus if gpu.mig_mode and (gpu.uuid in uuids or not uuids)]
-    if sliced:
-        return Coverage(None, f"MIG is on ({', '.join(sliced)}): {_MIG}", "sudo nvidia-smi -mig 0")
     if survey.gpus:
-        return _seen(uuids, [Device(gpu.uuid, (), None) for gpu in survey.gpus])
+        return covered(uuids, survey, environ, sensors)
+    if (slices := sliced(uuids, survey)) is not None:
+        return slices
     answer = _ask_zeus()
     if "error" in answer:
         what = f"Zeus sees no GPU: {answer['error']} ({survey.note})"
         return Coverage(None, what, "install the GPU driver")
-    devices = [Device(name, tuple(also), None) for name, *also in answer["devices"]]
+    return _seen(
+        uuids, [Device(name, tuple(also), None) for name, *also in answer["devices"]], environ
+    )
+
+
+def _seen(uuids: tuple[str, ...], devices: list[Device], environ: Mapping[str, str]) -> Coverage:
+    if not uuids and (hidden := hidden_by(environ)):
+        return Coverage(None, f"it can't be told which GPU works: {hidden}", f"unset {hidden}")
     if len(uuids) == len(devices):
         uuids = ()  # all of them work, whatever they are called
-    return _seen(uuids, devices)
-
-
-def _seen(uuids: tuple[str, ...], devices: list[Device]) -> Coverage:
     unseen = [uuid for uuid in uuids if not any(device.is_called(uuid) for device in devices)]
     if unseen or not devices:
         what = f"Zeus sees no such GPU: {', '.join(unseen) or 'none at all'}"
-        return Coverage(None, what, "check nvidia-smi -L or amd-smi list")
+        return Coverage(None, what, "check amd-smi list")
     count = len(uuids or devices)
     which = "the GPU that does" if count == 1 else f"the {count} GPUs that do"
     return Coverage("measured", f"{which} the work")

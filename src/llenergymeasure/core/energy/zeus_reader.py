@@ -16,22 +16,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER, NVMLReader
 from llenergymeasure.core.energy.sampling_child import Reader, Row
+from llenergymeasure.core.visible_gpus import visible_uuids
 
 MW_PER_W = 1e3
 
-_FOREIGN = (
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "ZEUSD_SOCK_PATH",
-    "ZEUSD_HOST_PORT",
-)
+_HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+_FOREIGN = (*_HIDING, "ZEUSD_SOCK_PATH", "ZEUSD_HOST_PORT")
 
 
 class Device(NamedTuple):
@@ -93,14 +89,15 @@ class ZeusReader:
     Zeus tells no clocks, processes or limits: on NVIDIA devices, NVML tells these beside it.
 
     Args:
-        uuids: The GPUs to read; none names all of them.
+        uuids: The GPUs to read; none named means those that the environment leaves visible.
         counter_poll_s: Time between polls of the counter.
         power_poll_s: Time between polls of power, rounded to a multiple of the other.
         layer: Zeus's device layer; by default the real one.
         state: Reads the state of the devices; by default NVML where Zeus uses it too.
 
     Raises:
-        LookupError: Zeus sees no such GPU, or none of them answers.
+        LookupError: Zeus sees no such GPU, none of them answers, or it can't be told which one
+            works.
     """
 
     def __init__(
@@ -112,11 +109,12 @@ class ZeusReader:
         state: Reader | None = None,
     ) -> None:
         self.period_s = counter_poll_s
+        environ = dict(os.environ)  # before Zeus is kept from it
         self._layer = open_layer() if layer is None else layer
         self._power_every = max(1, round(power_poll_s / counter_poll_s))
         self._refused: dict[str, dict[str, str]] = {}
         self._failing: dict[tuple[str, str], str] = {}
-        self._devices = chosen(self._layer, uuids)
+        self._devices = chosen(self._layer, uuids, environ)
         self._quantities = [one for device in self._devices for one in self._offered(device)]
         self._state = state
         if layer is None and self._layer.vendor == "nvidia":
@@ -207,23 +205,40 @@ def open_layer() -> Layer:
     return Layer(vendor, tuple(device(gpu) for gpu in found.gpus), errors)
 
 
-def chosen(layer: Layer, uuids: Sequence[str]) -> tuple[Device, ...]:
-    """Pick devices by UUID; none named picks all.
+def chosen(layer: Layer, uuids: Sequence[str], environ: Mapping[str, str]) -> tuple[Device, ...]:
+    """Pick devices by UUID; of none named, those that the environment leaves visible.
 
     Raises:
-        LookupError: Zeus sees no GPU, or not every one of these.
+        LookupError: Zeus sees no GPU, or not every one of these, or it can't be told which.
     """
     if not layer.devices:
         raise LookupError("Zeus sees no GPU")
+    if not uuids:
+        uuids = _visible(layer, environ)
     found = {uuid: device for uuid in uuids for device in layer.devices if device.is_called(uuid)}
-    if uuids and len(found) == len(uuids):
+    if len(found) == len(uuids):
         return tuple(device._replace(name=uuid) for uuid, device in found.items())
     # AMD's libraries name a device in ways of their own; when all of them work, names don't matter.
-    if not uuids or (layer.vendor == "amd" and len(uuids) == len(layer.devices)):
+    if layer.vendor == "amd" and len(uuids) == len(layer.devices):
         return layer.devices
     unseen = ", ".join(uuid for uuid in uuids if uuid not in found)
     seen = ", ".join(device.name for device in layer.devices)
     raise LookupError(f"Zeus sees no such GPU: {unseen}; it sees {seen}")
+
+
+def _visible(layer: Layer, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the devices that are at work where nobody names them."""
+    names = [device.name for device in layer.devices]
+    if layer.vendor == "nvidia":
+        return visible_uuids(names, environ)
+    if hidden := hidden_by(environ):
+        raise LookupError(f"{hidden} counts GPUs in HIP's order, which Zeus does not know")
+    return tuple(names)
+
+
+def hidden_by(environ: Mapping[str, str]) -> str | None:
+    """Name the variable that hides AMD's GPUs from a program, if any."""
+    return next((one for one in _HIDING if environ.get(one)), None)
 
 
 def print_devices() -> None:

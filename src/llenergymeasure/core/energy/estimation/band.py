@@ -129,7 +129,7 @@ def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge
     if not late:
         return edge
     early = max(axis.time_s[last] - axis.outside_s, 0.0) * max(inside_w - level.power_w, 0.0)
-    return _with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
+    return with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
 
 
 def _band(axis: Axis, last: int, level: Level) -> Edge:
@@ -142,7 +142,7 @@ def _band(axis: Axis, last: int, level: Level) -> Edge:
     lines = (
         BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
         BudgetLine(budget.OUTSIDE_TIME, power_w * float(axis.sigma_s[last])),
-        BudgetLine(budget.TAIL, abs(drift_w) * overhang_s / 2),
+        BudgetLine(budget.OUTSIDE_SLOPE, abs(drift_w) * overhang_s / 2),
     )
     energy_j = float(axis.energy_j[last]) + power_w * overhang_s
     return Edge(energy_j, "band", level.power_w, lines)
@@ -236,6 +236,7 @@ def _edge_by_hint(axis: Axis, last: int, inside_w: float, hint_w: float | None) 
     return Edge(energy_j, "band", hint_w, lines)
 
 
-def _with_line(edge: Edge, line: BudgetLine) -> Edge:
+def with_line(edge: Edge, line: BudgetLine) -> Edge:
+    """Give an edge with a further doubt."""
     lines = (*edge.lines, line)
     return Edge(edge.energy_j, edge.method, edge.outside_w, lines)

@@ -67,8 +67,10 @@ def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: flo
 
 OUTSIDE_LEVEL = "outside_level_times_overhang"
 OUTSIDE_TIME = "outside_power_times_tick_time"
-TAIL = "tail_slope_times_overhang"
+OUTSIDE_SLOPE = "tail_slope_times_overhang"
+KNOWN_TAIL = "known_tail"
 UNKNOWN_TAIL = "unknown_tail"
+UNSEEN_TAIL = "unseen_tail"
 EDGE_TIME = "level_step_times_edge_time"
 EDGE_SPLIT = "edge_tick_split"
 QUANTUM = "counter_quantum"

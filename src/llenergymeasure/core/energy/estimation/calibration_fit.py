@@ -41,7 +41,8 @@ UNSETTLED_S = 0.001  # energy still to come, per watt of the step, that counts a
 SETTLE_STEP_S = 0.02
 CALM_BLOCKS = 2
 RISES = 11
-NO_TAIL_S = 0.002  # a tail below this leaves what comes in late to the sensor alone
+NO_TAIL_S = 0.004  # a tail below this, or below twice its doubt, is taken for none: what comes in
+# late is then the sensor's alone
 
 
 class Burst(NamedTuple):
@@ -107,7 +108,8 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibrati
     look = find_look(short, ticks.step_s, lag_s)
     # A tail that is within its own doubt is drawn towards none.
     tail_s *= tail_s**2 / (tail_s**2 + tail_doubt_s**2 + 1e-12)
-    rise_s = find_rise_s(long, step_w, max(lag_s, 0.0)) if tail_s < NO_TAIL_S else None
+    is_noise = tail_s < max(NO_TAIL_S, 2 * tail_doubt_s)
+    rise_s = find_rise_s(long, step_w, max(lag_s, 0.0)) if is_noise else None
     return Calibration(
         tick_s=ticks.period_s,
         jitter_s=ticks.jitter_s,

@@ -21,6 +21,7 @@ from llenergymeasure.core.energy.estimation.band import (
 )
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.part_time import Steps, part_time_term
+from llenergymeasure.core.energy.estimation.prompt import PromptPower
 from llenergymeasure.core.energy.estimation.sensor import Timing
 from llenergymeasure.core.energy.estimation.tail import decayed_edge
 from llenergymeasure.core.energy.estimation.ticks import Ticks
@@ -33,11 +34,13 @@ class Hints(NamedTuple):
         before_w: Power before the window by another sensor, or ``None``.
         after_w: Power after it, or ``None``.
         quantum_j: The counter's unit.
+        prompt: Power of moments, where calibration told that it is such.
     """
 
     before_w: float | None = None
     after_w: float | None = None
     quantum_j: float = 1e-3
+    prompt: PromptPower | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     rough_w = _rough_power(ticks, length_s, timing.lag_s)
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
-    end = decayed_edge(end_at, end, timing, rough_w)
+    end = decayed_edge(end_at, end, timing, rough_w, hints.prompt)
     inside_w = (-end.energy_j - start.energy_j) / length_s
     start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
     return _account(ticks, length_s, timing, (start, end), hints.quantum_j)
@@ -114,12 +117,14 @@ def _account(
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
     """Give the energy of a calibrated tail.
 
-    Whether it grows with the step or is the same for all is not known: the figure lies between.
+    Whether it grows with the step or is the same for all is not known: the figure lies between,
+    alike in every window and on every device of a kind.
     """
     fall_w = max(fall_w, 0.0)
     found_w = fall_w if timing.tail_step_w is None else timing.tail_step_w
     doubt_j = timing.excess_s * abs(fall_w - found_w) / 2
-    return timing.excess_s * (fall_w + found_w) / 2, BudgetLine(budget.TAIL, doubt_j)
+    line = BudgetLine(budget.KNOWN_TAIL, doubt_j, shared=True)
+    return timing.excess_s * (fall_w + found_w) / 2, line
 
 
 def _step(inside_w: float, edge: Edge) -> float:

@@ -26,7 +26,7 @@ class Tail:
             known.
         settle_s: How long after the work until both tail and lag have passed through the sensor.
         rise_s: How much of the sensor's lag is a slow rise, the rest being a delay; ``None`` where
-            a tail hides it.
+            a tail hides it: ``excess_s`` is then no noise.
     """
 
     excess_s: float = 0.0
@@ -85,7 +85,9 @@ class Timing:
         edge_time_s: See :class:`Calibration`.
         look_share: Share of each tick taken to be looked at; 1 counts every moment.
         look_known: Whether that share is known, so that its effect is taken off.
-        rise_s: See :class:`Tail`; ``None`` as well where the sensor does not look all the time.
+        rise_s: See :class:`Tail`; 0 where a tail hides it, and ``None`` where the sensor does not
+            look all the time.
+        tail_known: Whether calibration saw a tail.
     """
 
     lag_s: float = 0.0
@@ -96,6 +98,7 @@ class Timing:
     look_share: float = LEAST_LOOK_SHARE
     look_known: bool = False
     rise_s: float | None = None
+    tail_known: bool = False
 
 
 def to_come_s(delay_s: Floats, lag_s: float, rise_s: float) -> Floats:
@@ -121,5 +124,6 @@ def timing(calibration: Calibration | None) -> Timing:
         edge_time_s=calibration.edge_time_s,
         look_share=LEAST_LOOK_SHARE if share is None else share,
         look_known=share is not None,
-        rise_s=calibration.tail.rise_s if calibration.fully_integrating else None,
+        rise_s=(calibration.tail.rise_s or 0.0) if calibration.fully_integrating else None,
+        tail_known=calibration.tail.rise_s is None,
     )

@@ -131,12 +131,14 @@ def unwrap(values: Ints, max_range: int) -> Ints:
 
     Args:
         values: Readings in order, each from 0 to ``max_range``, shape (n,).
-        max_range: The largest value before it wraps (``max_energy_range_uj`` of powercap). The
-            kernel's counter runs modulo ``max_range``, so a wrap adds ``max_range``.
+        max_range: By how much a wrap falls (``max_energy_range_uj`` of powercap, the range that
+            the kernel documents for the counter).
 
     Returns:
-        Readings that never fall, shape (n,). Exact as long as fewer than one range passes
-        between two readings.
+        Readings that never fall, shape (n,). Exact under that convention, as long as fewer than
+        one range passes between two readings. Where the range is that of 2^32 - 1 counts, as
+        Intel's 262,143,328,850 µJ of 61.035 µJ each, and the hardware has 2^32 of them, a wrap
+        loses one count.
 
     Raises:
         ValueError: A value lies outside the range.

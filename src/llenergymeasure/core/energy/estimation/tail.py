@@ -4,70 +4,36 @@ It is not the window's energy. Whole ticks that cover the end hold its first par
 and the first tick behind it; the ticks after that show the rest. What is hidden is told from what
 is seen, as of something that falls by the same share in the same time.
 
-A tail that has died away before that first tick leaves no trace: nothing but calibration tells it.
+Where nothing stands out of the noise a tail may still hide in it. What that could hold is a line
+of the budget: by the counter alone if it falls no faster than :data:`UNSEEN_RATE_PER_S`, by power
+of a moment (:mod:`.prompt`) if no faster than :data:`FASTEST_PER_S`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.band import Axis, Edge, Level, level_between
+from llenergymeasure.core.energy.estimation.band import Axis, Edge, with_line
+from llenergymeasure.core.energy.estimation.behind import RISE_DOUBT, Above, Behind, look_behind
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
-from llenergymeasure.core.energy.estimation.sensor import Timing, to_come_s
+from llenergymeasure.core.energy.estimation.prompt import PromptPower, Shown, shown_behind
+from llenergymeasure.core.energy.estimation.sensor import Timing
 
-SETTLED_S = 0.25  # after the window: from here on power is taken for that of rest
-APART_S = 0.08  # between the two ticks that tell how fast it falls; nearer ones are all noise
-CERTAIN = 2.0  # standard deviations from which on it is no noise
-RISES_LEFT = 2.0  # time constants after which a slow rise is known well enough to allow for
-RISE_DOUBT = 0.4  # of what it leaves to come: work may end above its mean power, or below
+CERTAIN = 2.5  # standard deviations from which on it is no noise
 FASTEST_PER_S = 30.0  # of decay: a tail that is over in a tenth of a second
+UNSEEN_RATE_PER_S = 20.0  # an assumption: a tail that nothing shows has a time constant of 50 ms
+SLOWEST_PER_S = 3.0  # of decay, where power of a moment tells it
 DOUBT_SHARE = 0.5  # of the hidden part: the decay need not be exponential
 
 
-class Marks(NamedTuple):
-    """Positions of ticks on an axis.
-
-    Attributes:
-        far: The first at rest.
-        near: One between.
-        last: The first behind the end that the sensor's own lag does not spoil.
-    """
-
-    far: int
-    near: int
-    last: int
-
-
-class Rest(NamedTuple):
-    """Energy above rest from some tick on.
-
-    Attributes:
-        energy_j: Joules.
-        sigma_j: Standard uncertainty of that.
-    """
-
-    energy_j: float
-    sigma_j: float
-
-
-class Hidden(NamedTuple):
-    """The part of a tail between the end and the first tick behind it.
-
-    Attributes:
-        growth: How many times the part that is seen.
-        seen: That part.
-        late_j: What the sensor itself had still to count then, joules.
-    """
-
-    growth: float
-    seen: Rest
-    late_j: float
-
-
-def decayed_edge(axis: Axis, quiet: Edge, timing: Timing, inside_w: float) -> Edge:
+def decayed_edge(
+    axis: Axis,
+    quiet: Edge,
+    timing: Timing,
+    inside_w: float,
+    prompt: PromptPower | None = None,
+) -> Edge:
     """Take the hidden part of a tail off the end of a window.
 
     Args:
@@ -75,70 +41,89 @@ def decayed_edge(axis: Axis, quiet: Edge, timing: Timing, inside_w: float) -> Ed
         quiet: The end as read without a tail.
         timing: What calibration told of the sensor.
         inside_w: Power inside.
+        prompt: Power of moments, by another sensor.
 
     Returns:
-        The end without the tail's hidden part, with its doubt; ``quiet`` as it is where no tail
-        stands out of the noise.
+        The end without the tail's hidden part, with its doubt; ``quiet`` with the doubt of what
+        nothing shows where no tail stands out of the noise, or where calibration has one of its
+        own. ``quiet`` as it is where the sensor does not look all the time.
     """
-    if timing.rise_s is None:
-        return quiet  # calibration saw a tail, or nothing tells; both have lines of their own
-    at = _marks(axis, timing.rise_s)
-    level = None if at is None else level_between(axis, 0, at.far)
-    if quiet.method != "band" or at is None or level is None:
+    if quiet.method != "band" or timing.rise_s is None:
         return quiet
-    late_w = max(inside_w - level.power_w, 0.0)
-    seen = _rest(axis, level, at.far, at.last, _late_j(axis, at.last, timing, late_w))
-    later = _rest(axis, level, at.far, at.near, _late_j(axis, at.near, timing, late_w))
-    if seen.energy_j <= CERTAIN * seen.sigma_j:
+    behind = look_behind(axis, timing, inside_w)
+    if behind is None:
         return quiet
+    shown = None if prompt is None or timing.tail_known else shown_behind(prompt, behind)
+    hidden = None if timing.tail_known else _hidden(behind, shown)
+    if hidden is not None:
+        return _without_tail(behind, hidden)
+    unseen_j = _unseen_j(behind) if shown is None else _unseen_by_power_j(behind, shown)
+    return with_line(quiet, BudgetLine(budget.UNSEEN_TAIL, unseen_j, shared=True))
+
+
+def _hidden(behind: Behind, shown: Shown | None) -> Above | None:
+    """Give what a tail holds between the end and the first tick; ``None`` where none shows."""
+    if shown is not None and shown.stands_out:
+        seconds = shown.until_s(behind.overhang_s, _rate_by_power(behind, shown))
+        return Above(seconds * shown.power_w, seconds * shown.sigma_w)
+    if not stands_out(behind):
+        return None
+    seen, growth = max(behind.first, behind.all), _growth(behind, _rate_per_s(behind))
+    return Above(growth * seen.energy_j, growth * seen.sigma_j)
+
+
+def stands_out(behind: Behind) -> bool:
+    """Tell whether a tail shows, in the first tick behind the end or in all until rest."""
+    return any(seen.energy_j > CERTAIN * seen.sigma_j for seen in (behind.first, behind.all))
+
+
+def _unseen_j(behind: Behind) -> float:
+    """Give what a tail may hold between the end and the first tick, by what that tick holds."""
+    timing, first = behind.timing, behind.first
+    # Of a tail that calibration saw, the tick may hold as much as there is, and that is no news.
+    step_w = max(behind.step_w, timing.tail_step_w or 0.0)
+    known_j = timing.excess_s * step_w if timing.tail_known else 0.0
+    seen_j = float(np.hypot(max(first.energy_j - known_j, 0.0), first.sigma_j))
+    share = -float(np.expm1(-UNSEEN_RATE_PER_S * behind.tick_s))  # of what is left that it holds
+    return _growth(behind, UNSEEN_RATE_PER_S) / share * seen_j
+
+
+def _unseen_by_power_j(behind: Behind, shown: Shown) -> float:
+    """Give the same by the power that is shown, of a tail as quick as any."""
+    power_w = float(np.hypot(max(shown.power_w, 0.0), shown.sigma_w))
+    return power_w * shown.until_s(behind.overhang_s, FASTEST_PER_S)
+
+
+def _growth(behind: Behind, rate_per_s: float) -> float:
+    """Give how many times what comes after the first tick came before it."""
+    return float(np.expm1(rate_per_s * behind.overhang_s))
+
+
+def _rate_per_s(behind: Behind) -> float:
+    """Tell how fast it falls, from what is left at a tick further on."""
+    axis, at, later = behind.axis, behind.at, behind.later
+    seen_j = max(behind.first, behind.all).energy_j
     apart_s = float(axis.time_s[at.last] - axis.time_s[at.near])
-    left_j = max(later.energy_j, later.sigma_j)
-    rate_per_s = float(np.clip(np.log(seen.energy_j / left_j) / apart_s, 0.0, FASTEST_PER_S))
-    overhang_s = float(axis.edge_s - axis.time_s[at.last])
-    growth = float(np.expm1(rate_per_s * overhang_s))
-    late_j = _late_j(axis, at.last, timing, late_w)
-    return _without(axis, level, Hidden(growth, seen, late_j), at.last)
+    rate_per_s = np.log(seen_j / max(later.energy_j, later.sigma_j)) / apart_s
+    return float(np.clip(rate_per_s, 0.0, FASTEST_PER_S))
 
 
-def _marks(axis: Axis, rise_s: float) -> Marks | None:
-    # From the end as the sensor sees it, which lies one time constant into the rise.
-    clear_s = max(axis.outside_s, axis.edge_s - (RISES_LEFT - 1) * rise_s)
-    last = int(np.sum(axis.time_s + 2 * axis.sigma_s <= clear_s)) - 1
-    near = int(np.searchsorted(axis.time_s, axis.time_s[last] - APART_S, side="right")) - 1
-    far = int(np.searchsorted(axis.time_s, axis.edge_s - SETTLED_S, side="right")) - 1
-    return Marks(far, near, last) if 0 < far < near < last else None
+def _rate_by_power(behind: Behind, shown: Shown) -> float:
+    """Tell the same from power at one moment and the energy that comes after it."""
+    after_j = max(behind.all.energy_j, behind.all.sigma_j)
+    return float(np.clip(shown.power_w / after_j, SLOWEST_PER_S, FASTEST_PER_S))
 
 
-def _late_j(axis: Axis, tick: int, timing: Timing, step_w: float) -> float:
-    """Give what the sensor itself still has to count of the window at a tick."""
-    rise_s = timing.rise_s or 0.0
-    since_s = axis.edge_s - axis.time_s[tick : tick + 1] + timing.lag_s
-    return step_w * float(to_come_s(since_s, timing.lag_s, rise_s)[0])
-
-
-def _rest(axis: Axis, level: Level, far: int, to: int, late_j: float) -> Rest:
-    length_s = float(axis.time_s[to] - axis.time_s[far])
-    energy_j = float(axis.energy_j[to] - axis.energy_j[far]) - level.power_w * length_s
-    noise = np.sqrt(axis.tick_s / length_s + 1 / level.ticks)
-    doubts_j = (
-        level.spread_w * length_s * noise,
-        level.power_w * float(np.hypot(axis.sigma_s[to], axis.sigma_s[far])),
-        RISE_DOUBT * late_j,
-    )
-    return Rest(energy_j - late_j, float(np.linalg.norm(doubts_j)))
-
-
-def _without(axis: Axis, level: Level, tail: Hidden, last: int) -> Edge:
+def _without_tail(behind: Behind, hidden: Above) -> Edge:
     """Read the end from rest power and the tail's hidden part."""
-    growth, seen, late_j = tail
-    overhang_s = float(axis.edge_s - axis.time_s[last])
-    noise_j = level.spread_w * np.sqrt(overhang_s * axis.tick_s + overhang_s**2 / level.ticks)
-    hidden_j = growth * seen.energy_j
-    doubts_j = (DOUBT_SHARE * hidden_j, growth * seen.sigma_j, RISE_DOUBT * late_j)
+    axis, rest, last = behind.axis, behind.rest, behind.at.last
+    overhang_s, late_j = behind.overhang_s, behind.late_j(last)
+    noise_j = rest.spread_w * np.sqrt(overhang_s * axis.tick_s + overhang_s**2 / rest.ticks)
+    doubts_j = (DOUBT_SHARE * hidden.energy_j, hidden.sigma_j, RISE_DOUBT * late_j)
     lines = (
         BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
-        BudgetLine(budget.OUTSIDE_TIME, level.power_w * float(axis.sigma_s[last])),
+        BudgetLine(budget.OUTSIDE_TIME, rest.power_w * float(axis.sigma_s[last])),
         BudgetLine(budget.UNKNOWN_TAIL, float(np.linalg.norm(doubts_j))),
     )
-    energy_j = float(axis.energy_j[last]) + level.power_w * overhang_s + hidden_j - late_j
-    return Edge(energy_j, "band", level.power_w, lines)
+    energy_j = float(axis.energy_j[last]) + rest.power_w * overhang_s
+    return Edge(energy_j + hidden.energy_j - late_j, "band", rest.power_w, lines)
