@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pyarrow.parquet as pq
 
-from tests.support.cli import Llem
+from tests.support.cli import Llem, wait_for
 from tests.support.nursery import Nursery
 from tests.support.study_run import Left, leftovers, scripted_study
 
@@ -19,6 +21,13 @@ SEED = 20260218
 CONFIGURATIONS, CYCLES = 3, 3
 SLOTS = CONFIGURATIONS * CYCLES
 KILLED = -9
+
+
+class Instant(NamedTuple):
+    """When to kill: how long after the start, or after the first experiment has begun."""
+
+    from_start: bool
+    after_s: float
 
 
 class Ordeal:
@@ -50,10 +59,8 @@ class Ordeal:
         folder = f"results-{self.studies}"
         kept: dict[str, bytes] = {}
         while True:
-            # A third, so that it takes several to come to the end, and most are short.
-            instant_s = self.instants.uniform(0, whole_s / 3)
             killing = self.kills.total() < kills
-            code = self.attempt(folder, instant_s if killing else None)
+            code = self.attempt(folder, self.instant(whole_s) if killing else None)
             left = self.left(folder)
             found = {} if left is None else left.results
             assert kept.items() <= found.items(), "a finished result was lost or changed"
@@ -64,18 +71,33 @@ class Ordeal:
             self.kills[where(left)] += 1
         self.is_complete(Left.by(self.llem, folder), kept)
 
-    def attempt(self, folder: str, instant_s: float | None) -> int:
+    def instant(self, whole_s: float) -> Instant:
+        """Draw when to kill.
+
+        Within a third of a study, so that it takes several kills to come to the end. One in three
+        counts from the start, which takes most of the time on a busy machine.
+        """
+        return Instant(self.instants.random() < 1 / 3, self.instants.uniform(0, whole_s / 3))
+
+    def attempt(self, folder: str, instant: Instant | None) -> int:
         """Run the study, or the rest of it, and kill it after a while."""
-        left = self.left(folder)
+        left, noted = self.left(folder), self.noted(folder)
         what = [self.yaml, "-o", folder] if left is None else ["--resume", left.path]
         pid = self.nursery.start("run", *what)
-        if instant_s is None:
+        if instant is None:
             code = self.nursery.end()
         else:
-            time.sleep(instant_s)
+            if not instant.from_start:
+                wait_for(lambda: self.noted(folder) > noted or not psutil.pid_exists(pid), 120)
+            time.sleep(instant.after_s)
             code = self.nursery.kill(pid)
         self.nursery.wait_until_alone()
         return code
+
+    def noted(self, folder: str) -> int:
+        """Give the length of the study's diary, which grows when an experiment starts."""
+        diaries = (self.llem.folder / folder).glob("*/study_progress.jsonl")
+        return sum(diary.stat().st_size for diary in diaries)
 
     def left(self, folder: str) -> Left | None:
         """Find the study; ``None`` while there is none, with nothing in its place that is lost."""
