@@ -118,6 +118,20 @@ def test_several_devices_are_told_one_by_one(first):
     assert collect(first).multi_gpu is None
 
 
+def test_two_equal_shares_on_two_gpus_use_as_much_bandwidth_as_one(first):
+    """Batch 0 of one process is not batch 0 of the other."""
+    report = replace(
+        first.report, architecture=ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
+    )
+    one = replace(first, report=report, target=DeviceTarget("gpu", (UUID,)))
+    two = replace(one, report=replace(report, compute_devices=2))
+    shares = [make_process(rank, requests=(make_sample(rank),)) for rank in (0, 1)]
+
+    alone = collect(one, shares[0]).flops.mbu
+    assert alone > 0
+    assert collect(two, *shares).flops.mbu == pytest.approx(alone)
+
+
 @pytest.mark.parametrize("speculative", [False, True])
 def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculative):
     decoder = {"speculative_decoding": True, "draft_model": "m"} if speculative else {}
