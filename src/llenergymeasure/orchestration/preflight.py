@@ -22,7 +22,13 @@ from llenergymeasure.core.energy import (
     get_active_energy_backend,
 )
 from llenergymeasure.core.energy.protocol import SamplingRates
-from llenergymeasure.core.models.sources import adapter_problems, model_problems, resolve
+from llenergymeasure.core.models.sources import (
+    adapter_problems,
+    model_problems,
+    resolve,
+    template_problems,
+    weight_problems,
+)
 from llenergymeasure.datasets.loader import dataset_problems
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
@@ -125,6 +131,16 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
             ("model", *weights),
             lambda: _of_kind("model", _model_problems(config, offline=offline)),
         )
+        if not _brings_weights(config):
+            yield _Part(
+                ("weights", config.model),
+                lambda: _of_kind("model", weight_problems(config.model)),
+            )
+        if config.apply_chat_template:
+            yield _Part(
+                ("template", config.model),
+                lambda: _of_kind("model", template_problems(config.model)),
+            )
     prompts = ("dataset", str(config.dataset), config.n, order.model_cache_dir)
     yield _Part(
         prompts,
@@ -178,6 +194,12 @@ def _source_problems(order: WorkOrder) -> Iterator[Problem]:
 def _of_kind(kind: ProblemKind, problems: Iterable[Problem]) -> Iterator[Problem]:
     for problem in problems:
         yield replace(problem, kind=kind)
+
+
+def _brings_weights(config: ExperimentConfig) -> bool:
+    """Whether weights may come from elsewhere than the model's directory."""
+    built = getattr(config.section, "engine_path", None) is not None
+    return built or config.passthrough_kwargs is not None  # load_format, gguf_file, subfolder
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:
