@@ -84,6 +84,7 @@ def _result(
         baseline=first.baseline,
         thermal=_thermal(pooled.energy.device_state),
         device_state=pooled.energy.device_state,
+        cpu_load=first.cpu_load,
         multi_gpu=_multi_gpu(first),
         co2_estimate=_co2(energy, pooled.energy, first.order),
         environment=environment,
@@ -196,6 +197,7 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             prefix_cache_hits=first.report.prefix_cache_hits,
             comparison=first.comparison,
             baseline=first.baseline,
+            cpu_load=first.cpu_load,
         )
     )
 
