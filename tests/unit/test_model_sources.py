@@ -154,6 +154,11 @@ def test_random_weights_need_an_architecture() -> None:
     assert "tiny-llama" in problem.remedy
 
 
+def test_a_revision_of_a_directory_is_refused(tmp_path: Path) -> None:
+    folder = model_directory(tmp_path / "model")
+    assert only(sources.model_problems(str(folder), "main")).where == "revision"
+
+
 def test_a_directory_without_weights_is_told_from_one_with_some(tmp_path: Path) -> None:
     folder = model_directory(tmp_path / "model")
     problem = only(sources.weight_problems(str(folder)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.config.rules import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
@@ -18,7 +18,6 @@ from llenergymeasure.exceptions import ConfigError, Problem
 
 # https://huggingface.co/docs/transformers/main_classes/model#transformers.PreTrainedModel
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-_PATH_PREFIXES = ("./", "../", "/", "~")
 _HUB = Hub()
 
 
@@ -47,7 +46,7 @@ def resolve(model: str, revision: str | None = None) -> ModelSource:
     """
     if model.startswith(RANDOM_PREFIX):
         name = model.removeprefix(RANDOM_PREFIX)
-        in_catalogue = name in catalogue.names() and not name.startswith(_PATH_PREFIXES)
+        in_catalogue = name in catalogue.names() and not name.startswith(PATH_PREFIXES)
         known = in_catalogue or not name
         return ModelSource("random", name, None if known else _as_directory(name))
     path = _as_directory(model)
@@ -74,6 +73,9 @@ def model_problems(
         return [problem]
     if problem := _missing(source):
         return [problem]
+    if source.kind == "directory" and revision is not None:
+        what = f"has no effect on the local directory '{model}'"
+        return [Problem(what, "revision", "remove it")]
     try:
         config = read_config(source, hub)
         if source.kind == "random":
@@ -99,7 +101,7 @@ def weight_problems(model: str) -> list[Problem]:
         return []
     if any(path.suffix in _WEIGHTS for path in source.path.rglob("*")):
         return []
-    own = model if model.startswith(_PATH_PREFIXES) else f"./{model}"
+    own = model if model.startswith(PATH_PREFIXES) else f"./{model}"
     return [
         Problem(
             f"the directory '{model}' has a {CONFIG_FILE} and no weights",
@@ -214,7 +216,7 @@ def _fill(target: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -
 
 def _as_directory(name: str) -> Path | None:
     path = Path(name).expanduser()
-    return path if name.startswith(_PATH_PREFIXES) or path.is_dir() else None
+    return path if name.startswith(PATH_PREFIXES) or path.is_dir() else None
 
 
 def _missing(source: ModelSource) -> Problem | None:
