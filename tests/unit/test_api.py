@@ -136,6 +136,13 @@ def test_a_configuration_and_fields_together_are_refused():
         run_experiment(ExperimentConfig(**FIELDS), n=3)  # type: ignore[call-overload]
 
 
+def test_fields_in_a_mapping_are_answered_with_the_way_to_give_them():
+    with pytest.raises(TypeError, match=r"run_experiment\(\*\*fields\)"):
+        run_experiment({"model": "m"})
+    with pytest.raises(TypeError, match=r"StudyConfig\(\*\*fields\); it was given dict"):
+        run_study({"model": "m"})
+
+
 def test_wrong_fields_are_a_validation_error_and_a_wrong_file_a_config_error(tmp_path):
     with pytest.raises(ValidationError, match="did you mean 'precision'"):
         run_experiment(**FIELDS, precison="fp16")

@@ -163,7 +163,9 @@ class ExperimentConfig(ConfigModel):
             ConfigError: The file cannot be read or does not describe an experiment; the message
                 names file, line and field.
         """
-        return yaml_file.build(cls, inheritance.read(Path(path), cls))
+        file = inheritance.read(Path(path), cls)
+        inheritance.refuse_study(file)
+        return yaml_file.build(cls, file)
 
 
 def refuse_credentials(title: str, data: dict[str, Any]) -> None:

@@ -93,8 +93,7 @@ FINDINGS: dict[str, Finding] = {
         level="caution",
         meaning="The energy comes from a model of the hardware, not from a meter; it has no "
         "interval.",
-        remedy="compare with other modelled figures only; llem config says for each source of this "
-        "machine whether it measures",
+        remedy="compare only with other modelled figures; llem config lists measured sources",
     ),
     "software_thermal_slowdown": Finding(
         level="caution",

@@ -111,12 +111,20 @@ def _energy(
         pooled.energy,
         throughput,
         mean_e2e_s=latency.e2e_ms.mean / 1e3 if latency.e2e_ms else None,
-        selection_reason=first.selection.reason,
+        selection_reason=_selection_reason(first),
         scope=first.selection.coverage.scope,
         baseline=first.baseline,
         phases=_phases(first, pooled),
         comparison=first.comparison,
     )
+
+
+def _selection_reason(first: Measurement) -> str:
+    named = first.order.energy_backend
+    if named == first.order.config.energy_backend:
+        return first.selection.reason
+    setting = f"measurement.energy_backend: {named} of the user configuration"
+    return f"{setting} decides: {first.selection.reason}"
 
 
 def _phases(first: Measurement, pooled: PooledSamples) -> EnergyPhases | None:

@@ -6,7 +6,7 @@ load        the model
 prepare     prompts become token ids
 idle        power with the model resident
 warmup      the measured shapes with other prompts, until the thermal floor has passed
-settle      a quiet edge: the source reads on while the device rests
+settle      only of a source that measures: a quiet edge, it reads on while the device rests
 measure     t0, every request, t1
 prefill     only for window.phases: differential
 """
@@ -130,7 +130,7 @@ class ExperimentOrchestrator:
         load = self._load(executor, selection.source)
         work = self._prepare(executor, baseline)
         warmup = self._warm_up(executor, selection)
-        measured = self._measure(executor, selection.source)
+        measured = self._measure(executor, selection)
         prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         collected = executor.collect()
@@ -201,8 +201,10 @@ class ExperimentOrchestrator:
             thermal_floor=_thermal_floor(self._config, selection),
         )
 
-    def _measure(self, executor: Executor, source: EnergyBackend) -> MeasuredWindow:
-        self._machine.enter("settle")
+    def _measure(self, executor: Executor, selection: Selection) -> MeasuredWindow:
+        source = selection.source
+        if selection.coverage.kind == "measured":  # a model needs no quiet edge
+            self._machine.enter("settle")
         # Around the guard time, so that looking for processes disturbs no edge of the window.
         before, start_s = read_cpu_times(), time.monotonic()
         source.open_window()
