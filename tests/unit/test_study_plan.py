@@ -114,7 +114,13 @@ def test_the_plan_as_json_holds_every_configuration_skip_and_slot(show):
 
 def test_the_idle_device_is_measured_in_full_once_and_then_looked_at_for_5_s(show):
     found = json.loads(
-        show(energy_backend="rapl", sweep={"n": [1, 2]}, execution={"n_cycles": 2}, as_json=True)
+        show(
+            energy_backend="rapl",
+            sweep={"n": [1, 2]},
+            execution={"n_cycles": 2},
+            flags={"runners.pytorch": "docker:elsewhere"},  # here there may be no RAPL
+            as_json=True,
+        )
     )
     each_s = [row["duration_s"] for row in found["configurations"]]
     again = 30 - 5

@@ -13,6 +13,7 @@ from llenergymeasure.config.registry import backend_entry, backend_names
 from llenergymeasure.config.study import describes_study, refuse_empty
 from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile
+from llenergymeasure.exceptions import ConfigError
 
 EXECUTION = "execution."
 BATCH_SIZE = "batch_size"
