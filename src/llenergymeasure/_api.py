@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, overload
@@ -48,7 +49,7 @@ def run_experiment(
         pydantic.ValidationError: The fields are invalid.
         PreFlightError: This machine cannot run it; every problem is listed.
         ExperimentError: It started and broke.
-        TypeError: Both ``config`` and fields were given.
+        TypeError: Both ``config`` and fields were given, or ``config`` is something else.
     """
     study = _to_study_config(_to_experiment_config(config, fields))
     directory = None if output_dir is None else Path(output_dir)
@@ -100,7 +101,10 @@ def _to_experiment_config(
         return ExperimentConfig(**fields)
     if fields:
         raise TypeError("give either a configuration or its fields, not both")
-    return config if isinstance(config, ExperimentConfig) else load_experiment_config(Path(config))
+    if isinstance(config, ExperimentConfig):
+        return config
+    wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
+    return load_experiment_config(_path(config, f"{wanted}run_experiment(**fields)"))
 
 
 def _to_study_config(config: str | Path | ExperimentConfig | StudyConfig) -> StudyConfig:
@@ -108,4 +112,12 @@ def _to_study_config(config: str | Path | ExperimentConfig | StudyConfig) -> Stu
         return config
     if isinstance(config, ExperimentConfig):
         return StudyConfig.of(config)
-    return load_study_config(Path(config))
+    return load_study_config(
+        _path(config, "run_study takes a YAML file; for fields, StudyConfig(**fields)")
+    )
+
+
+def _path(given: object, wanted: str) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"{wanted}; it was given {type(given).__name__}")
+    return Path(given)

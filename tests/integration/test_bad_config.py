@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import time
@@ -70,6 +71,27 @@ def test_a_wrong_file_is_explained(llem: Llem, text: str, parts: list[str]) -> N
         assert part in said
     for jargon in ("Input should", "Field required", "validation error", "function-wrap", "loc"):
         assert jargon not in said
+
+
+def test_a_credential_at_the_top_is_named_as_one_and_never_repeated(llem: Llem) -> None:
+    said = said_about(llem, "model: m\ntoken: hf_notshown\n")
+    assert "bad.yaml, line 2: token: looks like a credential" in said
+    assert "HF_TOKEN" in said
+    assert "notshown" not in said
+
+
+def test_a_dataset_flag_may_be_a_mapping(llem: Llem) -> None:
+    shape = "{synthetic: {input_len: 7, output_len: 3}}"
+    done = llem("run", *QUICK[:6], "-d", shape, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["experiment"]["dataset"]["synthetic"]["input_len"] == 7
+    assert llem.fails("run", *QUICK, "-d", "{synthetic: [", inline=True).startswith(
+        "llem: --dataset is no YAML mapping"
+    )
+
+
+def test_an_empty_directory_for_results_is_refused(llem: Llem) -> None:
+    assert "--output names no directory" in llem.fails("run", *QUICK, "-o", "", inline=True)
 
 
 def test_every_problem_is_listed_at_once_under_a_count(llem: Llem) -> None:

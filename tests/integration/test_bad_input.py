@@ -184,7 +184,8 @@ def test_output_that_is_no_terminal_has_no_escape_codes(llem: Llem) -> None:
 def test_a_terminal_with_no_color_gets_no_colours(llem: Llem) -> None:
     llem.environment |= {"NO_COLOR": "1", "TERM": "xterm-256color"}
     for arguments in (["run", *QUICK], ["run", "--help"], ["run", "--nope"]):
-        command = " ".join(llem.command(*arguments))
+        sized = "stty cols 80 rows 24"  # a terminal that is made has no size
+        command = f"{sized}; {' '.join(llem.command(*arguments))}"
         done = subprocess.run(
             ["script", "-qec", command, "/dev/null"],
             cwd=llem.folder,
@@ -196,5 +197,6 @@ def test_a_terminal_with_no_color_gets_no_colours(llem: Llem) -> None:
             timeout=60,
         )
         assert "llem" in done.stdout
+        assert ("it/s" in done.stdout or "req/s" in done.stdout) is (QUICK[0] in arguments), "a bar"
         assert "\x1b[3" not in done.stdout, "a colour"
         assert "\x1b[1m" not in done.stdout, "bold"

@@ -39,7 +39,7 @@ def test_without_energy_the_baseline_and_the_floor_are_skipped_and_say_so(tmp_pa
     config = scripted_config(warmup={"n_warmup": 1, "thermal_floor_seconds": 60})
     run = run_scripted(tmp_path, config)
 
-    assert run.phases == ["load", "prepare", "warmup", "settle", "measure", "collect"]
+    assert run.phases == ["load", "prepare", "warmup", "measure", "collect"]
     assert run.result.baseline.skipped == "energy is unmeasurable, not measured"
     assert run.result.baseline.loaded_idle_w is None
     assert run.result.baseline.duration_s is None

@@ -14,6 +14,7 @@ from llenergymeasure import (
     run_experiment,
     run_study,
 )
+from llenergymeasure.config.user_config import default_path
 from llenergymeasure.exceptions import ConfigError, ExperimentError, PreFlightError
 from llenergymeasure.study.grid import design_hash, expand
 
@@ -136,6 +137,13 @@ def test_a_configuration_and_fields_together_are_refused():
         run_experiment(ExperimentConfig(**FIELDS), n=3)  # type: ignore[call-overload]
 
 
+def test_fields_in_a_mapping_are_answered_with_the_way_to_give_them():
+    with pytest.raises(TypeError, match=r"run_experiment\(\*\*fields\)"):
+        run_experiment({"model": "m"})
+    with pytest.raises(TypeError, match=r"StudyConfig\(\*\*fields\); it was given dict"):
+        run_study({"model": "m"})
+
+
 def test_wrong_fields_are_a_validation_error_and_a_wrong_file_a_config_error(tmp_path):
     with pytest.raises(ValidationError, match="did you mean 'precision'"):
         run_experiment(**FIELDS, precison="fp16")
@@ -179,6 +187,17 @@ def test_settings_of_the_user_reach_the_result(monkeypatch):
     assert result.environment.carbon_intensity_source == "$LLEM_CARBON_INTENSITY"
     assert result.environment.datacenter_pue == 1.3
     assert result.co2_estimate.co2_grams is None, "no energy, so no emissions"
+
+
+def test_a_source_that_the_user_configuration_names_is_said_to_come_from_there(empty_home):
+    file = default_path()
+    file.parent.mkdir(parents=True)
+    file.write_text("measurement: {energy_backend: none}")
+    auto = {name: value for name, value in FIELDS.items() if name != "energy_backend"}
+
+    said = run_experiment(**auto).summary()
+
+    assert "measurement.energy_backend: none of the user configuration" in " ".join(said.split())
 
 
 def test_relative_paths_of_a_file_do_not_depend_on_the_working_directory(tmp_path):

@@ -8,7 +8,7 @@ from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
-from llenergymeasure.domain.results import BaselineResult, ExperimentResult
+from llenergymeasure.domain.results import BaselineResult, CPULoad, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
@@ -50,7 +50,7 @@ def test_what_was_asked_and_what_was_in_force_stand_side_by_side(first):
     assert result.resolved.backend["batch_size"] == 2
     assert result.resolved.energy_source == "known"
     assert result.resolved.dataset.used == 4
-    assert result.energy.selection_reason == "known in a test"
+    assert result.energy.selection_reason.endswith("decides: known in a test")
     assert result.energy.scope == "the device"
 
 
@@ -116,6 +116,20 @@ def test_several_devices_are_told_one_by_one(first):
     assert result.multi_gpu.devices == (UUID, "GPU-other")
     assert result.multi_gpu.energy_j == {UUID: 5.0, "GPU-other": None}
     assert collect(first).multi_gpu is None
+
+
+def test_two_equal_shares_on_two_gpus_use_as_much_bandwidth_as_one(first):
+    """Batch 0 of one process is not batch 0 of the other."""
+    report = replace(
+        first.report, architecture=ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
+    )
+    one = replace(first, report=report, target=DeviceTarget("gpu", (UUID,)))
+    two = replace(one, report=replace(report, compute_devices=2))
+    shares = [make_process(rank, requests=(make_sample(rank),)) for rank in (0, 1)]
+
+    alone = collect(one, shares[0]).flops.mbu
+    assert alone > 0
+    assert collect(two, *shares).flops.mbu == pytest.approx(alone)
 
 
 @pytest.mark.parametrize("speculative", [False, True])
@@ -205,6 +219,29 @@ def test_a_device_that_starts_away_from_its_reference_is_told(first):
     assert "GPU-other" not in reason.detail, "within the limit"
     assert result.thermal.device_start_c == {UUID: 61.0, "GPU-other": 52.0}
     assert result.thermal.start_c == 61.0
+
+
+def test_work_of_others_on_the_cpu_is_told(first):
+    shared = collect(replace(first, cpu_load=CPULoad(own_share=0.4, other_share=0.5)))
+
+    assert shared.cpu_load.other_share == 0.5
+    assert "cpu_shared" in shared.measurement_warnings
+    (reason,) = [one for one in shared.trust.reasons if one.code == "cpu_shared"]
+    assert "other work had 50 % of the CPU time" in reason.detail
+
+
+def test_the_cpus_are_watched_over_a_window_that_is_long_enough(tmp_path):
+    long = scripted_config(window={"min_duration_seconds": 1.1})
+    on_gpu = scripted_config(
+        window={"min_duration_seconds": 1.1},
+        scripted={"ttft_ms": 4.0, "itl_ms": 1.0, "batch_size": 2, "device_uuids": [UUID]},
+    )
+    for name in ("cpu", "gpu"):
+        (tmp_path / name).mkdir()
+    found = run_scripted(tmp_path / "cpu", long).result.cpu_load
+
+    assert 0 <= found.own_share < found.own_share + found.other_share <= 1.01
+    assert run_scripted(tmp_path / "gpu", on_gpu).result.cpu_load is None
 
 
 def test_prompts_found_in_a_prefix_cache_are_told(first):

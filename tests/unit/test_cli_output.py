@@ -29,6 +29,24 @@ def section(text: str, title: str) -> list[str]:
     return found.splitlines()[1:]
 
 
+def test_the_source_that_auto_takes_is_named_and_what_reads_gpus_says_so(tmp_path: Path) -> None:
+    text = shown(tmp_path)
+    rows = [line.split(maxsplit=2) for line in section(text, "energy sources")]
+
+    assert ["auto", "->", "cpu: codecarbon"] in rows or ["auto", "->", "cpu: rapl"] in rows
+    assert "that did the work" not in text, "nothing has been done yet"
+
+
+def test_settings_of_the_file_name_it_once(tmp_path: Path) -> None:
+    folder = tmp_path / "llenergymeasure"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("measurement: {datacenter_pue: 1.5}\nui: {prompt: false}")
+    text = shown(tmp_path)
+
+    assert text.count(str(folder / "config.yaml")) == 1
+    assert sum(line.endswith(" config.yaml") for line in text.splitlines()) == 2
+
+
 def test_every_backend_is_listed_with_its_runner_and_where_that_came_from(tmp_path: Path) -> None:
     text = shown(tmp_path, LLEM_RUNNER_VLLM="docker:image")
     rows = {tuple(line.split()) for line in section(text, "runners")}

@@ -327,6 +327,17 @@ def test_a_relative_path_in_a_file_is_taken_from_its_folder(folder, yaml, field,
     assert value == expected.format(folder.resolve())
 
 
+@pytest.mark.parametrize(
+    "yaml", ["backend: [pytorch]", "sweep: {n: [1, 2]}", "execution: {n_cycles: 3}"]
+)
+def test_a_study_is_not_taken_for_a_misspelt_experiment(folder, yaml):
+    with pytest.raises(ConfigError, match="describes a study of several experiments") as caught:
+        ExperimentConfig.from_yaml(write(folder, f"model: m\n{yaml}\n"))
+
+    assert "run_study" in caught.value.message
+    assert "StudyConfig.from_yaml" in caught.value.message
+
+
 def test_a_folder_that_shares_the_name_of_a_dataset_or_architecture_is_no_path(folder):
     (folder / "mixed-1k").mkdir()
     (folder / "tiny-llama").mkdir()

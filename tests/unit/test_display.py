@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 
 import pytest
 
@@ -77,6 +79,44 @@ def test_a_bar_follows_the_requests_of_a_phase(stream):
 
     assert "measuring" in stream.getvalue()
     assert "10/10" in stream.getvalue()
+
+
+def test_a_window_of_a_least_length_is_shown_in_seconds(stream):
+    display = BarDisplay(stream, window_s=20.0)
+    for t_s, done in ((0, None), (5, 4), (10, 8), (24, 12)):
+        display(Event(t_s * 10**9, "measuring", "measure", done, done))
+    display.close()
+
+    said = stream.getvalue()
+    assert "measuring:  25%" in said
+    assert "5/20 s, 4 requests" in said
+    assert "measuring:  50%" in said
+    assert "24/24 s, 12 requests" in said, "the last pass is finished"
+
+
+def test_a_phase_that_counts_nothing_has_no_clock_that_stands_still(stream):
+    display = BarDisplay(stream)
+    display(Event(0, "initialising", "load"))
+    display.close()
+
+    assert "loading the model" in stream.getvalue()
+    assert "00:00" not in stream.getvalue()
+
+
+def test_a_terminal_of_unknown_size_gets_a_bar_all_the_same():
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        assert os.get_terminal_size(terminal.fileno()).columns == 0
+        display = BarDisplay(terminal)
+        display(Event(0, "measuring", "measure"))
+        display(Event(0, "measuring", "measure", 5, 10))
+        display.close()
+    said = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as reader:
+        while part := reader.read(1000):  # ends with an error once the terminal is gone
+            said += part
+
+    assert b"5/10" in said
 
 
 def test_a_bar_that_is_closed_leaves_an_empty_line(stream):

@@ -242,11 +242,21 @@ def test_mfu_by_pencil() -> None:
 def test_mbu_of_llama_by_pencil() -> None:
     # 16-bit weights without the input embeddings: (8.030 - 0.525) x 10^9 x 2 bytes a step
     traffic = DecodeTraffic(steps=10, mean_rows=1, context_tokens=10 * 1000, seconds=0.1)
-    share = flops.mbu(LLAMA_8B, traffic, peak_of("NVIDIA H200"), "bf16")
+    share = flops.mbu(LLAMA_8B, [traffic], peak_of("NVIDIA H200"), "bf16")
     step = (8_030_261_248 - 128_256 * 4096) * 2 + 1000 * 131_072
     assert share == pytest.approx(step / 0.01 / 4.8e12)
-    assert flops.mbu(LLAMA_8B, traffic, None, "bf16") is None
-    assert flops.mbu(LLAMA_8B, None, peak_of("NVIDIA H200"), "bf16") is None
+    assert flops.mbu(LLAMA_8B, [traffic], None, "bf16") is None
+    assert flops.mbu(LLAMA_8B, [], peak_of("NVIDIA H200"), "bf16") is None
+
+
+def test_bandwidth_of_processes_with_devices_of_their_own_is_that_of_each() -> None:
+    h200 = peak_of("NVIDIA H200")
+    traffic = DecodeTraffic(steps=10, mean_rows=1, context_tokens=10 * 1000, seconds=0.1)
+    idle_half = traffic._replace(seconds=0.2)
+    alone = flops.mbu(LLAMA_8B, [traffic], h200, "bf16")
+    assert flops.mbu(LLAMA_8B, [traffic, traffic], h200, "bf16") == pytest.approx(alone)
+    assert flops.mbu(LLAMA_8B, [traffic, idle_half], h200, "bf16") == pytest.approx(alone * 2 / 3)
+    assert flops.mbu(LLAMA_8B, [traffic], h200, "bf16", 2) == pytest.approx(alone / 2)
 
 
 def test_quantised_weights_are_read_at_their_own_width() -> None:

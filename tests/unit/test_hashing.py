@@ -107,6 +107,23 @@ def test_a_synthetic_dataset_of_default_shape_is_not_the_default_dataset():
     assert synthetic.fingerprint() != ExperimentConfig(model="m").fingerprint()
 
 
+def of_four(**pytorch: object) -> str:
+    return ExperimentConfig(model="m", n=4, pytorch=pytorch).fingerprint()
+
+
+def test_a_static_batch_is_no_larger_than_the_prompts_there_are():
+    assert of_four(batch_size=4) == of_four(batch_size=8) == of_four(batch_size=32)
+    assert of_four(batch_size=3) != of_four(batch_size=4)
+    assert of_four(batch_size=2, num_processes=2) == of_four(batch_size=4, num_processes=2)
+    assert of_four(batch_size=1, num_processes=3) != of_four(batch_size=2, num_processes=3)
+
+
+def test_a_dynamic_batch_is_a_budget_that_more_prompts_than_there_are_change():
+    dynamic = {"batching_strategy": "dynamic"}
+
+    assert of_four(batch_size=4, **dynamic) != of_four(batch_size=8, **dynamic)
+
+
 @pytest.mark.parametrize(
     "change",
     [

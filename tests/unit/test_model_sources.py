@@ -148,6 +148,38 @@ def test_an_impossible_hub_id_is_reported(tmp_path: Path) -> None:
     assert "neither a local directory nor a possible name" in problem.what
 
 
+def test_random_weights_need_an_architecture() -> None:
+    problem = only(sources.model_problems("random:"))
+    assert "names no architecture" in problem.what
+    assert "tiny-llama" in problem.remedy
+
+
+def test_a_revision_of_a_directory_is_refused(tmp_path: Path) -> None:
+    folder = model_directory(tmp_path / "model")
+    assert only(sources.model_problems(str(folder), "main")).where == "revision"
+
+
+def test_a_directory_without_weights_is_told_from_one_with_some(tmp_path: Path) -> None:
+    folder = model_directory(tmp_path / "model")
+    problem = only(sources.weight_problems(str(folder)))
+    assert "no weights" in problem.what
+    assert f"model: random:{folder}" in problem.remedy
+    assert sources.weight_problems(f"random:{folder}") == []
+    (folder / "part").mkdir()
+    (folder / "part" / "model.fp16.safetensors").touch()
+    assert sources.weight_problems(str(folder)) == []
+
+
+def test_a_tokenizer_without_a_chat_template_is_told(tmp_path: Path) -> None:
+    folder = model_directory(tmp_path / "model")
+    for name in ("random:tiny-llama", f"random:{folder}", str(folder)):
+        assert only(sources.template_problems(name)).where == "apply_chat_template"
+    (folder / "tokenizer.json").touch()
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    for name in (f"random:{folder}", str(folder), "owner/unknown-yet"):
+        assert sources.template_problems(name) == []
+
+
 # --- shape without the network
 
 

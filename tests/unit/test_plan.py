@@ -6,8 +6,12 @@ import sys
 import pytest
 
 from llenergymeasure.cli import plan
+from llenergymeasure.cli.estimates import memory_plan
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import load_settings
+from llenergymeasure.core.models import catalogue
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration.order import WorkOrder
 from tests.support.scripted_run import scripted_config
@@ -24,6 +28,21 @@ def show(tmp_path, capsys):
     return run
 
 
+_ALL = tuple(
+    GPUInfo(index=index, uuid=f"GPU-{index}", name=name, memory_mb=memory_mb)
+    for index, (name, memory_mb) in enumerate(
+        [("small", 4_000.0), ("large", 80_000.0), ("large", 80_000.0)]
+    )
+)
+GPUS, LARGE = _ALL[:2], _ALL[1:]
+LLAMA_8B = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))  # 15 GB in bf16
+
+
+def memory(gpus=GPUS, environ=None, **pytorch: object) -> dict[str, object]:
+    config = ExperimentConfig(model="random:llama-3.1-8b", n=10, pytorch=pytorch)
+    return memory_plan(config, LLAMA_8B, gpus, environ or {})
+
+
 def random_model(**fields: object) -> ExperimentConfig:
     device = {"pytorch": {"device": "cpu"}}
     return ExperimentConfig(model="random:tiny-llama", **{**device, **fields})
@@ -35,8 +54,11 @@ def test_the_plan_says_what_where_and_for_how_long(show):
 
     assert "random:tiny-llama on pytorch, fp32" in text
     assert "7 of mixed-1k" in text
-    assert "at least 20 s, and one whole pass" in text
-    assert "60 s of baseline and 60 s of warm-up" in text
+    assert "duration    about " in text
+    assert "a rough estimate" in text
+    assert "window      one whole pass, and at least 20 s" in text
+    assert "energy      codecarbon (auto: " in text, "the source that auto takes, and why"
+    assert "baseline" not in text, "nothing of it is measured"
     assert "results in  /somewhere" in text
     assert config.fingerprint() in text
 
@@ -71,18 +93,73 @@ def test_a_model_that_does_not_fit_is_said_not_to(show):
 def test_memory_is_unknown_where_the_shape_of_the_model_is(show):
     text = show(scripted_config())
 
-    assert "memory      unknown: the model's config.json is not on this machine yet" in text
+    assert "memory      unknown: the scripted backend loads no model" in text
 
 
-def test_a_synthetic_dataset_and_a_baseline_that_is_off_are_shown(show):
+def test_a_misspelt_architecture_is_not_said_to_be_missing(show, capsys):
+    with pytest.raises(PreFlightError, match="tiny-lama"):
+        show(ExperimentConfig(model="random:tiny-lama"))
+
+    text = capsys.readouterr().out
+    assert "memory      unknown: unknown architecture 'tiny-lama'" in text
+    assert "not on this machine" not in text
+
+
+def test_processes_on_a_cpu_each_need_a_copy():
+    one, two = memory((), device="cpu"), memory((), device="cpu", num_processes=2)
+
+    assert two["copies"] == 2
+    assert two["total_mb"] == pytest.approx(2 * one["total_mb"], abs=0.2)
+    assert two["weights_mb"] == one["weights_mb"]
+
+
+def test_the_device_that_is_named_decides_whether_a_model_fits():
+    assert memory(device="cuda:0")["fits"] is False
+    assert memory(device="cuda:1")["fits"] is True
+    assert memory(device="cuda:1")["device"] == "large"
+    assert memory(device="cuda:1")["capacity_mb"] == 80_000
+    assert memory(device="cuda:7")["fits"] is None, "that is a problem of its own"
+
+
+def test_processes_on_gpus_each_need_one_that_fits():
+    found = memory(num_processes=2)
+
+    assert found["fits"] is False, "the small one does not hold its copy"
+    assert found["capacity_mb"] == 84_000
+    assert memory(LARGE, num_processes=2)["device"] == "2 x large"
+
+
+def test_layers_that_are_spread_are_held_against_the_sum_of_the_gpus():
+    found = memory(device_map="auto")
+
+    assert found["fits"] is True
+    assert found["capacity_mb"] == 84_000
+    assert memory(GPUS[:1], device_map="auto")["fits"] is False
+
+
+def test_gpus_that_are_hidden_do_not_count():
+    assert memory(environ={"CUDA_VISIBLE_DEVICES": "GPU-1"})["device"] == "large"
+
+
+def test_every_shard_has_to_fit_its_gpu():
+    config = ExperimentConfig(
+        model="random:llama-3.1-8b", backend="vllm", n=1, vllm={"tensor_parallel_size": 2}
+    )
+    found = memory_plan(config, LLAMA_8B, GPUS, {})
+
+    assert found["fits"] is False, "half of it is more than the small one has"
+    assert memory_plan(config, LLAMA_8B, LARGE, {})["fits"] is True
+
+
+def test_a_synthetic_dataset_is_shown(show):
     config = scripted_config(
-        n=5, max_new_tokens=8, dataset={"synthetic": {"n": 5, "output_len": 8}},
-        baseline={"enabled": False},
-    )  # fmt: skip
+        n=5,
+        max_new_tokens=8,
+        dataset={"synthetic": {"n": 5, "output_len": 8}},
+    )
     text = show(config)
 
     assert "5 of synthetic" in text
-    assert "0 s of baseline" in text
 
 
 def test_problems_come_after_the_plan(show, capsys):
@@ -111,9 +188,11 @@ def test_the_plan_as_json_holds_the_experiment(show):
     assert found["experiment"]["model"] == "none"
     assert found["measurement_config_hash"] == config.fingerprint()
     assert found["energy_backend"] == "auto"
+    assert found["energy_source"]["name"] == "codecarbon"
     assert found["runner"] == "local"
     assert found["duration"] == {
-        "baseline_s": 0.04,
+        "total_s": pytest.approx(0.5, abs=0.2),
+        "baseline_s": 0.0,
         "thermal_floor_s": 0.0,
         "window_at_least_s": 0.0,
     }

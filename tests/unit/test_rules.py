@@ -47,6 +47,13 @@ RULES = [
         "reads no energy",
     ),
     ({"revision": "main"}, {"model": "random:tiny-llama"}, "revision", "no effect on random"),
+    ({"revision": "main"}, {"model": "./mine"}, "revision", "no effect on a local directory"),
+    (
+        {"baseline": {"enabled": False}},
+        {"baseline": {"enabled": False, "duration_seconds": 3}},
+        "baseline.duration_seconds",
+        "no effect while baseline.enabled is false",
+    ),
     *(
         (
             {"decoder": {"decoding_strategy": "sampling", name: value}},

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.secrets import redact, secret_paths
@@ -50,7 +51,8 @@ def test_names_of_models_and_files_are_left_alone(text):
 @pytest.mark.parametrize(
     "key",
     ["token", "hf_token", "HF_TOKEN", "auth_token", "access-token", "password", "db_password",
-     "passwd", "secret", "client_secret", "api_key", "apikey", "OPENAI_API_KEY", "x-api-key"],
+     "passwd", "secret", "client_secret", "api_key", "apikey", "OPENAI_API_KEY", "x-api-key",
+     "secret_key", "private_key", "aws_secret_access_key"],
 )  # fmt: skip
 def test_a_text_under_the_name_of_a_credential_is_found_whatever_it_says(key):
     assert list(secret_paths({"outer": [{key: "hunter"}]})) == [f"outer[0].{key}"]
@@ -66,7 +68,21 @@ def test_words_that_only_contain_such_a_name_are_left_alone(key):
     assert list(secret_paths({key: "text"})) == []
 
 
-@pytest.mark.parametrize("value", [None, "", True, False])
+@pytest.mark.parametrize("value", [["hunter"], {"a": "hunter"}, ("hunter",), 0.5])
+def test_a_credential_may_be_wrapped(value):
+    assert list(secret_paths({"password": value})) == ["password"]
+
+
+def test_a_credential_that_is_no_field_is_not_called_a_misspelling():
+    with pytest.raises(ValidationError) as caught:
+        ExperimentConfig(model="m", token="hunter")
+
+    assert "HF_TOKEN" in str(caught.value)
+    assert "unknown field" not in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, "", True, False, [], {}])
 def test_a_credential_that_is_not_given_is_none(value):
     assert list(secret_paths({"token": value})) == []
 

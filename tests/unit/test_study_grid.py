@@ -200,7 +200,7 @@ def test_so_it_is_over_a_file_whose_prompts_all_have_their_own():
         ({"decoder.ignore_eos": [False, True]}, {"dataset": {"synthetic": {}}}),
         ({"pytorch.load_in_4bit": [None, True]}, {"precision": "int4"}),
         ({"vllm.tensor_parallel_size": [None, 1]}, {}),
-        ({"baseline.duration_seconds": [5, 9]}, {"baseline": {"enabled": False}}),
+        ({"pytorch.batch_size": [8, 16]}, {"n": 4}),
         ({"dataset.synthetic.n": [None, 7]}, {"n": 7, "dataset": {"synthetic": {}}}),
         ({"max_input_tokens": [None, 512]}, {"dataset": {"synthetic": {}}}),
     ],

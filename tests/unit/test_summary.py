@@ -215,11 +215,44 @@ def test_modelled_energy_says_so_and_claims_no_interval() -> None:
     assert "±" not in text
     assert "64.3 mJ per output token" in text
     assert "of one pass: 12.3 J prefill, 28.9 J decode" in text
-    assert "of which cpu 38.0 J (modelled), ram 3.12 J (modelled)" in text
+    assert "of which cpu 38.0 J (modelled: model), ram 3.12 J (modelled: model)" in text
     assert "not in the total: gpu unknown (modelled)" in text
     assert "note: no meter was readable" in text
     assert "above loaded idle" not in text
     assert "CO2" not in text
+
+
+def test_what_a_model_assumes_is_told_and_its_want_of_an_interval_only_once() -> None:
+    part = EnergyComponent(
+        name="cpu",
+        energy_j=43.0,
+        kind="modelled",
+        method="CodeCarbon: CPU load of an assumed rated power of 8 W",
+        in_scope=True,
+    )
+    note = "CodeCarbon states no uncertainty, so its figures have no interval"
+    energy = make_energy(43.0, kind="modelled", components=(part,), notes=(note, "another"))
+    text = " ".join(make_result(energy=energy).summary().split())
+    assert "cpu 43.0 J (modelled: CPU load of an assumed rated power of 8 W)" in text
+    assert text.count("no interval") == 1
+    assert "note: another" in text
+
+
+@pytest.mark.parametrize(
+    ("waste", "strategy", "told"),
+    [(0.43, None, True), (0.43, "dynamic", False), (0.19, None, False)],
+)
+def test_much_padding_comes_with_what_makes_it_less(waste, strategy, told) -> None:
+    plain = make_result()
+    resolved = plain.resolved.model_copy(
+        update={"backend": {"batch_size": 8, "batching_strategy": strategy}}
+    )
+    throughput = plain.throughput.model_copy(update={"padding_waste": waste})
+    config = ExperimentConfig(model="m")
+    result = plain.model_copy(
+        update={"resolved": resolved, "throughput": throughput, "config": config}
+    )
+    assert ("-> pytorch.batching_strategy: dynamic" in result.summary()) is told
 
 
 def test_failures_cuts_padding_and_random_weights_are_told() -> None:

@@ -12,7 +12,7 @@ from llenergymeasure.core import energy
 from llenergymeasure.core.energy.figures import MEANINGS
 from llenergymeasure.core.trust import Evidence, assess, warning_codes
 from llenergymeasure.domain.device_state import DeviceState, count_events
-from llenergymeasure.domain.results import BaselineResult, PassComparison
+from llenergymeasure.domain.results import BaselineResult, CPULoad, PassComparison
 from llenergymeasure.domain.warnings import FINDINGS
 
 UUID = "GPU-00000000-0000-0000-0000-000000000001"
@@ -89,6 +89,7 @@ CASES: dict[str, Evidence] = {
     "energy_unmeasurable": replace(SOUND, energy_kind="unmeasurable"),
     "no_energy_source": replace(SOUND, energy_asked=False, no_source="auto: none is used"),
     "failed_requests": replace(SOUND, requests_failed=3),
+    "cpu_shared": replace(SOUND, cpu_load=CPULoad(own_share=0.5, other_share=0.051)),
     "window_short": replace(SOUND, window_s=9.99),
     "modelled_energy": replace(SOUND, energy_kind="modelled"),
     "random_weights": replace(SOUND, weights="random"),
@@ -216,6 +217,11 @@ def test_reset_counters_and_slowed_devices_void_a_result() -> None:
         "energy_unmeasurable",
     ):
         assert assess(CASES[code]).verdict == "invalid", code
+
+
+def test_what_a_quiet_machine_does_on_the_side_is_no_sharing() -> None:
+    quiet = CPULoad(own_share=0.5, other_share=0.05)
+    assert assess(replace(SOUND, cpu_load=quiet)).reasons == ()
 
 
 def test_a_window_of_ten_seconds_is_long_enough() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
+from llenergymeasure.domain.format import WIDTH
 from llenergymeasure.orchestration.events import Event
 
 _PHASES = {
@@ -26,6 +28,7 @@ _PHASES = {
     "collect": "collecting",
     "save": "saving",
 }
+_WINDOWS = ("measure", "prefill")
 _QUIET_PHASES = ("collect", "save")
 
 
@@ -72,12 +75,21 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """One bar that follows the phases, with the time that is left; gone at the end."""
+    """A bar for a phase that counts requests, a line for the others; gone at the end.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Nothing ticks between events: a thread that woke for it would run inside the measured window.
+
+    Args:
+        stream: The terminal.
+        window_s: Least length of the window, s. Where there is one, the bar of the window shows
+            how much of it has passed, since passes go on until then.
+    """
+
+    def __init__(self, stream: TextIO, window_s: float = 0.0) -> None:
+        self._stream, self._window_s = stream, window_s
         self._bar: tqdm[NoReturn] | None = None
         self._text = ""
+        self._begun_ns = 0
 
     def __call__(self, event: Event) -> None:
         """Begin a phase's bar or move it on."""
@@ -85,8 +97,7 @@ class BarDisplay:
             if _text(event) != self._text:
                 self._begin(event)
             if self._bar is not None and event.done is not None:
-                self._bar.total = event.total
-                self._bar.update(event.done - self._bar.n)
+                self._move(self._bar, event.done, event)
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -95,32 +106,66 @@ class BarDisplay:
                 self._bar.close()
             self._bar = None
 
+    def _move(self, bar: tqdm[NoReturn], done: int, event: Event) -> None:
+        if not self._timed(event):
+            bar.total = event.total
+            bar.update(done - bar.n)
+            return
+        passed_s = (event.t_ns - self._begun_ns) / 1e9
+        bar.total = max(self._window_s, passed_s)  # the last pass is finished, however long it is
+        bar.set_postfix_str(f"{done} requests", refresh=False)
+        bar.update(passed_s - bar.n)
+
     def _begin(self, event: Event) -> None:
         self.close()
-        self._text = _text(event)
-        counted = event.phase in ("warmup", "measure", "prefill")
-        layout = None if counted else "{desc} [{elapsed}]"
+        self._text, self._begun_ns = _text(event), event.t_ns
+        columns = _columns(self._stream)
         self._bar = tqdm(
             desc=self._text,
-            total=None,
+            total=self._window_s if self._timed(event) else None,
             file=self._stream,
             unit="req",
             leave=False,
             mininterval=0,  # events come at most twice a second as it is
-            miniters=1,
-            dynamic_ncols=True,
-            bar_format=layout,
+            miniters=0,
+            dynamic_ncols=columns is None,
+            ncols=columns,
+            bar_format=self._layout(event),
         )
+
+    def _timed(self, event: Event) -> bool:
+        return event.phase in _WINDOWS and self._window_s > 0
+
+    def _layout(self, event: Event) -> str | None:
+        if self._timed(event):
+            return "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
+        return None if event.phase in ("warmup", *_WINDOWS) else "{desc}"
+
+
+def _columns(stream: TextIO) -> int | None:
+    """Give a width for a terminal that tells none; ``None`` lets tqdm ask, as the window may grow.
+
+    A terminal whose size nobody has set has no columns, and a bar of none is invisible.
+    """
+    try:
+        return None if os.get_terminal_size(stream.fileno()).columns else WIDTH
+    except OSError:  # no terminal, and no file
+        return None
 
 
 def _text(event: Event) -> str:
     return event.detail or _PHASES.get(event.phase, event.phase)
 
 
-def make_display(verbosity: str) -> Display:
-    """Choose how to show progress on standard error."""
+def make_display(verbosity: str, window_s: float = 0.0) -> Display:
+    """Choose how to show progress on standard error.
+
+    Args:
+        verbosity: What the user wants.
+        window_s: Least length of the measured window, s.
+    """
     if verbosity == "quiet":
         return NoDisplay()
     if sys.stderr.isatty() and verbosity != "verbose":
-        return BarDisplay(sys.stderr)
+        return BarDisplay(sys.stderr, window_s)
     return LineDisplay(sys.stderr)

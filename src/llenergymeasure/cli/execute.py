@@ -12,8 +12,8 @@ import typer
 
 from llenergymeasure import _api
 from llenergymeasure.cli import plan, study_plan
-from llenergymeasure.cli.display import make_display
-from llenergymeasure.cli.study_display import make_study_display
+from llenergymeasure.cli.display import Display, make_display
+from llenergymeasure.cli.study_display import Quiet, StudyDisplay, make_study_display
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
@@ -63,10 +63,7 @@ def run(
     """
     if may_ask and study is not None and not asked.allow_large and _at_a_terminal():
         asked = asked._replace(allow_large=confirmed(study, _ask))
-    verbosity = settings.config.ui.verbosity
-    single = asked.resume is None and study is not None and only_experiment(study) is not None
-    make = make_display if single else make_study_display
-    with contextlib.closing(make(verbosity)) as display:
+    with contextlib.closing(_display(study, settings, asked)) as display:
         places: list[str | None] = []
 
         def listen(event: StudyEvent) -> None:
@@ -99,6 +96,16 @@ def _at_a_terminal() -> bool:
 
 def _ask(question: str) -> bool:
     return typer.confirm(question, err=True)
+
+
+def _display(
+    study: StudyConfig | None, settings: EffectiveSettings, asked: Asked
+) -> Display | StudyDisplay | Quiet:
+    verbosity = settings.config.ui.verbosity
+    single = only_experiment(study) if study is not None and asked.resume is None else None
+    if single is None:
+        return make_study_display(verbosity)
+    return make_display(verbosity, single.window.min_duration_seconds)
 
 
 def show_plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from llenergymeasure.config.user_config import default_path
 from llenergymeasure.domain.format import WIDTH
 
 MARGIN = "  "
@@ -33,6 +34,11 @@ def beside(head: str, *texts: str) -> Iterator[str]:
 def command(text: str) -> Iterator[str]:
     """Give a command in the column of texts, or further left where it is long; never broken."""
     yield " " * max(0, min(_TEXT, _ROOM - len(text))) + text
+
+
+def origin(told: str) -> str:
+    """Name where a setting came from; the user's own file, which is named above, by its name."""
+    return default_path().name if told == str(default_path()) else told
 
 
 def setting(name: str, value: str, origin: str, width: int) -> Iterator[str]:

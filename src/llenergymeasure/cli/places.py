@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from llenergymeasure.cli.layout import beside, command, setting
+from llenergymeasure.cli.layout import origin as shown_origin
 from llenergymeasure.config.registry import backend_names, load_object
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.exceptions import Problem
@@ -27,7 +28,7 @@ def runner_rows(settings: EffectiveSettings) -> Iterator[str]:
     """Say of every backend where it runs, and who says so."""
     for name in backend_names():
         origin = settings.origins.get(f"runners.{name}", "default")
-        yield from setting(name, settings.config.runner(name), origin, _NAME)
+        yield from setting(name, settings.config.runner(name), shown_origin(origin), _NAME)
 
 
 def other_places(settings: EffectiveSettings) -> dict[str, list[str]]:

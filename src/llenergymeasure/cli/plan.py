@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import typer
 
+from llenergymeasure.cli.estimates import may_be_measured, memory_plan
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.gpu_survey import survey_gpus
-from llenergymeasure.core.memory_estimate import MemoryEstimate, estimate_memory
-from llenergymeasure.core.models.sources import architecture_of, resolve
-from llenergymeasure.domain.environment import GPUInfo
-from llenergymeasure.exceptions import PreFlightError, Problem
+from llenergymeasure.domain import format as written
+from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
-
-MIB = 1 << 20
+from llenergymeasure.study.estimate import duration
+from llenergymeasure.study.limits import TimeLimits
 
 
 def show(order: WorkOrder, settings: EffectiveSettings, *, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def show(order: WorkOrder, settings: EffectiveSettings, *, as_json: bool) -> Non
     Raises:
         PreFlightError: It could not be run here; printed after the plan.
     """
-    problems = _problems(order)
+    problems = preflight.problems_for_plan([order])
     plan = _plan(order, settings)
     if as_json and not problems:
         typer.echo(json.dumps(plan, indent=2, ensure_ascii=False))
@@ -40,66 +40,40 @@ def show(order: WorkOrder, settings: EffectiveSettings, *, as_json: bool) -> Non
         raise PreFlightError(problems)
 
 
-def _problems(order: WorkOrder) -> tuple[Problem, ...]:
-    if order.runner != "local":
-        return ()
-    try:
-        preflight.check(order, offline=True)
-    except PreFlightError as error:
-        return error.problems
-    return ()
-
-
 def _plan(order: WorkOrder, settings: EffectiveSettings) -> dict[str, Any]:
-    config = order.config
+    config, limits = order.config, TimeLimits(settings, None)
+    source = preflight.expected_source(order)
+    gpus = survey_gpus().gpus if limits.gpu_name(config) is not None else ()
     return {
         "experiment": config.model_dump(mode="json", exclude_none=True),
         "measurement_config_hash": config.fingerprint(),
-        "memory": memory_plan(config, survey_gpus().gpus),
-        "duration": _duration(config),
+        "memory": memory_plan(config, limits.shape(config), gpus),
+        "duration": _duration(config, settings, limits, source),
         "runner": order.runner,
         "energy_backend": order.energy_backend,
+        "energy_source": source and {"name": source.name, "reason": source.reason},
         "results_dir": str(settings.config.results_path()),
     }
 
 
-def memory_plan(config: ExperimentConfig, gpus: tuple[GPUInfo, ...]) -> dict[str, Any]:
-    """Hold the memory an experiment needs against what its device has, MiB."""
-    architecture = architecture_of(resolve(config.model, config.revision))
-    if architecture is None:
-        return {"unknown": "the model's config.json is not on this machine yet"}
-    estimate = estimate_memory(config, architecture)
-    device, capacity_mb = _capacity(config, gpus)
-    return {
-        "weights_mb": round(estimate.weights_mb, 1),
-        "kv_cache_mb": round(estimate.kv_cache_mb, 1),
-        "activations_mb": round(estimate.activations_mb, 1),
-        "total_mb": round(estimate.total_mb, 1),
-        "rows": estimate.rows,
-        "context_tokens": estimate.context_tokens,
-        "device": device,
-        "capacity_mb": capacity_mb,
-        "fits": _fits(estimate, capacity_mb),
-    }
-
-
-def _capacity(config: ExperimentConfig, gpus: tuple[GPUInfo, ...]) -> tuple[str, float | None]:
-    wants_cpu = getattr(config.section, "device", None) == "cpu" or config.backend == "scripted"
-    if gpus and not wants_cpu:
-        return gpus[0].name, gpus[0].memory_mb
-    return "this machine's RAM", psutil.virtual_memory().total / MIB
-
-
-def _fits(estimate: MemoryEstimate, capacity_mb: float | None) -> bool | None:
-    return None if capacity_mb is None else estimate.per_device_mb <= capacity_mb
-
-
-def _duration(config: ExperimentConfig) -> dict[str, float]:
-    """Say how long the parts last that have a fixed length, in seconds."""
+def _duration(
+    config: ExperimentConfig,
+    settings: EffectiveSettings,
+    limits: TimeLimits,
+    source: Selection | None,
+) -> dict[str, float | None]:
+    """Estimate how long it takes, s: roughly for what is computed, exactly for fixed lengths."""
+    if source is None:
+        measured = may_be_measured(config, settings, limits)
+    else:
+        measured = source.coverage.kind == "measured"
+    shape, rates = limits.shape(config), limits.rates(config)
+    expected = duration(config, shape, rates, measured=measured)
     baseline_s = config.baseline.duration_seconds if config.baseline.enabled else 0.0
     return {
-        "baseline_s": 2 * baseline_s,
-        "thermal_floor_s": config.warmup.thermal_floor_seconds,
+        "total_s": None if expected is None else expected.total_s,
+        "baseline_s": 2 * baseline_s if measured else 0.0,
+        "thermal_floor_s": config.warmup.thermal_floor_seconds if measured else 0.0,
         "window_at_least_s": config.window.min_duration_seconds,
     }
 
@@ -111,7 +85,7 @@ def _lines(plan: dict[str, Any]) -> Iterator[str]:
     yield f"prompts     {config['n']} of {dataset if isinstance(dataset, str) else 'synthetic'}"
     yield from _memory_lines(plan["memory"])
     yield from _duration_lines(plan["duration"])
-    yield f"energy      {plan['energy_backend']}"
+    yield from _energy_lines(plan)
     yield f"runner      {plan['runner']}"
     yield f"results in  {plan['results_dir']}"
     yield f"config hash {plan['measurement_config_hash']}"
@@ -119,10 +93,12 @@ def _lines(plan: dict[str, Any]) -> Iterator[str]:
 
 def _memory_lines(memory: dict[str, Any]) -> Iterator[str]:
     if "unknown" in memory:
-        yield f"memory      unknown: {memory['unknown']}"
+        yield from _wrapped("memory", f"unknown: {memory['unknown']}")
         return
+    copies = memory["copies"]
+    each = f"{copies} copies, each with " if copies > 1 else ""
     yield (
-        f"memory      {memory['total_mb']:,.0f} MiB estimated: weights "
+        f"memory      {memory['total_mb']:,.0f} MiB estimated: {each}weights "
         f"{memory['weights_mb']:,.0f}, KV cache {memory['kv_cache_mb']:,.0f}, "
         f"activations {memory['activations_mb']:,.0f}"
     )
@@ -132,9 +108,26 @@ def _memory_lines(memory: dict[str, Any]) -> Iterator[str]:
         yield f"            {verdict}: {memory['device']} has {memory['capacity_mb']:,.0f} MiB"
 
 
-def _duration_lines(duration: dict[str, float]) -> Iterator[str]:
-    yield f"window      at least {duration['window_at_least_s']:g} s, and one whole pass"
-    yield (
-        f"            where energy is measured, also {duration['baseline_s']:g} s of baseline and "
-        f"{duration['thermal_floor_s']:g} s of warm-up"
-    )
+def _duration_lines(duration: dict[str, float | None]) -> Iterator[str]:
+    total_s, least_s = duration["total_s"], duration["window_at_least_s"]
+    about = "unknown" if total_s is None else f"about {written.span(total_s)}, a rough estimate"
+    yield f"duration    {about}"
+    yield f"window      one whole pass{f', and at least {least_s:g} s' if least_s else ''}"
+    if duration["baseline_s"] or duration["thermal_floor_s"]:
+        yield (
+            f"            before it {duration['baseline_s']:g} s of baseline and at least "
+            f"{duration['thermal_floor_s']:g} s of warm-up"
+        )
+
+
+def _energy_lines(plan: dict[str, Any]) -> Iterator[str]:
+    source = plan["energy_source"]
+    if source is None:
+        yield f"energy      {plan['energy_backend']}"
+    else:
+        yield from _wrapped("energy", f"{source['name']} ({source['reason']})")
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    first, rest = label.ljust(12), " " * 12
+    return textwrap.wrap(text, written.WIDTH, initial_indent=first, subsequent_indent=rest)

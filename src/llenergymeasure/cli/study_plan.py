@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import typer
 
-from llenergymeasure.cli.plan import memory_plan
+from llenergymeasure.cli.estimates import may_be_measured, memory_plan
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.domain import format as written
 from llenergymeasure.domain.settings_words import described
+from llenergymeasure.exceptions import PreFlightError
+from llenergymeasure.orchestration import preflight
+from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.estimate import Duration, duration, first_look_s, study_s
 from llenergymeasure.study.grid import design_hash
 from llenergymeasure.study.labels import labels
@@ -68,13 +71,18 @@ def show(
 
     Raises:
         StudyError: The grid is too large, or none of it can run.
+        PreFlightError: It could not be run here; printed after the plan.
     """
     expansion = expanded(study, allow_large=allow_large)
     plan = _plan(study, settings, expansion)
-    if as_json:
+    orders = [WorkOrder.of(config, settings) for config in expansion.experiments]
+    problems = preflight.problems_for_plan(orders)
+    if as_json and not problems:
         typer.echo(json.dumps(_as_data(plan), indent=2, ensure_ascii=False))
-    else:
+    elif not as_json:
         typer.echo("\n".join(_lines(plan)))
+    if problems:
+        raise PreFlightError(problems)
 
 
 def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion) -> _Plan:
@@ -85,7 +93,7 @@ def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion)
     experiments_s, gaps_s = study_s(order, durations, study.execution, settings.config.execution)
     if experiments_s is not None:
         first = rows[order[0].configuration].config
-        measured = _may_be_measured(first, settings, limits)
+        measured = may_be_measured(first, settings, limits)
         experiments_s += first_look_s(first, measured=measured)
     directory = str(settings.config.results_path())
     return _Plan(study, expansion, rows, order, experiments_s, gaps_s, directory)
@@ -94,15 +102,16 @@ def _plan(study: StudyConfig, settings: EffectiveSettings, expansion: Expansion)
 def _rows(
     study: StudyConfig, settings: EffectiveSettings, expansion: Expansion, limits: TimeLimits
 ) -> Iterator[_Row]:
-    gpus = survey_gpus().gpus
+    every = survey_gpus().gpus
     names = labels(expansion.experiments)
     for config, name, hashed in zip(
         expansion.experiments, names, expansion.fingerprints, strict=True
     ):
-        measured = _may_be_measured(config, settings, limits)
+        shape, gpus = limits.shape(config), every if limits.gpu_name(config) else ()
+        measured = may_be_measured(config, settings, limits)
         expected = duration(
             config,
-            limits.shape(config),
+            shape,
             limits.rates(config),
             measured=measured,
             cold_start=study.cold_start,
@@ -110,18 +119,8 @@ def _rows(
         if expected is not None:  # the idle device is known; the first experiment comes on top
             known_s = expected.clock_s - first_look_s(config, measured=measured)
             expected = expected._replace(clock_s=known_s)
-        memory = memory_plan(config, gpus)
+        memory = memory_plan(config, shape, gpus)
         yield _Row(name, config, hashed, memory, expected, limits.of(config))
-
-
-def _may_be_measured(
-    config: ExperimentConfig, settings: EffectiveSettings, limits: TimeLimits
-) -> bool:
-    """Whether baseline and thermal floor are likely to apply; only the run itself can tell."""
-    named = config.energy_backend
-    source = settings.config.measurement.energy_backend if named == "auto" else named
-    on_gpu = limits.gpu_name(config) is not None
-    return source in ("nvml", "zeus", "rapl") or (source == "auto" and on_gpu)
 
 
 # JSON ---------------------------------------------------------------------------------------------
@@ -212,7 +211,7 @@ def _duration_lines(plan: _Plan) -> Iterator[str]:
     gaps = f"{written.span(plan.gaps_s)} of gaps"
     total_s = _total_s(plan)
     if total_s is None:
-        yield f"duration    unknown: a model's config.json is not here yet; {gaps}"
+        yield f"duration    unknown: the shape of a model is not known here; {gaps}"
     else:
         yield f"duration    about {written.span(total_s)}, with {gaps}"
 

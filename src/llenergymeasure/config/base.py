@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from llenergymeasure.config.secrets import redact
+from llenergymeasure.config.secrets import ADVICE, redact, secret_paths
 
 
 class ConfigModel(BaseModel):
@@ -50,7 +50,7 @@ class ConfigModel(BaseModel):
         if not isinstance(data, dict):
             return handler(data)
         unknown = [name for name in data if not cls.accepts(str(name))]
-        errors = [_unknown(redact(str(name)), cls.names()) for name in unknown]
+        errors = [_unknown(str(name), data[name], cls.names()) for name in unknown]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
             model = handler(cls.prepare(known))
@@ -121,8 +121,11 @@ def invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_combination", "{message}", {"message": message})
 
 
-def _unknown(name: str, fields: Iterable[str]) -> InitErrorDetails:
+def _unknown(given: str, value: Any, fields: Iterable[str]) -> InitErrorDetails:
+    name = redact(given)
     message = f"unknown field '{name}', {nearest(name, fields)}"
+    if any(secret_paths({given: value})):
+        message = ADVICE
     return _line((name,), PydanticCustomError("unknown_field", "{message}", {"message": message}))
 
 

@@ -7,6 +7,7 @@ at the machine or at files are listed; a default that an engine may change is no
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llenergymeasure.config.rules import RANDOM_PREFIX
@@ -29,11 +30,12 @@ _NEUTRAL_SECTIONS: dict[str, dict[str, Any]] = {
 _DECIDED_BY_PRECISION = ("load_in_4bit", "load_in_8bit")
 
 
-def canonical(asked: dict[str, Any]) -> dict[str, Any]:
+def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
     """Drop what changes nothing from the settings of an experiment.
 
     Args:
         asked: Plain data of a valid experiment, without the fields that are at their defaults.
+        prompts: How many it uses.
 
     Returns:
         The settings that decide what is computed. Equal for two experiments that run the same
@@ -41,22 +43,29 @@ def canonical(asked: dict[str, Any]) -> dict[str, Any]:
         it is, so the same model at two places counts as two.
     """
     kept = dict(asked)
-    _merge_spellings(kept)
+    _merge_spellings(kept, prompts)
     for section, neutral in _NEUTRAL_SECTIONS.items():
         if section in kept:
             kept[section] = _without(kept[section], neutral)
     return {name: value for name, value in kept.items() if value != {}}
 
 
-def _merge_spellings(kept: dict[str, Any]) -> None:
+def _merge_spellings(kept: dict[str, Any], prompts: int) -> None:
     if decoder := kept.get("decoder"):
         kept["decoder"] = _decoder(decoder, kept)
     if isinstance(kept.get("dataset"), dict):
         _synthetic(kept)
     if section := kept.get("pytorch"):
-        kept["pytorch"] = {k: v for k, v in section.items() if k not in _DECIDED_BY_PRECISION}
-    if kept.get("baseline", {}).get("enabled") is False:
-        kept["baseline"] = {"enabled": False}
+        kept["pytorch"] = _pytorch(section, prompts)
+
+
+def _pytorch(section: dict[str, Any], prompts: int) -> dict[str, Any]:
+    """Take a static batch to be no larger than the prompts that a process has."""
+    left = {name: value for name, value in section.items() if name not in _DECIDED_BY_PRECISION}
+    if "batch_size" in left and left.get("batching_strategy", "static") == "static":
+        share = math.ceil(prompts / left.get("num_processes", 1))
+        left["batch_size"] = min(left["batch_size"], share)
+    return left
 
 
 def _decoder(decoder: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from llenergymeasure.config import inheritance, rules, yaml_file
+from llenergymeasure.config import inheritance, rules, secrets, yaml_file
 from llenergymeasure.config.backend_configs import (
     PyTorchConfig,
     ScriptedConfig,
@@ -25,7 +25,6 @@ from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section
 from llenergymeasure.config.canonical import canonical
 from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.registry import backend_entry, load_object, plugin_backends
-from llenergymeasure.config.secrets import secret_paths
 from llenergymeasure.config.sections import (
     BaselineConfig,
     Count,
@@ -150,7 +149,9 @@ class ExperimentConfig(ConfigModel):
         gives the same hash. So is whatever :func:`canonical` knows to change nothing: two
         configurations that run the same computation have the same fingerprint.
         """
-        return canonical_hash(canonical(self.model_dump(mode="json", exclude_defaults=True)))
+        return canonical_hash(
+            canonical(self.model_dump(mode="json", exclude_defaults=True), self.n)
+        )
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -162,7 +163,9 @@ class ExperimentConfig(ConfigModel):
             ConfigError: The file cannot be read or does not describe an experiment; the message
                 names file, line and field.
         """
-        return yaml_file.build(cls, inheritance.read(Path(path), cls))
+        file = inheritance.read(Path(path), cls)
+        inheritance.refuse_study(file)
+        return yaml_file.build(cls, file)
 
 
 def refuse_credentials(title: str, data: dict[str, Any]) -> None:
@@ -171,5 +174,4 @@ def refuse_credentials(title: str, data: dict[str, Any]) -> None:
     Raises:
         ValidationError: Some value does; every field is named.
     """
-    advice = "looks like a credential; keep it in the environment (HF_TOKEN)"
-    refuse(title, (FieldProblem(path, advice) for path in secret_paths(data)))
+    refuse(title, (FieldProblem(path, secrets.ADVICE) for path in secrets.secret_paths(data)))

@@ -13,6 +13,27 @@ from llenergymeasure.config.paths import nest
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
 
+STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
+"""Fields that make a file a study; so does a list of backends."""
+
+
+def refuse_study(file: YamlFile) -> None:
+    """Refuse a study where one experiment is wanted.
+
+    Raises:
+        ConfigError: The file describes a study; the message names what takes it.
+    """
+    asked = [name for name in STUDY_FIELDS if name in file.data]
+    if isinstance(file.data.get("backend"), list):
+        asked.append("backend")
+    if asked:
+        where = file.where((asked[0],))
+        raise ConfigError(
+            f"{where}: '{asked[0]}' describes a study of several experiments, and one experiment "
+            "is wanted here; run_study takes the file, and StudyConfig.from_yaml reads it",
+            where=where,
+        )
+
 
 def read(path: Path, experiment: type[BaseModel]) -> YamlFile:
     """Read an experiment or a study together with everything it builds on.

@@ -10,7 +10,7 @@ from llenergymeasure.config import inheritance, yaml_file
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
-from llenergymeasure.config.study import STUDY_FIELDS, describes_study, refuse_empty
+from llenergymeasure.config.study import describes_study, refuse_empty
 from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
@@ -39,7 +39,7 @@ def load_experiment_config(
         ConfigError: The file or the combination is invalid.
     """
     file = _file(path)
-    _reject_study(file)
+    inheritance.refuse_study(file)
     return _experiment(file, overrides or {})
 
 
@@ -208,16 +208,3 @@ def _override_sweep(data: dict[str, Any], name: str) -> None:
 
 def _inside(key: Any, name: str) -> bool:
     return str(key).startswith(f"{name}.")
-
-
-def _reject_study(file: YamlFile) -> None:
-    asked = [name for name in STUDY_FIELDS if name in file.data]
-    if isinstance(file.data.get("backend"), list):
-        asked.append("backend")
-    if asked:
-        where = file.where((asked[0],))
-        raise ConfigError(
-            f"{where}: '{asked[0]}' describes a study of several experiments, and one experiment "
-            "is wanted here; run_study takes the file",
-            where=where,
-        )

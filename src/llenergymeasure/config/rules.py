@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llenergymeasure.config.models import ExperimentConfig
 
 RANDOM_PREFIX = "random:"
+PATH_PREFIXES = ("./", "../", "/", "~")
+"""How the name of a model begins that is a local directory whether or not it exists."""
 
 
 def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +72,21 @@ def _decoding_is_supported(config: ExperimentConfig) -> Iterator[FieldProblem]:
 
 
 def _revision_has_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    if config.revision is not None and config.model.startswith(RANDOM_PREFIX):
+    if config.revision is None:
+        return
+    if config.model.startswith(RANDOM_PREFIX):
         yield FieldProblem("revision", "has no effect on random weights; remove it")
+    if config.model.startswith(PATH_PREFIXES):
+        yield FieldProblem("revision", "has no effect on a local directory; remove it")
+
+
+def _baseline_settings_have_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
+    default_s = type(config.baseline).model_fields["duration_seconds"].default
+    if not config.baseline.enabled and config.baseline.duration_seconds != default_s:
+        yield FieldProblem(
+            "baseline.duration_seconds",
+            "has no effect while baseline.enabled is false; remove one of them",
+        )
 
 
 def _sampling_parameters_have_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
@@ -228,6 +243,7 @@ _RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
     _precision_is_supported,
     _decoding_is_supported,
     _revision_has_effect,
+    _baseline_settings_have_effect,
     _sampling_parameters_have_effect,
     _beams_go_with_beam_search,
     _speculation_is_whole,

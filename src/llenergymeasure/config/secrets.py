@@ -16,13 +16,15 @@ _SECRET_VALUE = re.compile(
 )
 # pad_token, eos_token and their kind are words of a tokenizer, max_new_tokens is a count.
 _SECRET_KEY = re.compile(
-    r"(^|[_-])(password|passwd|secret|api[_-]?key)$"
+    r"(^|[_-])(password|passwd|secret|(api|secret|private|access)[_-]?key)$"
     r"|^((hf|hub|hugging_?face(_hub)?|auth|use_auth|access|api|bearer)[_-]?)?token$",
     re.I,
 )
 _URL_CREDENTIAL = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _HIDDEN = "***"
+
+ADVICE = "looks like a credential; keep it in the environment (HF_TOKEN)"
 
 
 def secret_paths(data: Any) -> Iterator[str]:
@@ -40,7 +42,7 @@ def _secrets(data: Any, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     elif isinstance(data, Mapping):
         for key, value in data.items():
             inner = (*parts, f".{key}")
-            if _is_text(value) and _SECRET_KEY.search(str(key)):
+            if _is_given(value) and _SECRET_KEY.search(str(key)):
                 yield inner
             else:
                 yield from _secrets(value, inner)
@@ -49,8 +51,10 @@ def _secrets(data: Any, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield from _secrets(value, (*parts, f"[{position}]"))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+def _is_given(value: Any) -> bool:
+    if isinstance(value, str | Mapping | Sequence):
+        return len(value) > 0
+    return value is not None and not isinstance(value, bool)
 
 
 def redact(text: str) -> str:

@@ -26,8 +26,6 @@ from llenergymeasure.exceptions import ConfigError
 
 CycleOrder = Literal["balanced", "interleaved", "shuffled", "sequential"]
 StartMethod = Literal["auto", "spawn", "forkserver"]
-STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
-"""Fields that make a file a study; so does a list of backends."""
 
 
 class ExecutionConfig(ConfigModel):
@@ -197,7 +195,9 @@ class StudyConfig(ConfigModel):
 
 def describes_study(data: Mapping[str, Any]) -> bool:
     """Tell a study from a single experiment, by the fields of the file."""
-    return isinstance(data.get("backend"), list) or any(name in data for name in STUDY_FIELDS)
+    return isinstance(data.get("backend"), list) or any(
+        name in data for name in inheritance.STUDY_FIELDS
+    )
 
 
 def refuse_empty(file: YamlFile) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyKind
-from llenergymeasure.domain.results import BaselineResult, PassComparison
+from llenergymeasure.domain.results import BaselineResult, CPULoad, PassComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Evidence:
         reference_c: Temperature at which each device should start, by UUID, where there is one.
         comparison: How the two halves of the window compare, where they did the same work.
         baseline: Idle power.
+        cpu_load: Who kept the CPUs busy, where the work was theirs and it is known.
         prefix_cache_hits: Prompts of the window that the engine found in its prefix cache, or
             ``None`` where it does not say.
     """
@@ -57,6 +58,7 @@ class Evidence:
     reference_c: Mapping[str, float] = field(default_factory=dict)
     comparison: PassComparison | None = None
     baseline: BaselineResult | None = None
+    cpu_load: CPULoad | None = None
     prefix_cache_hits: int | None = None
 
 

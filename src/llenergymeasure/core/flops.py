@@ -178,6 +178,10 @@ class DecodeTraffic(NamedTuple):
 def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTraffic | None:
     """Reconstruct the decode passes of static batches, finished rows included.
 
+    Args:
+        samples: Requests of one process: batches are numbered from 0 in each.
+        beams: Rows that the engine computed a request.
+
     Returns:
         The traffic, or ``None`` where no batch decoded. For engines that batch continuously the
         samples do not tell, and this must not be used.
@@ -201,22 +205,38 @@ def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTr
 
 def mbu(
     architecture: ModelArchitecture,
-    traffic: DecodeTraffic | None,
+    traffic: Sequence[DecodeTraffic],
     peak: DevicePeak | None,
     precision: Precision,
-    devices: int = 1,
+    devices_each: int = 1,
 ) -> float | None:
     """Give model bandwidth utilisation of decoding, a share of 1; ``None`` where unknown.
 
     (Weight bytes a step x steps + KV-cache bytes read) / decode time / (peak bandwidth x devices),
     after https://www.databricks.com/blog/llm-inference-performance-engineering-best-practices.
-    Over several devices each reads its shard of the weights.
+    Bytes and times are summed over processes, each of which has a copy of the weights. Over several
+    devices of a process each reads its shard.
+
+    Args:
+        architecture: Shape of the model.
+        traffic: What each process that decoded read, and how long it took.
+        peak: Of one device.
+        precision: Of the weights.
+        devices_each: Devices of each process, which are no other process's.
     """
-    if traffic is None or peak is None or traffic.seconds <= 0:
+    seconds = sum(one.seconds for one in traffic)
+    if peak is None or seconds <= 0:
         return None
+    read = sum(_bytes_read(architecture, one, precision) for one in traffic)
+    return read / seconds / (peak.bandwidth_gb_s * 1e9 * devices_each)
+
+
+def _bytes_read(
+    architecture: ModelArchitecture, traffic: DecodeTraffic, precision: Precision
+) -> float:
     weights = weight_bytes_read(architecture, precision, traffic.mean_rows) * traffic.steps
     cache = architecture.kv_bytes_per_token(compute_bytes(precision)) * traffic.context_tokens
-    return (weights + cache) / traffic.seconds / (peak.bandwidth_gb_s * 1e9 * devices)
+    return weights + cache
 
 
 def weight_bytes_read(architecture: ModelArchitecture, precision: Precision, rows: float) -> float:

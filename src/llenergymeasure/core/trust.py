@@ -19,6 +19,7 @@ __all__ = ["Evidence", "assess", "warning_codes"]
 
 SHORT_WINDOW_S = 10.0
 FEW_BATCHES = 10
+OTHER_SHARE = 0.05
 
 Verdict = Literal["ok", "caution", "invalid"]
 
@@ -94,6 +95,17 @@ def _no_energy_source(evidence: Evidence) -> Found | None:
     return None if evidence.no_source is None else Found("no_energy_source", evidence.no_source)
 
 
+def _cpu_shared(evidence: Evidence) -> Found | None:
+    load = evidence.cpu_load
+    if load is None or load.other_share <= OTHER_SHARE:
+        return None
+    return Found(
+        "cpu_shared",
+        f"other work had {100 * load.other_share:.0f} % of the CPU time of the machine, the "
+        f"experiment {100 * load.own_share:.0f} %",
+    )
+
+
 def _modelled_energy(evidence: Evidence) -> Found | None:
     if not evidence.energy_asked or evidence.energy_kind != "modelled":
         return None
@@ -134,6 +146,7 @@ _RULES: tuple[Callable[[Evidence], Found | None], ...] = (
     _energy_unmeasurable,
     _no_energy_source,
     _failed_requests,
+    _cpu_shared,
     _window_short,
     _modelled_energy,
     _random_weights,

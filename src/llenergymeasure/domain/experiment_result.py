@@ -19,6 +19,7 @@ from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.result_parts import (
     BaselineResult,
+    CPULoad,
     EnergyResult,
     FlopsResult,
     LatencyResult,
@@ -68,6 +69,11 @@ class ExperimentResult(Record):
     thermal: ThermalResult | None = Field(None, description="Temperatures.")
     device_state: tuple[DeviceState, ...] = Field(
         (), description="What each device was doing over the window, where that could be read."
+    )
+    cpu_load: CPULoad | None = Field(
+        None,
+        description="Who kept the CPUs busy, for work on the CPU; null for work on a GPU, for "
+        "windows under 1 s and where it cannot be told.",
     )
     multi_gpu: MultiGPUResult | None = Field(None, description="Device by device.")
     co2_estimate: CO2Estimate = Field(description="Emissions.")

@@ -50,6 +50,18 @@ class LatencyResult(Record):
     )
 
 
+class CPULoad(Record):
+    """What the CPUs of the machine did from before the window until after it."""
+
+    own_share: float = Field(
+        description="Share of the time of all CPUs that the processes of the experiment had."
+    )
+    other_share: float = Field(
+        description="Share that everything else on the machine had: busy time of all CPUs "
+        "(/proc/stat) - own time."
+    )
+
+
 class ThroughputResult(Record):
     """Work done in the measured window."""
 

@@ -9,6 +9,7 @@ from llenergymeasure.domain.experiment_result import (
 )
 from llenergymeasure.domain.result_parts import (
     BaselineResult,
+    CPULoad,
     DatasetInfo,
     Distribution,
     EnergyPhases,
@@ -45,6 +46,7 @@ from llenergymeasure.domain.study_result import (
 __all__ = [
     "SCHEMA_VERSION",
     "BaselineResult",
+    "CPULoad",
     "Comparison",
     "ConfigurationResult",
     "DatasetInfo",

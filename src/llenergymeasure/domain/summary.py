@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llenergymeasure.domain.results import Distribution, ExperimentResult
 
 _LABEL = 13
+MUCH_PADDING = 0.2
 _LATENCIES = (
     ("ttft_ms", "TTFT, first token", "no request has a first token"),
     ("tpot_ms", "TPOT, per output token", "no request has two tokens"),
@@ -147,6 +148,13 @@ def _amount(result: ExperimentResult) -> Iterator[str]:
     )
     if work.padding_waste:
         yield f"{fmt.percent(work.padding_waste)} of computed positions were padding"
+        if work.padding_waste > MUCH_PADDING and result.config.backend == "pytorch":
+            yield from _padding_remedy(result)
+
+
+def _padding_remedy(result: ExperimentResult) -> Iterator[str]:
+    if result.resolved.backend.get("batching_strategy") != "dynamic":
+        yield "-> pytorch.batching_strategy: dynamic sorts prompts by length and pads less"
 
 
 def _rates(result: ExperimentResult) -> Iterator[str]:

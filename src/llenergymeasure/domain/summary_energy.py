@@ -112,17 +112,25 @@ def _beside(energy: EnergyResult) -> Iterator[str]:
         yield f"halves of {passes} differ by {apart}; {allowed} is allowed"
     inside = [part for part in energy.components if part.in_scope]
     outside = [part for part in energy.components if not part.in_scope]
-    if len(inside) > 1:
+    if len(inside) > 1 or any(part.kind == "modelled" for part in inside):
         yield f"of which {', '.join(map(_component, inside))}"
     if outside:
         yield f"not in the total: {', '.join(map(_component, outside))}"
-    yield from (f"note: {note}" for note in energy.notes)
+    # "no interval" stands beside the total already
+    said = energy.interval95_j is None
+    yield from (f"note: {note}" for note in energy.notes if not (said and "no interval" in note))
 
 
 def _component(part: EnergyComponent) -> str:
     if part.energy_j is None:
         return f"{part.name} unknown ({part.kind})"
-    return f"{part.name} {fmt.with_interval(part.energy_j, part.interval95_j, 'J')} ({part.kind})"
+    shown = fmt.with_interval(part.energy_j, part.interval95_j, "J")
+    return f"{part.name} {shown} ({part.kind}{_model(part)})"
+
+
+def _model(part: EnergyComponent) -> str:
+    """Tell what a modelled figure was made from, such as an assumed rated power."""
+    return f": {part.method.rpartition(': ')[2]}" if part.kind == "modelled" else ""
 
 
 def _state(device: DeviceState) -> Iterator[str]:

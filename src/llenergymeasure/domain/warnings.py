@@ -78,6 +78,12 @@ FINDINGS: dict[str, Finding] = {
         meaning="Failed requests took time and energy, and are in no average.",
         remedy="read the errors in requests.parquet and log.txt, mend their cause and repeat",
     ),
+    "cpu_shared": Finding(
+        level="caution",
+        meaning="Other work on the machine had more than 5 % of its CPU time, so it delayed the "
+        "experiment, and its energy is in a figure for the whole CPU.",
+        remedy="end other programs (top lists them) and repeat",
+    ),
     "window_short": Finding(
         level="caution",
         meaning="In a short window, edges and single stalls weigh heavily.",
@@ -87,8 +93,7 @@ FINDINGS: dict[str, Finding] = {
         level="caution",
         meaning="The energy comes from a model of the hardware, not from a meter; it has no "
         "interval.",
-        remedy="compare with other modelled figures only; llem config says for each source of this "
-        "machine whether it measures",
+        remedy="compare only with other modelled figures; llem config lists measured sources",
     ),
     "software_thermal_slowdown": Finding(
         level="caution",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.asked import departures
+from llenergymeasure.core.flops import DecodeTraffic
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.domain.arithmetic import other_arithmetic
 from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
@@ -48,17 +49,17 @@ class ResultCollector:
 
     def __call__(self, processes: Sequence[RawProcessResult]) -> ExperimentResult:
         """Pool the samples, then compute every figure from the pool."""
-        return _result(self.first, pool(processes), self.environment)
+        return _result(self.first, processes, self.environment)
 
 
 def _result(
-    first: Measurement, pooled: PooledSamples, environment: EnvironmentSnapshot
+    first: Measurement, processes: Sequence[RawProcessResult], environment: EnvironmentSnapshot
 ) -> ExperimentResult:
-    config = first.order.config
+    config, pooled = first.order.config, pool(processes)
     latency = metrics.latency_result(pooled.requests)
     throughput = _throughput(first, pooled)
     energy = _energy(first, pooled, latency, throughput)
-    work = _flops(first, pooled, environment)
+    work = _flops(first, processes, pooled, environment)
     verdict = _trust(first, pooled, throughput)
     return ExperimentResult(
         measurement_config_hash=config.fingerprint(),
@@ -83,6 +84,7 @@ def _result(
         baseline=first.baseline,
         thermal=_thermal(pooled.energy.device_state),
         device_state=pooled.energy.device_state,
+        cpu_load=first.cpu_load,
         multi_gpu=_multi_gpu(first),
         co2_estimate=_co2(energy, pooled.energy, first.order),
         environment=environment,
@@ -109,12 +111,20 @@ def _energy(
         pooled.energy,
         throughput,
         mean_e2e_s=latency.e2e_ms.mean / 1e3 if latency.e2e_ms else None,
-        selection_reason=first.selection.reason,
+        selection_reason=_selection_reason(first),
         scope=first.selection.coverage.scope,
         baseline=first.baseline,
         phases=_phases(first, pooled),
         comparison=first.comparison,
     )
+
+
+def _selection_reason(first: Measurement) -> str:
+    named = first.order.energy_backend
+    if named == first.order.config.energy_backend:
+        return first.selection.reason
+    setting = f"measurement.energy_backend: {named} of the user configuration"
+    return f"{setting} decides: {first.selection.reason}"
 
 
 def _phases(first: Measurement, pooled: PooledSamples) -> EnergyPhases | None:
@@ -130,29 +140,41 @@ def _phases(first: Measurement, pooled: PooledSamples) -> EnergyPhases | None:
 
 
 def _flops(
-    first: Measurement, pooled: PooledSamples, environment: EnvironmentSnapshot
+    first: Measurement,
+    processes: Sequence[RawProcessResult],
+    pooled: PooledSamples,
+    environment: EnvironmentSnapshot,
 ) -> FlopsResult | None:
     shape, config = first.report.architecture, first.order.config
     if shape is None:
         return None
-    beams, devices = config.decoder.num_beams or 1, first.report.compute_devices
+    devices, traffic = first.report.compute_devices, _traffic(first, processes)
     peak = peak_of(_device_name(first, environment))
-    work = flops.count_work(shape, flops.RequestTokens.from_samples(pooled.requests), beams)
-    # A step of speculative decoding gives several tokens, so tokens do not tell steps.
-    told = first.report.pads and not config.decoder.speculative_decoding
-    traffic = flops.static_traffic(pooled.requests, beams) if told else None
+    tokens = flops.RequestTokens.from_samples(pooled.requests)
+    work = flops.count_work(shape, tokens, config.decoder.num_beams or 1)
     mfu_share = flops.mfu(work.useful_total, pooled.window.seconds, peak, config.precision, devices)
     return flops.flops_result(
         work,
         # Work that a prefix cache saved was not done in the window's time.
         mfu_share=None if _cached_tokens(pooled) else mfu_share,
-        mbu_share=flops.mbu(shape, traffic, peak, config.precision, devices),
+        mbu_share=flops.mbu(shape, traffic, peak, config.precision, devices // len(processes)),
         peak=peak,
     )
 
 
 def _cached_tokens(pooled: PooledSamples) -> int:
     return sum(sample.cached_input_tokens or 0 for sample in pooled.requests)
+
+
+def _traffic(first: Measurement, processes: Sequence[RawProcessResult]) -> list[DecodeTraffic]:
+    """Tell what each process read to decode, where its samples tell."""
+    decoder = first.order.config.decoder
+    # A step of speculative decoding gives several tokens, so tokens do not tell steps.
+    if not first.report.pads or decoder.speculative_decoding:
+        return []
+    beams = decoder.num_beams or 1
+    each = (flops.static_traffic(process.requests, beams) for process in processes)
+    return [traffic for traffic in each if traffic is not None]
 
 
 def _device_name(first: Measurement, environment: EnvironmentSnapshot) -> str | None:
@@ -183,6 +205,7 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
             prefix_cache_hits=first.report.prefix_cache_hits,
             comparison=first.comparison,
             baseline=first.baseline,
+            cpu_load=first.cpu_load,
         )
     )
 

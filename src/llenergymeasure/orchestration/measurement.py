@@ -10,6 +10,7 @@ from llenergymeasure.core.energy import Selection
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.results import (
     BaselineResult,
+    CPULoad,
     LoadResult,
     PassComparison,
     WarmupResult,
@@ -29,6 +30,7 @@ class MeasuredWindow:
     passes: tuple[Window, ...]
     energy: EnergyRecording
     comparison: PassComparison | None
+    cpu_load: CPULoad | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Measurement:
         baseline: Idle power.
         prefill: The prefill-only window, where one was asked for.
         comparison: How the halves of the window compare.
+        cpu_load: Who kept the CPUs busy, for work on the CPU.
         load: Loading the model, of a cold start.
         others: The shares of the other processes, where there are several.
         windows: Everything that was read, window by window.
@@ -63,6 +66,7 @@ class Measurement:
     baseline: BaselineResult
     prefill: MeasuredWindow | None
     comparison: PassComparison | None = None
+    cpu_load: CPULoad | None = None
     load: LoadResult | None = None
     others: tuple[RawProcessResult, ...] = ()
     windows: tuple[WindowReadings, ...] = ()

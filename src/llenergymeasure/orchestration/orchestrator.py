@@ -6,7 +6,7 @@ load        the model
 prepare     prompts become token ids
 idle        power with the model resident
 warmup      the measured shapes with other prompts, until the thermal floor has passed
-settle      a quiet edge: the source reads on while the device rests
+settle      only of a source that measures: a quiet edge, it reads on while the device rests
 measure     t0, every request, t1
 prefill     only for window.phases: differential
 """
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, load_object
 from llenergymeasure.core.backends.protocol import DataParallelLoader, ModelLoader
+from llenergymeasure.core.cpu_load import cpu_load, read_cpu_times
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.baseline_cache import BaselineCache, DeviceIdentity
 from llenergymeasure.core.energy.parts import compare_halves
@@ -129,7 +130,7 @@ class ExperimentOrchestrator:
         load = self._load(executor, selection.source)
         work = self._prepare(executor, baseline)
         warmup = self._warm_up(executor, selection)
-        measured = self._measure(executor, selection.source)
+        measured = self._measure(executor, selection)
         prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         collected = executor.collect()
@@ -146,6 +147,7 @@ class ExperimentOrchestrator:
             baseline=baseline.result(),
             prefill=prefill,
             comparison=measured.comparison,
+            cpu_load=measured.cpu_load if target.kind == "cpu" else None,
             load=load,
             others=tuple(others),
             windows=_in_order(*baseline.windows, *self._windows),
@@ -199,11 +201,17 @@ class ExperimentOrchestrator:
             thermal_floor=_thermal_floor(self._config, selection),
         )
 
-    def _measure(self, executor: Executor, source: EnergyBackend) -> MeasuredWindow:
-        self._machine.enter("settle")
+    def _measure(self, executor: Executor, selection: Selection) -> MeasuredWindow:
+        source = selection.source
+        if selection.coverage.kind == "measured":  # a model needs no quiet edge
+            self._machine.enter("settle")
+        # Around the guard time, so that looking for processes disturbs no edge of the window.
+        before, start_s = read_cpu_times(), time.monotonic()
         source.open_window()
         self._machine.enter("measure", ExperimentState.MEASURING)
-        return self._run_passes(executor, "measure", source)
+        measured = self._run_passes(executor, "measure", source)
+        load = cpu_load(before, read_cpu_times(), time.monotonic() - start_s)
+        return replace(measured, cpu_load=load)
 
     def _measure_prefill(self, executor: Executor, selection: Selection) -> MeasuredWindow | None:
         moot = selection.coverage.kind == "unmeasurable"

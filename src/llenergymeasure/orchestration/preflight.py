@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,11 +16,25 @@ from llenergymeasure.config.registry import (
     missing,
 )
 from llenergymeasure.core.backends.protocol import ModelLoader
-from llenergymeasure.core.energy import energy_problems
-from llenergymeasure.core.models.sources import adapter_problems, model_problems, resolve
+from llenergymeasure.core.energy import (
+    Selection,
+    energy_problems,
+    get_active_energy_backend,
+)
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.models.sources import (
+    adapter_problems,
+    model_problems,
+    resolve,
+    template_problems,
+    weight_problems,
+)
 from llenergymeasure.datasets.loader import dataset_problems
+from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration.order import WorkOrder
+
+LOCAL = "local"
 
 
 class _Part(NamedTuple):
@@ -65,12 +79,37 @@ def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Prob
     )
 
 
-def input_problems(orders: Iterable[WorkOrder]) -> list[Problem]:
+def input_problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Problem]:
     """List the problems of models and datasets alone, which are the same in every place.
 
     For experiments whose own place cannot be looked into.
     """
-    return _seen(part for order in orders for part in _input_parts(order, offline=False))
+    return _seen(part for order in orders for part in _input_parts(order, offline=offline))
+
+
+def problems_for_plan(orders: Sequence[WorkOrder]) -> list[Problem]:
+    """List what can be told without the network and without another place; nothing is loaded.
+
+    What another interpreter or a container lacks is only seen when it runs there.
+    """
+    here = [order for order in orders if order.runner == LOCAL]
+    elsewhere = [order for order in orders if order.runner != LOCAL]
+    return in_order([*problems(here, offline=True), *input_problems(elsewhere, offline=True)])
+
+
+def expected_source(order: WorkOrder) -> Selection | None:
+    """Choose the energy source as the experiment will; ``None`` where that cannot be told here."""
+    entry = backend_entry(order.config.backend)
+    if order.runner != LOCAL or missing(entry, "backend") is not None:
+        return None
+    rates = SamplingRates(order.counter_poll_ms, order.power_poll_ms)
+    try:
+        _, target = _looked_at(order, entry)
+        if target is None:
+            return None
+        return get_active_energy_backend(order.energy_backend, target, rates)
+    except (ModuleNotFoundError, PreFlightError):  # a problem, reported as one
+        return None
 
 
 def _seen(parts: Iterable[_Part]) -> list[Problem]:
@@ -92,6 +131,16 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
             ("model", *weights),
             lambda: _of_kind("model", _model_problems(config, offline=offline)),
         )
+        if not _brings_weights(config):
+            yield _Part(
+                ("weights", config.model),
+                lambda: _of_kind("model", weight_problems(config.model)),
+            )
+        if config.apply_chat_template:
+            yield _Part(
+                ("template", config.model),
+                lambda: _of_kind("model", template_problems(config.model)),
+            )
     prompts = ("dataset", str(config.dataset), config.n, order.model_cache_dir)
     yield _Part(
         prompts,
@@ -114,10 +163,7 @@ def _engine_parts(order: WorkOrder, absent: Problem | None) -> Iterator[_Part]:
 
 def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:
     try:
-        loader: ModelLoader = load_object(entry.implementation)()
-        problems = loader.problems(order.config)
-        unfit = any(problem.kind == "hardware" for problem in problems)
-        target = None if unfit else loader.target(order.config)
+        problems, target = _looked_at(order, entry)
     except ModuleNotFoundError as error:  # an engine that is installed in part
         what = f"'{entry.name}' needs the package {error.name}, which is not installed"
         yield Problem(what, "backend", entry.install or f"pip install {error.name}")
@@ -130,6 +176,14 @@ def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem
     yield from _of_kind("energy", energy_problems(order.energy_backend, target))
 
 
+def _looked_at(order: WorkOrder, entry: BackendEntry) -> tuple[list[Problem], DeviceTarget | None]:
+    """Ask a backend for problems and for the devices, which are unknown where it has not them."""
+    loader: ModelLoader = load_object(entry.implementation)()
+    problems = loader.problems(order.config)
+    unfit = any(problem.kind == "hardware" for problem in problems)
+    return problems, None if unfit else loader.target(order.config)
+
+
 def _source_problems(order: WorkOrder) -> Iterator[Problem]:
     """Look for the package of an energy source, where it cannot be told what it is to read."""
     source = ENERGY_SOURCES.get(order.energy_backend)
@@ -140,6 +194,12 @@ def _source_problems(order: WorkOrder) -> Iterator[Problem]:
 def _of_kind(kind: ProblemKind, problems: Iterable[Problem]) -> Iterator[Problem]:
     for problem in problems:
         yield replace(problem, kind=kind)
+
+
+def _brings_weights(config: ExperimentConfig) -> bool:
+    """Whether weights may come from elsewhere than the model's directory."""
+    built = getattr(config.section, "engine_path", None) is not None
+    return built or config.passthrough_kwargs is not None  # load_format, gguf_file, subfolder
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:

@@ -24,8 +24,10 @@ from llenergymeasure.config.user_config import (
     default_path,
     load_settings,
 )
+from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.calibration_store import FILE, known_sensors
 from llenergymeasure.core.energy.protocol import Coverage, EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
@@ -91,7 +93,7 @@ def _sections(
 ) -> Iterator[Section]:
     """Yield what is shown; rows are found while they are shown, and slow places come last."""
     yield Section("machine", _machine(machine))
-    yield Section("energy sources", _sources(machine))
+    yield Section("energy sources", _sources(settings, machine))
     yield Section(f"energy sensors ({data_path() / FILE})", _sensors(machine))
     yield Section(f"settings ({default_path()})", _settings(settings))
     if verbose:
@@ -118,7 +120,7 @@ def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
         yield from beside("no GPU", machine.gpu_note or "NVML lists none")
 
 
-def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
+def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Iterator[str]:
     targets = [DeviceTarget("cpu")]
     if machine.gpus:
         targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
@@ -128,8 +130,21 @@ def _sources(machine: EnvironmentSnapshot) -> Iterator[str]:
             yield from beside(f"{name:11} no ", problem.what, problem.remedy)
             continue
         source: EnergySourceType = load_object(entry.implementation)
-        for target in targets:
+        read = [target for target in targets if name in AUTO_ORDER[target.kind]]
+        for target in read:
             yield from _coverage(name, target.kind, source.coverage(target))
+        if not read:
+            yield from beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
+    for target in targets:
+        yield from _choice(target, settings)
+
+
+def _choice(target: DeviceTarget, settings: EffectiveSettings) -> Iterator[str]:
+    """Say which source ``auto`` takes."""
+    advanced = settings.config.advanced
+    rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
+    chosen = get_active_energy_backend("auto", target, rates)
+    yield from beside(f"{'auto':11}  ->", f"{target.kind}: {chosen.name}")
 
 
 def _coverage(name: str, device: str, covered: Coverage) -> Iterator[str]:
@@ -158,7 +173,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from layout.setting(name, shown, origin, _SETTING)
+            yield from layout.setting(name, shown, layout.origin(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+import yaml
 
 from llenergymeasure.cli.report import FAILED
 from llenergymeasure.config.introspection import describe
@@ -116,7 +117,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     overrides = {
         "model": model,
         "backend": backend,
-        "dataset": dataset,
+        "dataset": _dataset(dataset),
         "n": n,
         "batch_size": batch_size,
         "precision": precision,
@@ -128,6 +129,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
+    if output is not None and not output.strip():
+        raise ConfigError("--output names no directory", where="--output")
     _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
     study = _study(config, given, resume)
     settings = _settings(study, runner or [], output, _verbosity(quiet=quiet, verbose=verbose))
@@ -141,6 +144,21 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     if left := len(ran.result.failed) + ran.result.missing:
         _tell_way_on(left, ran.directory)
         raise typer.Exit(FAILED)
+
+
+def _dataset(given: str | None) -> object:
+    """Read a dataset that is a YAML mapping; all else is a name or a path."""
+    if given is None or not given.lstrip().startswith("{"):
+        return given
+    try:
+        return yaml.safe_load(given)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(
+            f"--dataset is no YAML mapping: {problem}; write "
+            "'{synthetic: {input_len: 256, output_len: 128}}' in quotes",
+            where="--dataset",
+        ) from None
 
 
 _NOT_BESIDE_RESUME = {

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.config.rules import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, Problem
 
-_PATH_PREFIXES = ("./", "../", "/", "~")
+# https://huggingface.co/docs/transformers/main_classes/model#transformers.PreTrainedModel
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _HUB = Hub()
 
 
@@ -45,8 +46,9 @@ def resolve(model: str, revision: str | None = None) -> ModelSource:
     """
     if model.startswith(RANDOM_PREFIX):
         name = model.removeprefix(RANDOM_PREFIX)
-        in_catalogue = name in catalogue.names() and not name.startswith(_PATH_PREFIXES)
-        return ModelSource("random", name, None if in_catalogue else _as_directory(name))
+        in_catalogue = name in catalogue.names() and not name.startswith(PATH_PREFIXES)
+        known = in_catalogue or not name
+        return ModelSource("random", name, None if known else _as_directory(name))
     path = _as_directory(model)
     if path is not None:
         return ModelSource("directory", model, path)
@@ -71,6 +73,9 @@ def model_problems(
         return [problem]
     if problem := _missing(source):
         return [problem]
+    if source.kind == "directory" and revision is not None:
+        what = f"has no effect on the local directory '{model}'"
+        return [Problem(what, "revision", "remove it")]
     try:
         config = read_config(source, hub)
         if source.kind == "random":
@@ -87,6 +92,43 @@ def adapter_problems(adapter_id: str, *, hub: Hub = _HUB) -> list[Problem]:
     """
     problem = hub.problem(adapter_id, None, ADAPTER_FILE)
     return [replace(problem, where="lora.adapter_id")] if problem else []
+
+
+def weight_problems(model: str) -> list[Problem]:
+    """Find a directory that describes a model and holds none of its weights."""
+    source = resolve(model)
+    if source.kind != "directory" or source.path is None or _missing(source):
+        return []
+    if any(path.suffix in _WEIGHTS for path in source.path.rglob("*")):
+        return []
+    own = model if model.startswith(PATH_PREFIXES) else f"./{model}"
+    return [
+        Problem(
+            f"the directory '{model}' has a {CONFIG_FILE} and no weights",
+            "model",
+            f"put them there, or use model: {RANDOM_PREFIX}{own} to measure its shape with random "
+            "weights",
+        )
+    ]
+
+
+def template_problems(model: str) -> list[Problem]:
+    """Find that a model whose tokenizer is on this machine has no chat template."""
+    source = resolve(model)
+    if source.kind == "hub" or _missing(source):
+        return []
+    folder = source.path
+    if folder is None or (source.kind == "random" and not tokenizer_files.own_files(folder)):
+        folder = tokenizer_files.packaged()
+    if tokenizer_files.has_chat_template(folder):
+        return []
+    return [
+        Problem(
+            f"the tokenizer of '{model}' has no chat template",
+            "apply_chat_template",
+            "remove it, or choose an instruction-tuned model",
+        )
+    ]
 
 
 def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
@@ -174,10 +216,17 @@ def _fill(target: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -
 
 def _as_directory(name: str) -> Path | None:
     path = Path(name).expanduser()
-    return path if name.startswith(_PATH_PREFIXES) or path.is_dir() else None
+    return path if name.startswith(PATH_PREFIXES) or path.is_dir() else None
 
 
 def _missing(source: ModelSource) -> Problem | None:
+    if not source.name:
+        return Problem(
+            f"model: {RANDOM_PREFIX} names no architecture",
+            "model",
+            f"write one behind it: {', '.join(catalogue.names())}, or a directory with a "
+            f"{CONFIG_FILE}",
+        )
     if source.path is None:
         return None
     prefix = RANDOM_PREFIX if source.kind == "random" else ""

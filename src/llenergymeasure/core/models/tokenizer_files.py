@@ -49,6 +49,20 @@ def own_files(folder: Path) -> list[Path]:
     return [folder / name for name in NAMES if (folder / name).is_file()]
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Tell whether the tokenizer of a directory brings a chat template.
+
+    https://huggingface.co/docs/transformers/chat_templating: a file of its own, or a setting.
+    """
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    settings = folder / "tokenizer_config.json"
+    try:
+        return bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+    except (OSError, ValueError, AttributeError):  # absent or no JSON object: that has none
+        return False
+
+
 def padded(tokenizer_json: str, vocabulary: int) -> str:
     """Fill a byte-level BPE ``tokenizer.json`` up to a size with tokens that text never gives.
 

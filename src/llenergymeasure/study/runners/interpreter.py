@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -102,7 +106,21 @@ def _other_version(interpreter: str, where: str, version: str) -> Problem | None
 
 
 def _pip_line(interpreter: str) -> str:
-    return _typed_for(interpreter, f"pip install llenergymeasure=={__version__}")
+    """Install this version there: from where it was installed here, else from the index."""
+    folder = _installed_from()
+    what = f"llenergymeasure=={__version__}" if folder is None else shlex.quote(str(folder))
+    return _typed_for(interpreter, f"pip install {what}")
+
+
+def _installed_from() -> Path | None:
+    """Find the checkout that this package was installed from (PEP 610), where it still is."""
+    try:
+        told = metadata.distribution("llenergymeasure").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    url = urlsplit(json.loads(told)["url"]) if told else None
+    folder = Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
+    return folder if folder is not None and (folder / "pyproject.toml").is_file() else None
 
 
 def _typed_for(interpreter: str, remedy: str) -> str:
