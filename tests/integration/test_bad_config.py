@@ -85,13 +85,13 @@ def test_a_dataset_flag_may_be_a_mapping(llem: Llem) -> None:
     done = llem("run", *QUICK[:6], "-d", shape, "--dry-run", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["experiment"]["dataset"]["synthetic"]["input_len"] == 7
-    assert llem.fails("run", *QUICK, "-d", "{synthetic: [", inline=True).startswith(
+    assert llem.fails("run", *QUICK, "-d", "{synthetic: [", code=2, inline=True).startswith(
         "llem: --dataset is no YAML mapping"
     )
 
 
 def test_an_empty_directory_for_results_is_refused(llem: Llem) -> None:
-    assert "--output names no directory" in llem.fails("run", *QUICK, "-o", "", inline=True)
+    assert "--output names no directory" in llem.fails("run", *QUICK, "-o", "", code=2, inline=True)
 
 
 def test_every_problem_is_listed_at_once_under_a_count(llem: Llem) -> None:
