@@ -2,6 +2,7 @@
 
     LLEMError
     ├── ConfigError        a file, a field or a flag asks for something that cannot be
+    │   └── FlagError      a flag has a value that it does not take, or no place here
     ├── PreFlightError     this machine cannot do it; holds every problem that was found
     ├── BackendError       an inference engine failed to load or to generate
     ├── ExperimentError    an experiment started and broke; holds its config and its cause
@@ -44,6 +45,15 @@ class ConfigError(LLEMError):
     """A configuration file, a field or a flag asks for something that cannot be."""
 
     code = "config"
+
+
+class FlagError(ConfigError):
+    """A flag has a value that it does not take, or no place beside the others.
+
+    What a right value makes of the rest of the configuration is no matter of flags.
+    """
+
+    code = "usage"
 
 
 @dataclass(frozen=True, slots=True)

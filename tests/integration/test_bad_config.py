@@ -170,7 +170,6 @@ def test_a_credential_in_an_odd_place_is_not_repeated_either(llem: Llem, text: s
         (["--precision", "fp7"], ["llem: --precision: must be 'fp32'"]),
         (["-n", "0"], ["llem: -n: must be 1 or more"]),
         (["--batch-size", "0"], ["llem: --batch-size: must be 1 or more"]),
-        (["--backend", "scripte"], ["llem: --backend: unknown backend", "'scripted'?"]),
         (["--energy-backend", "nvmll"], ["llem: --energy-backend: must be 'auto'"]),
         (["--runner", "ssh:x"], ["llem: --runner: ", "python:<interpreter>"]),
     ],
@@ -183,6 +182,17 @@ def test_a_wrong_value_of_a_flag_names_the_flag(
     for part in parts:
         assert part in said
     assert "line" not in said
+
+
+def test_what_a_right_value_of_a_flag_makes_of_the_rest_is_a_matter_of_configuration(
+    llem: Llem,
+) -> None:
+    llem.write("good.yaml", GOOD)
+    unknown = llem.fails("run", "good.yaml", "--backend", "scripte", inline=True)
+    assert unknown.startswith("llem: --backend: unknown backend")
+    assert "'scripted'?" in unknown
+    lacking = llem.fails("run", "-m", "m", "--precision", "fp8", inline=True)
+    assert lacking.startswith("llem: --precision: pytorch cannot run fp8")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +210,11 @@ def test_wrong_flags_exit_with_2(llem: Llem, arguments: list[str], part: str) ->
     assert "--help lists the flags" in said
 
 
+def test_a_run_of_nothing_says_what_to_give(llem: Llem) -> None:
+    said = llem.fails("run", code=2, inline=True)
+    assert "give a YAML file, or at least --model" in said
+
+
 def test_no_arguments_show_the_help(llem: Llem) -> None:
     done = llem()
     assert (done.code, done.out) == (2, "")
@@ -209,7 +224,6 @@ def test_no_arguments_show_the_help(llem: Llem) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["run"], ["give a YAML file", "--model"]),
         (["run", "nowhere.yaml"], ["cannot read nowhere.yaml: No such file"]),
         (["run", "home"], ["cannot read home: Is a directory"]),
     ],

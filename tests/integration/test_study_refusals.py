@@ -79,8 +79,8 @@ def test_preflight_lists_every_problem_before_a_directory_is_made(llem: Llem) ->
     ("flags", "code", "kind"),
     [
         (("--cycles", "many"), 2, "usage"),
-        (("--cycles", "0"), 2, "config"),
-        (("--order", "random"), 2, "config"),
+        (("--cycles", "0"), 2, "usage"),
+        (("--order", "random"), 2, "usage"),
         (("--resume",), 2, "usage"),
         (("--nonsense",), 2, "usage"),
     ],

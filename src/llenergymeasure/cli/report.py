@@ -14,7 +14,7 @@ import typer
 
 from llenergymeasure.cli.interrupts import INTERRUPTED
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.exceptions import ConfigError, LLEMError
+from llenergymeasure.exceptions import FlagError, LLEMError
 
 FAILED = 1
 WRONG_FLAGS = 2
@@ -82,9 +82,7 @@ class Report:
 
 
 def _code(error: LLEMError) -> int:
-    """A value that a flag refuses is a wrong flag, whoever finds out."""
-    flag = isinstance(error, ConfigError) and (error.where or "").startswith("-")
-    return WRONG_FLAGS if flag else FAILED
+    return WRONG_FLAGS if isinstance(error, FlagError) else FAILED
 
 
 def let_go_of(stream: TextIO) -> None:

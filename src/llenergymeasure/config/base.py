@@ -17,6 +17,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llenergymeasure.config.secrets import ADVICE, redact, secret_paths
 
+COMBINATION = "invalid_combination"
+"""Type of the errors that this package's own validators raise."""
+
 
 class ConfigModel(BaseModel):
     """A frozen model that rejects unknown fields and names the nearest valid one.
@@ -118,7 +121,7 @@ def build_section(name: str, model: type[ConfigModel], value: Any) -> ConfigMode
 
 def invalid(message: str) -> PydanticCustomError:
     """Build the error a validator raises; its message reaches the user as it is."""
-    return PydanticCustomError("invalid_combination", "{message}", {"message": message})
+    return PydanticCustomError(COMBINATION, "{message}", {"message": message})
 
 
 def _unknown(given: str, value: Any, fields: Iterable[str]) -> InitErrorDetails:

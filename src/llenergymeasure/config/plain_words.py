@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from llenergymeasure.config.base import COMBINATION
+
 _WORDS = {
     "missing": "this field is required",
     "int_type": "must be a whole number",
@@ -38,10 +40,12 @@ class PlainProblem(NamedTuple):
     Attributes:
         loc: Path of the field it is about.
         message: What is wrong.
+        is_value: Whether the value is wrong whatever the rest of the configuration says.
     """
 
     loc: tuple[str, ...]
     message: str
+    is_value: bool = True
 
 
 def plain_problems(error: ValidationError, data: Any) -> Iterator[PlainProblem]:
@@ -55,7 +59,8 @@ def plain_problems(error: ValidationError, data: Any) -> Iterator[PlainProblem]:
     meant = [line for line in lines if _is_meant(_parts(line), data)]
     for line in meant or lines:
         loc = tuple(part for part in _parts(line) if not _is_branch(part))
-        yield PlainProblem(loc, _WORDS.get(line["type"]) or _rephrased(line["msg"]))
+        message = _WORDS.get(line["type"]) or _rephrased(line["msg"])
+        yield PlainProblem(loc, message, is_value=line["type"] != COMBINATION)
 
 
 def listed(problems: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from llenergymeasure.config.base import ConfigModel, invalid, nearest
 from llenergymeasure.config.models import EnergyBackendName
 from llenergymeasure.config.paths import flatten, nest
 from llenergymeasure.config.registry import backend_names
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, FlagError
 
 Seconds = Annotated[float, Field(ge=0)]
 RUNNER_VARIABLE = "LLEM_RUNNER_"
@@ -177,8 +177,8 @@ def named_runners(values: Iterable[str], backends: Sequence[str]) -> dict[str, s
 _NAMED_RUNNER = re.compile(r"([^:=/]+)=(.+)")
 
 
-def _runner_flag(reason: str) -> ConfigError:
-    return ConfigError(f"--runner: {reason}", where="--runner")
+def _runner_flag(reason: str) -> FlagError:
+    return FlagError(f"--runner: {reason}", where="--runner")
 
 
 def _expanded(runner: str) -> str:

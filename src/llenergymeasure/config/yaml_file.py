@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from llenergymeasure.config.plain_words import PlainProblem, listed, plain_problems
 from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, FlagError
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
@@ -50,6 +50,10 @@ class YamlFile(NamedTuple):
                 path = self.origins.get(parts[:length], self.path)
                 return f"{path}, line {line}"
         return str(self.path)
+
+    def by_flag(self, loc: tuple[str, ...]) -> bool:
+        """Whether a field was set by a flag."""
+        return self.where(loc) in self.flags.values()
 
 
 def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False) -> YamlFile:
@@ -94,6 +98,7 @@ def build(model: type[Model], file: YamlFile) -> Model:
     """Build a model from the fields of a file.
 
     Raises:
+        FlagError: Values of flags are wrong, and nothing else is.
         ConfigError: With one line a problem, each naming file, line and field, or the flag.
     """
     try:
@@ -101,7 +106,9 @@ def build(model: type[Model], file: YamlFile) -> Model:
     except ValidationError as error:
         problems = list(plain_problems(error, file.data))
         texts = [_describe(file, problem) for problem in problems]
-        raise ConfigError(listed(texts), where=file.where(problems[0].loc)) from None
+        wrong_flags = all(problem.is_value and file.by_flag(problem.loc) for problem in problems)
+        kind = FlagError if wrong_flags else ConfigError
+        raise kind(listed(texts), where=file.where(problems[0].loc)) from None
 
 
 def anchored(model: type[BaseModel], file: YamlFile) -> YamlFile:

@@ -213,7 +213,7 @@ def _checked(
         # The rules are asked below: a list of problems costs less than an error for each.
         config = ExperimentConfig.model_validate(parts(places, values), context=STORED)
     except ValidationError as error:
-        texts = (f"{'.'.join(loc)}: {text}" for loc, text in plain_problems(error, {}))
+        texts = (f"{'.'.join(one.loc)}: {one.message}" for one in plain_problems(error, {}))
         return _Candidate(settings, None, _one_line(texts))
     if problems := rules.contradictions(config):
         return _Candidate(settings, None, _one_line(map(str, problems)))

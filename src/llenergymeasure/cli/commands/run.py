@@ -17,7 +17,7 @@ from llenergymeasure.config.loader import EXECUTION, flag_name, load_execution, 
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import load_object
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings, named_runners
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import FlagError
 
 if TYPE_CHECKING:
     from llenergymeasure.cli.execute import Ran
@@ -130,7 +130,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     if output is not None and not output.strip():
-        raise ConfigError("--output names no directory", where="--output")
+        raise FlagError("--output names no directory", where="--output")
     _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
     study = _study(config, given, resume)
     settings = _settings(study, runner or [], output, _verbosity(quiet=quiet, verbose=verbose))
@@ -154,7 +154,7 @@ def _dataset(given: str | None) -> object:
         return yaml.safe_load(given)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigError(
+        raise FlagError(
             f"--dataset is no YAML mapping: {problem}; write "
             "'{synthetic: {input_len: 256, output_len: 128}}' in quotes",
             where="--dataset",
@@ -170,16 +170,16 @@ _NOT_BESIDE_RESUME = {
 def _refuse_beside_resume(resume: Path | None, given: dict[str, bool]) -> None:
     for flag, reason in _NOT_BESIDE_RESUME.items():
         if resume is not None and given[flag]:
-            raise ConfigError(f"{flag} and --resume: {reason}; leave one out", where=flag)
+            raise FlagError(f"{flag} and --resume: {reason}; leave one out", where=flag)
 
 
 def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:
     """Read what is asked for; ``None`` where a study goes on with the design it has."""
     if path is None and "model" not in given:
         if resume is None:
-            raise ConfigError("give a YAML file, or at least --model", where="command line")
+            raise FlagError("give a YAML file, or at least --model", where="command line")
         if strange := [name for name in given if not name.startswith(EXECUTION)]:
-            raise ConfigError(
+            raise FlagError(
                 f"{flag_name(strange[0])} would change the design of the study that goes on; "
                 "leave it out, or give the YAML file of the study as well",
                 where=flag_name(strange[0]),
@@ -198,7 +198,7 @@ def _settings(
 ) -> EffectiveSettings:
     flags: dict[str, str | None] = {"output.results_dir": output, "ui.verbosity": verbosity}
     if runners and study is None:
-        raise ConfigError("--runner needs the YAML file of the study as well", where="--runner")
+        raise FlagError("--runner needs the YAML file of the study as well", where="--runner")
     if study is not None:
         named = named_runners(runners, study.all_backends)
         flags |= {f"runners.{backend}": runner for backend, runner in named.items()}
@@ -219,7 +219,7 @@ def _show_plan(
     study: StudyConfig | None, settings: EffectiveSettings, *, as_json: bool, allow_large: bool
 ) -> None:
     if study is None:
-        raise ConfigError("--dry-run needs the YAML file of the study", where="--dry-run")
+        raise FlagError("--dry-run needs the YAML file of the study", where="--dry-run")
     load_object(_SHOW_PLAN)(study, settings, as_json=as_json, allow_large=allow_large)
 
 

@@ -187,10 +187,13 @@ def _aliasing(path: SensorPath, window: Window, knowledge: Knowledge) -> Aliasin
 
 
 def _alias_lines(aliasing: Aliasing, energy_j: float) -> tuple[BudgetLine, ...]:
-    """Allow for half the power swinging unseen, as far as the load keeps step with the sensor."""
+    """Allow for half the power swinging unseen, as far as the load keeps step with the sensor.
+
+    Not shared between devices: each ticks at a phase of its own.
+    """
     if not aliasing.risk:
         return ()
-    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2, shared=True),)
+    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2),)
 
 
 def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstimate:
