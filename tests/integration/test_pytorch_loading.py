@@ -199,10 +199,6 @@ def test_the_report_describes_the_model(load, model):
     assert report.tokenizer_sha256 == sha256((model / "tokenizer.json").read_bytes()).hexdigest()
 
 
-def test_a_revision_means_nothing_for_a_directory(load, model):
-    assert torch.equal(logits(load(model, revision="v1.0")), logits(load(model)))
-
-
 # Chat templates
 
 
