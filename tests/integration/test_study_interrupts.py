@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -173,6 +173,15 @@ def test_in_a_pause(llem: Llem, times: int, code: int) -> None:
     assert len(left.results) == 2
 
 
+@pytest.fixture
+def closing_a_terminal_counts() -> Iterator[None]:
+    """Undo ``nohup``: what ignores a signal hands that on to its children."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("closing_a_terminal_counts")
 @pytest.mark.parametrize("code", [143, 129])
 def test_a_scheduler_that_asks_it_to_end_or_a_terminal_that_is_closed(
     llem: Llem, code: int
