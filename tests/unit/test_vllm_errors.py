@@ -183,3 +183,11 @@ def test_an_engine_core_that_died_of_too_little_memory_names_the_fields():
 
     assert message.startswith("the engine core died: torch.OutOfMemoryError: CUDA out of memory")
     assert "lower vllm.max_num_seqs" in message
+
+
+def test_an_exit_code_that_comes_a_moment_after_the_silence_is_told():
+    codes = iter([[], [], [-9]])
+    message = said(
+        EngineDeadError("see above"), "generate", Witness(list, lambda: next(codes, [-9]))
+    )
+    assert "killed by SIGKILL" in message

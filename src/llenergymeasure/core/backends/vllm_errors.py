@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -86,6 +87,9 @@ _KILLED = re.compile(r"sigkill|failed core proc.*: -9\b")
 _POINTER = ("root cause", "initialization failed", "see stack trace")
 
 
+PATIENCE_S = 2.0  # for the exit code of an engine that is dead
+
+
 class Witness:
     """What can be said about processes of an engine that have ended.
 
@@ -98,6 +102,12 @@ class Witness:
         self, printed: Callable[[], Sequence[str]], exit_codes: Callable[[], Sequence[int]]
     ) -> None:
         self._printed, self._exit_codes = printed, exit_codes
+
+    def wait_for_end(self) -> None:
+        """Wait for the exit code of a dead process: its silence is noticed before it is told."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not self._exit_codes() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
 
     def reason(self) -> str | None:
         """Give the error that the processes themselves named, or the signal that killed one.
@@ -140,6 +150,8 @@ def backend_error(
     own = f"{type(error).__name__}: {first_lines(error)}"
     points = any(mark in own.lower() for mark in _POINTER) and not _KILLED.search(own.lower())
     secondhand = _is_dead(error) or points
+    if _is_dead(error):
+        witness.wait_for_end()
     said = (witness.reason() if secondhand else None) or own
     head = "the engine core died" if _is_dead(error) else f"vLLM failed to {phase}"
     remedy = _remedy(phase, config, said)
