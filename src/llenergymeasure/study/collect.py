@@ -122,25 +122,27 @@ def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
         skipped=design.expansion.skipped,
         failed=tuple(_failures(done, settings)),
         result_files=tuple(outcome.result_file for outcome, _ in finished),
-        placements=tuple(
-            Placement(
-                configuration=o.slot.configuration + 1, cycle=o.slot.cycle, slot=o.slot.number
-            )
-            for o, _ in finished
-        ),
+        placements=tuple(map(_placement, every)),
         configurations=tuple(_configurations(every, design.expansion.experiments, settings)),
         comparisons=comparisons,
         sensitivity=sensitivity,
-        notes=(
-            *_about_starts(every),
-            *_about_trust(every),
-            *unequal_terms([(run.configuration, run.result) for run in trusted]),
-            *_about_design(design.protocol, trusted),
-            *_about_sessions(trusted),
-            *notes,
-        ),
+        notes=(*_notes(design.protocol, every, trusted), *notes),
         experiments=tuple(run.result for run in every),
     )
+
+
+def _placement(run: _Run) -> Placement:
+    return Placement(configuration=run.configuration, cycle=run.cycle, slot=run.slot)
+
+
+def _notes(
+    protocol: StudyProtocol, every: Sequence[_Run], trusted: Sequence[_Run]
+) -> Iterator[str]:
+    yield from _about_starts(every)
+    yield from _about_trust(every)
+    yield from unequal_terms([(run.configuration, run.result) for run in trusted])
+    yield from _about_design(protocol, trusted)
+    yield from _about_sessions(trusted)
 
 
 def write_summary(study: StudyResult, root: Path) -> None:
