@@ -139,7 +139,7 @@ def test_a_file_that_unfolds_without_end_is_refused_at_once(llem: Llem) -> None:
         "run", "bad.yaml", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (2**29,) * 2)
     )
     assert "expands to more than" in said
-    assert time.monotonic() - begun_s < 4  # starting Python is most of it
+    assert time.monotonic() - begun_s < 60  # unfolded whole it would take hours
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_hub_that_cannot_be_reached(llem: Llem) -> None:
     assert "'owner/model' is not in the Hub cache, and the Hub cannot be reached" in said
     assert "check the network, HF_ENDPOINT and HF_HUB_OFFLINE" in said
     assert "random:tiny-llama" in said
-    assert time.monotonic() - begun_s < 20
+    assert time.monotonic() - begun_s < 60
 
 
 @pytest.mark.parametrize("token", ["", "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"])
