@@ -177,8 +177,8 @@ class DockerRunner:
     def _build_line(self, backend: str) -> str:
         if backend not in _DOCKERFILES:
             return (
-                f"build it with 'RUN python3 -m pip install llenergymeasure=={__version__}' and "
-                "what the backend needs"
+                f"build it from a checkout of llenergymeasure {__version__}, as "
+                "docker/pytorch.Dockerfile is, with what the backend needs"
             )
         return (
             f"build it in a checkout of llenergymeasure {__version__}: docker build "
