@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
-from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, installed_version
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.config.ssot import QUANTISED
+from llenergymeasure.core.backends.context import least_context
 from llenergymeasure.core.backends.nvml_devices import (
     ListDevices,
     capability_problems,
@@ -219,9 +220,7 @@ def _length_problems(
     config: ExperimentConfig, section: TensorRTConfig, engine: EngineFacts | None
 ) -> Iterator[Problem]:
     limit = engine.max_seq_len if engine else section.max_seq_len
-    needed = config.max_new_tokens + 1
-    if isinstance(config.dataset, SyntheticDataset):
-        needed = config.dataset.synthetic.input_len + config.dataset.synthetic.output_len
+    needed = least_context(config)
     if limit is not None and limit < needed:
         yield Problem(
             f"max_seq_len: {limit} is less than the {needed} tokens of a prompt with its answer",
