@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -13,8 +14,11 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
     os.environ.pop(variable, None)
+# Started in the background by a script, this process and all that it starts would ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Measurements of the tests wait neither for those of this machine nor for those of another run.
-if "LLEM_LOCK_DIR" not in os.environ:
+if "LLEM_LOCK_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="llem-test-locks-")
     atexit.register(shutil.rmtree, os.environ["LLEM_LOCK_DIR"], ignore_errors=True)
 
