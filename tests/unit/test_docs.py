@@ -132,7 +132,8 @@ def test_every_plugin_is_documented() -> None:
 def test_every_engine_has_a_page_that_says_what_it_needs_and_what_is_not_equal(name: str) -> None:
     entry, link = BACKENDS[name], f"engines/{name}.md"
     page = (DOCS / link).read_text(encoding="utf-8")
-    assert entry.install in section(page, "## Install")
+    here = entry.install.replace("llenergymeasure[", ".[")  # this version is on no index
+    assert here in section(page, "## Install")
     assert f"{entry.minimum} " in section(page, "## Install").replace(",", " ")
     assert f"{name}." in page
     assert "not equal" in page.lower()
