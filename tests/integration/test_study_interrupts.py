@@ -192,6 +192,17 @@ def test_a_scheduler_that_asks_it_to_end_or_a_terminal_that_is_closed(
     resumes(llem)
 
 
+@pytest.mark.usefixtures("closing_a_terminal_counts")
+def test_a_terminal_that_closes_is_told_of_twice_and_counts_once(llem: Llem) -> None:
+    study = scripted_study(llem)
+    slow_disk(llem, "/0002_scripted_bf16_bs1_c1/.result.json")
+    done = interrupted(llem, study, lambda: is_napping(llem), times=2, code=129)
+    assert "once more" not in done.err
+    left = Left.by(llem)
+    assert left.summary["ran"] == len(left.results)
+    resumes(llem)
+
+
 def test_before_anything_has_started(llem: Llem) -> None:
     problems = "    def problems(self, config): nap()\n"
     llem.plugin(NAPS.format(nap="pass") + problems)

@@ -251,6 +251,14 @@ def test_cycles_that_a_flag_once_set_are_kept_by_a_resume_without_it(llem: Llem)
     assert len(left.results) == 2
 
 
+def test_fewer_cycles_in_the_file_than_a_flag_planned_are_told(llem: Llem) -> None:
+    study = scripted_study(llem, cycles=1)
+    assert llem("run", study, "--cycles", "2", "--no-gaps").code == 0
+    done = llem("run", study, "--resume", Left.by(llem).path, "--no-gaps")
+    assert done.code == 0, done.err
+    assert "llem: n_cycles: 1 in the file, the 2 planned are kept\n" in done.err
+
+
 def test_experiments_that_are_missing_at_the_end_are_told_and_the_code_is_1(llem: Llem) -> None:
     done = llem("run", misbehaving_study(llem, "well", "erase"))
     assert done.code == 1

@@ -272,6 +272,11 @@ def test_energy_nobody_could_tell_says_why_and_what_to_do() -> None:
     assert " J " not in text
 
 
+def test_no_source_is_the_reason_whatever_is_noted_of_the_devices() -> None:
+    energy = make_energy(None, source="none", selection_reason="so it was set", notes=("hot",))
+    assert "not measured: so it was set\n" in make_result(energy=energy).summary()
+
+
 def test_an_unmeasurable_figure_is_not_shown_as_if_it_were_one() -> None:
     energy = make_energy(812.4, kind="unmeasurable", notes=("the window was too short",))
     text = make_result(energy=energy).summary()

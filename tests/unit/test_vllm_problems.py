@@ -157,19 +157,6 @@ def test_a_context_that_the_workload_cannot_fit(fields, needed):
     assert problems(vllm={"max_model_len": needed}, **fields) == {}
 
 
-@pytest.mark.parametrize(
-    ("fields", "where"),
-    [
-        ({"max_new_tokens": 4096}, "max_new_tokens"),
-        ({"dataset": {"synthetic": {"input_len": 2000, "output_len": 49}}}, "dataset.synthetic"),
-    ],
-)
-def test_a_context_of_the_model_that_the_workload_cannot_fit(fields, where):
-    found = problems(model="random:tiny-llama", **fields)
-
-    assert "the model's context of 2,048 tokens" in found[where].what
-
-
 @pytest.mark.parametrize("name", ["repetition_penalty", "min_new_tokens"])
 def test_beam_search_has_neither_penalty_nor_least_length(name, tmp_path):
     decoder = {"decoding_strategy": "beam", "num_beams": 2, name: 2}

@@ -87,6 +87,7 @@ class BarDisplay:
 
     def __init__(self, stream: TextIO, window_s: float = 0.0) -> None:
         self._stream, self._window_s = stream, window_s
+        tqdm.monitor_interval = 0  # its thread would wake within the window
         self._bar: tqdm[NoReturn] | None = None
         self._text = ""
         self._begun_ns = 0

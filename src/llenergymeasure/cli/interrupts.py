@@ -7,6 +7,7 @@ terminal that is closed (SIGHUP), unless ``nohup`` has it ignored.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -62,10 +63,13 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self.count:
+            return  # of a terminal that closes both the shell and the kernel tell
         self.count += 1
         if self.count == 1:
             self.code = 128 + number
             raise KeyboardInterrupt
         if self.count > 2:
             os._exit(self.code)
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _STILL_STOPPING)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _STILL_STOPPING)

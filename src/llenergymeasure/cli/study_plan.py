@@ -26,6 +26,7 @@ from llenergymeasure.study.limits import TimeLimits
 from llenergymeasure.study.order import slots
 from llenergymeasure.study.plan import Expansion, Slot
 from llenergymeasure.study.prepare import expanded
+from llenergymeasure.study.runners.pool import with_runner_lines
 
 ORDER_SHOWN = 40
 SKIPS_SHOWN = 3
@@ -76,7 +77,8 @@ def show(
     expansion = expanded(study, allow_large=allow_large)
     plan = _plan(study, settings, expansion)
     orders = [WorkOrder.of(config, settings) for config in expansion.experiments]
-    problems = preflight.problems_for_plan(orders)
+    places = {(order.runner, order.config.backend) for order in orders}
+    problems = list(with_runner_lines(preflight.problems_for_plan(orders), places))
     if as_json and not problems:
         typer.echo(json.dumps(_as_data(plan), indent=2, ensure_ascii=False))
     elif not as_json:

@@ -55,10 +55,13 @@ def _age(age_s: float | None) -> str:
 
 
 def _no_energy(result: ExperimentResult) -> Iterator[str]:
+    energy = result.energy
     if result.config.energy_backend == "none":
         yield "not measured: switched off with energy_backend: none"
+    elif energy.source == "none":  # its notes are about the state of the devices
+        yield f"not measured: {energy.selection_reason}"
     else:
-        yield f"not measured: {'; '.join(result.energy.notes) or result.energy.selection_reason}"
+        yield f"not measured: {'; '.join(energy.notes) or energy.selection_reason}"
     yield "-> llem config shows what this machine can measure, and how"
 
 

@@ -211,7 +211,7 @@ def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResu
 
 
 def _no_source(first: Measurement) -> str | None:
-    found = first.selection.name != "none" or first.order.config.energy_backend == "none"
+    found = first.selection.name != "none" or first.order.energy_backend == "none"
     return None if found else first.selection.reason
 
 

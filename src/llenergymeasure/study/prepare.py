@@ -67,18 +67,21 @@ def continuation(
     Raises:
         StudyError: The plan is lost, or design or order have changed.
     """
-    stored, note = read_plan(directory)
+    stored, damage = read_plan(directory)
+    notes = [] if damage is None else [damage]
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
         expansion = expanded(study, allow_large=allow_large)
         check_design(stored, expansion.experiments, cold_start=study.cold_start)
         execution = _kept_order(stored.execution, study.execution, resolved(study.execution, user))
-        if "n_cycles" not in flags:  # a flag may have added some since the file was written
-            cycles = max(execution.n_cycles, stored.execution.n_cycles)
-            execution = execution.model_copy(update={"n_cycles": cycles})
+        kept = stored.execution.n_cycles
+        if "n_cycles" not in flags and execution.n_cycles < kept:
+            # a flag may have added some since the file was written
+            notes.append(f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept")
+            execution = execution.model_copy(update={"n_cycles": kept})
     found = continued(stored, execution, slots)
-    return found if note is None else found._replace(notes=(note, *found.notes))
+    return found._replace(notes=(*notes, *found.notes))
 
 
 def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:

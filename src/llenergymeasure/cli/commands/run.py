@@ -152,7 +152,7 @@ def _dataset(given: str | None) -> object:
         return given
     try:
         return yaml.safe_load(given)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a day that is none
         problem = getattr(error, "problem", None) or "cannot be read"
         raise FlagError(
             f"--dataset is no YAML mapping: {problem}; write "

@@ -14,7 +14,7 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.context import least_context, model_context_problems
+from llenergymeasure.core.backends.context import least_context
 from llenergymeasure.core.backends.nvml_devices import ListDevices, visible_devices
 from llenergymeasure.core.backends.vllm_arguments import (
     DECIDED_ELSEWHERE,
@@ -86,9 +86,7 @@ def found(
 
 def _length_problems(config: ExperimentConfig, section: VLLMConfig) -> Iterator[Problem]:
     limit, needed = section.max_model_len, least_context(config)
-    if limit is None:
-        yield from model_context_problems(config)
-    elif limit < needed:
+    if limit is not None and limit < needed:
         yield Problem(
             f"max_model_len: {limit} is less than the {needed} tokens of a prompt with its answer",
             "vllm.max_model_len",

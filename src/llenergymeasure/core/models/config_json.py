@@ -17,14 +17,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "head_dim": ("head_dim", "kv_channels"),
     "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocabulary": ("vocab_size", "padded_vocab_size"),
-    "context": (
-        "max_position_embeddings",
-        "n_positions",
-        "max_sequence_length",
-        "max_seq_len",
-        "seq_length",
-        "n_ctx",
-    ),
+    "context": ("max_position_embeddings", "n_positions"),  # others bound what was trained on only
     "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "experts_active": ("num_experts_per_tok", "num_experts_per_token", "moe_top_k"),
     "shared_experts": ("n_shared_experts", "num_shared_experts"),

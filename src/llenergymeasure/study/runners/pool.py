@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -56,9 +56,8 @@ class RunnerPool:
         places: dict[tuple[str, str], list[WorkOrder]] = {}
         for order in orders:
             places.setdefault((order.runner, order.config.backend), []).append(order)
-        mixed = len({backend for _, backend in places}) > 1
         found = (problem for group in places.values() for problem in self._of_place(group))
-        return in_order(_with_runner_lines(found, places) if mixed else found)
+        return in_order(with_runner_lines(found, places))
 
     def _of_place(self, group: Sequence[WorkOrder]) -> list[Problem]:
         """List the problems in one place; where it cannot be used, what can be told from here."""
@@ -80,14 +79,20 @@ class RunnerPool:
             runner.close()
 
 
-def _with_runner_lines(
-    problems: Iterable[Problem], places: Iterable[tuple[str, str]]
+def with_runner_lines(
+    problems: Iterable[Problem], places: Collection[tuple[str, str]]
 ) -> Iterator[Problem]:
     """Add to an engine that is missing here the line of settings that lets it run elsewhere.
 
-    Engines of one study may need versions of torch that no interpreter holds together.
+    Engines of one study may need versions of torch that no interpreter holds together; where there
+    is but one engine, installing it is what helps.
+
+    Args:
+        problems: What stops a study.
+        places: Runner and backend of each of its experiments.
     """
-    here = [backend for runner, backend in places if runner == "local"]
+    mixed = len({backend for _, backend in places}) > 1
+    here = [backend for runner, backend in places if mixed and runner == "local"]
     absent = {missing(backend_entry(backend), "backend"): backend for backend in here}
     for problem in problems:
         backend = absent.get(problem)
