@@ -240,7 +240,7 @@ def test_the_cpus_are_watched_over_a_window_that_is_long_enough(tmp_path):
         (tmp_path / name).mkdir()
     found = run_scripted(tmp_path / "cpu", long).result.cpu_load
 
-    assert 0 <= found.own_share < found.own_share + found.other_share <= 1.01
+    assert 0 <= found.own_share <= found.own_share + found.other_share <= 1.01  # others may rest
     assert run_scripted(tmp_path / "gpu", on_gpu).result.cpu_load is None
 
 
