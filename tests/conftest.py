@@ -18,7 +18,7 @@ for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Measurements of the tests wait neither for those of this machine nor for those of another run.
-if "LLEM_LOCK_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
+if "LLEM_LOCK_DIR" not in os.environ:
     os.environ["LLEM_LOCK_DIR"] = tempfile.mkdtemp(prefix="llem-test-locks-")
     atexit.register(shutil.rmtree, os.environ["LLEM_LOCK_DIR"], ignore_errors=True)
 

@@ -85,9 +85,9 @@ def test_a_dataset_flag_may_be_a_mapping(llem: Llem) -> None:
     done = llem("run", *QUICK[:6], "-d", shape, "--dry-run", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["experiment"]["dataset"]["synthetic"]["input_len"] == 7
-    assert llem.fails("run", *QUICK, "-d", "{synthetic: [", code=2, inline=True).startswith(
-        "llem: --dataset is no YAML mapping"
-    )
+    for wrong in ("{synthetic: [", "{synthetic: {seed: 2001-99-99}}"):
+        said = llem.fails("run", *QUICK, "-d", wrong, code=2, inline=True)
+        assert said.startswith("llem: --dataset is no YAML mapping"), wrong
 
 
 def test_an_empty_directory_for_results_is_refused(llem: Llem) -> None:

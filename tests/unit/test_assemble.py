@@ -221,6 +221,19 @@ def test_a_device_that_starts_away_from_its_reference_is_told(first):
     assert result.thermal.start_c == 61.0
 
 
+def test_energy_that_the_settings_switch_off_is_no_missing_source(first):
+    off = replace(first, selection=replace(first.selection, name="none"))
+    codes = {
+        named: collect(
+            replace(off, order=first.order.model_copy(update={"energy_backend": named}))
+        ).measurement_warnings
+        for named in ("auto", "none")
+    }
+
+    assert "no_energy_source" in codes["auto"]
+    assert "no_energy_source" not in codes["none"]
+
+
 def test_work_of_others_on_the_cpu_is_told(first):
     shared = collect(replace(first, cpu_load=CPULoad(own_share=0.4, other_share=0.5)))
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.core.backends.context import model_context_problems
+from llenergymeasure.core.backends.context import least_context
 from llenergymeasure.core.backends.host_memory import usable_cpus
-from llenergymeasure.core.models import quantised
+from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import Problem
 
@@ -46,7 +46,7 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
         *_device_problems(section),
         *_device_map_problems(config, section),
         *_checkpoint_problems(config),
-        *model_context_problems(config),
+        *_context_problems(config),
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
         *_adapter_problems(config),
@@ -109,6 +109,26 @@ def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
             "model",
             "name the unquantised model, which is quantised while loading, or use backend: vllm",
         )
+
+
+def _context_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Find that the model holds no prompt; whether it holds each is known once they are tokens."""
+    if config.passthrough_kwargs or str(config.dataset).endswith(".jsonl"):
+        return  # which may set the limit, or the length of each answer
+    shape = sources.architecture_of(sources.resolve(config.model, config.revision))
+    limit = shape.context_limit if shape else None
+    if limit is None or least_context(config) <= limit:
+        return
+    synthetic = isinstance(config.dataset, SyntheticDataset)
+    inputs = least_context(config) - config.max_new_tokens
+    prompt = f"{inputs} of every prompt" if synthetic else "at least one of a prompt"
+    yield Problem(
+        f"the model's context of {limit:,} tokens does not hold max_new_tokens: "
+        f"{config.max_new_tokens} and {prompt}",
+        "dataset.synthetic" if synthetic else "max_new_tokens",
+        "lower output_len or input_len" if synthetic else "lower max_new_tokens",
+        kind="model",
+    )
 
 
 def _quantisation_problems(config: ExperimentConfig, device: str) -> Iterator[Problem]:
