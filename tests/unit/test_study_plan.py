@@ -162,6 +162,14 @@ def test_a_sweep_of_new_tokens_over_prompts_that_have_their_own_is_skipped(show,
     assert len(found["configurations"]) == 3
 
 
+def test_a_missing_engine_among_several_is_told_the_line_that_gives_it_its_place(show):
+    with pytest.raises(PreFlightError) as caught:
+        show(backend=["scripted", "tensorrt"], precision="fp16", energy_backend="none")
+
+    remedies = [one.remedy for one in caught.value.problems]
+    assert any('runners: {tensorrt: "python:' in remedy for remedy in remedies)
+
+
 def test_problems_come_after_the_plan_each_once(show, capsys):
     with pytest.raises(PreFlightError) as caught:
         show(dataset="/nowhere.jsonl", sweep={"max_new_tokens": [8, 16], "n": [2, 3]})
