@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.core.backends import tensorrt_library
-from llenergymeasure.core.backends.foreign_errors import first_lines
+from llenergymeasure.core.backends.shared.foreign_errors import first_lines
 from llenergymeasure.core.backends.tensorrt_processes import MarkedProcesses
 
 _PR_SET_PDEATHSIG = 1
