@@ -9,7 +9,7 @@ from typing import Any
 
 from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.tensorrt_arguments import ModelFiles
+from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.core.models.sources import ModelSource

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.nvml_devices import MemoryUse, memory_use
-from llenergymeasure.core.backends.tensorrt_arguments import EngineTokens, sampling_arguments
-from llenergymeasure.core.backends.tensorrt_cache import CachedEngine
-from llenergymeasure.core.backends.tensorrt_errors import translated
-from llenergymeasure.core.backends.tensorrt_facts import EngineFacts
-from llenergymeasure.core.backends.tensorrt_library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt_model import commit
-from llenergymeasure.core.backends.tensorrt_processes import (
+from llenergymeasure.core.backends.tensorrt.arguments import EngineTokens, sampling_arguments
+from llenergymeasure.core.backends.tensorrt.cache import CachedEngine
+from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.facts import EngineFacts
+from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
+from llenergymeasure.core.backends.tensorrt.model import commit
+from llenergymeasure.core.backends.tensorrt.processes import (
     MarkedProcesses,
     has_ended,
     stdout_spared,
 )
-from llenergymeasure.core.backends.tensorrt_trace import (
+from llenergymeasure.core.backends.tensorrt.trace import (
     BatchRecord,
     Shortfall,
     TensorRTTrace,

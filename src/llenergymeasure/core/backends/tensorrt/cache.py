@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.core.backends.tensorrt_arguments import ModelFiles
-from llenergymeasure.core.backends.tensorrt_facts import ENGINE_CONFIG
+from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles
+from llenergymeasure.core.backends.tensorrt.facts import ENGINE_CONFIG
 
 RECORD = "llenergymeasure.json"
 Build = Callable[[Path], None]

@@ -1,6 +1,6 @@
 """Builds an engine in a process of its own, so that nothing of the build is there when measuring.
 
-``python -m llenergymeasure.core.backends.tensorrt_build PARENT ORDER`` reads the order, a JSON file
+``python -m llenergymeasure.core.backends.tensorrt.build PARENT ORDER`` reads the order, a JSON file
 with the arguments of ``LLM`` and the directory to write, and leaves a file beside it if it fails.
 The system ends it when PARENT ends (``PR_SET_PDEATHSIG``, prctl(2)).
 """
@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.core.backends import tensorrt_library
 from llenergymeasure.core.backends.shared.foreign_errors import first_lines
-from llenergymeasure.core.backends.tensorrt_processes import MarkedProcesses
+from llenergymeasure.core.backends.tensorrt import library
+from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,7 +39,7 @@ def build_apart(arguments: Mapping[str, Any], directory: Path) -> None:
     """
     order = directory.with_name("order.json")
     order.write_text(json.dumps({"arguments": arguments, "directory": str(directory)}))
-    module = "llenergymeasure.core.backends.tensorrt_build"
+    module = "llenergymeasure.core.backends.tensorrt.build"
     command = (sys.executable, "-m", module, str(os.getpid()), str(order))
     ended = MarkedProcesses().run(command)
     if ended.code != 0:
@@ -53,7 +53,7 @@ def main(parent: str, order: str) -> int:
         return 1
     asked = json.loads(Path(order).read_text())
     try:
-        tensorrt_library.build(asked["arguments"], Path(asked["directory"]))
+        library.build(asked["arguments"], Path(asked["directory"]))
     except Exception as error:  # noqa: BLE001 - the entry of a process; the parent translates it
         _error_file(Path(order)).write_text(f"{type(error).__name__}: {first_lines(error)}")
         return 1

@@ -1,7 +1,7 @@
 """From a configuration to the arguments of TensorRT-LLM; pure.
 
 Everything here is plain data: it goes into the key of the engine cache and to the process that
-builds. ``tensorrt_library`` turns it into the library's own records.
+builds. ``library`` turns it into the library's own records.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.ssot import compute_dtype
-from llenergymeasure.core.backends.tensorrt_facts import EngineFacts
+from llenergymeasure.core.backends.tensorrt.facts import EngineFacts
 
 QUANT_ALGOS = {
     # TensorRT-LLM's own short names and the algorithms behind them, as its quantize_by_modelopt.py

@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from llenergymeasure.core.backends.tensorrt_trace import Finished
+from llenergymeasure.core.backends.tensorrt.trace import Finished
 
 _ADAPTER_NUMBER = 1
 _LOOK_S = 5.0
@@ -87,7 +87,7 @@ class TensorRTLibrary:
     """One ``LLM`` that serves an engine built before.
 
     Args:
-        arguments: Those of ``LLM``; see :mod:`tensorrt_arguments`.
+        arguments: Those of ``LLM``; see :mod:`~llenergymeasure.core.backends.tensorrt.arguments`.
         adapter: Directory of a LoRA adapter that every request uses.
     """
 

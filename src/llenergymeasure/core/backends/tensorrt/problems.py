@@ -20,14 +20,14 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
     capability_problems,
     visible_devices,
 )
-from llenergymeasure.core.backends.tensorrt_arguments import (
+from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
     OURS,
     QUANT_ALGOS,
     longest_prompt,
 )
-from llenergymeasure.core.backends.tensorrt_facts import EngineFacts, read_engine
-from llenergymeasure.core.backends.tensorrt_model import (
+from llenergymeasure.core.backends.tensorrt.facts import EngineFacts, read_engine
+from llenergymeasure.core.backends.tensorrt.model import (
     adapter_directory,
     checkpoint_algorithm,
 )

@@ -9,31 +9,31 @@ from pathlib import Path
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, installed_version
-from llenergymeasure.core.backends import tensorrt_problems
 from llenergymeasure.core.backends.shared.nvml_devices import Device, memory_use, visible_devices
-from llenergymeasure.core.backends.tensorrt_arguments import (
+from llenergymeasure.core.backends.tensorrt import problems
+from llenergymeasure.core.backends.tensorrt.arguments import (
     EngineTokens,
     ModelFiles,
     build_arguments,
     serving_arguments,
 )
-from llenergymeasure.core.backends.tensorrt_build import build_apart
-from llenergymeasure.core.backends.tensorrt_cache import (
+from llenergymeasure.core.backends.tensorrt.build import build_apart
+from llenergymeasure.core.backends.tensorrt.cache import (
     CachedEngine,
     EngineCache,
     Toolchain,
     engine_design,
 )
-from llenergymeasure.core.backends.tensorrt_engine import (
+from llenergymeasure.core.backends.tensorrt.engine import (
     DeviceMemory,
     LoadedEngine,
     TensorRTEngine,
 )
-from llenergymeasure.core.backends.tensorrt_errors import translated
-from llenergymeasure.core.backends.tensorrt_facts import read_engine
-from llenergymeasure.core.backends.tensorrt_library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt_model import model_files
-from llenergymeasure.core.backends.tensorrt_processes import MarkedProcesses
+from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.facts import read_engine
+from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
+from llenergymeasure.core.backends.tensorrt.model import model_files
+from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.core.models.tokenizers import HFTokenizer
@@ -48,7 +48,7 @@ class TensorRTBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops this configuration here; imports neither TensorRT-LLM nor torch."""
-        return tensorrt_problems.found(config, _section(config))
+        return problems.found(config, _section(config))
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
         """Name the GPUs that will do the work."""
@@ -77,7 +77,7 @@ def _section(config: ExperimentConfig) -> TensorRTConfig:
 def _devices(config: ExperimentConfig) -> tuple[Device, ...]:
     """List the GPUs that do the work: the first that CUDA sees; none where they cannot be told."""
     try:
-        return visible_devices()[: tensorrt_problems.world_size(_section(config))]
+        return visible_devices()[: problems.world_size(_section(config))]
     except (LookupError, ConfigError):
         return ()
 
