@@ -121,7 +121,7 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="tensorrt",
-            implementation=f"{_BACKENDS}.tensorrt:TensorRTBackend",
+            implementation=f"{_BACKENDS}.tensorrt.loader:TensorRTBackend",
             section=f"{_SECTIONS}:TensorRTConfig",
             package="tensorrt-llm",
             module="tensorrt_llm",
