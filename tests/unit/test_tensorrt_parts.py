@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.nvml_devices import Device, MemoryUse
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse
 from llenergymeasure.core.backends.tensorrt import _section
 from llenergymeasure.core.backends.tensorrt.arguments import (
     EngineTokens,
