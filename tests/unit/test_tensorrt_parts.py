@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.nvml_devices import Device, MemoryUse
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.tensorrt import _section
+from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse
 from llenergymeasure.core.backends.tensorrt.arguments import (
     EngineTokens,
     ModelFiles,
@@ -29,6 +28,7 @@ from llenergymeasure.core.backends.tensorrt.cache import (
 from llenergymeasure.core.backends.tensorrt.engine import DeviceMemory
 from llenergymeasure.core.backends.tensorrt.errors import _REMEDIES, backend_error
 from llenergymeasure.core.backends.tensorrt.facts import read_engine
+from llenergymeasure.core.backends.tensorrt.loader import _section
 from llenergymeasure.core.backends.tensorrt.model import model_files
 from llenergymeasure.core.backends.tensorrt.problems import found
 from llenergymeasure.core.backends.tensorrt.trace import (

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.core.backends.foreign_errors import first_lines
+from llenergymeasure.core.backends.shared.foreign_errors import first_lines
 from llenergymeasure.core.backends.tensorrt import library
 from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.nvml_devices import MemoryUse, memory_use
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.nvml_devices import MemoryUse, memory_use
 from llenergymeasure.core.backends.tensorrt.arguments import EngineTokens, sampling_arguments
 from llenergymeasure.core.backends.tensorrt.cache import CachedEngine
 from llenergymeasure.core.backends.tensorrt.errors import translated

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.foreign_errors import first_lines, is_own_slip
+from llenergymeasure.core.backends.shared.foreign_errors import first_lines, is_own_slip
 from llenergymeasure.core.backends.tensorrt.build import BuildError
 from llenergymeasure.exceptions import BackendError, LLEMError
 

@@ -14,8 +14,8 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry, installed_version
 from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.config.ssot import QUANTISED
-from llenergymeasure.core.backends.context import least_context
-from llenergymeasure.core.backends.nvml_devices import (
+from llenergymeasure.core.backends.shared.context import least_context
+from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
     capability_problems,
     visible_devices,

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
-from llenergymeasure.core.backends.engine_processes import end_processes, variables
+from llenergymeasure.core.backends.shared.engine_processes import end_processes, variables
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 MARK = "LLENERGYMEASURE_TENSORRT"

@@ -9,7 +9,7 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.ssot import Precision, compute_dtype
-from llenergymeasure.core.backends.nvml_devices import (
+from llenergymeasure.core.backends.shared.nvml_devices import (
     Device,
     ListDevices,
     capability_problems,
@@ -42,7 +42,7 @@ def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> N
     """Make sure that the workers run on the GPUs whose energy is read, one on each.
 
     Args:
-        facts: What the workers say; see ``vllm_worker.py``.
+        facts: What the workers say; see ``worker.py``.
         uuids: The GPUs whose energy is read.
 
     Raises:

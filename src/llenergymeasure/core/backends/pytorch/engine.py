@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
-from llenergymeasure.core.backends.batching import dynamic_batches, static_batches
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
-from llenergymeasure.core.backends.pytorch_errors import translated
-from llenergymeasure.core.backends.pytorch_memory import CudaMemory, HostMemory
-from llenergymeasure.core.backends.pytorch_trace import (
+from llenergymeasure.core.backends.pytorch.errors import translated
+from llenergymeasure.core.backends.pytorch.memory import CudaMemory, HostMemory
+from llenergymeasure.core.backends.pytorch.trace import (
     BatchTrace,
     BudgetCriterion,
     BurstClock,
@@ -22,6 +21,7 @@ from llenergymeasure.core.backends.pytorch_trace import (
     PyTorchTrace,
     TokenClock,
 )
+from llenergymeasure.core.backends.shared.batching import dynamic_batches, static_batches
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import ConfigError

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.foreign_errors import first_lines, is_own_slip
+from llenergymeasure.core.backends.shared.foreign_errors import first_lines, is_own_slip
 from llenergymeasure.exceptions import BackendError, LLEMError
 
 # Pieces of a message (lower case) and the option that mends it, most telling first.

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends import host_memory
-from llenergymeasure.core.backends.batching import static_batches
 from llenergymeasure.core.backends.protocol import (
     WARMUP_PASS,
     Batch,
@@ -25,6 +23,8 @@ from llenergymeasure.core.backends.protocol import (
     Progress,
     Request,
 )
+from llenergymeasure.core.backends.shared import host_memory
+from llenergymeasure.core.backends.shared.batching import static_batches
 from llenergymeasure.domain.samples import MemoryReading, RequestSample
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from llenergymeasure.domain import format as fmt
+from llenergymeasure.report import format as fmt
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.device_state import DeviceState

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.domain import format as fmt
-from llenergymeasure.domain.summary_energy import device_lines, energy_lines, idle_lines
+from llenergymeasure.report import format as fmt
+from llenergymeasure.report.energy import device_lines, energy_lines, idle_lines
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.environment import GPUInfo

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 from llenergymeasure.config import introspection
 from llenergymeasure.config.models import STORED
 from llenergymeasure.config.paths import flatten
-from llenergymeasure.domain.columns import Kind, kind_of, make_column
+from llenergymeasure.domain.results import ExperimentResult, Placement, StudyResult
 from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.results.columns import Kind, kind_of, make_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,6 +131,16 @@ def rows_table(rows: Iterable[Mapping[str, Any]], model: type[BaseModel] | None 
     for column in columns.values():
         column.extend([None] * (count - len(column)))
     return pa.table({name: _array(values, declared.get(name)) for name, values in columns.items()})
+
+
+def study_table(study: StudyResult) -> pa.Table:
+    """Lay the experiments of a study out, a row each, with the place of each in the study."""
+    rows = (experiment.model_dump(mode="json") for experiment in study.experiments)
+    table = rows_table(rows, ExperimentResult)
+    for name in reversed(Placement.model_fields if study.placements else ()):
+        values = make_column([getattr(place, name) for place in study.placements], "int64")
+        table = table.add_column(0, f"study.{name}", values)
+    return table
 
 
 def _array(values: list[Any], kind: Kind | None) -> pa.Array:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.foreign_errors import SLIPS, first_lines, is_own_slip
+from llenergymeasure.core.backends.shared.foreign_errors import SLIPS, first_lines, is_own_slip
 from llenergymeasure.exceptions import BackendError
 
 _FOREIGN = (RuntimeError, ValueError, OSError, ImportError, *SLIPS)

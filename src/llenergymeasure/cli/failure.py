@@ -21,7 +21,7 @@ WRONG_FLAGS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class FailureReport:
     """Says what went wrong.
 
     Attributes:

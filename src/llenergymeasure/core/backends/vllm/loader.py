@@ -6,13 +6,13 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends import vllm_problems
-from llenergymeasure.core.backends.engine_processes import EngineProcesses
-from llenergymeasure.core.backends.vllm_arguments import ModelFiles, engine_arguments
-from llenergymeasure.core.backends.vllm_devices import check_workers, gpus_used
-from llenergymeasure.core.backends.vllm_engine import VLLMEngine, ended_on_failure
-from llenergymeasure.core.backends.vllm_errors import Witness, translated
-from llenergymeasure.core.backends.vllm_library import ENVIRONMENT, VLLMLibrary
+from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.vllm import problems
+from llenergymeasure.core.backends.vllm.arguments import ModelFiles, engine_arguments
+from llenergymeasure.core.backends.vllm.devices import check_workers, gpus_used
+from llenergymeasure.core.backends.vllm.engine import VLLMEngine, ended_on_failure
+from llenergymeasure.core.backends.vllm.errors import Witness, translated
+from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
 from llenergymeasure.core.models import quantised, sources, tokenizers
 from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
@@ -24,12 +24,12 @@ class VLLMBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops this configuration here; imports neither vLLM nor torch."""
-        on_cpu = vllm_problems.is_cpu_build()
-        return vllm_problems.found(config, _section(config), on_cpu=on_cpu)
+        on_cpu = problems.is_cpu_build()
+        return problems.found(config, _section(config), on_cpu=on_cpu)
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
         """Name the GPUs that will do the work, or the CPU."""
-        if vllm_problems.is_cpu_build():
+        if problems.is_cpu_build():
             return DeviceTarget("cpu")
         try:
             used = gpus_used(_section(config))
@@ -73,7 +73,7 @@ def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
         is_random=source.kind == "random",
         quantised_as=stated and stated.method,
         draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
-        lora_rank=vllm_problems.adapter_rank(config),
+        lora_rank=problems.adapter_rank(config),
     )
 
 

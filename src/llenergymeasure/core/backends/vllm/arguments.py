@@ -12,7 +12,7 @@ DRAFT_TOKENS = 5
 """Tokens drafted a step, as in vLLM's examples (docs.vllm.ai, "Speculative Decoding"); it has no
 default of its own."""
 
-WORKER = "llenergymeasure.core.backends.vllm_worker.WorkerFacts"
+WORKER = "llenergymeasure.core.backends.vllm.worker.WorkerFacts"
 _MAX_LOGPROBS = 20  # vLLM's own limit
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what max_lora_rank accepts
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llenergymeasure.cli.layout import MARGIN, beside, command, setting
-from llenergymeasure.domain.format import WIDTH
+from llenergymeasure.report.format import WIDTH
+from llenergymeasure.report.table import MARGIN, beside, command, setting
 
 ROOM = WIDTH - len(MARGIN)
 LONG = "a long text about some thing " * 5

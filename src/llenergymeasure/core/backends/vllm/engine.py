@@ -9,13 +9,13 @@ from itertools import groupby
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.engine_processes import EngineProcesses
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
-from llenergymeasure.core.backends.vllm_arguments import beam_arguments, sampling_arguments
-from llenergymeasure.core.backends.vllm_errors import Witness, translated
-from llenergymeasure.core.backends.vllm_library import VLLMLibrary
-from llenergymeasure.core.backends.vllm_memory import DeviceMemory, HostMemory
-from llenergymeasure.core.backends.vllm_trace import (
+from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
+from llenergymeasure.core.backends.vllm.errors import Witness, translated
+from llenergymeasure.core.backends.vllm.library import VLLMLibrary
+from llenergymeasure.core.backends.vllm.memory import DeviceMemory, HostMemory
+from llenergymeasure.core.backends.vllm.trace import (
     BatchRecord,
     Finished,
     VLLMTrace,

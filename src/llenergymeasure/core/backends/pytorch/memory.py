@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llenergymeasure.core.backends import host_memory
+from llenergymeasure.core.backends.shared import host_memory
 from llenergymeasure.domain.samples import MemoryReading
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llenergymeasure.orchestration import process_lock
-from llenergymeasure.orchestration.process_lock import Owner, owner_of, take
+from llenergymeasure import locks
+from llenergymeasure.locks import Owner, owner_of, take
 from tests.support.lock_holder import answer, holder, start
 
 
@@ -199,4 +199,4 @@ def test_a_second_look_succeeds_once_the_owner_has_ended_in_good_order(path: Pat
         lock = take(path)
         assert lock is not None
         lock.release()
-    assert process_lock.owner_of(path) is None
+    assert locks.owner_of(path) is None

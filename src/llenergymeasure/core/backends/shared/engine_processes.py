@@ -26,8 +26,8 @@ from pathlib import Path
 
 import psutil
 
-from llenergymeasure.core.backends import engine_launcher
-from llenergymeasure.core.backends.engine_start import not_without_processes
+from llenergymeasure.core.backends.shared import engine_launcher
+from llenergymeasure.core.backends.shared.engine_start import not_without_processes
 
 MARK = "LLENERGYMEASURE_ENGINE"
 KEPT_LINES = 400

@@ -14,16 +14,16 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.context import least_context
-from llenergymeasure.core.backends.nvml_devices import ListDevices, visible_devices
-from llenergymeasure.core.backends.vllm_arguments import (
+from llenergymeasure.core.backends.shared.context import least_context
+from llenergymeasure.core.backends.shared.nvml_devices import ListDevices, visible_devices
+from llenergymeasure.core.backends.vllm.arguments import (
     DECIDED_ELSEWHERE,
     ELSEWHERE,
     ON_THIS_MACHINE,
     OURS,
 )
-from llenergymeasure.core.backends.vllm_devices import device_problems
-from llenergymeasure.core.backends.vllm_quantisation import known_methods, quantisation_problems
+from llenergymeasure.core.backends.vllm.devices import device_problems
+from llenergymeasure.core.backends.vllm.quantisation import known_methods, quantisation_problems
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
 from llenergymeasure.exceptions import Problem

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llenergymeasure.core.backends.vllm_trace import Finished, Step
+from llenergymeasure.core.backends.vllm.trace import Finished, Step
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 ENVIRONMENT = {
@@ -143,7 +143,7 @@ class VLLMLibrary:
         return not caches or bool(self.llm.reset_prefix_cache())
 
     def worker_facts(self, *, reset_peak: bool = False) -> list[dict[str, Any]]:
-        """Ask every worker what only it knows; see ``vllm_worker.py``."""
+        """Ask every worker what only it knows; see ``worker.py``."""
         facts: list[dict[str, Any]] = self.llm.collective_rpc(
             "llenergymeasure_facts", args=(reset_peak,)
         )

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from llenergymeasure.config.user_config import default_path
-from llenergymeasure.domain.format import WIDTH
+from llenergymeasure.report.format import WIDTH
 
 MARGIN = "  "
 _ROOM = WIDTH - len(MARGIN)

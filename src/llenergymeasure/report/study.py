@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from llenergymeasure.domain import format as fmt
-from llenergymeasure.domain.settings_words import described
+from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain.study_metrics import (
     ENERGY_PER_TOKEN,
     MEMORY,
@@ -19,6 +18,7 @@ from llenergymeasure.domain.study_metrics import (
     Metric,
 )
 from llenergymeasure.domain.study_notes import difference_about
+from llenergymeasure.report import format as fmt
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.experiment_result import FailedExperiment

@@ -3,7 +3,8 @@
 It is a POSIX record lock. The kernel keeps it by process: it dies with its owner, however that
 ends, and a child that was forked meanwhile never has it. The descriptor locks (``flock``) that lock
 packages use live on in such a child, so an engine process that outlives its killed worker would
-keep the device. What the file says only serves messages; a file left behind locks nothing.
+keep the device. What the file says only serves messages; a file left behind locks nothing. It is a
+lock of one host: most network file systems do not tell another host's processes of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +29,8 @@ from pydantic import Field, ValidationError
 
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.domain.base import Record
+from llenergymeasure.exceptions import StudyError
+from llenergymeasure.results.layout import StudyDirectory
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _LONGEST_COMMAND = 200
@@ -156,6 +160,37 @@ def owner_of(path: Path) -> Owner | None:
         if time.monotonic() > deadline:
             return None
         time.sleep(_READ_AGAIN_AFTER_S)
+
+
+@contextlib.contextmanager
+def owned(study: StudyDirectory) -> Iterator[ProcessLock]:
+    """Own a study inside the block, as its only coordinator.
+
+    Raises:
+        StudyError: Another process owns it (the message names it), or its directory is gone,
+            read-only, or on a file system without locks.
+    """
+    try:
+        lock = take(study.lock)
+    except OSError as error:
+        raise StudyError(
+            f"cannot lock {study.lock}: {error.strerror or error}; a study is run where its "
+            "directory can be written to and its file system has locks: copy it to such a disk and "
+            "resume the copy",
+            where=str(study.root),
+        ) from None
+    if lock is None:
+        owner = owner_of(study.lock)
+        who = f"{owner}: {owner.command}" if owner else "another process"
+        raise StudyError(
+            f"the study in {study.root} is being run by {who}; wait for it to end, or interrupt "
+            "it and use --resume",
+            where=str(study.root),
+        )
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def _named(path: Path) -> Owner | None:

@@ -8,14 +8,14 @@ from typing import Any
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.ssot import compute_dtype
-from llenergymeasure.core.backends import pytorch_problems
 from llenergymeasure.core.backends.protocol import Rank
-from llenergymeasure.core.backends.pytorch_engine import (
+from llenergymeasure.core.backends.pytorch import problems
+from llenergymeasure.core.backends.pytorch.engine import (
     LoadedParts,
     PyTorchEngine,
     generating_model,
 )
-from llenergymeasure.core.backends.pytorch_errors import translated
+from llenergymeasure.core.backends.pytorch.errors import translated
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
@@ -28,7 +28,7 @@ class PyTorchBackend:
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops this configuration here; imports torch, loads nothing."""
         section = _section(config)
-        return pytorch_problems.found(config, section, _device(section))
+        return problems.found(config, section, _device(section))
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
         """Name the GPUs that will do the work, or the CPU."""
@@ -143,7 +143,7 @@ def _load_model(
         )
         with torch.device(device):
             return AutoModelForCausalLM.from_config(shape, **options, **rest)
-    if config.precision in pytorch_problems.QUANTISED:
+    if config.precision in problems.QUANTISED:
         options["quantization_config"] = _quantisation(config.precision)
     return AutoModelForCausalLM.from_pretrained(
         path, revision=config.revision, device_map=section.device_map or device, **options, **extra
