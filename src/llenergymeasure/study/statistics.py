@@ -198,7 +198,8 @@ def studentised_range(q: float, k: int, freedom: int) -> float:
     The probability w(x) that the range itself is below x, over the distribution of the standard
     error s, a chi over the root of its freedom (Lund and Lund, Applied Statistics 32, 1983, AS 190)
 
-        P(q) = integral of f(s) w(q s) ds,   w(x) = k integral of phi(z) [Phi(z) - Phi(z-x)]^(k-1) dz
+        P(q) = integral of f(s) w(q s) ds
+        w(x) = k integral of phi(z) [Phi(z) - Phi(z - x)]^(k-1) dz
 
     both by Gauss and Legendre over all but 1e-18 of either density.
     """
