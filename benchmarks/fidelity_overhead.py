@@ -17,8 +17,8 @@ from transformers import LogitsProcessorList
 
 import fidelity
 import machine
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_trace import HostStamps, TokenClock
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
+from llenergymeasure.core.backends.pytorch.trace import HostStamps, TokenClock
 from llenergymeasure.core.workload import build_requests
 from llenergymeasure.datasets.loader import load_dataset
 

@@ -24,8 +24,8 @@ import fidelity
 import fidelity_bare
 import machine
 from llenergymeasure.core.backends.protocol import Batch
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_engine import PyTorchEngine
+from llenergymeasure.core.backends.pytorch.engine import PyTorchEngine
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.core.metrics import throughput_result
 from llenergymeasure.core.workload import build_requests
 from llenergymeasure.datasets.loader import load_dataset

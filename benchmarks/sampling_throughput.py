@@ -28,8 +28,8 @@ import torch
 import fidelity
 import machine
 from llenergymeasure.core.backends.protocol import Batch
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_engine import PyTorchEngine
+from llenergymeasure.core.backends.pytorch.engine import PyTorchEngine
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.workload import build_requests

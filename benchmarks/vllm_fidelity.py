@@ -21,8 +21,8 @@ import machine
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch
-from llenergymeasure.core.backends.vllm import VLLMBackend
-from llenergymeasure.core.backends.vllm_engine import VLLMEngine
+from llenergymeasure.core.backends.vllm.engine import VLLMEngine
+from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.core.metrics import throughput_result
 from llenergymeasure.core.workload import build_requests
 from llenergymeasure.datasets.loader import load_dataset

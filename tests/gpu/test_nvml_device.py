@@ -205,7 +205,7 @@ def in_a_process(code: str, *arguments: str, **environ: str) -> str:
 
 TARGET = """
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 print(*PyTorchBackend().target(ExperimentConfig(model="random:tiny-llama")).gpu_uuids)
 """
 

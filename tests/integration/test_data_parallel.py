@@ -42,7 +42,7 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.core.backends.protocol import Rank
-from llenergymeasure.core.backends.scripted import ScriptedBackend, ScriptedEngine
+from llenergymeasure.core.backends.scripted.engine import ScriptedBackend, ScriptedEngine
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from llenergymeasure.exceptions import StudyError
+from llenergymeasure.locks import owned
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.locks import owned
 from tests.support.cli import SOURCE
 
 COORDINATOR = """
@@ -23,7 +23,7 @@ import os, sys, time
 from pathlib import Path
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.locks import owned
+from llenergymeasure.locks import owned
 
 try:
     with owned(StudyDirectory(Path(sys.argv[1]))):

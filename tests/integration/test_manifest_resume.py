@@ -27,7 +27,7 @@ from pathlib import Path
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.locks import owned
+from llenergymeasure.locks import owned
 from llenergymeasure.study.manifest import read_plan
 from llenergymeasure.study.resume import make_ready, scan
 

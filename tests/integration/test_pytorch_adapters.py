@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_engine import generating_model
+from llenergymeasure.core.backends.pytorch.engine import generating_model
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.exceptions import BackendError, Problem
 from tests.support.models import (
     generated,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import DecoderConfig
-from llenergymeasure.core.backends.pytorch_engine import decoding_options
+from llenergymeasure.core.backends.pytorch.engine import decoding_options
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import (
     OFTEN,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.host_memory import usable_cpus
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
+from llenergymeasure.core.backends.shared.host_memory import usable_cpus
 from llenergymeasure.exceptions import Problem
 from tests.support.models import (
     save_model,

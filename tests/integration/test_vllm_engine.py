@@ -14,10 +14,10 @@ from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.ssot import QUANTISATION_PRECISION
 from llenergymeasure.core.asked import asked_of, departures
 from llenergymeasure.core.backends.protocol import PREFILL_PASS
-from llenergymeasure.core.backends.vllm_arguments import DECIDED_ELSEWHERE, ELSEWHERE
-from llenergymeasure.core.backends.vllm_engine import VLLMEngine
-from llenergymeasure.core.backends.vllm_problems import is_cpu_build
-from llenergymeasure.core.backends.vllm_quantisation import known_methods
+from llenergymeasure.core.backends.vllm.arguments import DECIDED_ELSEWHERE, ELSEWHERE
+from llenergymeasure.core.backends.vllm.engine import VLLMEngine
+from llenergymeasure.core.backends.vllm.problems import is_cpu_build
+from llenergymeasure.core.backends.vllm.quantisation import known_methods
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
 from tests.support.vllm_engines import (

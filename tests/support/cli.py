@@ -42,7 +42,7 @@ THIRD_PARTY = (*QUICK, "-b", "thirdparty", "-m", "random:tiny-llama")
 PLUGIN = """
 from llenergymeasure.config.base import ConfigModel
 from llenergymeasure.config.registry import BackendEntry
-from llenergymeasure.core.backends.scripted import ScriptedBackend
+from llenergymeasure.core.backends.scripted.engine import ScriptedBackend
 
 
 class Section(ConfigModel):

@@ -14,7 +14,7 @@ from tests.support.cli import SOURCE
 _HOLDER = """
 import os, sys, time
 from pathlib import Path
-from llenergymeasure.orchestration.process_lock import take
+from llenergymeasure.locks import take
 
 lock = take(Path(sys.argv[1]))
 if lock is not None and "fork" in sys.argv and os.fork() == 0:

@@ -11,9 +11,9 @@ from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import InferenceEngine, Request
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
-from llenergymeasure.core.backends.pytorch_engine import PyTorchEngine
-from llenergymeasure.core.backends.pytorch_trace import PyTorchTrace
+from llenergymeasure.core.backends.pytorch.engine import PyTorchEngine
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
+from llenergymeasure.core.backends.pytorch.trace import PyTorchTrace
 from llenergymeasure.core.models import tokenizer_files
 
 SHAPE = {

@@ -20,7 +20,7 @@ class EchoConfig(ConfigModel):
 
 ENTRY = BackendEntry(
     name="echo-engine",
-    implementation="llenergymeasure.core.backends.scripted:ScriptedBackend",
+    implementation="llenergymeasure.core.backends.scripted.engine:ScriptedBackend",
     section="echo_plugin:EchoConfig",
     precisions=("bf16",),
     decoding=("greedy",),

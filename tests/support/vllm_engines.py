@@ -10,9 +10,9 @@ from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.vllm import VLLMBackend
-from llenergymeasure.core.backends.vllm_engine import VLLMEngine
-from llenergymeasure.core.backends.vllm_trace import VLLMTrace
+from llenergymeasure.core.backends.vllm.engine import VLLMEngine
+from llenergymeasure.core.backends.vllm.loader import VLLMBackend
+from llenergymeasure.core.backends.vllm.trace import VLLMTrace
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.ends import end_tokens
 

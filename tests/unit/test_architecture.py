@@ -1,4 +1,4 @@
-"""Shapes read from config.json, held against the models that transformers builds from it."""
+"""Shapes read from config.json."""
 
 from __future__ import annotations
 
@@ -8,102 +8,7 @@ import pytest
 
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.exceptions import ConfigError
-
-SMALL: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 96,
-    "vocab_size": 128,
-}
-GPT: dict[str, Any] = {
-    "n_embd": 64,
-    "n_layer": 3,
-    "n_head": 4,
-    "vocab_size": 128,
-    "n_positions": 32,
-}
-LATENT: dict[str, Any] = {
-    **SMALL,
-    "num_key_value_heads": 4,
-    "moe_intermediate_size": 32,
-    "n_routed_experts": 8,
-    "num_experts_per_tok": 2,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 16,
-    "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 16,
-    "v_head_dim": 16,
-    "n_group": 2,
-    "topk_group": 1,
-}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "llama": {**SMALL},
-    "llama with biases": {**SMALL, "attention_bias": True, "mlp_bias": True},
-    "llama tied": {**SMALL, "tie_word_embeddings": True},
-    "mistral with wide heads": {**SMALL, "head_dim": 32},
-    "qwen2": {**SMALL},
-    "qwen3": {**SMALL, "head_dim": 32},
-    "phi3": {**SMALL, "pad_token_id": 0},
-    "gemma": {**SMALL, "head_dim": 32},
-    "gemma2": {**SMALL, "head_dim": 32},
-    "starcoder2": {**SMALL, "use_bias": True},
-    "olmo2": {**SMALL},
-    "gpt2": GPT,
-    "gpt_bigcode": {**GPT, "multi_query": True},
-    "gpt_neox": {**SMALL, "num_key_value_heads": None},
-    "phi": {**SMALL, "num_key_value_heads": 4},
-    "opt": {
-        **SMALL,
-        "num_key_value_heads": None,
-        "word_embed_proj_dim": 64,
-        "ffn_dim": 96,
-        "max_position_embeddings": 32,
-    },
-    "bloom": {"hidden_size": 64, "n_layer": 3, "n_head": 4, "vocab_size": 128},
-    "falcon": {
-        "hidden_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "vocab_size": 128,
-        "multi_query": True,
-        "parallel_attn": True,
-        "bias": False,
-    },
-    "mixtral": {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen2_moe": {
-        **SMALL,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 48,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "decoder_sparse_step": 2,
-    },
-    "qwen3_moe": {
-        **SMALL,
-        "head_dim": 16,
-        "moe_intermediate_size": 32,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "mlp_only_layers": [0],
-    },
-    "deepseek_v2": {**LATENT, "n_shared_experts": 2, "q_lora_rank": None},
-    "deepseek_v3": {**LATENT, "n_shared_experts": 1, "q_lora_rank": 24},
-}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_parameters_are_those_of_the_model_that_transformers_builds(name: str) -> None:
-    torch = pytest.importorskip("torch", reason="needs the pytorch extra")
-    transformers = pytest.importorskip("transformers", reason="needs the pytorch extra")
-    config = {"model_type": name.partition(" ")[0], **CONFIGS[name]}
-    full = transformers.AutoConfig.for_model(**config)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(full)
-    built = sum(parameter.numel() for parameter in model.parameters())
-    assert ModelArchitecture.from_config(config).parameters == built
-    assert ModelArchitecture.from_config(full.to_dict()).parameters == built
+from tests.support.architectures import CONFIGS, SMALL
 
 
 def test_the_counts_of_one_small_layer_by_pencil() -> None:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.core.backends.batching import dynamic_batches, static_batches
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.batching import dynamic_batches, static_batches
 
 
 def make(lengths: list[tuple[int, int]]) -> list[Request]:

@@ -51,14 +51,3 @@ def test_a_misspelt_name_gets_the_nearest_one() -> None:
 def test_a_strange_name_gets_the_list() -> None:
     with pytest.raises(ConfigError, match=r"valid names: llama-3\.1-8b, .*tiny-llama"):
         catalogue.config("zzzzzz")
-
-
-@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.2-1b"])
-def test_transformers_understands_the_rope_scaling(name: str) -> None:
-    transformers = pytest.importorskip("transformers", reason="needs the pytorch extra")
-    published = catalogue.config(name)
-    config = transformers.AutoConfig.for_model(**published)
-    rope = config.rope_parameters
-    assert rope["rope_type"] == "llama3"
-    assert rope["rope_theta"] == 500000.0
-    assert rope["factor"] == published["rope_scaling"]["factor"]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure import locks
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ExperimentError
-from llenergymeasure.orchestration import device_lock, process_lock
+from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.device_lock import (
     SHARED,
     devices,
@@ -37,15 +38,15 @@ def said() -> list[str]:
 
 def test_a_free_device_is_taken_without_a_word_and_let_go_at_the_end(tmp_path, said):
     with held(CPU, said.append, tmp_path):
-        assert process_lock.take(lock_path("cpu", tmp_path)) is None
-    lock = process_lock.take(lock_path("cpu", tmp_path))
+        assert locks.take(lock_path("cpu", tmp_path)) is None
+    lock = locks.take(lock_path("cpu", tmp_path))
     assert lock is not None
     lock.release()
     assert not said
 
 
 def test_whoever_waits_hears_for_whom_once_and_goes_on_when_it_is_free(tmp_path, said):
-    other = process_lock.take(lock_path("cpu", tmp_path))
+    other = locks.take(lock_path("cpu", tmp_path))
     looks = iter(range(4))
 
     def sleep(_seconds: float) -> None:
@@ -59,7 +60,7 @@ def test_whoever_waits_hears_for_whom_once_and_goes_on_when_it_is_free(tmp_path,
 
 def test_the_next_owner_is_told_as_well(tmp_path, said):
     path = lock_path("cpu", tmp_path)
-    first = process_lock.take(path)
+    first = locks.take(path)
     with contextlib.ExitStack() as stack:
         others = []
 
@@ -108,7 +109,7 @@ def test_other_devices_do_not_wait(tmp_path, said):
 
 
 def test_what_was_locked_is_let_go_when_the_wait_for_the_rest_is_interrupted(tmp_path, said):
-    second = process_lock.take(lock_path("GPU-b", tmp_path))
+    second = locks.take(lock_path("GPU-b", tmp_path))
 
     def sleep(_seconds: float) -> None:
         raise KeyboardInterrupt
@@ -117,7 +118,7 @@ def test_what_was_locked_is_let_go_when_the_wait_for_the_rest_is_interrupted(tmp
     with pytest.raises(KeyboardInterrupt), held(both, said.append, tmp_path, sleep):
         pytest.fail("it was not free")
     second.release()
-    first = process_lock.take(lock_path("GPU-a", tmp_path))
+    first = locks.take(lock_path("GPU-a", tmp_path))
     assert first is not None
     first.release()
 
@@ -187,7 +188,7 @@ def test_many_that_make_the_folder_at_once_get_the_same_one(tmp_path):
 
     def lock() -> object:
         share(folder)
-        return process_lock.take(lock_path(str(os.getpid()), folder), everybody=True)
+        return locks.take(lock_path(str(os.getpid()), folder), everybody=True)
 
     children = [forked(lock) for _ in range(8)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
@@ -204,7 +205,7 @@ def test_users_take_each_others_locks():
         def lock_as(user: int) -> object:
             os.setuid(user)
             share(path.parent)
-            return process_lock.take(path, everybody=True)
+            return locks.take(path, everybody=True)
 
         for user in (54321, 54322, 0, 54321):
             assert os.waitpid(forked(lambda user=user: lock_as(user)), 0)[1] == 0, user
@@ -219,7 +220,7 @@ def test_an_experiment_holds_the_devices_that_its_backend_names(tmp_path, monkey
 
 def test_a_wait_is_a_phase_before_the_others_and_says_whose_the_device_is(tmp_path, monkeypatch):
     monkeypatch.setenv("LLEM_LOCK_DIR", str(tmp_path))
-    lock = process_lock.take(lock_path("cpu", tmp_path))
+    lock = locks.take(lock_path("cpu", tmp_path))
     events = tmp_path / "events.jsonl"
 
     def free() -> None:

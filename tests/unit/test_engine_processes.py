@@ -12,13 +12,13 @@ import time
 import psutil
 import pytest
 
-from llenergymeasure.core.backends import engine_start
-from llenergymeasure.core.backends.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.shared import engine_start
+from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
 from tests.support.cli import SOURCE, wait_for
 
 ORPHANING = """
 import multiprocessing, os, sys, time
-from llenergymeasure.core.backends.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
 
 processes = EngineProcesses({})
 with processes.starting():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.core.backends.protocol import PREFILL_PASS
-from llenergymeasure.core.backends.scripted import ScriptedBackend
+from llenergymeasure.core.backends.scripted.engine import ScriptedBackend
 from llenergymeasure.orchestration.executor import ALL_PROMPTS, LocalExecutor, Share
 from tests.support.scripted_run import make_order, scripted_config
 

@@ -10,10 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from llenergymeasure.core.backends.host_memory import MIB  # noqa: E402
 from llenergymeasure.core.backends.protocol import Request  # noqa: E402
-from llenergymeasure.core.backends.pytorch_memory import CudaMemory  # noqa: E402
-from llenergymeasure.core.backends.pytorch_trace import (  # noqa: E402
+from llenergymeasure.core.backends.pytorch.memory import CudaMemory  # noqa: E402
+from llenergymeasure.core.backends.pytorch.trace import (  # noqa: E402
     BatchTrace,
     BudgetCriterion,
     BurstClock,
@@ -22,6 +21,7 @@ from llenergymeasure.core.backends.pytorch_trace import (  # noqa: E402
     PyTorchTrace,
     TokenClock,
 )
+from llenergymeasure.core.backends.shared.host_memory import MIB  # noqa: E402
 
 EOS = 1
 PAD = 0

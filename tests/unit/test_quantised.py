@@ -10,7 +10,7 @@ import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.ssot import PRECISIONS
-from llenergymeasure.core.backends.pytorch import PyTorchBackend
+from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.core.models.quantised import disagreement, of_model, read
 
 

@@ -10,7 +10,11 @@ import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.scripted import ScriptedBackend, ScriptedEngine, WordTokenizer
+from llenergymeasure.core.backends.scripted.engine import (
+    ScriptedBackend,
+    ScriptedEngine,
+    WordTokenizer,
+)
 from llenergymeasure.exceptions import BackendError
 
 NOWHERE = Path("unused")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llenergymeasure.core.backends.scripted import LoadLog
+from llenergymeasure.core.backends.scripted.engine import LoadLog
 from tests.support.simulated_device import loads
 from tests.support.simulated_device.profiles import (
     A10,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends import tensorrt_library
-from llenergymeasure.core.backends.tensorrt_arguments import (
+from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
+from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
     OURS,
     QUANT_ALGOS,
@@ -22,7 +22,7 @@ from llenergymeasure.core.backends.tensorrt_arguments import (
     sampling_arguments,
     serving_arguments,
 )
-from llenergymeasure.core.backends.tensorrt_facts import read_engine
+from llenergymeasure.core.backends.tensorrt.facts import read_engine
 from tests.support import fake_tensorrt_llm as fake
 
 FULL: dict[str, Any] = {
@@ -137,10 +137,10 @@ def test_an_engine_is_built_and_served_through_the_thin_file(installed: Path) ->
 
 
 def test_only_one_file_imports_the_library() -> None:
-    package = Path(tensorrt_library.__file__).parents[2]
+    package = Path(tensorrt_library.__file__).parents[3]
     users = [
         path.name
         for path in package.rglob("*.py")
         if "import tensorrt_llm" in path.read_text() or "from tensorrt_llm" in path.read_text()
     ]
-    assert users == ["tensorrt_library.py"]
+    assert users == ["library.py"]

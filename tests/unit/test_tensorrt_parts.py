@@ -10,28 +10,28 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.nvml_devices import Device, MemoryUse
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.tensorrt import _section
-from llenergymeasure.core.backends.tensorrt_arguments import (
+from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse
+from llenergymeasure.core.backends.tensorrt.arguments import (
     EngineTokens,
     ModelFiles,
     build_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt_build import BuildError
-from llenergymeasure.core.backends.tensorrt_cache import (
+from llenergymeasure.core.backends.tensorrt.build import BuildError
+from llenergymeasure.core.backends.tensorrt.cache import (
     RECORD,
     EngineCache,
     Toolchain,
     engine_design,
 )
-from llenergymeasure.core.backends.tensorrt_engine import DeviceMemory
-from llenergymeasure.core.backends.tensorrt_errors import _REMEDIES, backend_error
-from llenergymeasure.core.backends.tensorrt_facts import read_engine
-from llenergymeasure.core.backends.tensorrt_model import model_files
-from llenergymeasure.core.backends.tensorrt_problems import found
-from llenergymeasure.core.backends.tensorrt_trace import (
+from llenergymeasure.core.backends.tensorrt.engine import DeviceMemory
+from llenergymeasure.core.backends.tensorrt.errors import _REMEDIES, backend_error
+from llenergymeasure.core.backends.tensorrt.facts import read_engine
+from llenergymeasure.core.backends.tensorrt.loader import _section
+from llenergymeasure.core.backends.tensorrt.model import model_files
+from llenergymeasure.core.backends.tensorrt.problems import found
+from llenergymeasure.core.backends.tensorrt.trace import (
     BatchRecord,
     Finished,
     TensorRTTrace,

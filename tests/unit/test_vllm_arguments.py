@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.vllm_arguments import (
+from llenergymeasure.core.backends.vllm.arguments import (
     DRAFT_TOKENS,
     ModelFiles,
     beam_arguments,

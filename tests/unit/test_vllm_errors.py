@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.batching import static_batches
-from llenergymeasure.core.backends.vllm_errors import Witness, translated
+from llenergymeasure.core.backends.shared.batching import static_batches
+from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.exceptions import BackendError, ConfigError
 
 CONFIG = ExperimentConfig(model="m", backend="vllm", vllm={"max_num_seqs": 64})

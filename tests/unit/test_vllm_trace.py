@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.vllm_trace import (
+from llenergymeasure.core.backends.vllm.trace import (
     BatchRecord,
     Finished,
     Step,

@@ -12,13 +12,13 @@ import typer
 
 from llenergymeasure.cli.estimates import may_be_measured, memory_plan
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.settings_words import described
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
-from llenergymeasure.domain import format as written
-from llenergymeasure.domain.settings_words import described
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.report import format as written
 from llenergymeasure.study.estimate import Duration, duration, first_look_s, study_s
 from llenergymeasure.study.grid import design_hash
 from llenergymeasure.study.labels import labels

@@ -95,7 +95,7 @@ BACKENDS: dict[str, BackendEntry] = {
     for entry in (
         BackendEntry(
             name="pytorch",
-            implementation=f"{_BACKENDS}.pytorch:PyTorchBackend",
+            implementation=f"{_BACKENDS}.pytorch.loader:PyTorchBackend",
             section=f"{_SECTIONS}:PyTorchConfig",
             package="transformers",
             module="transformers",
@@ -108,7 +108,7 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="vllm",
-            implementation=f"{_BACKENDS}.vllm:VLLMBackend",
+            implementation=f"{_BACKENDS}.vllm.loader:VLLMBackend",
             section=f"{_SECTIONS}:VLLMConfig",
             package="vllm",
             module="vllm",
@@ -121,7 +121,7 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="tensorrt",
-            implementation=f"{_BACKENDS}.tensorrt:TensorRTBackend",
+            implementation=f"{_BACKENDS}.tensorrt.loader:TensorRTBackend",
             section=f"{_SECTIONS}:TensorRTConfig",
             package="tensorrt-llm",
             module="tensorrt_llm",
@@ -133,7 +133,7 @@ BACKENDS: dict[str, BackendEntry] = {
         ),
         BackendEntry(
             name="scripted",
-            implementation=f"{_BACKENDS}.scripted:ScriptedBackend",
+            implementation=f"{_BACKENDS}.scripted.engine:ScriptedBackend",
             section=f"{_SECTIONS}:ScriptedConfig",
             precisions=PRECISION_SUPPORT["scripted"],
             decoding=DECODING_SUPPORT["scripted"],

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from llenergymeasure.domain import files, study_summary
+from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain.base import Record
-from llenergymeasure.domain.columns import make_column
 from llenergymeasure.domain.experiment_result import (
     SCHEMA_VERSION,
     ExperimentResult,
     FailedExperiment,
 )
-from llenergymeasure.domain.settings_words import described
 from llenergymeasure.exceptions import LLEMError
 
 if TYPE_CHECKING:
@@ -170,7 +169,8 @@ class StudyResult(Record):
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""
-        return study_summary.render(self)
+        text: str = load_object("llenergymeasure.report.study:render")(self)
+        return text
 
     def to_arrow(self) -> pa.Table:
         """Give the experiments as an Arrow table: one flat row each, dotted columns.
@@ -178,13 +178,7 @@ class StudyResult(Record):
         Where the place in the study is known, the columns ``study.configuration``,
         ``study.cycle`` and ``study.slot`` tell it.
         """
-        rows = (experiment.model_dump(mode="json") for experiment in self.experiments)
-        table = files.rows_table(rows, ExperimentResult)
-        if not self.placements:
-            return table
-        for name in reversed(Placement.model_fields):
-            values = make_column([getattr(place, name) for place in self.placements], "int64")
-            table = table.add_column(0, f"study.{name}", values)
+        table: pa.Table = load_object("llenergymeasure.results.files:study_table")(self)
         return table
 
     def to_dataframe(self) -> pd.DataFrame:

@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from llenergymeasure import locks
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ExperimentError
-from llenergymeasure.orchestration import process_lock
-from llenergymeasure.orchestration.process_lock import ProcessLock
+from llenergymeasure.locks import ProcessLock
 
 VARIABLE = "LLEM_LOCK_DIR"
 SHARED = Path("/tmp/llem-locks")  # noqa: S108 - users and settings have to meet
@@ -119,7 +119,7 @@ def held(
 def _wait(device: str, path: Path, waiting: Waiting, sleep: Callable[[float], None]) -> ProcessLock:
     said = None
     while (lock := _take(device, path)) is None:
-        owner = process_lock.owner_of(path) or "another process"
+        owner = locks.owner_of(path) or "another process"
         text = f"waiting for {_plain(device)}, measured by {owner}"
         if text != said:
             waiting(text)
@@ -130,7 +130,7 @@ def _wait(device: str, path: Path, waiting: Waiting, sleep: Callable[[float], No
 
 def _take(device: str, path: Path) -> ProcessLock | None:
     try:
-        return process_lock.take(path, everybody=True)
+        return locks.take(path, everybody=True)
     except OSError as error:
         raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
 

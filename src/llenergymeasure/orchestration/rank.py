@@ -21,11 +21,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypedDict
 
+from llenergymeasure import lifeline
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.backends.protocol import EngineReport
 from llenergymeasure.core.energy.sampling_child import listen
 from llenergymeasure.exceptions import LLEMError
-from llenergymeasure.orchestration import lifeline
 from llenergymeasure.orchestration.capture import captured_output
 from llenergymeasure.orchestration.events import PROGRESS_PERIOD_NS
 from llenergymeasure.orchestration.executor import LocalExecutor, Share

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from llenergymeasure import locks
 from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.energy import get_active_energy_backend
@@ -26,7 +27,6 @@ from llenergymeasure.core.energy.calibration_store import known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError
-from llenergymeasure.orchestration import process_lock
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
@@ -96,9 +96,9 @@ def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str |
     without locks does without this guard.
     """
     with contextlib.suppress(OSError):
-        lock = process_lock.take(directory.worker_lock)
+        lock = locks.take(directory.worker_lock)
         if lock is None:
-            owner = process_lock.owner_of(directory.worker_lock) or "another process"
+            owner = locks.owner_of(directory.worker_lock) or "another process"
             return f"{directory.root} is being measured by {owner}"
         stack.callback(lock.release, remove=True)
     return None

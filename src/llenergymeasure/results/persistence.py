@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from llenergymeasure.domain import atomic_file, files
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ExperimentError
+from llenergymeasure.results import atomic_file, files
 from llenergymeasure.results.layout import ExperimentDirectory
 
 

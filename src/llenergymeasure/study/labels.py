@@ -7,7 +7,7 @@ from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.paths import flatten
-from llenergymeasure.domain.settings_words import described
+from llenergymeasure.config.settings_words import described
 
 _ALWAYS = ("backend", "precision")
 

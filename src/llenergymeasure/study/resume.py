@@ -15,10 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from llenergymeasure import locks
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError, StudyError
-from llenergymeasure.orchestration import process_lock
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.repository import read_failure
 from llenergymeasure.study.manifest import ProgressView, StudyPlan
@@ -237,9 +237,9 @@ def _make(directory: ExperimentDirectory) -> None:
 
 @contextlib.contextmanager
 def _alone(directory: ExperimentDirectory) -> Iterator[None]:
-    lock = process_lock.take(directory.worker_lock)
+    lock = locks.take(directory.worker_lock)
     if lock is None:
-        owner = process_lock.owner_of(directory.worker_lock) or "another process"
+        owner = locks.owner_of(directory.worker_lock) or "another process"
         raise StudyError(
             f"{directory.root} is still being measured by {owner}, which an earlier run of this "
             "study started; wait until it has ended, or end it, then resume",

@@ -16,13 +16,13 @@ from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
+from llenergymeasure.locks import owned
 from llenergymeasure.results.filenames import claim_directory, study_directory_name
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import prepare
 from llenergymeasure.study.continuation import find_study
 from llenergymeasure.study.events import Noted, StudyListener, tell_nobody
 from llenergymeasure.study.inline import SingleExperiment, only_experiment
-from llenergymeasure.study.locks import owned
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.resume import Standing
 from llenergymeasure.study.runners.pool import RunnerPool

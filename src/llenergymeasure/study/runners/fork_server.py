@@ -30,8 +30,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
-from llenergymeasure.orchestration import lifeline
-from llenergymeasure.study.runners import processes
+from llenergymeasure import lifeline, processes
 from llenergymeasure.study.runners.channel import Channel, Message
 from llenergymeasure.study.runners.preload import preload, put_right, reason_not_to_fork
 

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from llenergymeasure import processes
 from llenergymeasure.config.registry import backend_entry, plugin_backends
 from llenergymeasure.core.environment import software
 from llenergymeasure.domain.base import Record
 from llenergymeasure.exceptions import ConfigError
-from llenergymeasure.study.runners import processes
 
 OWN_MODULES = (
     "llenergymeasure.orchestration.worker",

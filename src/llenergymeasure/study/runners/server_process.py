@@ -12,8 +12,8 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from llenergymeasure import processes
 from llenergymeasure.orchestration.own_tools import with_tools
-from llenergymeasure.study.runners import processes
 from llenergymeasure.study.runners.channel import Channel
 
 READY_WITHIN_S = 600.0

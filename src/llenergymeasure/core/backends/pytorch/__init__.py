@@ -1,0 +1,1 @@
+"""The pytorch backend: Hugging Face transformers on PyTorch."""

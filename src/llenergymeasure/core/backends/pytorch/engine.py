@@ -1,0 +1,250 @@
+"""A loaded transformers model that generates batch by batch."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
+from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.pytorch.errors import translated
+from llenergymeasure.core.backends.pytorch.memory import CudaMemory, HostMemory
+from llenergymeasure.core.backends.pytorch.trace import (
+    BatchTrace,
+    BudgetCriterion,
+    BurstClock,
+    CudaStamps,
+    HostStamps,
+    PyTorchTrace,
+    TokenClock,
+)
+from llenergymeasure.core.backends.shared.batching import dynamic_batches, static_batches
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.exceptions import ConfigError
+
+
+class LoadedParts(NamedTuple):
+    """What loading gives.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        draft: The drafting model, or ``None``.
+        ends: Ids that end a sequence.
+    """
+
+    model: Any
+    tokenizer: HFTokenizer
+    draft: Any | None
+    ends: tuple[int, ...]
+
+
+class PyTorchEngine:
+    """Runs each batch as one ``generate`` call; see the protocol for the contract."""
+
+    def __init__(self, config: ExperimentConfig, parts: LoadedParts) -> None:
+        import torch
+
+        self._torch = torch
+        section = config.pytorch or PyTorchConfig()
+        self._config, self._section = config, section
+        self._model, self.tokenizer, self._draft = parts.model, parts.tokenizer, parts.draft
+        self._threads_before = torch.get_num_threads()
+        if section.num_threads is not None:
+            torch.set_num_threads(section.num_threads)
+        self._eos_ids = frozenset(() if config.ignores_eos else parts.ends)
+        self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
+        _forget_generation_defaults(self._model, self._draft)
+        self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
+        for gpu in self._gpus:  # loading ends when the weights are there
+            torch.cuda.synchronize(gpu)
+        self._memory = CudaMemory(torch, self._gpus) if self._gpus else HostMemory()
+
+    def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
+        """Group requests into static or dynamic batches."""
+        group = dynamic_batches if self._section.batching_strategy == "dynamic" else static_batches
+        return group(requests, self._section.batch_size or 1)
+
+    def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> PyTorchTrace:
+        """Generate batch after batch; returns with the device synchronised.
+
+        Every pass begins with the same seed, so that sampled passes are alike and do not depend on
+        how long the warm-up took.
+        """
+        self._torch.manual_seed(self._config.random_seed)
+        trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids)
+        with translated("generate", self._config), self._torch.inference_mode():
+            for batch in batches:
+                trace.batches.append(self._generate(batch))
+                progress(len(batch))
+            for gpu in self._gpus:
+                self._torch.cuda.synchronize(gpu)
+        return trace
+
+    def inspect(self) -> EngineReport:
+        """Report settings in force, memory, and the shape of the model."""
+        shape = self._model.config.get_text_config()
+        architecture = self._architecture()
+        return EngineReport(
+            resolved=self._resolved(),
+            weights="random" if self._config.model.startswith("random:") else "pretrained",
+            memory=self._memory.reading(),
+            architecture=architecture,
+            model_commit=getattr(self._model.config, "_commit_hash", None),
+            tokenizer_sha256=self.tokenizer.sha256,
+            context_limit=getattr(shape, "max_position_embeddings", None),
+            compute_devices=len(self._used_devices()),
+            pads=True,
+            notes=self._notes(architecture),
+        )
+
+    def close(self) -> None:
+        """Drop the model and give its memory back."""
+        self._model = self._draft = None
+        if self._section.torch_compile:
+            _end_compile_workers()
+        self._torch.set_num_threads(self._threads_before)
+        gc.collect()
+        if self._gpus:
+            self._torch.cuda.empty_cache()
+
+    def _generate(self, batch: Batch) -> BatchTrace:
+        place = self._input_device()
+        stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
+        ids, mask = self._inputs(batch)  # (batch, longest prompt)
+        clock: TokenClock | BurstClock = (
+            BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
+        )
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=self._generation_config(batch),
+            **self._hooks(batch, clock, ids.shape[1]),
+        ).cpu()  # (batch, longest prompt + new tokens)
+        return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns())
+
+    def _inputs(self, batch: Batch) -> tuple[Any, Any]:
+        """Pad on the left, so that every row's last prompt token stands beside its first answer."""
+        longest = max(len(request.token_ids) for request in batch)
+        pads = [longest - len(request.token_ids) for request in batch]
+        rows = [
+            [self._pad_id] * pad + list(request.token_ids)
+            for pad, request in zip(pads, batch, strict=True)
+        ]
+        mask = [[0] * pad + [1] * (longest - pad) for pad in pads]
+        place = {"device": self._input_device(), "dtype": self._torch.long}
+        return self._torch.tensor(rows, **place), self._torch.tensor(mask, **place)
+
+    def _hooks(self, batch: Batch, clock: TokenClock | BurstClock, longest: int) -> dict[str, Any]:
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        criteria = StoppingCriteriaList()
+        budgets = [request.max_new_tokens for request in batch]
+        if min(budgets) < max(budgets):
+            tensor = self._torch.tensor(budgets, device=self._input_device())
+            criteria.append(BudgetCriterion(longest, tensor))
+        if isinstance(clock, BurstClock):
+            criteria.append(clock)
+            return {"stopping_criteria": criteria, "assistant_model": self._draft}
+        return {"stopping_criteria": criteria, "logits_processor": LogitsProcessorList([clock])}
+
+    def _generation_config(self, batch: Batch) -> Any:
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            max_new_tokens=max(request.max_new_tokens for request in batch),
+            pad_token_id=self._pad_id,
+            eos_token_id=sorted(self._eos_ids) or None,
+            use_cache=True,
+            **decoding_options(self._config.decoder),
+        )
+
+    def _input_device(self) -> Any:
+        return self._model.get_input_embeddings().weight.device
+
+    def _used_devices(self) -> set[str]:
+        models = [model for model in (self._model, self._draft) if model is not None]
+        return {str(parameter.device) for model in models for parameter in model.parameters()}
+
+    def _resolved(self) -> dict[str, Any]:
+        section = self._section
+        return {
+            "batch_size": section.batch_size or 1,
+            "batching_strategy": section.batching_strategy or "static",
+            "attn_implementation": self._model.config._attn_implementation,
+            "torch_compile": bool(section.torch_compile),
+            "load_in_4bit": self._config.precision == "int4",
+            "load_in_8bit": self._config.precision == "int8",
+            "num_processes": 1,
+            "device": ", ".join(sorted(self._used_devices())),
+            "device_map": section.device_map,
+            "num_threads": self._torch.get_num_threads(),
+            "compute_dtype": str(self._model.dtype).removeprefix("torch."),
+            "eos_token_ids": sorted(self._eos_ids),
+        }
+
+    def _architecture(self) -> ModelArchitecture | None:
+        # FLOPs are reference data: a shape that is not understood must not stop a measurement.
+        try:
+            return ModelArchitecture.from_config(self._model.config.to_dict())
+        except ConfigError:
+            return None
+
+    def _notes(self, architecture: ModelArchitecture | None) -> tuple[str, ...]:
+        notes = []
+        if architecture is None:
+            notes.append("parameters and FLOPs are unknown: the model is not a plain transformer")
+        if self._draft is not None:
+            notes.append("FLOPs leave out the drafting model and rejected drafts")
+        if self._config.lora is not None and not self._config.lora.merge_weights:
+            notes.append("FLOPs leave out the unmerged LoRA adapter")
+        if self._config.decoder.decoding_strategy == "beam":
+            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
+        return tuple(notes)
+
+
+def _end_compile_workers() -> None:
+    """End the processes that inductor compiles in; they would live as long as this one."""
+    from torch._inductor.async_compile import shutdown_compile_workers
+
+    shutdown_compile_workers()
+
+
+def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
+    """Map the decoder section to ``GenerationConfig`` arguments; null becomes neutral."""
+    options: dict[str, Any] = {
+        "do_sample": decoder.decoding_strategy == "sampling",
+        "num_beams": decoder.num_beams or 1,
+        "repetition_penalty": decoder.repetition_penalty or 1.0,
+    }
+    if decoder.min_new_tokens is not None:
+        options["min_new_tokens"] = decoder.min_new_tokens
+    if decoder.decoding_strategy == "sampling":
+        options["temperature"] = decoder.temperature or 1.0
+        options["top_p"] = decoder.top_p or 1.0
+        options["top_k"] = decoder.top_k or 0
+    return options
+
+
+def generating_model(model: Any) -> Any:
+    """Give the transformers model that runs ``generate``: that inside, where peft wraps it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _forget_generation_defaults(*models: Any) -> None:
+    """Keep what a model ships as ``generation_config`` out of the workload."""
+    from transformers import GenerationConfig
+
+    for model in [model for model in models if model is not None]:
+        # peft's wrapper hands its own to the model inside, or does not, depending on its kind
+        model.generation_config = generating_model(model).generation_config = GenerationConfig()
+
+
+def _pad_id(tokenizer: HFTokenizer, eos_ids: frozenset[int]) -> int:
+    """Choose the filler of padded positions, which the attention mask hides anyway."""
+    pad_id: int | None = tokenizer.inner.pad_token_id
+    return min(eos_ids, default=0) if pad_id is None else pad_id

@@ -1,0 +1,198 @@
+"""Hugging Face transformers on PyTorch: which device, and how a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.ssot import compute_dtype
+from llenergymeasure.core.backends.protocol import Rank
+from llenergymeasure.core.backends.pytorch import problems
+from llenergymeasure.core.backends.pytorch.engine import (
+    LoadedParts,
+    PyTorchEngine,
+    generating_model,
+)
+from llenergymeasure.core.backends.pytorch.errors import translated
+from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models.ends import end_tokens
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.exceptions import BackendError, Problem
+
+
+class PyTorchBackend:
+    """Loads a causal language model through transformers."""
+
+    def problems(self, config: ExperimentConfig) -> list[Problem]:
+        """List what stops this configuration here; imports torch, loads nothing."""
+        section = _section(config)
+        return problems.found(config, section, _device(section))
+
+    def target(self, config: ExperimentConfig) -> DeviceTarget:
+        """Name the GPUs that will do the work, or the CPU."""
+        section = _section(config)
+        device = _device(section)
+        if device == "cpu":
+            return DeviceTarget("cpu")
+        import torch
+
+        count = torch.cuda.device_count()
+        _, _, number = device.partition(":")
+        first = int(number or 0)
+        used = range(count) if section.device_map else range(first, first + _processes(section))
+        return DeviceTarget("gpu", tuple(_uuid(torch, index) for index in used))
+
+    def ranks(self, config: ExperimentConfig) -> tuple[Rank, ...]:
+        """Give each process a GPU of its own by UUID, or an even share of the CPU threads."""
+        section, count = _section(config), _processes(_section(config))
+        if count == 1:
+            return (Rank(config, {}),)
+        if uuids := self.target(config).gpu_uuids:
+            alone = _with_section(config, num_processes=None)
+            return tuple(Rank(alone, {"CUDA_VISIBLE_DEVICES": uuid}) for uuid in uuids)
+        threads = section.num_threads or _thread_share(count)
+        alone = _with_section(config, num_processes=None, num_threads=threads)
+        return (Rank(alone, {"OMP_NUM_THREADS": str(threads)}),) * count
+
+    def load(self, config: ExperimentConfig, cache_dir: Path) -> PyTorchEngine:
+        """Load model, adapter and tokenizer.
+
+        Raises:
+            BackendError: Out of memory, or transformers cannot load it; the message names the
+                field to change.
+        """
+        section = _section(config)
+        device = _device(section)
+        with translated("load", config):
+            parts = _load_parts(config, section, device, cache_dir)
+        return PyTorchEngine(config, parts)
+
+
+def _section(config: ExperimentConfig) -> PyTorchConfig:
+    return config.pytorch or PyTorchConfig()
+
+
+def _processes(section: PyTorchConfig) -> int:
+    return section.num_processes or 1
+
+
+def _thread_share(processes: int) -> int:
+    """Share out the threads that a single process would have."""
+    import torch
+
+    threads: int = torch.get_num_threads()
+    return max(1, threads // processes)
+
+
+def _with_section(config: ExperimentConfig, **changes: int | None) -> ExperimentConfig:
+    return config.model_copy(update={"pytorch": _section(config).model_copy(update=changes)})
+
+
+def _device(section: PyTorchConfig) -> str:
+    """Choose the device: the one asked for, else CUDA where there is a GPU."""
+    if section.device is not None:
+        return section.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _uuid(torch: Any, index: int) -> str:
+    return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+
+
+def _load_parts(
+    config: ExperimentConfig, section: PyTorchConfig, device: str, cache_dir: Path
+) -> LoadedParts:
+    import torch
+
+    torch.manual_seed(config.random_seed)
+    source = sources.resolve(config.model, config.revision)
+    path = sources.reference(source, cache_dir)
+    model = _load_model(config, section, device, source.kind, path)
+    if config.lora is not None:
+        model = _with_adapter(model, config)
+    if section.torch_compile:
+        generating_model(model).compile(dynamic=True)
+    tokenizer = tokenizers.load_tokenizer(
+        path, config.revision, config.trust_remote_code, config.apply_chat_template
+    )
+    draft = _load_draft(config, section, device, cache_dir)
+    return LoadedParts(model.eval(), tokenizer, draft, end_tokens(source, tokenizer))
+
+
+def _load_model(
+    config: ExperimentConfig, section: PyTorchConfig, device: str, kind: str, path: str
+) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, compute_dtype(config.precision)),
+        "trust_remote_code": config.trust_remote_code,
+    }
+    if section.attn_implementation is not None:  # else transformers knows what the model has
+        options["attn_implementation"] = section.attn_implementation
+    extra = config.passthrough_kwargs or {}
+    if kind == "random":
+        # As from_pretrained does it: what the configuration knows goes there, the rest to the model
+        shape, rest = AutoConfig.from_pretrained(
+            path, trust_remote_code=config.trust_remote_code, return_unused_kwargs=True, **extra
+        )
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(shape, **options, **rest)
+    if config.precision in problems.QUANTISED:
+        options["quantization_config"] = _quantisation(config.precision)
+    return AutoModelForCausalLM.from_pretrained(
+        path, revision=config.revision, device_map=section.device_map or device, **options, **extra
+    )
+
+
+def _quantisation(precision: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def _with_adapter(model: Any, config: ExperimentConfig) -> Any:
+    from peft import PeftModel
+
+    assert config.lora is not None
+    path = config.lora.adapter_path
+    adapter = str(config.lora.adapter_id if path is None else Path(path).expanduser())
+    # peft would keep the adapter in fp32 beside half-precision weights; `precision` decides
+    adapted = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
+    _check_adapter_fits(adapted, adapter)
+    return adapted.merge_and_unload() if config.lora.merge_weights else adapted
+
+
+def _check_adapter_fits(adapted: Any, adapter: str) -> None:
+    """Refuse an adapter of another model: peft leaves out what finds no place, in silence."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    apart = {name for name in {*placed} ^ {*load_peft_weights(adapter, "cpu")} if "lora_" in name}
+    if apart:
+        raise BackendError(
+            f"the adapter '{adapter}' does not fit the model: {len(apart)} of its weights have no "
+            f"counterpart, such as {min(apart)}; check that lora names an adapter of this model",
+            where="load",
+        )
+
+
+def _load_draft(
+    config: ExperimentConfig, section: PyTorchConfig, device: str, cache_dir: Path
+) -> Any | None:
+    if config.decoder.draft_model is None:
+        return None
+    source = sources.resolve(config.decoder.draft_model, None)
+    path = sources.reference(source, cache_dir)
+    plain = config.model_copy(update={"revision": None, "passthrough_kwargs": None})
+    return _load_model(plain, section, device, source.kind, path).eval()

@@ -1,0 +1,244 @@
+"""What stops a configuration of the PyTorch backend here, found before anything loads."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.rules import RANDOM_PREFIX
+from llenergymeasure.core.backends.shared.context import least_context
+from llenergymeasure.core.backends.shared.host_memory import usable_cpus
+from llenergymeasure.core.models import quantised, sources
+from llenergymeasure.core.models.hub import ADAPTER_FILE
+from llenergymeasure.exceptions import Problem
+
+QUANTISED = ("int8", "int4")
+_ATTENTION_PACKAGES = {
+    "flash_attention_2": ("flash_attn", "pip install flash-attn --no-build-isolation"),
+    "flash_attention_3": ("flash_attn_interface", "pip install flash-attn-3"),
+}
+# The strategies that accelerate chooses a placement by; a single device goes to pytorch.device.
+_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+# Arguments of from_pretrained that fields of the configuration already decide.
+_DECIDED_ELSEWHERE = {
+    "dtype": "precision",
+    "quantization_config": "precision",
+    "torch_dtype": "precision",
+    "attn_implementation": "pytorch.attn_implementation",
+    "device_map": "pytorch.device_map",
+    "revision": "revision",
+    "trust_remote_code": "trust_remote_code",
+}
+
+
+def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list[Problem]:
+    """List every problem.
+
+    Args:
+        config: What to measure.
+        section: Its pytorch section, or the defaults.
+        device: Where the model would be loaded.
+    """
+    return [
+        *_device_problems(section),
+        *_device_map_problems(config, section),
+        *_checkpoint_problems(config),
+        *_context_problems(config),
+        *_quantisation_problems(config, device),
+        *_attention_problems(section, device),
+        *_adapter_problems(config),
+        *_process_problems(config, section, device),
+        *_passthrough_problems(config),
+    ]
+
+
+def _device_problems(section: PyTorchConfig) -> Iterator[Problem]:
+    wants_cuda = (section.device or "").startswith("cuda") or section.device_map is not None
+    if not wants_cuda:
+        return
+    import torch
+
+    field = "pytorch.device" if section.device else "pytorch.device_map"
+    if not torch.cuda.is_available():
+        yield Problem(
+            "PyTorch sees no CUDA device",
+            field,
+            f"remove {field} to run on the CPU, or install a CUDA build of torch and a driver",
+            kind="hardware",
+        )
+        return
+    _, _, number = (section.device or "").partition(":")
+    if number and int(number) >= torch.cuda.device_count():
+        yield Problem(
+            f"there is no {section.device}; PyTorch sees {torch.cuda.device_count()} device(s)",
+            field,
+            "choose a smaller number, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
+        )
+
+
+def _device_map_problems(config: ExperimentConfig, section: PyTorchConfig) -> Iterator[Problem]:
+    if section.device_map is None:
+        return
+    if section.device_map not in _DEVICE_MAPS:
+        yield Problem(
+            f"'{section.device_map}' is no way to spread layers",
+            "pytorch.device_map",
+            f"use one of {', '.join(_DEVICE_MAPS)}; a single device goes to pytorch.device",
+        )
+    if config.model.startswith(RANDOM_PREFIX):
+        yield Problem(
+            "random weights are made on one device",
+            "pytorch.device_map",
+            "remove it, or use a model with real weights",
+        )
+
+
+def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.model.startswith(RANDOM_PREFIX):
+        return  # of a directory only the shape is taken
+    stated = quantised.of_model(config.model, config.revision)
+    if problem := quantised.disagreement(stated, config.precision):
+        yield problem
+    elif stated is not None and stated.method != "bitsandbytes":
+        yield Problem(
+            f"the checkpoint is quantised ({stated}); this backend loads those of bitsandbytes",
+            "model",
+            "name the unquantised model, which is quantised while loading, or use backend: vllm",
+        )
+
+
+def _context_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Find that the model holds no prompt; whether it holds each is known once they are tokens."""
+    if config.passthrough_kwargs or str(config.dataset).endswith(".jsonl"):
+        return  # which may set the limit, or the length of each answer
+    shape = sources.architecture_of(sources.resolve(config.model, config.revision))
+    limit = shape.context_limit if shape else None
+    if limit is None or least_context(config) <= limit:
+        return
+    synthetic = isinstance(config.dataset, SyntheticDataset)
+    inputs = least_context(config) - config.max_new_tokens
+    prompt = f"{inputs} of every prompt" if synthetic else "at least one of a prompt"
+    yield Problem(
+        f"the model's context of {limit:,} tokens does not hold max_new_tokens: "
+        f"{config.max_new_tokens} and {prompt}",
+        "dataset.synthetic" if synthetic else "max_new_tokens",
+        "lower output_len or input_len" if synthetic else "lower max_new_tokens",
+        kind="model",
+    )
+
+
+def _quantisation_problems(config: ExperimentConfig, device: str) -> Iterator[Problem]:
+    if config.precision not in QUANTISED:
+        return
+    if config.model.startswith(RANDOM_PREFIX):
+        yield Problem(
+            f"random weights cannot be loaded as {config.precision} by this backend",
+            "precision",
+            "use precision: bf16, or a model with real weights",
+        )
+    if device == "cpu":
+        yield Problem(
+            f"{config.precision} needs a CUDA device (bitsandbytes)",
+            "precision",
+            "use precision: bf16 or fp32 on this machine",
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        yield Problem(
+            f"{config.precision} needs the package bitsandbytes, which is not installed",
+            "precision",
+            "pip install bitsandbytes",
+        )
+
+
+def _attention_problems(section: PyTorchConfig, device: str) -> Iterator[Problem]:
+    wanted = _ATTENTION_PACKAGES.get(section.attn_implementation or "")
+    if wanted is None:
+        return
+    module, install = wanted
+    if device == "cpu":
+        yield Problem(
+            f"{section.attn_implementation} runs on CUDA devices only",
+            "pytorch.attn_implementation",
+            "use sdpa or eager on the CPU",
+        )
+    if importlib.util.find_spec(module) is None:
+        yield Problem(
+            f"{section.attn_implementation} needs the package {module}, which is not installed",
+            "pytorch.attn_implementation",
+            install,
+        )
+
+
+def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is None:
+        return
+    if importlib.util.find_spec("peft") is None:
+        yield Problem(
+            "LoRA needs the package peft, which is not installed", "lora", "pip install peft"
+        )
+    path = config.lora.adapter_path
+    if path is not None and not (Path(path).expanduser() / ADAPTER_FILE).is_file():
+        yield Problem(
+            f"'{path}' holds no {ADAPTER_FILE}",
+            "lora.adapter_path",
+            "name the directory that peft's save_pretrained wrote",
+        )
+
+
+def _process_problems(
+    config: ExperimentConfig, section: PyTorchConfig, device: str
+) -> Iterator[Problem]:
+    count = section.num_processes or 1
+    if count == 1:
+        return
+    field = "pytorch.num_processes"
+    if section.device_map is not None:
+        yield Problem(
+            "device_map spreads one model over all GPUs, and leaves none for other processes",
+            field,
+            "remove pytorch.device_map or pytorch.num_processes",
+        )
+    if ":" in device:
+        yield Problem(
+            f"{count} processes cannot share {device}: each takes a device of its own",
+            field,
+            "remove pytorch.device or pytorch.num_processes",
+        )
+    if count > config.n:
+        yield Problem(
+            f"{count} processes have only {config.n} prompts to share",
+            field,
+            f"set num_processes: {config.n} or less, or raise n",
+        )
+    yield from _too_many_processes(count, device)
+
+
+def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
+    import torch
+
+    if device == "cpu":
+        there, what, remedy = usable_cpus(), "CPU cores", ""
+    else:
+        there, what = torch.cuda.device_count(), "GPUs"
+        remedy = ", or check CUDA_VISIBLE_DEVICES"
+    if 0 < there < count:  # without any GPU, that is the problem
+        yield Problem(
+            f"num_processes: {count} is more than the {what} there are ({there})",
+            "pytorch.num_processes",
+            f"set num_processes: {there} or less{remedy}",
+            kind="hardware",
+        )
+
+
+def _passthrough_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    for name in config.passthrough_kwargs or {}:
+        if field := _DECIDED_ELSEWHERE.get(name):
+            yield Problem(
+                f"{field} already decides '{name}'",
+                f"passthrough_kwargs.{name}",
+                f"remove it and set {field}",
+            )

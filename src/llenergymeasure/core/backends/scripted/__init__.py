@@ -1,0 +1,1 @@
+"""The scripted backend: set latencies, token counts and failures against known energy."""

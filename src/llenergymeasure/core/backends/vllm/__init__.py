@@ -1,0 +1,1 @@
+"""The vllm backend: vLLM's offline engine."""

