@@ -11,7 +11,12 @@ from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.calibration_fit import _last_unsettled
 from llenergymeasure.core.energy.estimation.edges import end_axis
 from llenergymeasure.core.energy.estimation.sensor import Tail, timing, to_come_s
-from llenergymeasure.core.energy.estimation.tail import CERTAIN, AfterEnd, after_end, stands_out
+from llenergymeasure.core.energy.estimation.tail import (
+    CERTAIN_TICKS,
+    AfterEnd,
+    after_end,
+    stands_out,
+)
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
@@ -113,7 +118,7 @@ def test_ticks_before_the_window_tell_how_steady_rest_is_too() -> None:
 def test_the_first_tick_shows_a_tail_that_the_noise_of_all_of_them_hides() -> None:
     behind = behind_of(STEADY, STEADY, tail_j=0.2)
     assert behind.first.energy_j == pytest.approx(behind.all.energy_j) == pytest.approx(0.2)
-    assert behind.all.energy_j < CERTAIN * behind.all.sigma_j
+    assert behind.all.energy_j < CERTAIN_TICKS * behind.all.sigma_j
     assert stands_out(behind)
     assert not stands_out(behind_of(STEADY, STEADY))
 
