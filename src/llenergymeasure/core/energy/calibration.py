@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 
 from llenergymeasure.core.energy.calibration_store import StoredCalibration
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
+from llenergymeasure.core.energy.estimation.readings import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimation.sensor import Calibration
-from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimator import DeviceReadings
 from llenergymeasure.core.energy.figures import counter_readings, power_readings
 from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
