@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.registry import ENERGY_SOURCES, load_object
-from llenergymeasure.core.energy.estimation.series import CounterReadings, unwrap
+from llenergymeasure.core.energy.estimation.readings import CounterReadings, unwrap
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import (
     RaplSource,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
+from llenergymeasure.core.energy.estimation.readings import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimator import EnergyEstimate, sum_devices
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading

@@ -12,7 +12,7 @@ import numpy as np
 
 from llenergymeasure.core.energy.estimation.baseline import idle_from_power, is_steady
 from llenergymeasure.core.energy.estimation.closure import Figure, closure
-from llenergymeasure.core.energy.estimation.series import Floats, Series
+from llenergymeasure.core.energy.estimation.readings import Floats, Series
 from llenergymeasure.core.energy.protocol import DivisibleSource, EnergyBackend
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.results import PassComparison

@@ -8,7 +8,7 @@ from math import hypot, sqrt
 import numpy as np
 
 from llenergymeasure.core.energy.estimation.closure import Figure
-from llenergymeasure.core.energy.estimation.series import Floats, Series
+from llenergymeasure.core.energy.estimation.readings import Floats, Series
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 
 BLOCKS = 10
