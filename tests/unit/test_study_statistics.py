@@ -349,7 +349,6 @@ def test_an_interval_takes_the_quantile_of_scipys_t_at_any_freedom(freedom: floa
     assert (high - low) / 2 == pytest.approx(half, rel=1e-12)
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_configurations_are_linked_as_a_graph_of_their_blocks_is(cells: list[list[bool]]):
     from scipy.sparse import bmat, csr_matrix
