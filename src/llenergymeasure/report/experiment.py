@@ -183,7 +183,8 @@ def _latency(result: ExperimentResult) -> Iterator[str]:
     if not result.throughput.requests_completed:
         yield from _field("Latency", "none: no request completed")
         return
-    yield f"{'Latency':<26}{'p50':>11}{'p95':>11}{'p99':>11}{'samples':>11}"
+    title = "Latency, from due" if result.latency.counted_from == "due" else "Latency"
+    yield f"{title:<26}{'p50':>11}{'p95':>11}{'p99':>11}{'samples':>11}"
     for field, label, absent in _LATENCIES:
         yield _row(label, getattr(result.latency, field), absent)
 
