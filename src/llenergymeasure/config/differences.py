@@ -60,7 +60,9 @@ DIFFERENCES = (
             "vllm": "reserved while loading, so that on a GPU peak memory is what the engine was "
             "given; prompts of a pass share beginnings they have in common where "
             "enable_prefix_caching is true ({enable_prefix_caching})",
-            "tensorrt": "taken whole while loading; memory is what NVML shows over that before",
+            "tensorrt": "taken whole while loading; memory is what NVML shows over that before; "
+            "prompts of a pass share beginnings they have in common where enable_block_reuse is "
+            "true ({enable_block_reuse})",
         },
         "Peak memory does not compare as it stands.",
     ),
@@ -79,7 +81,7 @@ DIFFERENCES = (
         {
             "pytorch": "attention by {attn_implementation}, the same batches in every pass",
             "vllm": "attention by {attention_backend}, batches that change from step to step",
-            "tensorrt": "chosen when the engine was built, batches that change from step to step",
+            "tensorrt": "attention by {attn_backend}, batches that change from step to step",
         },
         "Greedy answers may part after some tokens.",
         "not fp32",
@@ -160,7 +162,8 @@ DIFFERENCES = (
             "in it",
             "vllm": "a warm-up batch is a whole pass; compilation and graph capture are part of "
             "loading",
-            "tensorrt": "a warm-up batch is a whole pass; the engine is built before it is loaded",
+            "tensorrt": "a warm-up batch is a whole pass; autotuning and graph capture are part "
+            "of loading",
         },
         "The same warmup.n_warmup is more work where a batch is a pass.",
         "warm-up",

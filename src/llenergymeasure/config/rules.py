@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from llenergymeasure.config.backend_configs import REMOVED
 from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.registry import BACKENDS, backend_entry, plugin_backends
 from llenergymeasure.config.ssot import QUANTISATION_PRECISION
@@ -51,6 +52,16 @@ def _sections_match_backend(config: ExperimentConfig) -> Iterator[FieldProblem]:
                 f"does not apply to backend: {config.backend}; remove the line '{name}:' or set "
                 f"backend: {name}",
             )
+
+
+def _settings_still_exist(config: ExperimentConfig) -> Iterator[FieldProblem]:
+    section = getattr(config, config.backend, None)
+    for name, field in type(section).model_fields.items() if section is not None else ():
+        is_removed = isinstance(field.json_schema_extra, dict) and (
+            field.json_schema_extra.keys() & REMOVED.keys()
+        )
+        if is_removed and getattr(section, name) is not None:
+            yield FieldProblem(f"{config.backend}.{name}", str(field.description))
 
 
 def _precision_is_supported(config: ExperimentConfig) -> Iterator[FieldProblem]:
@@ -240,6 +251,7 @@ def _phases_have_energy_to_part(config: ExperimentConfig) -> Iterator[FieldProbl
 
 _RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
     _sections_match_backend,
+    _settings_still_exist,
     _precision_is_supported,
     _decoding_is_supported,
     _revision_has_effect,

@@ -17,8 +17,9 @@ PRECISION_SUPPORT: dict[str, tuple[Precision, ...]] = {
     # int8 and int4 from checkpoints that are quantised (AWQ, GPTQ, compressed-tensors), fp8 while
     # loading as well. https://docs.vllm.ai/en/latest/features/quantization/
     "vllm": ("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
-    # https://nvidia.github.io/TensorRT-LLM/reference/precision.html
-    "tensorrt": ("fp16", "bf16", "int8", "fp8", "int4"),
+    # fp8 and int4 from checkpoints that are quantised; its list of recipes names no int8, and its
+    # attention kernels no fp32. https://nvidia.github.io/TensorRT-LLM/features/quantization.html
+    "tensorrt": ("fp16", "bf16", "fp8", "int4"),
     # The scripted backend computes nothing, so every name is as good as another.
     "scripted": PRECISIONS,
 }
@@ -28,6 +29,8 @@ DECODING_SUPPORT: dict[str, tuple[DecodingStrategy, ...]] = {
     "pytorch": ("greedy", "sampling", "beam"),
     # Beam search through LLM.beam_search, https://docs.vllm.ai/en/latest/api/vllm/
     "vllm": ("greedy", "sampling", "beam"),
+    # TensorRT-LLM has beam search too (https://nvidia.github.io/TensorRT-LLM/features/sampling.html);
+    # it is not offered here yet.
     "tensorrt": ("greedy", "sampling"),
     "scripted": ("greedy", "sampling"),
 }
@@ -77,15 +80,8 @@ QUANTISATION_PRECISION: dict[str, dict[str, tuple[Precision, ...]]] = {
         "fp8_per_channel": ("fp8",),
         "bitsandbytes": ("int4",),
     },
-    # https://nvidia.github.io/TensorRT-LLM/reference/precision.html
-    "tensorrt": {
-        "fp8": ("fp8",),
-        "int8_sq": ("int8",),
-        "int8_wo": ("int8",),
-        "int4_awq": ("int4",),
-        "int4_gptq": ("int4",),
-        "int4_wo": ("int4",),
-    },
+    # https://nvidia.github.io/TensorRT-LLM/features/quantization.html
+    "tensorrt": {"fp8": ("fp8",), "int4_awq": ("int4",), "int4_gptq": ("int4",)},
 }
 
 QUANTISE_WHILE_LOADING = (
