@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from llenergymeasure.cli.layout import beside, command, setting
 from llenergymeasure.cli.layout import origin as shown_origin
-from llenergymeasure.config.registry import backend_names, load_object
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
