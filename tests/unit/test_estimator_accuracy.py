@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llenergymeasure.core.energy.estimation.budget import EDGE_TIME, interval95_j
+from llenergymeasure.core.energy.estimation.budget import interval95_j
 from llenergymeasure.core.energy.estimator import DeviceReadings, Knowledge, estimate_energy
+from llenergymeasure.domain.budget_lines import EDGE_TIME
 from llenergymeasure.domain.samples import Window
 from tests.support.estimator_cases import (
     WHOLE,

@@ -256,14 +256,6 @@ def test_what_is_assumed_of_the_sensor_is_common_and_the_rest_is_not():
     assert figures["ttft_ms"].common_standard is None
 
 
-def test_the_common_lines_are_lines_that_a_budget_has():
-    from llenergymeasure.core.energy.estimation import budget
-    from llenergymeasure.domain.study_metrics import COMMON_LINES
-
-    known = {value for name, value in vars(budget).items() if name.isupper()} - {0.2, 2.0}
-    assert {line for line in known if isinstance(line, str)} >= COMMON_LINES
-
-
 def test_without_energy_the_other_figures_are_compared_all_the_same():
     study = make_study(
         lambda config, number, cycle: make_run(config, None, 200 * number * NOISE[cycle])

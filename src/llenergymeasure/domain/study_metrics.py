@@ -1,4 +1,4 @@
-"""The figures that a study compares, and what of an energy figure is common to its windows."""
+"""The figures that a study compares."""
 
 from __future__ import annotations
 
@@ -30,16 +30,3 @@ MEMORY = Metric("peak_memory_mb", "peak memory", "MiB")
 
 METRICS = (ENERGY_PER_TOKEN, ENERGY, THROUGHPUT, TTFT, TPOT, MEMORY)
 ENERGY_METRICS = frozenset({ENERGY_PER_TOKEN.name, ENERGY.name})
-
-# Lines of an energy budget that come from what is assumed of the sensor (its lag at the edges, its
-# averaging window, load in step with it) and of tails. They are alike in every window; the others
-# vary from window to window, so the spread between cycles shows them already.
-COMMON_LINES = frozenset(
-    {
-        "level_step_times_edge_time",
-        "averaging_window",
-        "aliased_load",
-        "known_tail",
-        "unseen_tail",
-    }
-)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain import budget_lines
 from llenergymeasure.domain.results import (
     Comparison,
     ConfigurationResult,
@@ -21,7 +22,6 @@ from llenergymeasure.domain.results import (
     StudyResult,
 )
 from llenergymeasure.domain.study_metrics import (
-    COMMON_LINES,
     ENERGY_METRICS,
     ENERGY_PER_TOKEN,
     METRICS,
@@ -249,7 +249,7 @@ def _common(run: _Run, metric: Metric) -> float | None:
     lines: dict[str, float] = defaultdict(float)
     for part in energy.components:
         for line in part.budget if part.in_scope else ():
-            if line.name in COMMON_LINES:
+            if line.name in budget_lines.COMMON:
                 lines[line.name] += line.standard_j  # devices of one kind share what is assumed
     total_j = sqrt(sum(one**2 for one in lines.values()))
     per = run.result.throughput.output_tokens if metric is ENERGY_PER_TOKEN else 1

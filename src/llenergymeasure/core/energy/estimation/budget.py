@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
+from llenergymeasure.domain.budget_lines import GROWING, LINEAR
+
 COVERAGE_FACTOR = 2.0  # standard uncertainties to a 95 % interval
 MAX_SHARE = 0.2  # of the energy; a wider interval is no measurement
 
@@ -35,13 +37,12 @@ def merged(lines: Iterable[BudgetLine]) -> tuple[BudgetLine, ...]:
     found: dict[str, list[BudgetLine]] = {}
     for line in lines:
         found.setdefault(line.name, []).append(line)
-    return tuple(_one(same) for same in found.values())
-
-
-def _one(same: list[BudgetLine]) -> BudgetLine:
-    if same[0].shared:
-        return BudgetLine(same[0].name, sum(line.standard_j for line in same), shared=True)
-    return BudgetLine(same[0].name, sqrt(sum(line.standard_j**2 for line in same)))
+    return tuple(
+        BudgetLine(name, sum(line.standard_j for line in same), shared=True)
+        if same[0].shared
+        else BudgetLine(name, sqrt(sum(line.standard_j**2 for line in same)))
+        for name, same in found.items()
+    )
 
 
 def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: float) -> float | None:
@@ -63,21 +64,3 @@ def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: flo
     if allowed <= 0:
         return None
     return (growing + sqrt(growing**2 + 4 * allowed * fixed)) / (2 * allowed)
-
-
-OUTSIDE_LEVEL = "outside_level_times_overhang"
-OUTSIDE_TIME = "outside_power_times_tick_time"
-OUTSIDE_SLOPE = "tail_slope_times_overhang"
-KNOWN_TAIL = "known_tail"
-UNKNOWN_TAIL = "unknown_tail"
-UNSEEN_TAIL = "unseen_tail"
-EDGE_TIME = "level_step_times_edge_time"
-EDGE_SPLIT = "edge_tick_split"
-QUANTUM = "counter_quantum"
-GAPS = "sampling_gaps"
-PART_TIME = "part_time_sampling"
-ALIASING = "aliased_load"
-POWER_SHAPE = "averaging_window"
-NO_GUARD = "no_guard"
-GROWING = frozenset({PART_TIME, GAPS})
-LINEAR = frozenset({ALIASING, POWER_SHAPE})
