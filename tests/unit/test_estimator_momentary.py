@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail, Timing
 from llenergymeasure.core.energy.estimation.tail import PowerShown, momentary_power
 from llenergymeasure.core.energy.estimation.ticks import Ticks
@@ -16,7 +17,6 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     estimate_energy,
 )
-from llenergymeasure.domain import budget_lines
 from tests.support.estimator_cases import WHOLE, counter_of, power_of, window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.twin import VirtualDevice
@@ -47,7 +47,7 @@ def estimated(
 
 
 def unseen_j(found: EnergyEstimate) -> float:
-    return sum(line.standard_j for line in found.budget if line.name == budget_lines.UNSEEN_TAIL)
+    return sum(line.standard_j for line in found.budget if line.name == budget.UNSEEN_TAIL)
 
 
 @pytest.mark.parametrize("overhang_s", [0.04, 0.05, 0.06, 0.07])

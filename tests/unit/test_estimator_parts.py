@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from llenergymeasure.core.energy.estimation.aliasing import find_aliasing
 from llenergymeasure.core.energy.estimation.budget import (
+    EDGE_TIME,
+    PART_TIME,
     BudgetLine,
     interval95_j,
     merged,
@@ -17,7 +19,6 @@ from llenergymeasure.core.energy.estimation.budget import (
 from llenergymeasure.core.energy.estimation.integral import moved_s
 from llenergymeasure.core.energy.estimation.readings import counter_series, unwrap
 from llenergymeasure.core.energy.estimation.ticks import find_ticks
-from llenergymeasure.domain.budget_lines import EDGE_TIME, PART_TIME
 from tests.support.estimator_cases import counter_of, pencil_counter, polls_at, window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.twin import VirtualDevice

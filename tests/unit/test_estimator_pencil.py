@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.sensor import Tail
 from llenergymeasure.core.energy.estimator import (
     CounterReadings,
@@ -16,7 +17,6 @@ from llenergymeasure.core.energy.estimator import (
     estimate_energy,
     sum_devices,
 )
-from llenergymeasure.domain import budget_lines
 from tests.support.estimator_cases import (
     WHOLE,
     ns,
@@ -66,16 +66,16 @@ def test_the_interval_is_twice_the_root_of_the_squared_lines():
 
 def test_the_edge_line_is_the_step_times_five_milliseconds():
     estimate = estimate_energy(DeviceReadings(step_counter()), window(1.03), KNOWN)
-    line = next(line for line in estimate.budget if line.name == budget_lines.EDGE_TIME)
+    line = next(line for line in estimate.budget if line.name == budget.EDGE_TIME)
     assert line.standard_j == pytest.approx(325 * 0.005, rel=0.02)
 
 
 def test_without_calibration_the_edge_line_is_ten_times_wider_and_said_so():
     estimate = estimate_energy(DeviceReadings(step_counter()), window(1.03))
-    line = next(line for line in estimate.budget if line.name == budget_lines.EDGE_TIME)
+    line = next(line for line in estimate.budget if line.name == budget.EDGE_TIME)
     assert line.standard_j == pytest.approx(325 * 0.05, rel=0.02)
     assert "sensor_uncalibrated" in estimate.flags
-    assert budget_lines.PART_TIME in names(estimate)
+    assert budget.PART_TIME in names(estimate)
 
 
 @pytest.mark.parametrize("length_s", [0.1, 0.15, 0.2])
@@ -243,7 +243,7 @@ def test_a_calibrated_tail_is_taken_off_and_its_growth_with_the_step_is_doubted(
     estimate = estimate_energy(DeviceReadings(step_counter()), window(1.03), knowledge)
     # 0.02 s of 200 W as found or of 325 W as here: 5.25 J between them, 1.25 J either way.
     assert plain.energy_j - estimate.energy_j == pytest.approx(5.25, abs=0.2)
-    doubt = sum(line.standard_j for line in estimate.budget if line.name == budget_lines.KNOWN_TAIL)
+    doubt = sum(line.standard_j for line in estimate.budget if line.name == budget.KNOWN_TAIL)
     assert doubt == pytest.approx(1.25, abs=0.1)
 
 
@@ -270,8 +270,8 @@ def test_what_is_assumed_of_power_sensors_is_alike_on_all_devices_and_load_in_st
     knowledge = Knowledge(step_times_ns=ns(np.arange(0.0, 10.0, 0.1)))
     one = estimate_energy(DeviceReadings(power=power), window(10.0), knowledge)
     shared = {line.name: line.shared for line in one.budget}
-    assert shared[budget_lines.POWER_SHAPE]
-    assert not shared[budget_lines.ALIASING]
+    assert shared[budget.POWER_SHAPE]
+    assert not shared[budget.ALIASING]
 
 
 def test_one_device_without_a_figure_leaves_the_sum_without_one():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.calibration_fit import _last_unsettled
 from llenergymeasure.core.energy.estimation.edges import end_axis
 from llenergymeasure.core.energy.estimation.sensor import Tail, timing, to_come_s
@@ -23,7 +24,6 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     estimate_energy,
 )
-from llenergymeasure.domain import budget_lines
 from tests.support.estimator_cases import WHOLE, pencil_counter, polls_at, window
 from tests.support.simulated_device import loads
 
@@ -45,7 +45,7 @@ def test_a_tail_that_calibration_never_saw_is_taken_off_doubted_and_said(phase_s
     assert found.interval95_j is not None
     assert abs(found.energy_j - 400.0) <= found.interval95_j
     assert "unknown_tail" in found.flags
-    assert any(line.name == budget_lines.UNKNOWN_TAIL for line in found.budget)
+    assert any(line.name == budget.UNKNOWN_TAIL for line in found.budget)
 
 
 @pytest.mark.parametrize("phase_s", np.linspace(0.003, 0.048, 7))
@@ -55,14 +55,14 @@ def test_without_a_tail_nothing_is_taken_off_and_nothing_said(phase_s: float) ->
     assert "unknown_tail" not in found.flags
 
 
-def line_j(found: EnergyEstimate, name: str = budget_lines.UNSEEN_TAIL) -> float:
+def line_j(found: EnergyEstimate, name: str = budget.UNSEEN_TAIL) -> float:
     return sum(line.standard_j for line in found.budget if line.name == name)
 
 
 @pytest.mark.parametrize("phase_s", np.linspace(0.003, 0.048, 7))
 def test_the_interval_allows_for_a_tail_that_nothing_shows(phase_s: float) -> None:
     found = estimated(0.0, phase_s)
-    (line,) = [line for line in found.budget if line.name == budget_lines.UNSEEN_TAIL]
+    (line,) = [line for line in found.budget if line.name == budget.UNSEEN_TAIL]
     assert line.standard_j > 0
     assert line.shared
 

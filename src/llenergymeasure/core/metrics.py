@@ -21,8 +21,7 @@ from llenergymeasure.domain.results import (
     ThroughputResult,
 )
 from llenergymeasure.domain.samples import RequestSample, Window
-
-NS_PER_MS = 1e6
+from llenergymeasure.units import NS_PER_MS
 
 _AMORTISED = (
     "amortised: all energy of the window over its output tokens, and over its completed requests"

@@ -218,9 +218,11 @@ def _inverse(matrix: Floats) -> Floats:
 
 def _groups(table: Floats) -> tuple[int, Whole]:
     """Number the configurations by what blocks link them."""
-    from scipy.sparse import bmat, csr_matrix
-    from scipy.sparse.csgraph import connected_components
+    import numpy as np
 
-    cells = csr_matrix(table)
-    count, labels = connected_components(bmat([[None, cells], [cells.T, None]]), directed=False)
-    return int(count), labels[: table.shape[0]]
+    group = np.arange(len(table))
+    for linked in table.T > 0:
+        joined = np.unique(group[linked])
+        group[np.isin(group, joined)] = joined[0]
+    numbers, group = np.unique(group, return_inverse=True)
+    return len(numbers), group

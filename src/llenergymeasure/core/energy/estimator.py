@@ -35,7 +35,6 @@ from llenergymeasure.core.energy.estimation.readings import (
 )
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
 from llenergymeasure.core.energy.estimation.tail import momentary_power
-from llenergymeasure.domain import budget_lines
 from llenergymeasure.domain.energy import EnergyKind
 from llenergymeasure.domain.samples import Window
 
@@ -243,14 +242,14 @@ def _gaps(
     if path.source == "counter" or not len(missed_s):
         return flags, ()
     swing_w = float(np.std(series.value)) + 0.1 * abs(integral.energy_j) / window.seconds
-    return flags, (BudgetLine(budget_lines.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
+    return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
 
 
 def _shape_lines(path: SensorPath, energy_j: float) -> tuple[BudgetLine, ...]:
     """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
     if path.source == "counter":
         return ()
-    return (BudgetLine(budget_lines.POWER_SHAPE, SHAPE_SHARE * abs(energy_j), shared=True),)
+    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j), shared=True),)
 
 
 def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
@@ -261,7 +260,7 @@ def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
 
 def _edge_flags(integral: Integral) -> tuple[str, ...]:
     found = {line.name for line in integral.lines}
-    told = {budget_lines.NO_GUARD: "no_guard", budget_lines.UNKNOWN_TAIL: "unknown_tail"}
+    told = {budget.NO_GUARD: "no_guard", budget.UNKNOWN_TAIL: "unknown_tail"}
     return tuple(flag for name, flag in told.items() if name in found)
 
 
@@ -278,7 +277,7 @@ def _alias_lines(aliasing: Aliasing, energy_j: float) -> tuple[BudgetLine, ...]:
     """
     if not aliasing.risk:
         return ()
-    return (BudgetLine(budget_lines.ALIASING, aliasing.strength * abs(energy_j) / 2),)
+    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2),)
 
 
 def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstimate:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
-from llenergymeasure.domain.budget_lines import GROWING, LINEAR
-
 COVERAGE_FACTOR = 2.0  # standard uncertainties to a 95 % interval
 MAX_SHARE = 0.2  # of the energy; a wider interval is no measurement
 
@@ -64,3 +62,25 @@ def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: flo
     if allowed <= 0:
         return None
     return (growing + sqrt(growing**2 + 4 * allowed * fixed)) / (2 * allowed)
+
+
+OUTSIDE_LEVEL = "outside_level_times_overhang"
+OUTSIDE_TIME = "outside_power_times_tick_time"
+OUTSIDE_SLOPE = "tail_slope_times_overhang"
+KNOWN_TAIL = "known_tail"
+UNKNOWN_TAIL = "unknown_tail"
+UNSEEN_TAIL = "unseen_tail"
+EDGE_TIME = "level_step_times_edge_time"
+EDGE_SPLIT = "edge_tick_split"
+QUANTUM = "counter_quantum"
+GAPS = "sampling_gaps"
+PART_TIME = "part_time_sampling"
+ALIASING = "aliased_load"
+POWER_SHAPE = "averaging_window"
+NO_GUARD = "no_guard"
+GROWING = frozenset({PART_TIME, GAPS})
+LINEAR = frozenset({ALIASING, POWER_SHAPE})
+# What is assumed of the sensor (its lag at the edges, its averaging window, load in step with it)
+# and of tails is alike in every window. The other lines vary from window to window, so that the
+# spread between repeats shows them already.
+COMMON = frozenset({EDGE_TIME, POWER_SHAPE, ALIASING, KNOWN_TAIL, UNSEEN_TAIL})

@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.readings import Floats
 from llenergymeasure.core.energy.estimation.ticks import Ticks
-from llenergymeasure.domain import budget_lines
 
 EdgeMethod = Literal["band", "split", "inside_level", "none"]
 
@@ -129,7 +129,7 @@ def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge
     if not late:
         return edge
     early = max(axis.time_s[last] - axis.outside_s, 0.0) * max(inside_w - level.power_w, 0.0)
-    return with_line(edge, BudgetLine(budget_lines.NO_GUARD, early / np.sqrt(3)))
+    return with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
 
 
 def _band(axis: Axis, last: int, level: Level) -> Edge:
@@ -140,9 +140,9 @@ def _band(axis: Axis, last: int, level: Level) -> Edge:
     noise_j = level.spread_w * overhang_s
     noise_j *= np.sqrt(axis.tick_s / max(overhang_s, axis.tick_s / 10) + 1 / level.ticks)
     lines = (
-        BudgetLine(budget_lines.OUTSIDE_LEVEL, float(noise_j)),
-        BudgetLine(budget_lines.OUTSIDE_TIME, power_w * float(axis.sigma_s[last])),
-        BudgetLine(budget_lines.OUTSIDE_SLOPE, abs(drift_w) * overhang_s / 2),
+        BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
+        BudgetLine(budget.OUTSIDE_TIME, power_w * float(axis.sigma_s[last])),
+        BudgetLine(budget.OUTSIDE_SLOPE, abs(drift_w) * overhang_s / 2),
     )
     energy_j = float(axis.energy_j[last]) + power_w * overhang_s
     return Edge(energy_j, "band", level.power_w, lines)
@@ -211,9 +211,9 @@ def _split(axis: Axis, left: int, before: Level, after: Level) -> Edge:
     right_j = after.power_w * float(axis.sigma_s[left + 1]) * outside_s / whole_s
     lines = (
         BudgetLine(
-            budget_lines.EDGE_SPLIT, float(np.sqrt(outside_v * inside_v / (outside_v + inside_v)))
+            budget.EDGE_SPLIT, float(np.sqrt(outside_v * inside_v / (outside_v + inside_v)))
         ),
-        BudgetLine(budget_lines.OUTSIDE_TIME, float(np.hypot(left_j, right_j))),
+        BudgetLine(budget.OUTSIDE_TIME, float(np.hypot(left_j, right_j))),
     )
     energy_j = float(axis.energy_j[left]) + before.power_w * outside_s + share * rest_j
     return Edge(energy_j, "split", before.power_w, lines)
@@ -222,7 +222,7 @@ def _split(axis: Axis, left: int, before: Level, after: Level) -> Edge:
 def _edge_without_outside(axis: Axis, inside_w: float) -> Edge:
     """Read back from the first tick with the inside level: nothing is known of the outside."""
     missing_j = inside_w * float(axis.time_s[0] - axis.edge_s)
-    lines = (BudgetLine(budget_lines.NO_GUARD, missing_j),)
+    lines = (BudgetLine(budget.NO_GUARD, missing_j),)
     return Edge(float(axis.energy_j[0]) - missing_j, "inside_level", None, lines)
 
 
@@ -231,7 +231,7 @@ def _edge_by_hint(axis: Axis, last: int, inside_w: float, hint_w: float | None) 
     overhang_s = float(axis.edge_s - axis.time_s[last])
     power_w = inside_w / 2 if hint_w is None else hint_w
     doubt_w = inside_w / np.sqrt(12) if hint_w is None else 0.1 * hint_w
-    lines = (BudgetLine(budget_lines.NO_GUARD, float(doubt_w * overhang_s)),)
+    lines = (BudgetLine(budget.NO_GUARD, float(doubt_w * overhang_s)),)
     energy_j = float(axis.energy_j[last]) + power_w * overhang_s
     return Edge(energy_j, "band", hint_w, lines)
 

@@ -47,7 +47,6 @@ from llenergymeasure.core.energy.estimation.readings import (
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Timing, timing
 from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge
 from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, find_ticks, fit_comb
-from llenergymeasure.domain import budget_lines
 from llenergymeasure.domain.samples import Window
 
 ONE_SECOND = 1.0
@@ -227,7 +226,7 @@ def part_time_term(
     doubt.append(_sampling_j(ticks, length_s, timing, power_w))
     if not timing.look_known:
         doubt.append(moved_j)
-    line = BudgetLine(budget_lines.PART_TIME, float(np.sqrt(sum(part**2 for part in doubt))))
+    line = BudgetLine(budget.PART_TIME, float(np.sqrt(sum(part**2 for part in doubt))))
     return (moved_j if timing.look_known else 0.0), line
 
 
@@ -320,10 +319,8 @@ def _account(
     lines = [
         *start.lines,
         *end.lines,
-        BudgetLine(budget_lines.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
-        BudgetLine(
-            budget_lines.QUANTUM, quantum_j / sqrt(6)
-        ),  # two readings, each even over a unit
+        BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
+        BudgetLine(budget.QUANTUM, quantum_j / sqrt(6)),  # two readings, each even over a unit
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
     return Integral(
@@ -345,7 +342,7 @@ def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
     fall_w = max(fall_w, 0.0)
     found_w = fall_w if timing.tail_step_w is None else timing.tail_step_w
     doubt_j = timing.excess_s * abs(fall_w - found_w) / 2
-    line = BudgetLine(budget_lines.KNOWN_TAIL, doubt_j, shared=True)
+    line = BudgetLine(budget.KNOWN_TAIL, doubt_j, shared=True)
     return timing.excess_s * (fall_w + found_w) / 2, line
 
 

@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import Axis, Edge, Level, level_between, with_line
 from llenergymeasure.core.energy.estimation.readings import Floats
 from llenergymeasure.core.energy.estimation.sensor import Timing, to_come_s
 from llenergymeasure.core.energy.estimation.ticks import Ticks
-from llenergymeasure.domain import budget_lines
 
 SETTLED_S = 0.25  # after the window: from here on power is taken for that of rest
 APART_S = 0.08  # between the two ticks that tell how fast it falls; nearer ones are all noise
@@ -268,7 +268,7 @@ def decayed_edge(
     if hidden is not None:
         return _without_tail(after, hidden)
     unseen_j = _unseen_j(after) if shown is None else _unseen_by_power_j(after, shown)
-    return with_line(quiet, BudgetLine(budget_lines.UNSEEN_TAIL, unseen_j, shared=True))
+    return with_line(quiet, BudgetLine(budget.UNSEEN_TAIL, unseen_j, shared=True))
 
 
 def _hidden(after: AfterEnd, shown: PowerShown | None) -> AboveRest | None:
@@ -331,9 +331,9 @@ def _without_tail(after: AfterEnd, hidden: AboveRest) -> Edge:
     noise_j = rest.spread_w * np.sqrt(overhang_s * axis.tick_s + overhang_s**2 / rest.ticks)
     doubts_j = (DOUBT_SHARE * hidden.energy_j, hidden.sigma_j, RISE_DOUBT * late_j)
     lines = (
-        BudgetLine(budget_lines.OUTSIDE_LEVEL, float(noise_j)),
-        BudgetLine(budget_lines.OUTSIDE_TIME, rest.power_w * float(axis.sigma_s[last])),
-        BudgetLine(budget_lines.UNKNOWN_TAIL, float(np.linalg.norm(doubts_j))),
+        BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
+        BudgetLine(budget.OUTSIDE_TIME, rest.power_w * float(axis.sigma_s[last])),
+        BudgetLine(budget.UNKNOWN_TAIL, float(np.linalg.norm(doubts_j))),
     )
     energy_j = float(axis.energy_j[last]) + rest.power_w * overhang_s
     return Edge(energy_j + hidden.energy_j - late_j, "band", rest.power_w, lines)
