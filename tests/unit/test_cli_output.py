@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from llenergymeasure.cli.commands import config, run
 from llenergymeasure.cli.execute import confirmed
 from llenergymeasure.config.models import StudyConfig
-from llenergymeasure.domain.format import WIDTH
 from llenergymeasure.orchestration import inventory
+from llenergymeasure.report.format import WIDTH
 from tests.support.cli import QUICK
 
 

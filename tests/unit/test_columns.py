@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.domain.columns import Kind, arrow_type, kind_of, make_column
+from llenergymeasure.results.columns import Kind, arrow_type, kind_of, make_column
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 CELLS: dict[Kind, st.SearchStrategy[Any]] = {
@@ -53,7 +53,7 @@ def test_the_kind_of_free_values_holds_them_all(values: list[Any], kind: Kind) -
 def test_pandas_stays_out_of_it() -> None:
     code = (
         "import sys\n"
-        "from llenergymeasure.domain.columns import make_column\n"
+        "from llenergymeasure.results.columns import make_column\n"
         "make_column([1, None], 'int64'); make_column(['a'], 'string')\n"
         "make_column([True], 'bool')\n"
         "make_column([(1,), None], 'list<int64>')\n"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.continuation import check_design, continued, find_study
 from tests.support.study_on_disk import interleaved, make_execution, make_plan, make_study, scripted
 
@@ -86,7 +87,6 @@ def test_many_differences_are_counted() -> None:
     assert found[-1] == "not in the plan: 5 more"
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.sets(st.integers(1, 9), min_size=1), st.sets(st.integers(1, 9), min_size=1))
 def test_every_difference_is_refused_with_a_reason(old: set[int], new: set[int]) -> None:
     plan = make_plan([scripted(size) for size in old])
@@ -112,7 +112,6 @@ def test_more_cycles_come_after_the_slots_that_are_there() -> None:
     assert notes == ("5 cycles instead of 3: 6 more experiments",)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 4), st.lists(st.integers(0, 3), min_size=1, max_size=4))
 def test_topping_up_twice_gives_the_same_experiments_as_once(first: int, more: list[int]) -> None:
     plan = make_plan(SIZES, execution=make_execution(n_cycles=first))

@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain import files
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION, ExperimentResult, StudyResult
 from llenergymeasure.domain.samples import RequestSample, Window, WindowReadings
 from llenergymeasure.exceptions import ExperimentError, LLEMError
-from llenergymeasure.results import persistence, tables
+from llenergymeasure.results import files, persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.processes import read_process, write_process
 from tests.support.make_result import (

@@ -9,8 +9,8 @@ import pytest
 from llenergymeasure.cli import study_plan
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import load_settings
-from llenergymeasure.domain import format as fmt
 from llenergymeasure.exceptions import PreFlightError, StudyError
+from llenergymeasure.report import format as fmt
 from llenergymeasure.study.grid import design_hash, expand
 
 Show = Callable[..., str]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain import format as fmt
 from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.results import Skipped, StudyResult
+from llenergymeasure.report import format as fmt
 from tests.support.make_result import make_energy
 from tests.support.make_study import make_configs, make_failure, make_run, make_study
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain import format as fmt
 from llenergymeasure.domain.co2 import estimate_co2
 from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent
@@ -23,6 +22,7 @@ from llenergymeasure.domain.results import (
     TrustReason,
     TrustVerdict,
 )
+from llenergymeasure.report import format as fmt
 from tests.support.make_result import (
     make_energy,
     make_environment,

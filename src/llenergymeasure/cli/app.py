@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from llenergymeasure._version import __version__
+from llenergymeasure.cli.failure import WRONG_FLAGS, FailureReport, let_go_of
 from llenergymeasure.cli.interrupts import Interrupts
-from llenergymeasure.cli.report import WRONG_FLAGS, Report, let_go_of
 
 _COMMANDS = {
     "run": "Measure an experiment or a study, from a YAML file or from flags.",
@@ -85,7 +85,7 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    report = Report(
+    report = FailureReport(
         as_json="--json" in arguments, verbose=not {"-v", "--verbose"}.isdisjoint(arguments)
     )
     with Interrupts() as interrupts:
@@ -112,7 +112,3 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
     except typer.Exit as end:
         return end.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    main()

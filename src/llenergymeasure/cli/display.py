@@ -11,8 +11,8 @@ from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
-from llenergymeasure.domain.format import WIDTH
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.report.format import WIDTH
 
 _PHASES = {
     "wait": "waiting for the device",

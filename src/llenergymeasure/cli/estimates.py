@@ -19,8 +19,7 @@ from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.study.limits import TimeLimits
-
-MIB = 1 << 20
+from llenergymeasure.units import MIB
 
 
 class _Room(NamedTuple):

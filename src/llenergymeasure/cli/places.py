@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from llenergymeasure.cli.layout import beside, command, setting
-from llenergymeasure.cli.layout import origin as shown_origin
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import BackendState, Inventory
+from llenergymeasure.report.table import beside, command, setting
+from llenergymeasure.report.table import origin as shown_origin
 
 if TYPE_CHECKING:
     from llenergymeasure.study.runners.protocol import Runner

@@ -14,10 +14,10 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.gpu_survey import survey_gpus
-from llenergymeasure.domain import format as written
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.report import format as written
 from llenergymeasure.study.estimate import duration
 from llenergymeasure.study.limits import TimeLimits
 

@@ -16,9 +16,9 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from llenergymeasure.cli.display import Display, NoDisplay, make_display
-from llenergymeasure.domain.format import WIDTH, count, cut, quantity, span, with_interval
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
     Begun,
@@ -28,7 +28,7 @@ from llenergymeasure.study.events import (
     Started,
     StudyEvent,
 )
-from llenergymeasure.study.follow import WAITING
+from llenergymeasure.study.supervise import WAITING
 
 _SHORTEST_NAME = 16
 _LONGEST_PAUSE_UNTOLD_S = 1.0

@@ -14,8 +14,8 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.precisions import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.units import MIB
 
-MIB = 2**20
 ASSUMED_INPUT_TOKENS = 1024  # where prompts are never cut; mixed-1k ends at about this length
 _LOGIT_BYTES = 4  # logits are raised to fp32 before the next token is chosen
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain import files, summary
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.device_state import DeviceState
@@ -89,22 +89,28 @@ class ExperimentResult(Record):
         Raises:
             LLEMError: The file is missing, damaged, or of a newer schema.
         """
-        return files.load(cls, Path(path), SCHEMA_VERSION)
+        result: Self = load_object("llenergymeasure.results.files:load")(
+            cls, Path(path), SCHEMA_VERSION
+        )
+        return result
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Give the result as JSON, and write it where a path is given."""
         text = self.model_dump_json(indent=2) + "\n"
         if path is not None:
-            files.write_text(text, Path(path))
+            load_object("llenergymeasure.results.files:write_text")(text, Path(path))
         return text
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the result as one flat row; nested fields become dotted columns."""
-        files.write_row(self.model_dump(mode="json"), Path(path), type(self))
+        load_object("llenergymeasure.results.files:write_row")(
+            self.model_dump(mode="json"), Path(path), type(self)
+        )
 
     def summary(self) -> str:
         """Render the result as plain text for a terminal of 80 columns."""
-        return summary.render(self)
+        text: str = load_object("llenergymeasure.report.experiment:render")(self)
+        return text
 
 
 class FailedExperiment(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from llenergymeasure.domain.files import ERROR_NAME, RESULT_NAME
+from llenergymeasure.results.files import ERROR_NAME, RESULT_NAME
 
 
 @dataclass(frozen=True, slots=True)

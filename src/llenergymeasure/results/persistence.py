@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from llenergymeasure.domain import atomic_file, files
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ExperimentError
+from llenergymeasure.results import atomic_file, files
 from llenergymeasure.results.layout import ExperimentDirectory
 
 
@@ -40,13 +40,7 @@ def to_parquet(result: ExperimentResult, path: Path) -> None:
     write_atomically(path, lambda sink: files.fill_row(data, sink, type(result)))
 
 
-def from_json(path: Path) -> ExperimentResult:
-    """Read a result from its ``result.json``, or from the directory that holds it.
-
-    Raises:
-        LLEMError: The file is missing, damaged, or of a newer schema.
-    """
-    return ExperimentResult.from_json(path)
+from_json = ExperimentResult.from_json
 
 
 def write_json_atomically(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from llenergymeasure.domain.columns import Kind, arrow_type, make_column
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION
 from llenergymeasure.domain.samples import (
@@ -23,6 +22,7 @@ from llenergymeasure.domain.samples import (
     WindowReadings,
 )
 from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.results.columns import Kind, arrow_type, make_column
 from llenergymeasure.results.persistence import write_atomically
 
 if TYPE_CHECKING:

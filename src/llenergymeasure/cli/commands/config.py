@@ -9,9 +9,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from llenergymeasure._version import __version__
-from llenergymeasure.cli import layout, places
+from llenergymeasure.cli import places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
-from llenergymeasure.cli.layout import beside
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
@@ -28,6 +27,8 @@ from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.report import table
+from llenergymeasure.report.table import beside
 
 _SETTING = 38
 
@@ -78,7 +79,7 @@ def _show(sections: Iterable[Section]) -> None:
         if section.slow:
             sys.stdout.flush()
         for row in section.rows:
-            sys.stdout.write(f"{layout.MARGIN}{row}\n")
+            sys.stdout.write(f"{table.MARGIN}{row}\n")
 
 
 def _tell(line: str) -> None:
@@ -170,7 +171,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from layout.setting(name, shown, layout.origin(origin), _SETTING)
+            yield from table.setting(name, shown, table.origin(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 import yaml
 
-from llenergymeasure.cli.report import FAILED
+from llenergymeasure.cli.failure import FAILED
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.loader import EXECUTION, flag_name, load_execution, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig

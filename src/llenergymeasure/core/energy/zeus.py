@@ -24,9 +24,9 @@ from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.units import MJ
 
 READER = "llenergymeasure.core.energy.zeus_reader:ZeusReader"
-MJ = 1e-3
 LEAD_S = 0.6  # half a second of level and a tick before the window
 TAIL_S = 0.8  # the same after it, and what comes in late
 SLOW_TAIL_S = 1.8  # where power is a mean over a second

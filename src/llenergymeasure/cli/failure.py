@@ -1,0 +1,99 @@
+"""Every way a command can end badly: one message on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import TextIO
+
+import typer
+
+from llenergymeasure.cli.interrupts import INTERRUPTED
+from llenergymeasure.config.secrets import redact
+from llenergymeasure.exceptions import FlagError, LLEMError
+
+FAILED = 1
+WRONG_FLAGS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReport:
+    """Says what went wrong.
+
+    Attributes:
+        as_json: Also print it as a JSON object on standard output.
+        verbose: Show where a defect of this program lies.
+    """
+
+    as_json: bool
+    verbose: bool
+
+    def failure(self, error: BaseException) -> int:
+        """Say what an exception means; give the exit code."""
+        if isinstance(error, LLEMError):
+            return self._say(_code(error), error.code, error.message, error.where)
+        if isinstance(error, KeyboardInterrupt | typer.Abort):
+            return self.interrupt(error)
+        if isinstance(error, BrokenPipeError):
+            return FAILED  # the reader has gone and knows why
+        if isinstance(error, OSError):
+            return self._refusal(error)
+        if hasattr(error, "format_message"):  # the parser's, whose classes are not public
+            return self._usage(error)
+        return self._defect(error)
+
+    def interrupt(self, error: BaseException, code: int = INTERRUPTED) -> int:
+        """Say that the run was interrupted, and what a worker said about it."""
+        told = isinstance(error, KeyboardInterrupt) and str(error)
+        return self._say(code, "interrupted", told or "interrupted", None)
+
+    def _refusal(self, error: OSError) -> int:
+        what = f"{error.filename}: " if error.filename else "cannot write the output: "
+        return self._say(FAILED, "system", f"{what}{error.strerror or error}", error.filename)
+
+    def _usage(self, error: BaseException) -> int:
+        message = error.format_message()  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        if context is None or not context.command_path:
+            return self._say(WRONG_FLAGS, "usage", message, "command line")
+        hint = f"{context.command_path} --help lists the flags"
+        return self._say(WRONG_FLAGS, "usage", f"{message}\n  {hint}", "command line")
+
+    def _defect(self, error: BaseException) -> int:
+        if self.verbose:
+            traceback.print_exception(error)
+        advice = "" if self.verbose else "; -v shows where"
+        message = f"{type(error).__name__}: {error}\n  this is a defect of llem{advice}"
+        return self._say(FAILED, "internal", message, None)
+
+    def _say(self, code: int, kind: str, message: str, where: str | None) -> int:
+        # A closed terminal or a full disk must not turn a message into a traceback.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"llem: {redact(message)}", file=sys.stderr, flush=True)  # noqa: T201
+        if self.as_json:
+            body = {"code": kind, "message": redact(message), "where": where and redact(where)}
+            with contextlib.suppress(OSError, ValueError):
+                print(json.dumps({"error": body}, ensure_ascii=False), flush=True)  # noqa: T201
+        return code
+
+
+def _code(error: LLEMError) -> int:
+    return WRONG_FLAGS if isinstance(error, FlagError) else FAILED
+
+
+def let_go_of(stream: TextIO) -> None:
+    """Flush a stream; what its reader no longer takes goes nowhere.
+
+    The interpreter would try once more when it ends, and complain.
+    """
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -1,0 +1,242 @@
+"""What a counter stood at when a window began and when it ended.
+
+The start of a window is read forwards in time and its end backwards, by the same rules. Outside
+is what lies before the edge on that axis, inside what lies behind it.
+
+A *quiet* edge takes the last tick outside and adds outside power * overhang: no assumption about
+the inside is needed. A *loud* edge, where the outside draws nearly as much as the inside, splits
+the tick that holds it between the levels of both neighbours, each trusted by how steady it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.budget import BudgetLine
+from llenergymeasure.core.energy.estimation.readings import Floats
+from llenergymeasure.core.energy.estimation.ticks import Ticks
+
+EdgeMethod = Literal["band", "split", "inside_level", "none"]
+
+LOUD_SHARE = 0.7  # outside over inside power, from which on an edge is loud
+LEVEL_SPAN_S = 0.5  # outside time that tells the outside level
+LEVEL_TICKS = 4  # at least as many ticks, where there are
+PRIOR_SPREAD = 0.05  # of the level: what ticks of a steady load differ by
+PRIOR_WEIGHT = 3.0  # worth as many ticks
+INSIDE_SPREAD = 0.3  # of the level: work begins and ends with bursts
+
+
+class Axis(NamedTuple):
+    """Ticks along the reading direction of one edge.
+
+    Attributes:
+        time_s: When, ascending, shape (k,).
+        sigma_s: Standard uncertainty of that, shape (k,).
+        energy_j: Counter, ascending, shape (k,).
+        tick_s: Distance of ticks.
+        edge_s: Where the edge is as the sensor sees it.
+        outside_s: Up to where the sensor sees nothing but outside.
+        far_s: Where the other edge is.
+    """
+
+    time_s: Floats
+    sigma_s: Floats
+    energy_j: Floats
+    tick_s: float
+    edge_s: float
+    outside_s: float
+    far_s: float
+
+
+class Level(NamedTuple):
+    """Power over some ticks.
+
+    Attributes:
+        power_w: Mean power at ``at_s``.
+        at_s: The middle of the ticks.
+        slope_w_per_s: How power changes, drawn towards none by its own uncertainty.
+        spread_w: Standard deviation of the power of single ticks.
+        ticks: How many ticks.
+    """
+
+    power_w: float
+    at_s: float
+    slope_w_per_s: float
+    spread_w: float
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The counter at one edge of a window.
+
+    Attributes:
+        energy_j: What it stood at, on its own axis.
+        method: How that was found.
+        outside_w: Power outside, or ``None`` when not known.
+        lines: What is not known.
+    """
+
+    energy_j: float
+    method: EdgeMethod
+    outside_w: float | None
+    lines: tuple[BudgetLine, ...]
+
+
+def start_axis(ticks: Ticks, length_s: float, lag_s: float) -> Axis:
+    """Look at the start of a window."""
+    return Axis(
+        ticks.time_s, ticks.sigma_s, ticks.energy_j, ticks.step_s, lag_s, 0.0, length_s + lag_s
+    )
+
+
+def end_axis(ticks: Ticks, length_s: float, lag_s: float, settle_s: float) -> Axis:
+    """Look at the end of a window, backwards."""
+    return Axis(
+        -ticks.time_s[::-1],
+        ticks.sigma_s[::-1],
+        -ticks.energy_j[::-1],
+        ticks.step_s,
+        -length_s - lag_s,
+        -length_s - max(settle_s, lag_s),
+        -lag_s,
+    )
+
+
+def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge:
+    """Read an edge from whole ticks and the power outside.
+
+    Args:
+        axis: The ticks.
+        inside_w: Power inside, used where nothing outside is known.
+        hint_w: Power outside by another sensor, where the counter tells none.
+    """
+    outside = np.flatnonzero(axis.time_s + 2 * axis.sigma_s <= axis.outside_s)
+    late = not len(outside)
+    if late:
+        outside = np.flatnonzero(axis.time_s <= axis.edge_s)
+    if not len(outside):
+        return _edge_without_outside(axis, inside_w)
+    last = int(outside[-1])
+    level = level_before(axis, last)
+    if level is None:
+        return _edge_by_hint(axis, last, inside_w, hint_w)
+    edge = _band(axis, last, level)
+    if not late:
+        return edge
+    early = max(axis.time_s[last] - axis.outside_s, 0.0) * max(inside_w - level.power_w, 0.0)
+    return with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
+
+
+def _band(axis: Axis, last: int, level: Level) -> Edge:
+    overhang_s = float(axis.edge_s - axis.time_s[last])
+    to_middle_s = float(axis.edge_s + axis.time_s[last]) / 2 - level.at_s
+    drift_w = level.slope_w_per_s * to_middle_s
+    power_w = max(level.power_w + drift_w, 0.0)
+    noise_j = level.spread_w * overhang_s
+    noise_j *= np.sqrt(axis.tick_s / max(overhang_s, axis.tick_s / 10) + 1 / level.ticks)
+    lines = (
+        BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
+        BudgetLine(budget.OUTSIDE_TIME, power_w * float(axis.sigma_s[last])),
+        BudgetLine(budget.OUTSIDE_SLOPE, abs(drift_w) * overhang_s / 2),
+    )
+    energy_j = float(axis.energy_j[last]) + power_w * overhang_s
+    return Edge(energy_j, "band", level.power_w, lines)
+
+
+def level_before(axis: Axis, last: int) -> Level | None:
+    """Tell power over the ticks up to one of them, or ``None`` where there is only one."""
+    from_s = axis.time_s[last] - LEVEL_SPAN_S
+    first = min(int(np.searchsorted(axis.time_s, from_s)), last - LEVEL_TICKS)
+    return level_between(axis, max(first, 0), last)
+
+
+def level_between(axis: Axis, first: int, last: int) -> Level | None:
+    """Tell power over the ticks from one to another, or ``None`` where they are the same."""
+    if last <= first:
+        return None
+    at, energy = axis.time_s[first : last + 1], axis.energy_j[first : last + 1]
+    width, span = np.diff(at), float(at[-1] - at[0])
+    power_w = float(energy[-1] - energy[0]) / span
+    tick_w, middle = np.diff(energy) / width, (at[1:] + at[:-1]) / 2
+    centre, count = float(middle.mean()), len(width)
+    slope, rest = _slope(middle - centre, tick_w - power_w)
+    prior = PRIOR_WEIGHT * (PRIOR_SPREAD * power_w) ** 2
+    freedom = max(count - 2, 0) + PRIOR_WEIGHT
+    variance = (float((rest**2).sum()) + prior) / freedom
+    moment = float(((middle - centre) ** 2).sum())
+    if moment > 0:
+        slope *= slope**2 / (slope**2 + variance / moment)
+    return Level(power_w, centre, slope, float(np.sqrt(variance)), count)
+
+
+def _slope(away_s: Floats, away_w: Floats) -> tuple[float, Floats]:
+    if len(away_s) < 3:
+        return 0.0, away_w
+    slope = float((away_s * away_w).sum() / (away_s**2).sum())
+    return slope, away_w - slope * away_s - away_w.mean()
+
+
+def split_edge(axis: Axis, quiet: Edge) -> Edge:
+    """Read an edge whose tick lies between two levels of much the same power.
+
+    Falls back to the quiet reading where one side holds no whole tick.
+    """
+    left = int(np.searchsorted(axis.time_s, axis.edge_s, side="right")) - 1
+    inside_last = int(np.searchsorted(axis.time_s, axis.far_s, side="right")) - 1
+    if left < 1 or left + 1 >= len(axis.time_s):
+        return quiet
+    before = level_before(axis, left)
+    after = level_between(axis, left + 1, min(left + 3, inside_last))
+    if before is None or after is None:
+        return quiet
+    return _split(axis, left, before, after)
+
+
+def _split(axis: Axis, left: int, before: Level, after: Level) -> Edge:
+    outside_s = float(axis.edge_s - axis.time_s[left])
+    inside_s = float(axis.time_s[left + 1] - axis.edge_s)
+    whole_s = outside_s + inside_s
+    rest_j = float(axis.energy_j[left + 1] - axis.energy_j[left])
+    rest_j -= before.power_w * outside_s + after.power_w * inside_s
+    inside_spread_w = max(after.spread_w, INSIDE_SPREAD * after.power_w)
+    outside_v = before.spread_w**2 * outside_s * whole_s + 1e-12
+    inside_v = inside_spread_w**2 * inside_s * whole_s + 1e-12
+    share = outside_v / (outside_v + inside_v)
+    left_j = before.power_w * float(axis.sigma_s[left]) * inside_s / whole_s
+    right_j = after.power_w * float(axis.sigma_s[left + 1]) * outside_s / whole_s
+    lines = (
+        BudgetLine(
+            budget.EDGE_SPLIT, float(np.sqrt(outside_v * inside_v / (outside_v + inside_v)))
+        ),
+        BudgetLine(budget.OUTSIDE_TIME, float(np.hypot(left_j, right_j))),
+    )
+    energy_j = float(axis.energy_j[left]) + before.power_w * outside_s + share * rest_j
+    return Edge(energy_j, "split", before.power_w, lines)
+
+
+def _edge_without_outside(axis: Axis, inside_w: float) -> Edge:
+    """Read back from the first tick with the inside level: nothing is known of the outside."""
+    missing_j = inside_w * float(axis.time_s[0] - axis.edge_s)
+    lines = (BudgetLine(budget.NO_GUARD, missing_j),)
+    return Edge(float(axis.energy_j[0]) - missing_j, "inside_level", None, lines)
+
+
+def _edge_by_hint(axis: Axis, last: int, inside_w: float, hint_w: float | None) -> Edge:
+    """Read on from the only tick outside, with a level that another sensor or nobody tells."""
+    overhang_s = float(axis.edge_s - axis.time_s[last])
+    power_w = inside_w / 2 if hint_w is None else hint_w
+    doubt_w = inside_w / np.sqrt(12) if hint_w is None else 0.1 * hint_w
+    lines = (BudgetLine(budget.NO_GUARD, float(doubt_w * overhang_s)),)
+    energy_j = float(axis.energy_j[last]) + power_w * overhang_s
+    return Edge(energy_j, "band", hint_w, lines)
+
+
+def with_line(edge: Edge, line: BudgetLine) -> Edge:
+    """Give an edge with a further doubt."""
+    lines = (*edge.lines, line)
+    return Edge(edge.energy_j, edge.method, edge.outside_w, lines)

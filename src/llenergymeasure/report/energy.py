@@ -1,0 +1,147 @@
+"""Energy, idle power and devices as lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from llenergymeasure.report import format as fmt
+
+if TYPE_CHECKING:
+    from llenergymeasure.domain.device_state import DeviceState
+    from llenergymeasure.domain.energy import EnergyComponent
+    from llenergymeasure.domain.results import BaselineResult, EnergyResult, ExperimentResult
+
+_SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}
+
+
+def energy_lines(result: ExperimentResult) -> Iterator[str]:
+    """Say how much energy it took, by what, and for what; or why that is not known."""
+    energy = result.energy
+    if energy.total_j is None or energy.kind == "unmeasurable":
+        yield from _no_energy(result)
+        return
+    yield _total(energy, energy.total_j)
+    source = _SOURCES.get(energy.source, energy.source)
+    yield f"{energy.kind} by {source}: {energy.scope}"
+    yield from _shares(result)
+    yield from _beside(energy)
+
+
+def idle_lines(baseline: BaselineResult) -> Iterator[str]:
+    """Say what the devices drew without work."""
+    device_w, loaded_w = baseline.device_idle_w, baseline.loaded_idle_w
+    if device_w is not None:
+        shown = fmt.with_interval(device_w, baseline.device_idle_interval95_w, "W")
+        yield f"{shown} before the model was loaded{_age(baseline.device_idle_age_s)}"
+    if loaded_w is not None:
+        shown = fmt.with_interval(loaded_w, baseline.loaded_idle_interval95_w, "W")
+        yield f"{shown} with the model resident"
+
+
+def device_lines(devices: Sequence[DeviceState]) -> Iterator[str]:
+    """Say how hot devices were, how fast they ran, and what held them back."""
+    for device in devices:
+        told = ", ".join(_state(device))
+        if told:
+            yield f"{device.device}: {told}" if len(devices) > 1 else told
+
+
+def _age(age_s: float | None) -> str:
+    if age_s is None:
+        return ""
+    ago = f"{age_s / 60:.0f} min" if age_s < 3600 else f"{age_s / 3600:.1f} h"
+    return f" (of {ago} ago, confirmed by a short look)"
+
+
+def _no_energy(result: ExperimentResult) -> Iterator[str]:
+    energy = result.energy
+    if result.config.energy_backend == "none":
+        yield "not measured: switched off with energy_backend: none"
+    elif energy.source == "none":  # its notes are about the state of the devices
+        yield f"not measured: {energy.selection_reason}"
+    else:
+        yield f"not measured: {'; '.join(energy.notes) or energy.selection_reason}"
+    yield "-> llem config shows what this machine can measure, and how"
+
+
+def _total(energy: EnergyResult, total_j: float) -> str:
+    shown = fmt.with_interval(total_j, energy.interval95_j, "J")
+    if energy.interval95_j is None:
+        return f"{shown}, no interval; absolute accuracy {energy.absolute_accuracy}"
+    accuracy = f"(95 %, sensor scale; absolute accuracy {energy.absolute_accuracy})"
+    return ", ".join([f"{shown} {accuracy}", *_sensor(energy)])
+
+
+def _sensor(energy: EnergyResult) -> Iterator[str]:
+    """Name what was read and how often it changes, of the parts that make up the total."""
+    parts = [part for part in energy.components if part.in_scope]
+    read = {"counter" if "counter" in part.method else "power" for part in parts}
+    if read:
+        yield f"{energy.source} {' and '.join(sorted(read))}"
+    ticks_ms = sorted({round(part.tick_ms) for part in parts if part.tick_ms and part.tick_ms >= 1})
+    if len(ticks_ms) == 1:
+        yield f"tick {ticks_ms[0]} ms"
+    elif ticks_ms:
+        yield f"ticks {ticks_ms[0]} to {ticks_ms[-1]} ms"
+
+
+def _shares(result: ExperimentResult) -> Iterator[str]:
+    energy, work = result.energy, result.throughput
+    for share, count, noun in (
+        (energy.per_output_token_j, work.output_tokens, "output token"),
+        (energy.per_request_j, work.requests_completed, "request"),
+    ):
+        if share is not None:
+            half = energy.interval95_j / count if energy.interval95_j and count else None
+            yield f"{fmt.with_interval(share, half, 'J')} per {noun}"
+    if energy.mean_power_w is not None:
+        yield f"{fmt.quantity(energy.mean_power_w, 'W')} on average"
+    if energy.adjusted_j is not None:
+        shown = fmt.with_interval(energy.adjusted_j, energy.adjusted_interval95_j, "J")
+        yield f"{shown} above loaded idle"
+
+
+def _beside(energy: EnergyResult) -> Iterator[str]:
+    if (phases := energy.phases) is not None:
+        parts = ((phases.prefill_j, "prefill"), (phases.decode_j, "decode"))
+        told = [f"{fmt.quantity(value, 'J')} {name}" for value, name in parts if value is not None]
+        if told:
+            yield f"of one pass: {', '.join(told)}"
+    if (halves := energy.comparison) is not None:
+        apart = fmt.quantity(abs(halves.second_j - halves.first_j), "J")
+        passes = fmt.count(halves.passes_each, "pass", "passes")
+        allowed = fmt.quantity(halves.allowed_j, "J")
+        yield f"halves of {passes} differ by {apart}; {allowed} is allowed"
+    inside = [part for part in energy.components if part.in_scope]
+    outside = [part for part in energy.components if not part.in_scope]
+    if len(inside) > 1 or any(part.kind == "modelled" for part in inside):
+        yield f"of which {', '.join(map(_component, inside))}"
+    if outside:
+        yield f"not in the total: {', '.join(map(_component, outside))}"
+    # "no interval" stands beside the total already
+    said = energy.interval95_j is None
+    yield from (f"note: {note}" for note in energy.notes if not (said and "no interval" in note))
+
+
+def _component(part: EnergyComponent) -> str:
+    if part.energy_j is None:
+        return f"{part.name} unknown ({part.kind})"
+    shown = fmt.with_interval(part.energy_j, part.interval95_j, "J")
+    return f"{part.name} {shown} ({part.kind}{_model(part)})"
+
+
+def _model(part: EnergyComponent) -> str:
+    """Tell what a modelled figure was made from, such as an assumed rated power."""
+    return f": {part.method.rpartition(': ')[2]}" if part.kind == "modelled" else ""
+
+
+def _state(device: DeviceState) -> Iterator[str]:
+    if device.start_c is not None and device.end_c is not None:
+        yield f"{device.start_c:.0f} to {device.end_c:.0f} °C"
+    if device.clock_sm_mhz is not None:
+        yield f"SM clock {device.clock_sm_mhz:.0f} MHz on average"
+    if device.power_limit_w is not None:
+        yield f"power limit {device.power_limit_w:g} W"
+    for event, count in device.clock_events.items():
+        yield f"{event.replace('_', ' ')} in {count} of {device.state_samples} samples"

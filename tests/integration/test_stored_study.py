@@ -1,0 +1,146 @@
+"""What an earlier state of this version left on disk loads, goes on, and says what it said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure import ExperimentResult, StudyResult
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+from tests.support.cli import Llem
+from tests.support.simulated_device.build import compiler_missing
+from tests.support.simulated_device.device import Board, SimulatedNode
+from tests.support.simulated_device.profiles import V100
+from tests.support.study_run import Left
+
+STORED = Path(__file__).parents[1] / "data" / "stored_2.0"
+SINGLE = ("experiment", "pytorch")
+STUDIES = ("study", "with-a-failure")
+
+
+@pytest.fixture
+def llem(tmp_path: Path) -> Llem:
+    return Llem(tmp_path)
+
+
+def copied(llem: Llem, name: str) -> Left:
+    """Copy a study to where a command may go on with it."""
+    shutil.copytree(STORED / name, llem.folder / "results" / name)
+    return Left.by(llem)
+
+
+def printed(name: str) -> str:
+    """Give what the run that was stored printed, without the line that says where it lies."""
+    return without_place((STORED / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def without_place(text: str) -> str:
+    return text[: text.rindex("results in ")].rstrip()
+
+
+def without_paths(summary: dict[str, Any]) -> dict[str, Any]:
+    """Name each experiment by its own directory: the study's has moved."""
+    files = [Path(file).parent.name for file in summary["result_files"]]
+    failed = [{**one, "directory": Path(one["directory"]).name} for one in summary["failed"]]
+    return {**summary, "result_files": files, "failed": failed}
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """Read JSON, fractions to nine digits: where they come from may round the last otherwise."""
+    text = path if isinstance(path, str) else path.read_text(encoding="utf-8")
+    return dict(json.loads(text, parse_float=lambda figure: float(f"{float(figure):.9g}")))
+
+
+def stored_summary(name: str) -> dict[str, Any]:
+    """Give what was stored with its notes as the records that they are since schema 2.1."""
+    stored = read(StudyDirectory(STORED / name).summary)
+    notes = [{"kind": "other", "text": note, "about": []} for note in stored["notes"]]
+    return {**stored, "schema_version": "2.1", "notes": notes}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_an_experiment_loads_unchanged_and_reads_as_it_did(name: str) -> None:
+    directory = ExperimentDirectory(STORED / name)
+    result = ExperimentResult.from_json(directory.root)
+    stored = json.loads(directory.result.read_bytes())
+    assert json.loads(result.model_dump_json()) == stored
+    assert result.summary().rstrip() == printed(name)
+
+
+def test_every_result_of_a_study_loads_unchanged() -> None:
+    files = sorted(STORED.glob("*/experiments/*/result.json"))
+    assert len(files) == 9 + 2
+    for file in files:
+        result = ExperimentResult.from_json(file)
+        assert json.loads(result.model_dump_json()) == json.loads(file.read_bytes())
+        assert result.config.fingerprint() == result.measurement_config_hash
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_summary_of_a_study_loads_and_reads_as_it_did(name: str) -> None:
+    study = StudyResult.model_validate_json(StudyDirectory(STORED / name).summary.read_bytes())
+    again, stored = read(study.model_dump_json()), stored_summary(name)
+    assert {field: again[field] for field in stored} == stored
+    assert study.summary().rstrip() == printed(name)
+
+
+def test_a_finished_study_resumes_with_nothing_to_run_and_says_what_it_said(llem: Llem) -> None:
+    left = copied(llem, "study")
+    before = left.results
+
+    done = llem("run", "--resume", left.path)
+
+    assert done.code == 0, done.err
+    assert "9 experiments, 9 already done" in done.err
+    assert left.results == before
+    assert without_place(done.out) == printed("study")
+    summary, stored = read(left.study.summary), stored_summary("study")
+    (note,) = summary["notes"]
+    assert note["kind"] == "work"
+    told = {**summary, "notes": [{**note, "kind": "other"}]}
+    assert without_paths(told) == without_paths(stored)
+    assert left.study.table.is_file()
+
+
+def test_what_failed_is_tried_again_and_a_cycle_is_added(llem: Llem) -> None:
+    left = copied(llem, "with-a-failure")
+    before = left.results
+
+    done = llem("run", "--resume", left.path, "--cycles", "3")
+
+    assert done.code == 1, done.err  # it fails again, as its script says
+    assert "3 cycles instead of 2: 2 more experiments" in done.err
+    assert before.items() <= left.results.items()
+    assert len(left.results) == 3
+    (one,) = [one for one in left.summary["configurations"] if one["n_cycles"]]
+    assert one["n_cycles"] == 3
+    assert {(each["slot"], each["phase"]) for each in left.summary["failed"]} == {
+        (slot, "measure") for slot in (2, 4, 6)
+    }
+
+
+@pytest.mark.skipif(compiler_missing() is not None, reason=str(compiler_missing()))
+def test_a_cycle_is_added_to_measured_energy_and_the_old_ones_stay(llem: Llem) -> None:
+    node = SimulatedNode(llem.folder, [Board(V100)])
+    node.set_load(180.0)
+    llem.environment |= node.environment
+    left = copied(llem, "study")
+    before = left.results
+
+    done = llem("run", "--resume", left.path, "--cycles", "4", "--no-gaps", timeout_s=120)
+
+    assert done.code == 0, done.err
+    assert before.items() <= left.results.items()
+    summary, stored = left.summary, stored_summary("study")
+    assert summary["ran"] == 12
+    assert summary["study_design_hash"] == stored["study_design_hash"]
+    assert [one["n_cycles"] for one in summary["configurations"]] == [4, 4, 4]
+    new = [one for one in left.results if one not in before]
+    for name in new:
+        energy = ExperimentResult.from_json(left.study.experiment(name).root).energy
+        assert energy.interval95_j is not None
+        assert energy.mean_power_w == pytest.approx(180.0, rel=0.05)
