@@ -6,7 +6,7 @@ from math import exp, log, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -277,7 +277,6 @@ tables = st.integers(2, 5).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=50)
 @given(tables, st.floats(1e-3, 1e3))
 def test_another_unit_changes_no_comparison(rows, factor):
     table = np.array(rows)
@@ -288,7 +287,6 @@ def test_another_unit_changes_no_comparison(rows, factor):
         assert other.interval95 == pytest.approx(one.interval95, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
 @given(tables, st.randoms(use_true_random=False))
 def test_the_order_of_cycles_and_of_results_changes_nothing(rows, random):
     table = np.array(rows)
@@ -299,7 +297,6 @@ def test_the_order_of_cycles_and_of_results_changes_nothing(rows, random):
         assert other.interval95 == pytest.approx(one.interval95, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
 @given(tables)
 def test_a_level_of_a_whole_cycle_changes_nothing(rows):
     table = np.array(rows)
@@ -308,7 +305,6 @@ def test_a_level_of_a_whole_cycle_changes_nothing(rows):
         assert other.ratio == pytest.approx(one.ratio, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
 @given(tables)
 def test_naming_configurations_the_other_way_round_inverts_every_ratio(rows):
     table = np.array(rows)
@@ -321,7 +317,6 @@ def test_naming_configurations_the_other_way_round_inverts_every_ratio(rows):
         assert one.interval95 == pytest.approx((1 / high, 1 / low), rel=1e-5)
 
 
-@settings(deadline=None, max_examples=100)
 @given(tables)
 def test_a_verdict_never_contradicts_its_interval(rows):
     for pair in compared(np.array(rows)).comparisons:
@@ -354,7 +349,6 @@ def test_an_interval_takes_the_quantile_of_scipys_t_at_any_freedom(freedom: floa
     assert (high - low) / 2 == pytest.approx(half, rel=1e-12)
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_configurations_are_linked_as_a_graph_of_their_blocks_is(cells: list[list[bool]]):
     from scipy.sparse import bmat, csr_matrix

@@ -389,10 +389,6 @@ def test_a_plain_configuration_has_no_problem() -> None:
             {"dataset": {"synthetic": {"input_len": 9000, "output_len": 6}}},
             "tensorrt.max_num_tokens",
         ),
-        (
-            {"decoder": {"speculative_decoding": True, "draft_model": "d"}},
-            "decoder.speculative_decoding",
-        ),
         ({"lora": {"adapter_id": "some/adapter"}}, "lora.adapter_id"),
         ({"lora": {"adapter_path": "/nowhere"}}, "lora.adapter_path"),
         ({"passthrough_kwargs": {"dtype": "auto"}}, "passthrough_kwargs.dtype"),

@@ -148,13 +148,10 @@ def _amount(result: ExperimentResult) -> Iterator[str]:
     )
     if work.padding_waste:
         yield f"{fmt.percent(work.padding_waste)} of computed positions were padding"
-        if work.padding_waste > MUCH_PADDING and result.config.backend == "pytorch":
-            yield from _padding_remedy(result)
-
-
-def _padding_remedy(result: ExperimentResult) -> Iterator[str]:
-    if result.resolved.backend.get("batching_strategy") != "dynamic":
-        yield "-> pytorch.batching_strategy: dynamic sorts prompts by length and pads less"
+        backend, in_force = result.config.backend, result.resolved.backend
+        field, value = backend_entry(backend).less_padding or ("", None)
+        if work.padding_waste > MUCH_PADDING and in_force.get(field) != value:
+            yield f"-> {backend}.{field}: {value} sorts prompts by length and pads less"
 
 
 def _rates(result: ExperimentResult) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure.config.settings_words import described
-from llenergymeasure.domain.study_metrics import (
+from llenergymeasure.domain.study_result import (
     ENERGY_PER_TOKEN,
     MEMORY,
     METRICS,
@@ -17,7 +17,6 @@ from llenergymeasure.domain.study_metrics import (
     TTFT,
     Metric,
 )
-from llenergymeasure.domain.study_notes import difference_about
 from llenergymeasure.report import format as fmt
 
 if TYPE_CHECKING:
@@ -269,22 +268,18 @@ def _about_boards(study: StudyResult) -> Iterator[str]:
 
 
 def _notes(study: StudyResult) -> Iterator[str]:
-    """Give each note once, with all metrics that it is about."""
     titles = {metric.name: metric.title for metric in METRICS}
-    about: dict[str, list[str]] = {}
-    for note in study.notes:
-        if difference_about(note) is not None:
-            continue
-        name, _, text = note.partition(": ")
-        if name in titles:
-            about.setdefault(text, []).append(titles[name])
-        else:
-            about.setdefault(note, [])
     told_of = {name for one in study.configurations for name in one.figures}
-    for text, names in about.items():
-        told = "all figures" if len(names) == len(told_of) > 1 else "; ".join(names)
-        yield f"{told}: {text}" if names else text
-    if differences := [told for told in map(difference_about, study.notes) if told is not None]:
+    for note in study.notes:
+        if note.kind == "metric":
+            whole = len(note.about) == len(told_of) > 1
+            names = (
+                "all figures" if whole else "; ".join(titles.get(name, name) for name in note.about)
+            )
+            yield f"{names}: {note.text}"
+        elif note.kind != "difference":
+            yield note.text
+    if differences := [n for note in study.notes if note.kind == "difference" for n in note.about]:
         yield f"engines differ in {', '.join(differences)}; how: see notes in study_summary.json"
 
 

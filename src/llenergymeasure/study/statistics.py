@@ -102,19 +102,17 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
     refused = {o.configuration for o in observations if o.value <= 0}
     kept = [o for o in observations if o.configuration not in refused]
     notes = tuple(
-        f"{metric}: configuration {one} has values that are not above 0 and is not compared"
+        f"configuration {one} has values that are not above 0 and is not compared"
         for one in sorted(refused)
     )
     if len({o.configuration for o in kept}) < 2:
         return Compared(notes=notes)
     fitted = fit(kept)
     if len(set(fitted.group.tolist())) > 1:
-        notes += (
-            f"{metric}: configurations that never share a cycle and a board are not compared",
-        )
+        notes += ("configurations that never share a cycle and a board are not compared",)
     pairs = list(_pairs(fitted, best_is_low))
     if pairs and fitted.freedom < 1:
-        reason = f"{metric}: too few repeats to compare; at least two cycles are needed"
+        reason = "too few repeats to compare; at least two cycles are needed"
         return Compared(notes=(*notes, reason))
     common = _relative_common(kept)
     made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.ssot import compute_dtype
+from llenergymeasure.config.precisions import compute_dtype
 
 DEFAULT_MAX_NUM_TOKENS = 8192
 """``TorchLlmArgs.max_num_tokens``, 1.3.0rc29."""

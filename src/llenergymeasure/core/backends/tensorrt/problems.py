@@ -12,7 +12,7 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.ssot import QUANTISED
+from llenergymeasure.config.precisions import QUANTISED
 from llenergymeasure.core.backends.shared.context import least_context
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
@@ -54,7 +54,6 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
             config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
         ),
         *_length_problems(config),
-        *_decoding_problems(config),
         *_adapter_problems(config),
         *_passthrough_problems(config.passthrough_kwargs or {}),
     ]
@@ -155,15 +154,6 @@ def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
             f"{step})",
             "tensorrt.max_num_tokens",
             f"use {prompt} or more, or set tensorrt.enable_chunked_prefill: true",
-        )
-
-
-def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.decoder.speculative_decoding:
-        yield Problem(
-            "this version has no speculative decoding on tensorrt",
-            "decoder.speculative_decoding",
-            "remove it, or use backend: pytorch or vllm",
         )
 
 
