@@ -404,10 +404,6 @@ def test_a_plain_configuration_has_no_problem() -> None:
         ({"precision": "fp8"}, "precision"),
         ({"precision": "int4", "tensorrt": {"quantization": "int4_gptq"}}, "tensorrt.quantization"),
         ({"tensorrt": {"max_seq_len": 100}}, "tensorrt.max_seq_len"),
-        (
-            {"decoder": {"speculative_decoding": True, "draft_model": "d"}},
-            "decoder.speculative_decoding",
-        ),
         ({"lora": {"adapter_id": "some/adapter"}}, "lora.adapter_id"),
         ({"lora": {"adapter_path": "/nowhere"}}, "lora.adapter_path"),
         ({"passthrough_kwargs": {"dtype": "auto"}}, "passthrough_kwargs.dtype"),

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from llenergymeasure.config.registry import backend_names, load_object
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.user_config import EffectiveSettings, default_path
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory

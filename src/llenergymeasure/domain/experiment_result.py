@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.device_state import DeviceState

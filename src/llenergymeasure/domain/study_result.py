@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.experiment_result import (

@@ -144,9 +144,10 @@ def _amount(result: ExperimentResult) -> Iterator[str]:
     )
     if work.padding_waste:
         yield f"{fmt.percent(work.padding_waste)} of computed positions were padding"
-        dynamic = result.resolved.backend.get("batching_strategy") == "dynamic"
-        if work.padding_waste > MUCH_PADDING and result.config.backend == "pytorch" and not dynamic:
-            yield "-> pytorch.batching_strategy: dynamic sorts prompts by length and pads less"
+        backend, in_force = result.config.backend, result.resolved.backend
+        field, value = backend_entry(backend).less_padding or ("", None)
+        if work.padding_waste > MUCH_PADDING and in_force.get(field) != value:
+            yield f"-> {backend}.{field}: {value} sorts prompts by length and pads less"
 
 
 def _memory(result: ExperimentResult) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.ssot import compute_dtype
+from llenergymeasure.config.precisions import compute_dtype
 from llenergymeasure.core.backends.tensorrt.facts import EngineFacts
 
 QUANT_ALGOS = {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import backend_entry, installed_version
+from llenergymeasure.config.plugins import installed_version
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.shared.nvml_devices import Device, memory_use, visible_devices
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import (

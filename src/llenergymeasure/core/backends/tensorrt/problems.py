@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
+from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import backend_entry, installed_version
-from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.config.ssot import QUANTISED
+from llenergymeasure.config.plugins import installed_version
+from llenergymeasure.config.precisions import QUANTISED
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.shared.context import least_context
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
