@@ -109,8 +109,8 @@ class ExperimentResult(Record):
 
     def summary(self) -> str:
         """Render the result as plain text for a terminal of 80 columns."""
-        text: str = load_object("llenergymeasure.report.experiment:render")(self)
-        return text
+        sections = load_object("llenergymeasure.report.experiment:sections")(self)
+        return str(load_object("llenergymeasure.report.text:layout")(sections))
 
 
 class FailedExperiment(Record):
