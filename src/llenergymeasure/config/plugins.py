@@ -78,7 +78,7 @@ def missing(entry: PluginEntry, field: str) -> Problem | None:
     found = installed_package(entry)
     if found is None or not _importable(entry.module):
         return _not_installed(entry, entry.package, field)
-    if entry.minimum and _numbers(found.version) < _numbers(entry.minimum):
+    if entry.minimum and _is_older(found.version, entry.minimum):
         substitute = found.name in entry.alternatives
         return Problem(
             f"'{entry.name}' needs {found.name} {entry.minimum} or newer, found {found.version}",
@@ -99,6 +99,15 @@ def _importable(module: str) -> bool:
 def _not_installed(entry: PluginEntry, package: str, field: str) -> Problem:
     what = f"'{entry.name}' needs the package {package}, which is not installed"
     return Problem(what, field, entry.install)
+
+
+def _is_older(version: str, minimum: str) -> bool:
+    """Compare release numbers, and release candidates only where the minimum is one."""
+    if _numbers(version) != _numbers(minimum):
+        return _numbers(version) < _numbers(minimum)
+    candidates = [re.search(r"rc(\d+)", each) for each in (version, minimum)]
+    has, least = (int(each[1]) if each else None for each in candidates)
+    return has is not None and least is not None and has < least
 
 
 def _numbers(version: str) -> tuple[int, ...]:

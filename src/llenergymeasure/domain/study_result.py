@@ -256,8 +256,8 @@ class StudyResult(Record):
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""
-        text: str = load_object("llenergymeasure.report.study:render")(self)
-        return text
+        sections = load_object("llenergymeasure.report.study:sections")(self)
+        return str(load_object("llenergymeasure.report.text:layout")(sections))
 
     def to_arrow(self) -> pa.Table:
         """Give the experiments as an Arrow table: one flat row each, dotted columns.

@@ -171,7 +171,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from table.setting(name, shown, table.origin(origin), _SETTING)
+            yield from table.setting(name, shown, places.named(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
