@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, PluginEntry
+from llenergymeasure.config.plugins import PluginEntry
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.calibration import (
     EDGE_S,

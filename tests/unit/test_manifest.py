@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.manifest import (
     ProgressView,
+    Slot,
     StudyPlan,
     manifest_text,
     read_plan,
     write_manifest,
     write_plan,
 )
-from llenergymeasure.study.plan import Skipped, Slot
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, read_progress
 from tests.support.samples import MOST_CUTS, cuts
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, scripted

@@ -10,7 +10,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration import worker
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.resume import (
     Reader,
     SlotState,

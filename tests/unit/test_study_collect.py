@@ -8,19 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.settings_words import varied_settings
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.results import MultiGPUResult, Skipped, StudyResult, TrustReason
-from llenergymeasure.study import plan
-from llenergymeasure.study.boards import devices_of, stations
+from llenergymeasure.study.blocks import devices_of, stations
 from llenergymeasure.study.collect import (
     SUMMARY_NAME,
     TABLE_NAME,
     study_result,
     write_summary,
 )
-from llenergymeasure.study.labels import varied_settings
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import Slot
 from tests.support.make_result import (
     OUTPUT_TOKENS,
     UUID,
@@ -346,10 +345,6 @@ def test_notes_that_were_sentences_are_read_as_the_records_they_would_be_today()
 def test_a_summary_of_before_there_were_statistics_still_loads():
     old = {"schema_version": "2.0", "study_design_hash": "0" * 16, "generated": 1, "ran": 1}
     assert StudyResult.model_validate(old).comparisons == ()
-
-
-def test_a_skipped_combination_is_one_record_everywhere():
-    assert plan.Skipped is Skipped
 
 
 @pytest.mark.parametrize(("order", "warned"), [("interleaved", True), ("balanced", False)])

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.grid import expand
-from llenergymeasure.study.plan import Expansion
+from llenergymeasure.study.grid import Expansion, expand
 
 
 def expansion(**fields: Any) -> Expansion:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExecutionConfig
 from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.order import gap_after, gap_s, slots
-from llenergymeasure.study.plan import Slot
 
 ORDERS = ["balanced", "interleaved", "shuffled", "sequential"]
 

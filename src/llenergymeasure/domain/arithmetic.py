@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llenergymeasure.config.ssot import QUANTISED, Precision, compute_dtype
+from llenergymeasure.config.precisions import QUANTISED, Precision, compute_dtype
 
 
 def other_arithmetic(precision: Precision, in_force: Mapping[str, Any]) -> str | None:

