@@ -7,8 +7,8 @@ import pytest
 from llenergymeasure.config.models import DecoderConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import BaselineResult, CPULoad, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import LLEMError

@@ -15,8 +15,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
-from llenergymeasure.domain.device_state import DeviceState
-from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.result_parts import (
     BaselineResult,
     CPULoad,
