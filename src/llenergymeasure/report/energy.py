@@ -9,8 +9,8 @@ from llenergymeasure.report import format as fmt
 from llenergymeasure.report.section import Fact, fact
 
 if TYPE_CHECKING:
-    from llenergymeasure.domain.device_state import DeviceState
     from llenergymeasure.domain.energy import EnergyComponent
+    from llenergymeasure.domain.environment import DeviceState
     from llenergymeasure.domain.results import BaselineResult, EnergyResult, ExperimentResult
 
 _SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}

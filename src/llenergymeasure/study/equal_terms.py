@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.differences import DIFFERENCES, Condition, Difference
+from llenergymeasure.config.precisions import other_arithmetic
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.domain.arithmetic import other_arithmetic
 from llenergymeasure.domain.results import ExperimentResult, Note
 
 _WORKLOAD = {
