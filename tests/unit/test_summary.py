@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.co2 import estimate_co2
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import (
     BaselineResult,
     EnergyPhases,
@@ -282,6 +282,12 @@ def test_an_unmeasurable_figure_is_not_shown_as_if_it_were_one() -> None:
     text = make_result(energy=energy).summary()
     assert "not measured: the window was too short" in text
     assert "812" not in text
+
+
+def test_times_that_count_from_when_a_request_was_due_say_so() -> None:
+    title = "Latency, from due "
+    assert title in make_result(latency=make_latency(counted_from="due")).summary()
+    assert title not in make_result().summary()
 
 
 def test_energy_that_was_switched_off_is_told_apart() -> None:

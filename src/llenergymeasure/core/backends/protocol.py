@@ -3,8 +3,8 @@
 An engine is of one of two kinds. A :class:`BatchEngine` works on batches that it plans beforehand;
 a :class:`RequestEngine` schedules requests itself, each from the time it is due.
 
-To add one, write both, a section model, and a ``BackendEntry`` (see ``config/registry.py``) that a
-package offers through the entry-point group ``llenergymeasure.backends``.
+To add one, write both, a section model, and ``BackendFacts`` (see ``config/backend_facts.py``) that
+a package offers through the entry-point group ``llenergymeasure.backends``.
 """
 
 from __future__ import annotations

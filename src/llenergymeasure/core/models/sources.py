@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.config.rules import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.model_names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
@@ -158,6 +158,14 @@ def architecture_of(source: ModelSource, hub: Hub = _HUB) -> ModelArchitecture |
         return None if config is None else ModelArchitecture.from_config(config)
     except ConfigError:
         return None
+
+
+def commit_of(source: ModelSource, hub: Hub = _HUB) -> str | None:
+    """Give the commit of a model on the Hub, where its ``config.json`` is in the cache."""
+    if source.kind != "hub":
+        return None
+    found = hub.cached(source.name, CONFIG_FILE, source.revision)
+    return found.parent.name if found and found.parent.parent.name == "snapshots" else None
 
 
 def reference(source: ModelSource, cache_dir: Path) -> str:
