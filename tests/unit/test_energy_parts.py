@@ -15,8 +15,8 @@ from llenergymeasure.core.energy.parts import (
     interval95_of_mean_w,
     is_steady,
 )
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.samples import Window
 from tests.support.known_power import KnownPower, Step, constant, energy_between
 

@@ -10,7 +10,7 @@ import pytest
 
 from llenergymeasure.core import energy
 from llenergymeasure.core.trust import Evidence, assess, warning_codes
-from llenergymeasure.domain.device_state import DeviceState, count_events
+from llenergymeasure.domain.environment import DeviceState, count_events
 from llenergymeasure.domain.results import BaselineResult, CPULoad, PassComparison
 from llenergymeasure.domain.warnings import FINDINGS
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from llenergymeasure.domain.base import Record
-from llenergymeasure.domain.device_state import DeviceState
+from llenergymeasure.domain.environment import DeviceState
 
 EnergyKind = Literal["measured", "modelled", "unmeasurable"]
 

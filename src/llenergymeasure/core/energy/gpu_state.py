@@ -17,8 +17,8 @@ from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.sampler import ReaderSpec
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.core.visible_gpus import visible_uuids
-from llenergymeasure.domain.device_state import DeviceState, count_events
 from llenergymeasure.domain.energy import EnergyRecording, Reading
+from llenergymeasure.domain.environment import DeviceState, count_events
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 

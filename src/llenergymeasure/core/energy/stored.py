@@ -26,7 +26,7 @@ from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.energy import Idle
 from llenergymeasure.domain.target import DeviceTarget
-from llenergymeasure.results.atomic_file import write_atomically
+from llenergymeasure.results.files import write_atomically
 
 CALIBRATIONS = "calibrations.json"
 BASELINES = "baselines.json"
