@@ -7,6 +7,7 @@ from pathlib import Path
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.engine_processes import ended_on_failure
 from llenergymeasure.core.backends.shared.nvml_devices import memory_use, visible_devices
+from llenergymeasure.core.backends.shared.problems import adapter_directory, adapter_rank
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import (
     EngineTokens,
@@ -54,12 +55,12 @@ class TensorRTBackend:
         gpu_uuids = self.target(config).gpu_uuids
         before = memory_use(gpu_uuids)
         with ended_on_failure(processes), translated("load", config):
-            adapter = problems.adapter_directory(config)
+            adapter = adapter_directory(config)
             files = ModelFiles(
                 sources.reference(source, cache_dir),
                 source.kind == "random",
                 str(adapter) if adapter else None,
-                problems.adapter_rank(adapter) if adapter else None,
+                adapter_rank(config),
             )
             tokenizer = tokenizers.load_tokenizer(
                 files.model, config.revision, config.trust_remote_code, config.apply_chat_template
