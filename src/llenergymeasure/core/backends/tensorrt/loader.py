@@ -11,6 +11,7 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
     memory_use,
     visible_devices,
 )
+from llenergymeasure.core.backends.shared.problems import adapter_directory, adapter_rank
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles, engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
@@ -49,12 +50,12 @@ class TensorRTBackend:
         gpu_uuids = self.target(config).gpu_uuids
         before = memory_use(gpu_uuids)
         with ended_on_failure(processes), translated("load", config):
-            adapter = problems.adapter_directory(config)
+            adapter = adapter_directory(config)
             files = ModelFiles(
                 sources.reference(source, cache_dir),
                 source.kind == "random",
                 str(adapter) if adapter else None,
-                problems.adapter_rank(adapter) if adapter else None,
+                adapter_rank(config),
             )
             tokenizer = tokenizers.load_tokenizer(
                 files.model, config.revision, config.trust_remote_code, config.apply_chat_template
