@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.engine_processes import MARK
+from llenergymeasure.core.backends.shared.processes import MARK
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError

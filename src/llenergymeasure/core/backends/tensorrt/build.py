@@ -7,7 +7,6 @@ The system ends it when PARENT ends (``PR_SET_PDEATHSIG``, prctl(2)).
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -16,11 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure import lifeline
 from llenergymeasure.core.backends.shared.foreign_errors import first_lines
 from llenergymeasure.core.backends.tensorrt import library
 from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
-
-_PR_SET_PDEATHSIG = 1
 
 
 class BuildError(RuntimeError):
@@ -48,9 +46,7 @@ def build_apart(arguments: Mapping[str, Any], directory: Path) -> None:
 
 def main(parent: str, order: str) -> int:
     """Carry the order out; gives the exit code."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):
-        return 1
+    lifeline.die_with(int(parent))
     asked = json.loads(Path(order).read_text())
     try:
         library.build(asked["arguments"], Path(asked["directory"]))

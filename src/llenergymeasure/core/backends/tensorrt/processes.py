@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import subprocess
 import sys
 import threading
-import types
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import psutil
 
-from llenergymeasure.core.backends.shared.engine_processes import end_processes, variables
 from llenergymeasure.core.visible_gpus import BUS_ORDER
+from llenergymeasure.processes import Mark, anonymous_main, variables
 
 MARK = "LLENERGYMEASURE_TENSORRT"
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
@@ -43,12 +41,12 @@ class MarkedProcesses:
     """Whatever is started inside :meth:`starting`, and its descendants."""
 
     def __init__(self) -> None:
-        self._mark = secrets.token_hex(8)
+        self._mark = Mark(MARK)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Let what is started inside the block be ours, and print to standard error."""
-        with variables({MARK: self._mark, **BUS_ORDER}), _anonymous_main(), stdout_spared():
+        with variables({**self._mark.variables, **BUS_ORDER}), anonymous_main(), stdout_spared():
             yield
 
     def run(self, command: Sequence[str]) -> Ended:
@@ -77,7 +75,7 @@ class MarkedProcesses:
 
     def running(self) -> list[psutil.Process]:
         """List them, whoever their parent is by now."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
+        return self._mark.processes()
 
     def workers(self) -> list[psutil.Process]:
         """List those that work until they are told to end: the pool of mpi4py."""
@@ -85,13 +83,7 @@ class MarkedProcesses:
 
     def end(self) -> None:
         """End all of them; safe to call twice."""
-        end_processes(self.running(), _PATIENCE_S)
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.pid != os.getpid() and process.environ().get(MARK) == self._mark
-        except (psutil.Error, OSError):
-            return False
+        self._mark.end(_PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -141,14 +133,3 @@ def _pass_on(program: subprocess.Popen[str], kept: deque[str]) -> None:
         for line in lines:
             kept.append(line.rstrip())
             sys.stdout.write(line)
-
-
-@contextlib.contextmanager
-def _anonymous_main() -> Iterator[None]:
-    """Hide the main module: mpi4py's workers would run it again, and it may have no guard."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
