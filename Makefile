@@ -12,8 +12,12 @@ PEER    = $(VENV)-peer
 ENERGY  = $(VENV)-peer-energy
 VLLM    = $(VENV)-vllm
 
+# How many processes share the tests; those of a file stay together, as their fixtures do.
+JOBS   ?= 2
+PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vllm test-docker lint typecheck unit docs bench bench-energy bench-fidelity bench-sampler bench-startup bench-study bench-vllm gpu-check clean
+.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-sampler bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -33,7 +37,7 @@ demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure exampl
 	@echo
 	$(DEMO)/bin/llem run examples/quickstart.yaml
 
-test: setup lint typecheck unit test-vllm ## every check: lint, types, import contracts, tests with coverage, vLLM
+test: setup lint typecheck unit integration test-vllm ## every check: lint, import contracts, types, unit and integration tests, vLLM
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff format --check .
@@ -43,8 +47,17 @@ lint: setup ## ruff and the import contracts
 typecheck: setup ## mypy --strict
 	$(BIN)/mypy
 
-unit: setup ## tests, with at least 90 % of src/ covered
-	$(BIN)/python -m pytest --cov --cov-report=term
+unit: setup ## the unit tests: no engine and no process of ours, about a minute
+	$(PYTEST) -m "not exhaustive" tests/unit
+
+integration: setup ## the tests with real processes and engines, but those of vLLM
+	$(PYTEST) -m "not exhaustive" tests/integration
+
+test-exhaustive: setup ## what samples a space, in full: 200 kills, a cut at every byte, each start method
+	$(PYTEST) -m "exhaustive or hypothesis" --hypothesis-profile=exhaustive
+
+coverage: setup ## unit and integration tests again, with at least 90 % of src/ covered
+	$(PYTEST) -m "not exhaustive" --cov --cov-report=term
 
 test-vllm: setup $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON=$(abspath $(BIN))/python \

@@ -71,7 +71,7 @@ def run_study(start_method: str, folder: Path) -> dict[str, Any]:
     file = folder / f"{start_method}.yaml"
     file.write_text(yaml.safe_dump(study(start_method)), encoding="utf-8")
     results = Path(tempfile.mkdtemp(dir=folder))
-    command = [sys.executable, "-m", "llenergymeasure.cli.app", "run", str(file)]
+    command = [sys.executable, "-m", "llenergymeasure", "run", str(file)]
     environment = machine.environment(
         XDG_CACHE_HOME=str(folder / "cache"), XDG_CONFIG_HOME=str(folder / "config")
     )

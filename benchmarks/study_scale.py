@@ -46,7 +46,7 @@ def study(experiments: int) -> dict[str, Any]:
 
 def command(*arguments: str) -> list[str]:
     """Give the command line of llem."""
-    return [sys.executable, "-m", "llenergymeasure.cli.app", "run", "--quiet", *arguments]
+    return [sys.executable, "-m", "llenergymeasure", "run", "--quiet", *arguments]
 
 
 def run(folder: Path, *arguments: str) -> float:

@@ -27,8 +27,7 @@ from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.collect import Outcome, study_result, write_summary
-from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 from llenergymeasure.study.prepare import design
 from llenergymeasure.study.resume import Reader, scan
 

@@ -14,7 +14,7 @@ from llenergymeasure import run_experiment
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
-from llenergymeasure.core.backends.shared.host_memory import MIB
+from llenergymeasure.units import MIB
 from tests.support.models import generated, load_engine, requests, run, save_adapter, save_model
 
 pytestmark = pytest.mark.gpu

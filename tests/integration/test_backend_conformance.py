@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import BACKENDS, load_object, missing, plugin_backends
+from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.registry import BACKENDS, plugin_backends
 from llenergymeasure.core.backends.protocol import Request
 
 ENTRIES = {**BACKENDS, **plugin_backends()}

@@ -87,7 +87,7 @@ class Machine(NamedTuple):
         )
 
     def llem(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.python("-m", "llenergymeasure.cli.app", *map(str, arguments))
+        return self.python("-m", "llenergymeasure", *map(str, arguments))
 
 
 @pytest.fixture

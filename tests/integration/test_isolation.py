@@ -31,6 +31,7 @@ from tests.support.isolation import (
     workers,
 )
 from tests.support.lock_holder import holder
+from tests.support.samples import EXHAUSTIVE
 from tests.support.scripted_run import make_order
 
 KEY = "hf_" + "QwErTyUiOpAsDfGhJkLzXcVbNm12345678"
@@ -59,7 +60,11 @@ def used(path):
 """
 
 
-@pytest.fixture(params=["forkserver", "spawn"])
+BOTH = pytest.mark.parametrize("each", ["forkserver", "spawn"], indirect=True)
+"""For tests of what the two ways of starting do each in its own way, in every run."""
+
+
+@pytest.fixture(params=["forkserver", pytest.param("spawn", marks=EXHAUSTIVE)])
 def each(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Workers]:
@@ -78,6 +83,7 @@ def failed(outcome: object) -> FailedExperiment:
     return outcome
 
 
+@BOTH
 def test_a_result_says_how_its_process_was_started(each: Workers) -> None:
     runner = each.runner()
     phases: list[str] = []
@@ -165,6 +171,7 @@ def test_a_forked_worker_computes_with_as_many_threads_as_a_spawned_one(
     assert told["spawn"]["blas"], "no OpenBLAS was found, so nothing was compared"
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("number", "says"),
     [(signal.SIGKILL, "thirdparty.batch_size"), (signal.SIGTERM, None)],
@@ -184,6 +191,7 @@ def test_a_worker_that_gets_a_signal(
         assert says in failure.message
 
 
+@BOTH
 def test_an_engine_that_crashes(each: Workers) -> None:
     body = "os.write(2, b'about to crash\\n')\nimport ctypes\nctypes.string_at(0)"
 
@@ -204,6 +212,7 @@ def test_a_worker_that_ends_without_a_word(each: Workers, code: int) -> None:
     assert each.kept()["code"] == "no_result"
 
 
+@BOTH
 def test_a_worker_that_hangs_is_killed_after_its_time(each: Workers) -> None:
     failure = failed(each.misbehave("time.sleep(3600)", Terms(3.0)))
 
@@ -241,6 +250,7 @@ def test_megabytes_from_native_code_land_in_the_log_without_credentials(
     assert "noise" not in "".join(capfd.readouterr())
 
 
+@BOTH
 @pytest.mark.parametrize("end", ["pass", "os._exit(1)", "time.sleep(3600)"])
 def test_what_a_worker_leaves_behind_is_ended(each: Workers, end: str) -> None:
     path = each.file("daemon")
@@ -284,6 +294,7 @@ def host(each: Workers, directory: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", text], start_new_session=True)
 
 
+@BOTH
 def test_nothing_is_left_when_the_parent_is_killed(each: Workers) -> None:
     path = each.file("daemon")
     each.install(backend(f"leave_a_daemon({str(path)!r})\ntime.sleep(3600)", GRANDCHILD))
@@ -316,6 +327,7 @@ def test_nothing_is_left_when_the_parent_is_killed_while_the_engine_is_imported(
     assert not alive
 
 
+@BOTH
 def test_a_server_that_is_killed_takes_its_worker_along_and_is_started_anew(
     each: Workers,
 ) -> None:
@@ -376,6 +388,7 @@ def interrupt_in(phase: str, seen: list[str]):
     return listener
 
 
+@BOTH
 def test_an_interrupt_has_the_worker_end_in_good_order(each: Workers) -> None:
     slow = {"ttft_ms": 200.0, "itl_ms": 1000.0, "batch_size": 1}
     terms = Terms(LONG_S, interrupt_in("warmup", []))
@@ -387,6 +400,7 @@ def test_an_interrupt_has_the_worker_end_in_good_order(each: Workers) -> None:
     assert (each.kept()["code"], each.kept()["phase"]) == ("interrupted", "warmup")
 
 
+@BOTH
 def test_a_second_interrupt_does_not_wait_for_a_worker_that_will_not_end(each: Workers) -> None:
     load = "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)"
     terms = Terms(LONG_S, interrupt_in("load", []), stop=lambda: True)
@@ -490,6 +504,7 @@ def test_another_interpreter_that_cannot_be_used(
     assert says in problem.what
 
 
+@BOTH
 def test_another_interpreter_runs_experiments(each: Workers) -> None:
     link = each.file("python")
     link.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} "$@"\n')

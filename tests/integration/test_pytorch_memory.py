@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.shared.host_memory import MIB, ResidentSet
+from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.units import MIB
 from tests.support.models import load_engine, save_model
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
@@ -50,7 +51,8 @@ except BackendError as error:
 """
 FIGURES = """
 import json
-from llenergymeasure.core.backends.shared.host_memory import MIB, ResidentSet
+from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.units import MIB
 
 before_mb = ResidentSet().start_mb
 engine = load_engine(cache, model=f"random:{model}")

@@ -49,8 +49,17 @@ def without_paths(summary: dict[str, Any]) -> dict[str, Any]:
     return {**summary, "result_files": files, "failed": failed}
 
 
+def read(path: Path | str) -> dict[str, Any]:
+    """Read JSON, fractions to nine digits: where they come from may round the last otherwise."""
+    text = path if isinstance(path, str) else path.read_text(encoding="utf-8")
+    return dict(json.loads(text, parse_float=lambda figure: float(f"{float(figure):.9g}")))
+
+
 def stored_summary(name: str) -> dict[str, Any]:
-    return dict(json.loads(StudyDirectory(STORED / name).summary.read_bytes()))
+    """Give what was stored with its notes as the records that they are since schema 2.1."""
+    stored = read(StudyDirectory(STORED / name).summary)
+    notes = [{"kind": "other", "text": note, "about": []} for note in stored["notes"]]
+    return {**stored, "schema_version": "2.1", "notes": notes}
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -73,9 +82,8 @@ def test_every_result_of_a_study_loads_unchanged() -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_summary_of_a_study_loads_and_reads_as_it_did(name: str) -> None:
-    stored = stored_summary(name)
-    study = StudyResult.model_validate(stored)
-    again = json.loads(study.model_dump_json())
+    study = StudyResult.model_validate_json(StudyDirectory(STORED / name).summary.read_bytes())
+    again, stored = read(study.model_dump_json()), stored_summary(name)
     assert {field: again[field] for field in stored} == stored
     assert study.summary().rstrip() == printed(name)
 
@@ -90,7 +98,11 @@ def test_a_finished_study_resumes_with_nothing_to_run_and_says_what_it_said(llem
     assert "9 experiments, 9 already done" in done.err
     assert left.results == before
     assert without_place(done.out) == printed("study")
-    assert without_paths(left.summary) == without_paths(stored_summary("study"))
+    summary, stored = read(left.study.summary), stored_summary("study")
+    (note,) = summary["notes"]
+    assert note["kind"] == "work"
+    told = {**summary, "notes": [{**note, "kind": "other"}]}
+    assert without_paths(told) == without_paths(stored)
     assert left.study.table.is_file()
 
 

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import psutil
 import pyarrow.parquet as pq
+import pytest
 
 from tests.support.cli import Llem, wait_for
 from tests.support.nursery import Nursery
+from tests.support.samples import EXHAUSTIVE
 from tests.support.study_run import Left, leftovers, scripted_study
 
-KILLS, SIDE_BY_SIDE = 200, 2
+SIDE_BY_SIDE = 2
 SEED = 20260218
 CONFIGURATIONS, CYCLES = 3, 3
 SLOTS = CONFIGURATIONS * CYCLES
@@ -131,14 +133,15 @@ def where(left: Left | None) -> str:
     return "before the first result" if not done else "at the end" if done == SLOTS else "between"
 
 
-def test_killed_at_200_random_instants_it_loses_nothing_and_resumes_to_its_end(
-    tmp_path: Path,
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=EXHAUSTIVE)])
+def test_killed_at_random_instants_it_loses_nothing_and_resumes_to_its_end(
+    tmp_path: Path, kills: int
 ) -> None:
     print(f"seeds {SEED} and following")
-    share = KILLS // SIDE_BY_SIDE
+    share = kills // SIDE_BY_SIDE
     ordeals = [Ordeal(tmp_path / str(number), SEED + number) for number in range(SIDE_BY_SIDE)]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as side_by_side:
         hit = sum(side_by_side.map(lambda ordeal: ordeal(share), ordeals), Counter())
     print(hit)
-    assert hit.total() >= KILLS
-    assert hit["between"] > KILLS / 10, f"most instants missed the experiments: {hit}"
+    assert hit.total() >= kills
+    assert hit["between"] > kills / 10, f"most instants missed the experiments: {hit}"

@@ -144,7 +144,7 @@ class Llem:
 
     def command(self, *arguments: str) -> list[str]:
         """Give the command line."""
-        return [sys.executable, "-m", "llenergymeasure.cli.app", *arguments]
+        return [sys.executable, "-m", "llenergymeasure", *arguments]
 
     def script(self, text: str, timeout_s: float = 60) -> Done:
         """Run a Python script that uses the library, from a file and without a main guard."""

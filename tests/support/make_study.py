@@ -16,7 +16,8 @@ from llenergymeasure.domain.results import (
 )
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.collect import Design, Outcome, study_result
-from llenergymeasure.study.plan import Expansion, Slot
+from llenergymeasure.study.grid import Expansion
+from llenergymeasure.study.manifest import Slot
 from tests.support.make_result import make_energy, make_result, make_throughput
 
 Made = ExperimentResult | FailedExperiment | None

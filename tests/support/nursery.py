@@ -21,7 +21,7 @@ from tests.support.cli import Llem, wait_for
 MARK = "LLEM_TEST_NURSERY"
 _PROGRAM = """
 import json, os, sys
-import pyarrow.parquet, scipy.stats
+import pyarrow.parquet, scipy.special
 import llenergymeasure.cli.commands.run, llenergymeasure.cli.execute
 from llenergymeasure.cli.app import main
 

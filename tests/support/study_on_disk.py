@@ -11,8 +11,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import FailedExperiment
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import to_json, write_json_atomically
-from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, write_manifest
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, write_manifest
 from tests.support.make_result import make_result
 
 CREATED = datetime(2026, 2, 18, 14, 30, 5, tzinfo=UTC)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, max_examples=25)
+settings.register_profile("exhaustive", settings.get_profile("patient"), max_examples=200)
 settings.load_profile("patient")

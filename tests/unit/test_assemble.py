@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from llenergymeasure.config.models import DecoderConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import BaselineResult, CPULoad, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import LLEMError
@@ -134,10 +135,11 @@ def test_two_equal_shares_on_two_gpus_use_as_much_bandwidth_as_one(first):
 
 @pytest.mark.parametrize("speculative", [False, True])
 def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculative):
-    decoder = {"speculative_decoding": True, "draft_model": "m"} if speculative else {}
+    decoder = DecoderConfig(speculative_decoding=speculative)
+    speculating = scripted_config().model_copy(update={"decoder": decoder})
     known = replace(
         first,
-        order=first.order.model_copy(update={"config": scripted_config(decoder=decoder)}),
+        order=first.order.model_copy(update={"config": speculating}),
         report=replace(
             first.report,
             architecture=ModelArchitecture.from_config(catalogue.config("tiny-llama")),

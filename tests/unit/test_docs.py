@@ -18,7 +18,8 @@ from llenergymeasure.cli.commands import config as config_command
 from llenergymeasure.cli.commands import run as run_command
 from llenergymeasure.config.introspection import fields
 from llenergymeasure.config.loader import is_study, load_study_config
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, load_object
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
@@ -274,3 +275,16 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     )
     assert not [name for name in named if not (ROOT / name).exists()]
     assert not [name for name in package if not (ROOT / "src/llenergymeasure" / name).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_verb_that_a_page_names_is_one_of_the_makefile(page: Path) -> None:
+    verbs = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"unit", "integration", "test", "test-exhaustive", "coverage"} <= verbs
+    assert set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= verbs
+
+
+def test_contributing_lists_every_verb_that_tests() -> None:
+    text = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert set(re.findall(r"^(test[a-z-]*):.*##", text, re.MULTILINE)) <= named

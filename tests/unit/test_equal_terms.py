@@ -11,7 +11,6 @@ from llenergymeasure.config.differences import DIFFERENCES, Condition
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.domain.results import ExperimentResult, MemoryResult, ModelInfo
-from llenergymeasure.domain.study_notes import difference_about
 from llenergymeasure.study.equal_terms import unequal_arithmetic, unequal_engines, unequal_work
 from tests.support.make_result import make_resolved, make_result, make_throughput
 from tests.support.make_study import make_run, make_study
@@ -57,8 +56,8 @@ def run_on(
 
 def differences(*results: ExperimentResult) -> dict[str, str]:
     """Give the notes on differences by what each is about."""
-    notes = list(unequal_engines(results))
-    return {about: note for note in notes if (about := difference_about(note)) is not None}
+    notes = [note for note in unequal_engines(results) if note.kind == "difference"]
+    return {about: note.text for note in notes for about in note.about}
 
 
 def both(**fields: Any) -> list[ExperimentResult]:
@@ -210,15 +209,14 @@ def test_a_setting_that_an_engine_does_not_tell_is_unknown() -> None:
 
 def test_an_engine_of_which_nothing_is_known_is_named() -> None:
     *_, said = unequal_engines([*both(), run_on("scripted")])
-    assert said == "what scripted does otherwise than the other engines is not known here"
+    assert said.text == "what scripted does otherwise than the other engines is not known here"
 
 
 def test_the_table_speaks_of_backends_and_settings_that_there_are() -> None:
-    named = {backend for difference in DIFFERENCES for backend in difference.ways}
-    assert named <= set(BACKENDS)
-    assert {difference.when for difference in DIFFERENCES} <= set(get_args(Condition))
-    for difference in DIFFERENCES:
-        assert len(difference.ways) > 1, "one way alone is no difference"
+    told = [key for facts in BACKENDS.values() for key in facts.differs]
+    assert set(told) == set(DIFFERENCES)
+    assert {difference.when for difference in DIFFERENCES.values()} <= set(get_args(Condition))
+    assert all(told.count(key) > 1 for key in DIFFERENCES), "one way alone is no difference"
 
 
 def test_the_closing_table_names_what_differs_and_the_summary_file_tells_it() -> None:
@@ -231,7 +229,7 @@ def test_the_closing_table_names_what_differs_and_the_summary_file_tells_it() ->
     study = make_study(run, configs)
     brief = closing_notes(study.summary())
 
-    assert sum(len(note) for note in study.notes) > 1500
+    assert sum(len(note.text) for note in study.notes) > 1500
     assert len(brief) <= 5
     assert "engines differ in scheduling (TTFT), KV cache (peak memory)" in " ".join(brief)
     assert "study_summary.json" in brief[-1]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.core.energy.estimation.budget import EDGE_TIME, interval95_j
@@ -122,7 +122,6 @@ def estimate(load: Load, length_s: float, seed: int, shift_ns: int = 0, gain: fl
     return estimate_energy(DeviceReadings(moved), at, Knowledge(WHOLE))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.floats(0.2, 3.0), st.integers(0, 99), st.floats(0.2, 5.0))
 def test_energy_and_interval_scale_with_the_gain(length_s, seed, gain):
     one = estimate(loads.step(0.0, length_s), length_s, seed)
@@ -131,14 +130,12 @@ def test_energy_and_interval_scale_with_the_gain(length_s, seed, gain):
     assert other.interval95_j == pytest.approx(gain * one.interval95_j, rel=0.02, abs=0.02)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.floats(0.2, 3.0), st.integers(0, 99), st.integers(-(10**12), 10**15))
 def test_shifting_all_times_changes_nothing(length_s, seed, shift_ns):
     load = loads.step(0.0, length_s)
     assert estimate(load, length_s, seed) == estimate(load, length_s, seed, shift_ns)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.floats(0.05, 2.0),
     st.tuples(st.floats(-0.7, 0.0), st.floats(0.0, 0.7)),
@@ -159,7 +156,6 @@ def test_the_interval_is_never_negative_and_energy_never_zero(
     assert all(line.standard_j > 0 for line in found.budget)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.floats(0.1, 1.0), st.floats(1.5, 4.0))
 def test_more_noise_outside_never_narrows_the_interval(first, times):
     tick_s = np.arange(-0.663, 1.8, 0.1)

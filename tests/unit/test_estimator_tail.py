@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.band import end_axis
-from llenergymeasure.core.energy.estimation.behind import Behind, look_behind
 from llenergymeasure.core.energy.estimation.calibration_fit import _last_unsettled
+from llenergymeasure.core.energy.estimation.edges import end_axis
 from llenergymeasure.core.energy.estimation.sensor import Tail, timing, to_come_s
-from llenergymeasure.core.energy.estimation.tail import CERTAIN, stands_out
+from llenergymeasure.core.energy.estimation.tail import (
+    CERTAIN_TICKS,
+    AfterEnd,
+    after_end,
+    stands_out,
+)
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
@@ -88,7 +92,7 @@ def test_a_calibration_that_saw_a_tail_keeps_to_its_own_figure_and_doubts_a_furt
     assert line_j(estimated(120.0, 0.02, little)) > 2 * line_j(found)
 
 
-def behind_of(rest_w: np.ndarray, before_w: np.ndarray, tail_j: float = 0.0) -> Behind:
+def behind_of(rest_w: np.ndarray, before_w: np.ndarray, tail_j: float = 0.0) -> AfterEnd:
     """A window of 1 s at 400 W between ticks every 50 ms; the first one behind it holds a tail."""
     ticks_j = np.concatenate((before_w, np.full(20, 400.0), rest_w)) * 0.05
     ticks_j[len(before_w) + 20] += tail_j
@@ -96,7 +100,7 @@ def behind_of(rest_w: np.ndarray, before_w: np.ndarray, tail_j: float = 0.0) -> 
     time_s = 0.01 + 0.05 * (np.arange(len(energy_j)) - len(before_w))
     ticks = Ticks(time_s, np.full(len(time_s), 1e-6), energy_j, 0.05, 0.0)
     axis = end_axis(ticks, 1.0, 0.0, 0.0)
-    behind = look_behind(axis, timing(KNOWN.counter), 400.0)
+    behind = after_end(axis, timing(KNOWN.counter), 400.0)
     assert behind is not None
     return behind
 
@@ -114,7 +118,7 @@ def test_ticks_before_the_window_tell_how_steady_rest_is_too() -> None:
 def test_the_first_tick_shows_a_tail_that_the_noise_of_all_of_them_hides() -> None:
     behind = behind_of(STEADY, STEADY, tail_j=0.2)
     assert behind.first.energy_j == pytest.approx(behind.all.energy_j) == pytest.approx(0.2)
-    assert behind.all.energy_j < CERTAIN * behind.all.sigma_j
+    assert behind.all.energy_j < CERTAIN_TICKS * behind.all.sigma_j
     assert stands_out(behind)
     assert not stands_out(behind_of(STEADY, STEADY))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.study.eta import TimeLeft
+from llenergymeasure.study.estimate import TimeLeft
 
 
 def test_nothing_is_said_before_anything_has_finished() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -122,7 +122,6 @@ def test_an_experiment_of_a_study_is_named_by_what_it_is(number, cycle, fields, 
     assert slot_name(number, cycle, ExperimentConfig(model="m", **fields)) == name
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**12), st.integers(1, 10**9), st.integers(1, 10**18))
 def test_the_name_of_a_slot_is_short_and_unique_by_its_number(number, cycle, batch_size):
     config = ExperimentConfig(model="m", pytorch={"batch_size": batch_size})

@@ -7,22 +7,24 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.manifest import (
     ProgressView,
+    Slot,
     StudyPlan,
     manifest_text,
     read_plan,
     write_manifest,
     write_plan,
 )
-from llenergymeasure.study.plan import Skipped, Slot
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, read_progress
+from tests.support.samples import MOST_CUTS, cuts
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, scripted
 
 TWO = (scripted(1), scripted(8))
@@ -47,7 +49,6 @@ configurations = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(configurations, max_size=4))
 def test_what_is_written_comes_back(experiments: list[ExperimentConfig]) -> None:
     skipped = (Skipped(config={"n": 0}, reason="n: too small"),)
@@ -74,13 +75,16 @@ def test_progress_in_the_manifest_is_a_view_that_the_plan_does_not_have(
     assert read_plan(study).plan == make_plan(TWO)
 
 
+@MOST_CUTS
 @pytest.mark.parametrize("cut", ["manifest", "plan"])
-def test_a_plan_survives_one_of_its_files_cut_at_any_byte(study: StudyDirectory, cut: str) -> None:
+def test_a_plan_survives_one_of_its_files_cut_at_any_byte(
+    study: StudyDirectory, cut: str, most: int
+) -> None:
     write_manifest(study, make_plan(TWO))
     write_plan(study, make_plan(TWO))
     file = study.manifest if cut == "manifest" else study.plan
     whole = file.read_bytes()
-    for end in range(len(whole) - 1):  # without the last line break it is whole
+    for end in cuts(len(whole) - 1, most):  # without the last line break it is whole
         file.write_bytes(whole[:end])
         found = read_plan(study)
         assert found.plan == make_plan(TWO)
@@ -88,11 +92,14 @@ def test_a_plan_survives_one_of_its_files_cut_at_any_byte(study: StudyDirectory,
         assert f"{file} is damaged" in found.note
 
 
-def test_a_plan_whose_two_files_are_cut_is_an_error_that_says_so(study: StudyDirectory) -> None:
+@MOST_CUTS
+def test_a_plan_whose_two_files_are_cut_is_an_error_that_says_so(
+    study: StudyDirectory, most: int
+) -> None:
     write_manifest(study, make_plan(TWO))
     write_plan(study, make_plan(TWO))
     whole = study.manifest.read_bytes()
-    for end in range(0, len(whole) - 1, 7):
+    for end in cuts(len(whole) - 1, most):
         study.manifest.write_bytes(whole[:end])
         study.plan.write_bytes(whole[:end])
         with pytest.raises(StudyError, match="the plan of the study is lost") as caught:
@@ -174,14 +181,15 @@ def note(study: StudyDirectory, *noted: ProgressLine) -> None:
     log.close()
 
 
+@MOST_CUTS
 def test_progress_cut_at_any_byte_keeps_the_lines_before_and_those_after(
-    study: StudyDirectory,
+    study: StudyDirectory, most: int
 ) -> None:
     three = lines(3)
     note(study, *three)
     whole = study.progress.read_bytes()
     later = ProgressLine(slot=9, status="failed", at=CREATED, code="backend")
-    for end in range(len(whole) + 1):
+    for end in cuts(len(whole) + 1, most):
         study.progress.write_bytes(whole[:end])
         note(study, later)
         found = read_progress(study.progress)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.memory_estimate import MIB, estimate_memory, weight_bytes
+from llenergymeasure.core.memory_estimate import estimate_memory, weight_bytes
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.units import MIB
 
 LLAMA_8B = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
 TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))

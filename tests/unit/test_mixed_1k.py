@@ -1,11 +1,8 @@
-"""Tests of the packaged prompt dataset and of the script that writes it."""
+"""Tests of the packaged prompt dataset."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = REPOSITORY / "scripts"
-SCRIPT = SCRIPTS / "make_mixed_1k.py"
 SHIPPED = REPOSITORY / "src/llenergymeasure/datasets/builtin/mixed-1k.jsonl"
 QUANTILES = {0: 2, 0.05: 7, 0.1: 9, 0.25: 36, 0.5: 98, 0.75: 248, 0.9: 603}
 LONGEST = 603
@@ -43,14 +39,6 @@ def lengths(prompts: list[str]) -> np.ndarray:
 def script_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the modules of the scripts folder importable."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-
-
-def run_script(output: Path, hash_seed: str) -> bytes:
-    """Run the script with the given hash seed and return what it wrote."""
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    command = [sys.executable, str(SCRIPT), "--output", str(output)]
-    subprocess.run(command, check=True, env=environment, timeout=300)
-    return output.read_bytes()
 
 
 def test_header_comes_first_and_names_licence_and_script(rows: list[dict[str, str]]) -> None:
@@ -145,8 +133,3 @@ def test_a_prefix_has_about_the_lengths_of_the_whole(lengths: np.ndarray, count:
 
 def test_file_is_small_enough_to_ship() -> None:
     assert SHIPPED.stat().st_size <= 1_600_000
-
-
-@pytest.mark.parametrize("hash_seed", ["0", "12345"])
-def test_script_writes_the_shipped_file_byte_for_byte(tmp_path: Path, hash_seed: str) -> None:
-    assert run_script(tmp_path / "again.jsonl", hash_seed) == SHIPPED.read_bytes()

@@ -81,6 +81,18 @@ def test_importing_does_not_bring_what_is_heavy(statement, forbidden):
     assert set(loaded) & set(forbidden.split()) == set()
 
 
+def test_python_m_with_the_name_of_the_package_is_the_command_of_that_interpreter():
+    done = subprocess.run(
+        [sys.executable, "-m", "llenergymeasure", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"llenergymeasure +{llenergymeasure.__version__}", done.stdout)
+
+
 def test_the_version_is_that_of_the_version_file():
     text = (SOURCE / "llenergymeasure/_version.py").read_text()
 

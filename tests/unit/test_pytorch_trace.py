@@ -21,7 +21,7 @@ from llenergymeasure.core.backends.pytorch.trace import (  # noqa: E402
     PyTorchTrace,
     TokenClock,
 )
-from llenergymeasure.core.backends.shared.host_memory import MIB  # noqa: E402
+from llenergymeasure.units import MIB  # noqa: E402
 
 EOS = 1
 PAD = 0

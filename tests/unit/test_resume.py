@@ -10,7 +10,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration import worker
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.resume import (
     Reader,
     SlotState,
@@ -22,6 +22,7 @@ from llenergymeasure.study.resume import (
     scan,
 )
 from tests.support.lock_holder import holder
+from tests.support.samples import MOST_CUTS, cuts
 from tests.support.scripted_run import make_order, scripted_config
 from tests.support.study_on_disk import (
     CREATED,
@@ -84,10 +85,11 @@ def test_a_study_whose_directory_is_gone_is_an_error(tmp_path: Path) -> None:
         scan(PLAN, StudyDirectory(tmp_path / "absent"))
 
 
-def test_a_result_cut_at_any_byte_is_not_whole(directory: ExperimentDirectory) -> None:
+@MOST_CUTS
+def test_a_result_cut_at_any_byte_is_not_whole(directory: ExperimentDirectory, most: int) -> None:
     finish(directory, ONE)
     whole = directory.result.read_bytes()
-    for end in range(len(whole) - 1):  # without the last line break it is whole
+    for end in cuts(len(whole) - 1, most):  # without the last line break it is whole
         directory.result.write_bytes(whole[:end])
         assert not is_whole(directory.result), end
     directory.result.write_bytes(whole[:-1])

@@ -8,19 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.settings_words import varied_settings
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.results import MultiGPUResult, Skipped, StudyResult, TrustReason
-from llenergymeasure.study import plan
-from llenergymeasure.study.boards import devices_of, stations
+from llenergymeasure.study.blocks import devices_of, stations
 from llenergymeasure.study.collect import (
     SUMMARY_NAME,
     TABLE_NAME,
     study_result,
     write_summary,
 )
-from llenergymeasure.study.labels import varied_settings
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import Slot
 from tests.support.make_result import (
     OUTPUT_TOKENS,
     UUID,
@@ -41,6 +40,11 @@ from tests.support.make_study import (
 
 OTHER = "GPU-5f4dcc3b-0000-4000-8000-000000000002"
 NOISE = {1: 0.995, 2: 1.0, 3: 1.006}
+
+
+def told(study: StudyResult, kind: str) -> list[str]:
+    """Give the texts of notes of one kind."""
+    return [note.text for note in study.notes if note.kind == kind]
 
 
 def on_board(uuid: str, energy_j: float) -> dict[str, object]:
@@ -133,8 +137,9 @@ def test_experiments_that_were_not_started_as_asked_are_noted_with_the_reason():
         resolved = result.resolved.model_copy(update=spawned if number == 1 else {})
         return result.model_copy(update={"resolved": resolved})
 
-    notes = make_study(run).notes
-    assert "3 experiments were spawned, not forked: it has 3 threads" in notes
+    assert "3 experiments were spawned, not forked: it has 3 threads" in told(
+        make_study(run), "start"
+    )
 
 
 def test_settings_of_another_backend_are_not_told():
@@ -162,7 +167,7 @@ def test_an_invalid_result_is_counted_and_in_no_figure():
     first = study.configurations[0]
     assert (study.ran, study.invalid, first.invalid, first.n_cycles) == (6, 1, 1, 2)
     assert first.figures["energy_total_j"].mean == pytest.approx(800 * (0.995 + 1.006) / 2)
-    assert "1 result is in no figure: counter_reset" in study.notes
+    assert "1 result is in no figure: counter_reset" in told(study, "trust")
 
 
 def resumed(number: int, session: int, energy_j: float, config: ExperimentConfig) -> object:
@@ -180,7 +185,7 @@ def test_what_changed_while_a_study_was_stopped_is_no_difference_and_hides_none(
     found = verdicts(study, "energy_total_j")
     assert found.pop((3, 4)) == "no_difference_shown"
     assert set(found.values()) == {"lower"}
-    assert not [note for note in study.notes if "resumed" in note]
+    assert told(study, "resume") == []
 
 
 def test_a_result_that_a_resume_has_parted_from_its_cycle_is_in_no_comparison():
@@ -190,7 +195,7 @@ def test_a_result_that_a_resume_has_parted_from_its_cycle_is_in_no_comparison():
 
     study = make_study(run, make_configs((1, 2, 4)))
     assert "no_difference_shown" in verdicts(study, "energy_total_j").values()
-    assert [note.partition(":")[0] for note in study.notes if "resumed" in note] == [
+    assert [text.partition(":")[0] for text in told(study, "resume")] == [
         "1 result is in no comparison"
     ]
     assert study.configurations[0].figures["energy_total_j"].n == 3
@@ -206,7 +211,7 @@ def test_results_of_different_boards_are_never_pooled():
     apart = [(one.id, one.devices, one.n_cycles) for one in study.configurations]
     assert apart == [(1, (UUID,), 2), (1, (OTHER,), 1), (2, (UUID,), 2), (2, (OTHER,), 1)]
     assert verdicts(study, "energy_total_j") == {(1, 2): "lower"}
-    assert any("more than one board" in note for note in study.notes)
+    assert any("more than one board" in text for text in told(study, "trust"))
 
 
 def test_configurations_that_never_shared_a_board_are_not_compared():
@@ -215,7 +220,7 @@ def test_configurations_that_never_shared_a_board_are_not_compared():
 
     study = make_study(run)
     assert study.comparisons == ()
-    assert any("never share" in note for note in study.notes)
+    assert any("never share" in text for text in told(study, "metric"))
 
 
 def test_one_gpu_and_the_same_with_its_neighbour_are_one_place():
@@ -254,14 +259,6 @@ def test_what_is_assumed_of_the_sensor_is_common_and_the_rest_is_not():
     per_token = figures["energy_per_output_token_j"].common_standard
     assert per_token == pytest.approx(5.0 / OUTPUT_TOKENS)
     assert figures["ttft_ms"].common_standard is None
-
-
-def test_the_common_lines_are_lines_that_a_budget_has():
-    from llenergymeasure.core.energy.estimation import budget
-    from llenergymeasure.domain.study_metrics import COMMON_LINES
-
-    known = {value for name, value in vars(budget).items() if name.isupper()} - {0.2, 2.0}
-    assert {line for line in known if isinstance(line, str)} >= COMMON_LINES
 
 
 def test_without_energy_the_other_figures_are_compared_all_the_same():
@@ -313,22 +310,50 @@ def test_a_free_setting_of_two_types_becomes_text_in_the_table():
     assert study.to_arrow()["resolved.backend.workers"].to_pylist() == ["auto", "4"]
 
 
+def test_a_note_on_several_figures_is_one_record_that_names_them():
+    study = make_study(lambda config, *_: make_run(config), cycles=1)
+    (note,) = (note for note in study.notes if note.kind == "metric")
+    assert note.text == "too few repeats to compare; at least two cycles are needed"
+    assert {"energy_total_j", "tokens_per_second", "ttft_ms"} <= set(note.about)
+
+
+def test_notes_that_were_sentences_are_read_as_the_records_they_would_be_today():
+    old = {
+        "schema_version": "2.0",
+        "study_design_hash": "0" * 16,
+        "generated": 1,
+        "ran": 1,
+        "notes": [
+            "1 result is in no figure: counter_reset",
+            "engines differ in clocks (TTFT, TPOT, ITL): pytorch: one; vllm: two. So what.",
+            "energy_total_j: too few repeats to compare",
+            "ttft_ms: too few repeats to compare",
+            "ttft_ms: configuration 2 has values that are not above 0",
+        ],
+    }
+    study = StudyResult.model_validate(old)
+    assert study.schema_version == "2.1"
+    assert [(note.kind, note.text, note.about) for note in study.notes] == [
+        ("other", "1 result is in no figure: counter_reset", ()),
+        ("difference", "pytorch: one; vllm: two. So what.", ("clocks (TTFT, TPOT, ITL)",)),
+        ("metric", "too few repeats to compare", ("energy_total_j", "ttft_ms")),
+        ("metric", "configuration 2 has values that are not above 0", ("ttft_ms",)),
+    ]
+    assert StudyResult.model_validate_json(study.model_dump_json()) == study
+
+
 def test_a_summary_of_before_there_were_statistics_still_loads():
     old = {"schema_version": "2.0", "study_design_hash": "0" * 16, "generated": 1, "ran": 1}
     assert StudyResult.model_validate(old).comparisons == ()
 
 
-def test_a_skipped_combination_is_one_record_everywhere():
-    assert plan.Skipped is Skipped
-
-
 @pytest.mark.parametrize(("order", "warned"), [("interleaved", True), ("balanced", False)])
 def test_an_order_that_lets_drift_pose_as_a_difference_is_told(order, warned):
     study = make_study(lambda config, *_: make_run(config), order=order)
-    assert any("can pose as a difference" in note for note in study.notes) == warned
+    assert any("can pose as a difference" in text for text in told(study, "design")) == warned
 
 
 def test_modelled_energy_is_told():
     energy = make_energy(800.0, kind="modelled", interval95_j=None)
     study = make_study(lambda config, *_: make_run(config).model_copy(update={"energy": energy}))
-    assert any("energy is modelled" in note for note in study.notes)
+    assert any("energy is modelled" in text for text in told(study, "design"))

@@ -3,13 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.grid import expand
-from llenergymeasure.study.plan import Expansion
+from llenergymeasure.study.grid import Expansion, expand
 
 
 def expansion(**fields: Any) -> Expansion:
@@ -296,7 +295,6 @@ def written_out(**fields: Any) -> Expansion | None:
         return None
 
 
-@settings(deadline=None)
 @given(sweeps)
 def test_nothing_is_lost_and_nothing_is_there_twice(sweep):
     found = written_out(sweep=sweep)
@@ -313,7 +311,6 @@ def test_nothing_is_lost_and_nothing_is_there_twice(sweep):
     assert found.generated == sum(sizes.values())
 
 
-@settings(deadline=None)
 @given(sweeps)
 def test_every_experiment_of_a_grid_is_valid_by_itself(sweep):
     found = written_out(sweep=sweep)
@@ -323,7 +320,6 @@ def test_every_experiment_of_a_grid_is_valid_by_itself(sweep):
         assert again.fingerprint() == config.fingerprint()
 
 
-@settings(deadline=None)
 @given(sweeps, st.randoms(use_true_random=False))
 def test_the_order_of_keys_and_values_does_not_change_what_is_measured(sweep, random):
     keys = list(sweep)

@@ -11,9 +11,8 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.follow import EventReader, Progress
 from llenergymeasure.study.runners.protocol import Start
-from llenergymeasure.study.supervise import Terms, supervise
+from llenergymeasure.study.supervise import EventReader, Progress, Terms, supervise
 from tests.support.make_result import make_result
 from tests.support.scripted_run import make_order, scripted_config
 

@@ -112,7 +112,3 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
     except typer.Exit as end:
         return end.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    main()

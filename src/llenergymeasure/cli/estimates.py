@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.memory_estimate import MemoryEstimate, estimate_memory
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -18,8 +19,7 @@ from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.study.limits import TimeLimits
-
-MIB = 1 << 20
+from llenergymeasure.units import MIB
 
 
 class _Room(NamedTuple):
@@ -77,8 +77,8 @@ def may_be_measured(
 
 
 def _why_unknown(config: ExperimentConfig) -> str:
-    if config.backend == "scripted":
-        return "the scripted backend loads no model"
+    if not backend_entry(config.backend).runs_a_model:
+        return f"the {config.backend} backend loads no model"
     try:
         if (found := read_config(resolve(config.model, config.revision))) is not None:
             ModelArchitecture.from_config(found)

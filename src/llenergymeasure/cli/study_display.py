@@ -28,7 +28,7 @@ from llenergymeasure.study.events import (
     Started,
     StudyEvent,
 )
-from llenergymeasure.study.follow import WAITING
+from llenergymeasure.study.supervise import WAITING
 
 _SHORTEST_NAME = 16
 _LONGEST_PAUSE_UNTOLD_S = 1.0

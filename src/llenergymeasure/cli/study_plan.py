@@ -12,7 +12,7 @@ import typer
 
 from llenergymeasure.cli.estimates import may_be_measured, memory_plan
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.settings_words import described
+from llenergymeasure.config.settings_words import described, labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.exceptions import PreFlightError
@@ -20,11 +20,10 @@ from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.report import format as written
 from llenergymeasure.study.estimate import Duration, duration, first_look_s, study_s
-from llenergymeasure.study.grid import design_hash
-from llenergymeasure.study.labels import labels
+from llenergymeasure.study.grid import Expansion, design_hash
 from llenergymeasure.study.limits import TimeLimits
+from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.order import slots
-from llenergymeasure.study.plan import Expansion, Slot
 from llenergymeasure.study.prepare import expanded
 from llenergymeasure.study.runners.pool import with_runner_lines
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.paths import flatten
+from llenergymeasure.config.registry import all_backends
 
 # Their values say by themselves what they are of.
-_BARE = (
-    "model",
-    "backend",
-    "precision",
-    "dataset",
-    "decoder.decoding_strategy",
-    "pytorch.batching_strategy",
-    "pytorch.attn_implementation",
-)
+_BARE = ("model", "backend", "precision", "dataset", "decoder.decoding_strategy")
 _FIRST = ("model", "backend", "precision")
 
 
@@ -33,12 +27,49 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def _word(name: str, value: Any) -> str:
-    if name in _BARE and isinstance(value, str):
+    section, _, field = name.rpartition(".")
+    facts = all_backends().get(section)
+    if isinstance(value, str) and (name in _BARE or (facts and field in facts.plain_fields)):
         return value
-    return f"{name.rpartition('.')[2]}={_plain(value)}"
+    return f"{field}={_plain(value)}"
 
 
 def _plain(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def labels(configs: Sequence[ExperimentConfig]) -> list[str]:
+    """Name each configuration by the settings in which any two of them differ.
+
+    Where nothing differs, backend and precision are the name.
+    """
+    varied = varied_settings(configs)
+    return [
+        described(settings or {"backend": config.backend, "precision": config.precision})
+        for settings, config in zip(varied, configs, strict=True)
+    ]
+
+
+def varied_settings(configs: Sequence[ExperimentConfig]) -> list[dict[str, Any]]:
+    """Give of each configuration the settings, by dotted name, in which any two of them differ.
+
+    Defaults differ from nothing that spells them out; where a setting varies, its default is told
+    as well. What a configuration leaves unset is left out.
+    """
+    given = [dict(flatten(one.model_dump(mode="json", exclude_defaults=True))) for one in configs]
+    names = dict.fromkeys(name for settings in given for name in settings)
+    seen = {name: {repr(settings.get(name)) for settings in given} for name in names}
+    varying = [name for name in names if len(seen[name]) > 1]
+    # What is a section in one configuration may be a single value in another, as dataset.
+    told = {part for name in varying for part in (name, name.partition(".")[0])}
+    return [
+        {name: value for name, value in _in_force(config) if name in told} for config in configs
+    ]
+
+
+def _in_force(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
+    asked = config.model_dump(mode="json", exclude_none=True)
+    section = config.section.model_dump(mode="json", exclude_none=True)
+    return flatten({**asked, config.backend: section})

@@ -7,6 +7,7 @@ whole machine, which is what decides how fast and how hot it is.
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import psutil
@@ -28,6 +29,13 @@ class CPUTimes(NamedTuple):
     total_s: float
     busy_s: float
     own_s: float
+
+
+def usable_cpus() -> int:
+    """Count the logical CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def read_cpu_times() -> CPUTimes | None:

@@ -19,14 +19,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
+from llenergymeasure.config.registry import all_backends
 from llenergymeasure.config.secrets import redact
+from llenergymeasure.core.cpu_load import usable_cpus
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
-from llenergymeasure.domain.environment import ENGINES, EnvironmentSnapshot
+from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.units import MIB
 
 IMAGE_VARIABLE = "LLEM_CONTAINER_IMAGE"
 """Environment variable through which whoever starts a container tells the digest of its image."""
 
-_MIB = 1 << 20
 _CPUINFO = Path("/proc/cpuinfo")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PACKAGE = Path(__file__).parents[1]
@@ -61,7 +63,7 @@ def capture(  # noqa: PLR0913 - keywords of one record
         cpu_model=cpu_model(),
         cpu_count=psutil.cpu_count(),
         cpu_count_usable=usable_cpus(),
-        ram_mb=psutil.virtual_memory().total / _MIB,
+        ram_mb=psutil.virtual_memory().total / MIB,
         gpus=survey.gpus,
         gpu_note=survey.note,
         driver_version=survey.driver_version,
@@ -138,11 +140,6 @@ def boot_id(path: Path = _BOOT_ID) -> str:
     return platform.node()
 
 
-def usable_cpus() -> int | None:
-    """Count the logical CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
 def git_commit(package: Path = _PACKAGE) -> str | None:
     """Name the commit of the checkout a package runs from; ``None`` where it is installed.
 
@@ -178,7 +175,8 @@ def installed_versions(distributions: Iterable[importlib.metadata.Distribution])
 def engine_versions(versions: Mapping[str, str]) -> dict[str, str]:
     """Pick the inference engines from all installed distributions."""
     normalised = {_normalised(name): version for name, version in versions.items()}
-    return {name: normalised[name] for name in ENGINES if name in normalised}
+    engines = [name for facts in all_backends().values() for name in facts.distributions]
+    return {name: normalised[name] for name in engines if name in normalised}
 
 
 def with_origins(

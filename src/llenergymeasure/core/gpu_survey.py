@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.units import MIB
 
-_MIB = 1 << 20
 T = TypeVar("T")
 
 
@@ -83,7 +83,7 @@ def _gpu(nvml: Any, index: int) -> GPUInfo:
         index=index,
         uuid=_string(nvml.nvmlDeviceGetUUID(handle)),
         name=_string(nvml.nvmlDeviceGetName(handle)),
-        memory_mb=_scaled(getattr(ask(nvml.nvmlDeviceGetMemoryInfo), "total", None), _MIB),
+        memory_mb=_scaled(getattr(ask(nvml.nvmlDeviceGetMemoryInfo), "total", None), MIB),
         power_limit_w=_scaled(ask(nvml.nvmlDeviceGetEnforcedPowerLimit), 1000),
         power_limit_default_w=_scaled(ask(nvml.nvmlDeviceGetPowerManagementDefaultLimit), 1000),
         persistence_mode=_flag(ask(nvml.nvmlDeviceGetPersistenceMode)),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from llenergymeasure.domain.base import Record
-
-JOULES_PER_KWH = 3.6e6
+from llenergymeasure.units import JOULES_PER_KWH
 
 
 class CO2Estimate(Record):

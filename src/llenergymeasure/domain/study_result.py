@@ -6,15 +6,15 @@ Missing is ``null``, never 0. How the statistics are made is in ``study/statisti
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.experiment_result import (
-    SCHEMA_VERSION,
     ExperimentResult,
     FailedExperiment,
 )
@@ -23,6 +23,37 @@ from llenergymeasure.exceptions import LLEMError
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+# 2.0  first schema of this layout; notes were sentences
+# 2.1  notes are records
+STUDY_SCHEMA_VERSION = "2.1"
+
+
+class Metric(NamedTuple):
+    """One figure of an experiment that a study compares.
+
+    Attributes:
+        name: Headline field of ``ExperimentResult``.
+        title: What a table calls it.
+        unit: Its unit.
+        best_is_low: Whether a low figure is the better one.
+    """
+
+    name: str
+    title: str
+    unit: str
+    best_is_low: bool = True
+
+
+ENERGY_PER_TOKEN = Metric("energy_per_output_token_j", "energy per output token", "J")
+ENERGY = Metric("energy_total_j", "energy of the window", "J")
+THROUGHPUT = Metric("tokens_per_second", "throughput", "tokens/s", best_is_low=False)
+TTFT = Metric("ttft_ms", "TTFT, median", "ms")
+TPOT = Metric("tpot_ms", "TPOT, median", "ms")
+MEMORY = Metric("peak_memory_mb", "peak memory", "MiB")
+
+METRICS = (ENERGY_PER_TOKEN, ENERGY, THROUGHPUT, TTFT, TPOT, MEMORY)
+ENERGY_METRICS = frozenset({ENERGY_PER_TOKEN.name, ENERGY.name})
 
 Verdict = Literal["lower", "higher", "no_difference_shown"]
 
@@ -135,10 +166,58 @@ class Sensitivity(Record):
     planned: tuple[PlannedEffect, ...] = Field((), description="The same for other cycles.")
 
 
+NoteKind = Literal["metric", "difference", "work", "start", "trust", "design", "resume", "other"]
+
+
+class Note(Record):
+    """Something to know about a study."""
+
+    kind: NoteKind = Field(
+        description="metric: what statistics say of figures; difference: what engines do each in "
+        "their own way; work: configurations did not do the same; start: how processes were "
+        "started; trust: results in no figure, or in figures apart; design: what no statistics "
+        "can make good; resume: what a resume has parted; other: the rest."
+    )
+    text: str = Field(description="What there is to know.")
+    about: tuple[str, ...] = Field(
+        (), description="The figures by the names of their headline fields, or what differs."
+    )
+
+
+def about_metrics(found: Iterable[tuple[str, str]]) -> tuple[Note, ...]:
+    """Make a note of each text, with all metrics that it is about.
+
+    Args:
+        found: Metric and text.
+    """
+    by_text: dict[str, list[str]] = {}
+    for metric, text in found:
+        by_text.setdefault(text, []).append(metric)
+    return tuple(
+        Note(kind="metric", text=text, about=tuple(names)) for text, names in by_text.items()
+    )
+
+
+def _read_sentences(notes: Iterable[str]) -> tuple[Note, ...]:
+    """Read notes of schema 2.0, which were sentences that began with what they were about."""
+    read: list[Note] = []
+    of_metrics: list[tuple[str, str]] = []
+    for note in notes:
+        head, _, text = note.partition(": ")
+        if head in (metric.name for metric in METRICS):
+            of_metrics.append((head, text))
+        elif head.startswith("engines differ in "):
+            about = head.removeprefix("engines differ in ")
+            read.append(Note(kind="difference", text=text, about=(about,)))
+        else:
+            read.append(Note(kind="other", text=note))
+    return (*read, *about_metrics(of_metrics))
+
+
 class StudyResult(Record):
     """A collection of experiments."""
 
-    schema_version: str = Field(SCHEMA_VERSION, description="Version of this schema.")
+    schema_version: str = Field(STUDY_SCHEMA_VERSION, description="Version of this schema.")
     name: str | None = Field(None, description="Name of the study.")
     study_design_hash: str = Field(description="Fingerprint of the design.")
     protocol: StudyProtocol | None = Field(None, description="How it was run.")
@@ -160,17 +239,25 @@ class StudyResult(Record):
     sensitivity: tuple[Sensitivity, ...] = Field(
         (), description="How fine a difference could be shown, a metric each."
     )
-    notes: tuple[str, ...] = Field(
+    notes: tuple[Note, ...] = Field(
         (), description="What to know about the statistics, and what was not equal."
     )
     experiments: tuple[ExperimentResult, ...] = Field(
         (), description="The results; not in study_summary.json, which names their files."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_schema(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("schema_version") == "2.0":
+            notes = _read_sentences(data.get("notes", ()))
+            return {**data, "schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
+        return data
+
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""
-        text: str = load_object("llenergymeasure.report.study:render")(self)
-        return text
+        sections = load_object("llenergymeasure.report.study:sections")(self)
+        return str(load_object("llenergymeasure.report.text:layout")(sections))
 
     def to_arrow(self) -> pa.Table:
         """Give the experiments as an Arrow table: one flat row each, dotted columns.

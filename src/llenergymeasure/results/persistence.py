@@ -40,13 +40,7 @@ def to_parquet(result: ExperimentResult, path: Path) -> None:
     write_atomically(path, lambda sink: files.fill_row(data, sink, type(result)))
 
 
-def from_json(path: Path) -> ExperimentResult:
-    """Read a result from its ``result.json``, or from the directory that holds it.
-
-    Raises:
-        LLEMError: The file is missing, damaged, or of a newer schema.
-    """
-    return ExperimentResult.from_json(path)
+from_json = ExperimentResult.from_json
 
 
 def write_json_atomically(path: Path, text: str) -> None:

@@ -16,10 +16,12 @@ that differs by more from block to block than all do is judged by its own noise.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from llenergymeasure.domain.results import ExperimentResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,9 +220,57 @@ def _inverse(matrix: Floats) -> Floats:
 
 def _groups(table: Floats) -> tuple[int, Whole]:
     """Number the configurations by what blocks link them."""
-    from scipy.sparse import bmat, csr_matrix
-    from scipy.sparse.csgraph import connected_components
+    import numpy as np
 
-    cells = csr_matrix(table)
-    count, labels = connected_components(bmat([[None, cells], [cells.T, None]]), directed=False)
-    return int(count), labels[: table.shape[0]]
+    group = np.arange(len(table))
+    for linked in table.T > 0:
+        joined = np.unique(group[linked])
+        group[np.isin(group, joined)] = joined[0]
+    numbers, group = np.unique(group, return_inverse=True)
+    return len(numbers), group
+
+
+Devices = tuple[str, ...]
+
+
+def devices_of(result: ExperimentResult) -> Devices:
+    """Name what did the work: GPUs by UUID, or the CPU; empty where that is not known."""
+    if result.multi_gpu is not None:
+        return tuple(sorted(result.multi_gpu.devices))
+    gpus = {gpu.uuid for gpu in result.environment.gpus}
+    used = {part.name for part in result.energy.components if part.in_scope} & gpus
+    used = used or {state.device for state in result.device_state}
+    if not used and result.memory.kind == "device":
+        used = gpus if len(gpus) == 1 else set()
+    if used or result.memory.kind == "device":
+        return tuple(sorted(used))
+    return (result.environment.cpu_model,) if result.environment.cpu_model else ()
+
+
+def stations(used: Iterable[tuple[int, Devices]]) -> Mapping[Devices, Hashable]:
+    """Tell which sets of devices are one place to compare configurations in.
+
+    A configuration on one GPU and one on that GPU and its neighbour are compared: each is what the
+    machine costs when so used. Sets that have no device in common are different boards. So are all
+    sets as soon as one configuration moved from one to another, since boards would then pass for
+    noise.
+
+    Args:
+        used: Configuration and devices of each result.
+
+    Returns:
+        For each set of devices, the place it belongs to.
+    """
+    seen = set(used)
+    sets = list(dict.fromkeys(devices for _, devices in sorted(seen)))
+    if len({one for one, _ in seen}) < len(seen):
+        return {devices: devices for devices in sets}
+    places: list[set[str]] = []
+    for devices in sets:
+        joined = [place for place in places if place & set(devices)]
+        places = [place for place in places if place not in joined]
+        places.append(set(devices).union(*joined))
+    return {
+        devices: next((tuple(sorted(p)) for p in places if p >= set(devices)), devices)
+        for devices in sets
+    }

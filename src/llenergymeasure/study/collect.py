@@ -9,32 +9,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.settings_words import varied_settings
+from llenergymeasure.core.energy.estimation.budget import COMMON
 from llenergymeasure.domain.results import (
     Comparison,
     ConfigurationResult,
     ExperimentResult,
     FailedExperiment,
     Figure,
+    Note,
     Placement,
     Sensitivity,
     StudyProtocol,
     StudyResult,
 )
-from llenergymeasure.domain.study_metrics import (
-    COMMON_LINES,
+from llenergymeasure.domain.study_result import (
     ENERGY_METRICS,
     ENERGY_PER_TOKEN,
     METRICS,
     Metric,
+    about_metrics,
 )
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_atomically, write_json_atomically
 from llenergymeasure.study import statistics
-from llenergymeasure.study.blocks import Observation
-from llenergymeasure.study.boards import Devices, devices_of, stations
+from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
-from llenergymeasure.study.labels import varied_settings
-from llenergymeasure.study.plan import Expansion, Slot
+from llenergymeasure.study.grid import Expansion
+from llenergymeasure.study.manifest import Slot
 
 SUMMARY_NAME = "study_summary.json"
 TABLE_NAME = "summary.parquet"
@@ -137,12 +139,12 @@ def _placement(run: _Run) -> Placement:
 
 def _notes(
     protocol: StudyProtocol, every: Sequence[_Run], trusted: Sequence[_Run]
-) -> Iterator[str]:
-    yield from _about_starts(every)
-    yield from _about_trust(every)
+) -> Iterator[Note]:
+    yield from (Note(kind="start", text=text) for text in _about_starts(every))
+    yield from (Note(kind="trust", text=text) for text in _about_trust(every))
     yield from unequal_terms([(run.configuration, run.result) for run in trusted])
-    yield from _about_design(protocol, trusted)
-    yield from _about_sessions(trusted)
+    yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))
+    yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
 
 
 def write_summary(study: StudyResult, root: Path) -> None:
@@ -209,7 +211,7 @@ def _figures(runs: Sequence[_Run]) -> Iterator[tuple[str, Figure]]:
 
 def _compare(
     runs: Sequence[_Run],
-) -> tuple[tuple[Comparison, ...], tuple[Sensitivity, ...], tuple[str, ...]]:
+) -> tuple[tuple[Comparison, ...], tuple[Sensitivity, ...], tuple[Note, ...]]:
     places = stations((run.configuration, run.devices) for run in runs)
     compared = [
         statistics.compare(
@@ -232,7 +234,11 @@ def _compare(
     return (
         tuple(one for part in compared for one in part.comparisons),
         tuple(part.sensitivity for part in compared if part.sensitivity is not None),
-        tuple(note for part in compared for note in part.notes[:_MOST_NOTES]),
+        about_metrics(
+            (metric.name, text)
+            for metric, part in zip(METRICS, compared, strict=True)
+            for text in part.notes[:_MOST_NOTES]
+        ),
     )
 
 
@@ -249,7 +255,7 @@ def _common(run: _Run, metric: Metric) -> float | None:
     lines: dict[str, float] = defaultdict(float)
     for part in energy.components:
         for line in part.budget if part.in_scope else ():
-            if line.name in COMMON_LINES:
+            if line.name in COMMON:
                 lines[line.name] += line.standard_j  # devices of one kind share what is assumed
     total_j = sqrt(sum(one**2 for one in lines.values()))
     per = run.result.throughput.output_tokens if metric is ENERGY_PER_TOKEN else 1

@@ -15,8 +15,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.paths import flatten
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 
 SlotsOf = Callable[[int, ExecutionPlan], Iterable[Slot]]
 

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.differences import DIFFERENCES, Condition, Difference
-from llenergymeasure.domain import study_notes
-from llenergymeasure.domain.arithmetic import other_arithmetic
-from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.config.precisions import other_arithmetic
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.domain.results import ExperimentResult, Note
 
 _WORKLOAD = {
     *("model", "revision", "dataset", "n", "max_input_tokens", "max_new_tokens"),
     *("apply_chat_template", "decoder", "lora"),
 }
 _MOST = 4
-_KNOWN = {backend for difference in DIFFERENCES for backend in difference.ways}
 
 Numbered = tuple[int, ExperimentResult]
 """A result with the number of its configuration."""
@@ -37,14 +36,14 @@ class Work(NamedTuple):
     truncated: int
 
 
-def unequal_terms(results: Sequence[Numbered]) -> Iterator[str]:
+def unequal_terms(results: Sequence[Numbered]) -> Iterator[Note]:
     """Say everything in which configurations were not compared on equal terms.
 
     Args:
         results: Results, each with the number of its configuration.
     """
-    yield from unequal_work(results)
-    yield from unequal_arithmetic(results)
+    yield from (Note(kind="work", text=text) for text in unequal_work(results))
+    yield from (Note(kind="work", text=text) for text in unequal_arithmetic(results))
     yield from unequal_engines(result for _, result in results)
 
 
@@ -71,19 +70,25 @@ def unequal_arithmetic(results: Iterable[Numbered]) -> Iterator[str]:
         yield f"{_shortened([f'#{one}' for one in sorted(numbers)])} {text}"
 
 
-def unequal_engines(results: Iterable[ExperimentResult]) -> Iterator[str]:
+def unequal_engines(results: Iterable[ExperimentResult]) -> Iterator[Note]:
     """Say what the engines of a study do each in their own way; nothing where there is one."""
     by_backend: dict[str, list[ExperimentResult]] = defaultdict(list)
     for result in results:
         by_backend[result.config.backend].append(result)
-    for difference in DIFFERENCES:
-        ways = dict(_ways(difference, by_backend))
+    for key, difference in DIFFERENCES.items():
+        ways = dict(_ways(key, difference, by_backend))
         if len(set(ways.values())) > 1:
             told = "; ".join(f"{backend}: {way}" for backend, way in ways.items())
-            yield study_notes.difference(difference.about, f"{told}. {difference.so}")
-    unknown = [name for name in by_backend if name not in _KNOWN]
+            yield Note(
+                kind="difference", text=f"{told}. {difference.so}", about=(difference.about,)
+            )
+    unknown = [name for name in by_backend if not backend_entry(name).differs]
     if unknown and len(by_backend) > 1:
-        yield f"what {', '.join(unknown)} does otherwise than the other engines is not known here"
+        names = ", ".join(unknown)
+        yield Note(
+            kind="other",
+            text=f"what {names} does otherwise than the other engines is not known here",
+        )
 
 
 def _workload(result: ExperimentResult) -> str:
@@ -121,12 +126,12 @@ def _shortened(parts: Sequence[str]) -> str:
 
 
 def _ways(
-    difference: Difference, by_backend: Mapping[str, Sequence[ExperimentResult]]
+    key: str, difference: Difference, by_backend: Mapping[str, Sequence[ExperimentResult]]
 ) -> Iterator[tuple[str, str]]:
     """Give what each backend does, where the difference is one of its results."""
     holds = _CONDITIONS[difference.when]
     for backend, results in by_backend.items():
-        way = difference.ways.get(backend)
+        way = backend_entry(backend).differs.get(key)
         concerned = [result.resolved.backend for result in results if holds(result)]
         if way is not None and concerned:
             yield backend, _filled(way, concerned)

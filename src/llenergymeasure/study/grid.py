@@ -19,8 +19,8 @@ from llenergymeasure.config.paths import nest
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.study_rules import scope
+from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.plan import Expansion, Skipped
 
 MAX_COMBINATIONS = 200_000
 """Combinations of a design that nobody has confirmed."""
@@ -31,6 +31,24 @@ _REASONS_SHOWN = 10
 
 OwnLengths = Callable[[ExperimentConfig], bool]
 """Tells whether every prompt of an experiment has a ``max_new_tokens`` of its own."""
+
+
+class Expansion(NamedTuple):
+    """A design written out.
+
+    Attributes:
+        experiments: The distinct valid configurations, in the order of the design.
+        skipped: What is not run.
+        generated: Combinations the design asks for, with those merged and skipped.
+        merged: Combinations that equal an earlier one.
+        fingerprints: ``measurement_config_hash`` of each of ``experiments``.
+    """
+
+    experiments: tuple[ExperimentConfig, ...]
+    skipped: tuple[Skipped, ...]
+    generated: int
+    merged: int
+    fingerprints: tuple[str, ...] = ()
 
 
 class _Grid(NamedTuple):

@@ -22,14 +22,28 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.filenames import slot_name
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.plan import Skipped, Slot
 
 # 1.0: plan with slots, skips and a view of progress.
 SCHEMA_VERSION = "1.0"
+
+
+class Slot(NamedTuple):
+    """One experiment in the order of running.
+
+    Attributes:
+        number: Its place, from 1.
+        configuration: Index into the configurations of the plan.
+        cycle: Its cycle, from 1.
+    """
+
+    number: int
+    configuration: int
+    cycle: int
 
 
 class ExecutionPlan(Record):

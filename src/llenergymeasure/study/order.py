@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 
 from llenergymeasure.config.models import CycleOrder, ExecutionConfig
 from llenergymeasure.config.user_config import ExecutionSettings
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import Slot
 
 Gap = Literal["config", "cycle"]
 _Cycles = Iterator[list[int]]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.models import ExecutionConfig, StudyConfig
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import UserConfig
+from llenergymeasure.datasets.jsonl import read_lines
+from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.domain.results import StudyProtocol
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import grid, order
 from llenergymeasure.study.collect import Design
 from llenergymeasure.study.continuation import Continuation, check_design, continued
-from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_plan
-from llenergymeasure.study.plan import Expansion, Slot
-from llenergymeasure.study.prompt_lengths import OwnPromptLengths
+from llenergymeasure.study.grid import Expansion
+from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, read_plan
 
 
 def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
@@ -120,3 +123,32 @@ def design(plan: StudyPlan) -> Design:
         seed=execution.seed,
     )
     return Design(plan.name, plan.study_design_hash, expansion, protocol)
+
+
+class OwnPromptLengths:
+    """Tells of an experiment whether every prompt it uses has a ``max_new_tokens`` of its own.
+
+    Reads each file once for each number of prompts. A file that cannot be read counts as having
+    none; pre-flight says what is wrong with it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], bool] = {}
+
+    def __call__(self, config: ExperimentConfig) -> bool:
+        """Look at the prompts of an experiment; False for anything but a JSONL file."""
+        dataset = config.dataset
+        if not isinstance(dataset, str) or not dataset.endswith(".jsonl"):
+            return False
+        if (dataset, config.n) not in self._known:
+            self._known[dataset, config.n] = _all_have(Path(dataset).expanduser(), config.n)
+        return self._known[dataset, config.n]
+
+
+def _all_have(path: Path, n: int) -> bool:
+    try:
+        prompts = (line for line in read_lines(path) if isinstance(line, Prompt))
+        lengths = [prompt.max_new_tokens for prompt in islice(prompts, n)]
+    except OSError:
+        return False
+    return bool(lengths) and None not in lengths

@@ -21,8 +21,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError, StudyError
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.repository import read_failure
-from llenergymeasure.study.manifest import ProgressView, StudyPlan
-from llenergymeasure.study.plan import Slot
+from llenergymeasure.study.manifest import ProgressView, Slot, StudyPlan
 
 Status = Literal["complete", "failed", "missing"]
 INTERRUPTED = "interrupted"

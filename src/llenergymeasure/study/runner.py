@@ -28,7 +28,7 @@ from llenergymeasure.study.resume import Standing
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession, Surroundings
 
-AT_THE_END = ("scipy.stats", "pyarrow.parquet")
+AT_THE_END = ("pyarrow.parquet",)
 
 
 class Wishes(NamedTuple):

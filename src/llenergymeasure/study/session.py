@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError, PreFlightError, StudyError
@@ -19,21 +20,18 @@ from llenergymeasure.results.repository import DirectoryRepository
 from llenergymeasure.study import resume
 from llenergymeasure.study.breaker import CircuitBreaker
 from llenergymeasure.study.closing import Closing
-from llenergymeasure.study.eta import TimeLeft
+from llenergymeasure.study.estimate import TimeLeft
 from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, Started, StudyListener
-from llenergymeasure.study.follow import Progress
 from llenergymeasure.study.inline import write_order
-from llenergymeasure.study.labels import labels
 from llenergymeasure.study.limits import TimeLimits
-from llenergymeasure.study.manifest import StudyPlan
+from llenergymeasure.study.manifest import Slot, StudyPlan
 from llenergymeasure.study.order import gap_after, gap_s
-from llenergymeasure.study.plan import Slot
 from llenergymeasure.study.prepare import as_config
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status, read_progress
 from llenergymeasure.study.resume import Ended, Reader, SlotState, Standing
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Job, Start
-from llenergymeasure.study.supervise import Terms, supervise
+from llenergymeasure.study.supervise import Progress, Terms, supervise
 
 MOST_AT_ONCE = 200
 """Results that are summed up in a moment; 10,000 take 13 to 20 s (benchmarks/study_summary.py)."""

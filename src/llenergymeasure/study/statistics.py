@@ -12,11 +12,11 @@ is a function from data to data. Sources:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import combinations
-from math import exp, hypot, inf, sqrt
+from math import exp, hypot, inf, log, pi, sqrt
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure.domain.study_result import (
     Comparison,
@@ -27,14 +27,19 @@ from llenergymeasure.domain.study_result import (
 )
 from llenergymeasure.study.blocks import DRIFT_FREEDOM, BlockFit, Observation, fit
 
+if TYPE_CHECKING:
+    from llenergymeasure.study.blocks import Floats
+
 LEVEL = 0.95
 POWER = 0.8
 LEAST_CYCLES = 3  # for an interval of a mean
 ALL_PAIRS = 20  # configurations; pairs grow with the square, and nobody reads 190 of them
-LARGEST_FAMILY = 200  # configurations up to which SciPy's studentised range has been checked
+LARGEST_FAMILY = 200  # configurations up to which the studentised range has been checked
 PLANNED_CYCLES = (3, 5, 10, 20)
 ROUNDING = 1e-9  # relative; figures that are equal but for the arithmetic are equal
 _LARGEST_LOG = 700.0  # of a ratio that a float holds, and its inverse
+_NODES = 200  # of the quadratures of the studentised range
+_WIDEST, _SURE = 9.0, 20.0  # standard deviations beyond which a normal value, a range does not lie
 COVERAGE = 2.0  # of what is common, as in the interval of a single window
 
 
@@ -97,19 +102,17 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
     refused = {o.configuration for o in observations if o.value <= 0}
     kept = [o for o in observations if o.configuration not in refused]
     notes = tuple(
-        f"{metric}: configuration {one} has values that are not above 0 and is not compared"
+        f"configuration {one} has values that are not above 0 and is not compared"
         for one in sorted(refused)
     )
     if len({o.configuration for o in kept}) < 2:
         return Compared(notes=notes)
     fitted = fit(kept)
     if len(set(fitted.group.tolist())) > 1:
-        notes += (
-            f"{metric}: configurations that never share a cycle and a board are not compared",
-        )
+        notes += ("configurations that never share a cycle and a board are not compared",)
     pairs = list(_pairs(fitted, best_is_low))
     if pairs and fitted.freedom < 1:
-        reason = f"{metric}: too few repeats to compare; at least two cycles are needed"
+        reason = "too few repeats to compare; at least two cycles are needed"
         return Compared(notes=(*notes, reason))
     common = _relative_common(kept)
     made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
@@ -148,22 +151,80 @@ def critical_value(configurations: int, freedom: int) -> float:
 
     For two configurations that is Student's t; over :data:`LARGEST_FAMILY` Sidak's bound.
     """
-    from scipy.stats import studentized_range
-    from scipy.stats import t as student
-
+    alone = _student((1 + LEVEL) / 2, freedom)
     if configurations == 2:
-        return float(student.ppf((1 + LEVEL) / 2, freedom))
+        return alone
+    pairs = configurations * (configurations - 1) / 2
+    bound = -_student((1 - LEVEL ** (1 / pairs)) / 2, freedom)
     if configurations > LARGEST_FAMILY:
-        pairs = configurations * (configurations - 1) / 2
-        return float(student.isf((1 - LEVEL ** (1 / pairs)) / 2, freedom))
-    return float(studentized_range.ppf(LEVEL, configurations, freedom)) / sqrt(2)
+        return bound
+
+    # By the secant method. The tail is close to a power of the value, so logarithms are close to
+    # a line.
+    first, second = log(alone), log(bound)
+    one, other = (_excess(value, configurations, freedom) for value in (first, second))
+    while one != other and abs(second - first) > 1e-10:
+        first, second = second, second - other * (second - first) / (other - one)
+        one, other = other, _excess(second, configurations, freedom)
+    return exp(second)
+
+
+def _excess(logarithm: float, configurations: int, freedom: int) -> float:
+    """Say how far a critical value, given by its logarithm, is from being the right one."""
+    q = exp(logarithm) * sqrt(2)
+    return log((1 - studentised_range(q, configurations, freedom)) / (1 - LEVEL))
 
 
 @lru_cache(maxsize=256)
 def _detectable(configurations: int, freedom: int) -> float:
-    from scipy.stats import t as student
+    return critical_value(configurations, freedom) + _student(POWER, freedom)
 
-    return critical_value(configurations, freedom) + float(student.ppf(POWER, freedom))
+
+@lru_cache(maxsize=4096)
+def _student(probability: float, freedom: float) -> float:
+    """Quantile of Student's t."""
+    from scipy import special  # scipy.stats has it too, and takes seconds to import
+
+    if freedom == inf:
+        return float(special.ndtri(probability))
+    return float(special.stdtrit(freedom, probability))
+
+
+def studentised_range(q: float, k: int, freedom: int) -> float:
+    """Give the probability that the range of k normal means is below q standard errors.
+
+    The probability w(x) that the range itself is below x, over the distribution of the standard
+    error s, a chi over the root of its freedom (Lund and Lund, Applied Statistics 32, 1983, AS 190)
+
+        P(q) = integral of f(s) w(q s) ds
+        w(x) = k integral of phi(z) [Phi(z) - Phi(z - x)]^(k-1) dz
+
+    both by Gauss and Legendre over all but 1e-18 of either density.
+    """
+    import numpy as np
+    from scipy import special
+
+    half, (nodes, weights) = freedom / 2, _quadrature()
+    least, most = special.gammaincinv(half, 1e-18), special.gammainccinv(half, 1e-18)
+    low, high = q * sqrt(least / half), q * sqrt(most / half)
+    sure = min(high, _SURE)  # from here on the range itself is below x
+    x = low + (sure - low) * (nodes + 1) / 2
+    s = x / q
+    log_f = log(2) + half * log(half) - special.gammaln(half) + (freedom - 1) * np.log(s)
+    f = np.exp(log_f - half * s**2)
+    z = _WIDEST * nodes
+    phi = np.exp(-(z**2) / 2) / sqrt(2 * pi)
+    below = special.ndtr(z) - special.ndtr(z - x[:, None])  # (x, z)
+    w = k * _WIDEST * below ** (k - 1) @ (weights * phi)
+    rest = special.gammaincc(half, half * (sure / q) ** 2)
+    return float((sure - low) / q * (weights * f) @ w / 2 + rest)
+
+
+@cache
+def _quadrature() -> tuple[Floats, Floats]:
+    import numpy as np
+
+    return np.polynomial.legendre.leggauss(_NODES)
 
 
 def _interval(
@@ -174,15 +235,8 @@ def _interval(
     random = spread / sqrt(n)
     u = hypot(random, shared)
     freedom = (n - 1) * (u / random) ** 4 if random > ROUNDING * u else inf
-    half = _student(freedom) * u if u else 0.0
+    half = _student((1 + LEVEL) / 2, freedom) * u if u else 0.0
     return mean - half, mean + half
-
-
-@lru_cache(maxsize=4096)
-def _student(freedom: float) -> float:
-    from scipy.stats import t as student
-
-    return float(student.ppf((1 + LEVEL) / 2, freedom))
 
 
 def _relative_common(observations: Sequence[Observation]) -> Mapping[int, float]:

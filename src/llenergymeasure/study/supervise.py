@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import redact_file, tail
-from llenergymeasure.orchestration.events import Listener
+from llenergymeasure.orchestration.events import Event, Listener
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
-from llenergymeasure.study.follow import EventReader, Progress
 from llenergymeasure.study.runners.protocol import Job
+
+WAITING = "wait"
+"""Phase in which an experiment waits for a device that another one uses."""
 
 LOOK_EVERY_S = 0.5
 """Between two looks at the events; the end of the worker is noticed at once."""
@@ -233,3 +236,63 @@ def _interrupted(directory: ExperimentDirectory, order: WorkOrder, phase: str) -
             ),
         )
     return KeyboardInterrupt(f"interrupted in phase '{phase}'; no result was written")
+
+
+class EventReader:
+    """Reads each line once, when it is whole.
+
+    Args:
+        path: The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read_to, self._pending = path, 0, b""
+
+    def fresh(self) -> Iterator[Event]:
+        """Yield the events since the last call; a line that says nothing is passed over."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_to)
+                data = file.read()
+        except OSError:  # not there yet, or its directory is gone
+            return
+        self._read_to += len(data)
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        for line in lines:
+            if (event := _event(line)) is not None:
+                yield event
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = Event(**json.loads(line))
+    except (ValueError, TypeError):  # cut off by a full disk, or of another version
+        return None
+    return event if isinstance(event.phase, str) and isinstance(event.t_ns, int) else None
+
+
+class Progress:
+    """Where an experiment stands, and how long it has waited for a device.
+
+    Attributes:
+        phase: What it is doing.
+    """
+
+    def __init__(self) -> None:
+        self.phase = "start"
+        self._waited_ns = 0
+        self._since_ns: int | None = None
+
+    def note(self, event: Event) -> None:
+        """Take an event into account."""
+        if self._since_ns is not None and event.phase != WAITING:
+            self._waited_ns += event.t_ns - self._since_ns
+            self._since_ns = None
+        elif self._since_ns is None and event.phase == WAITING:
+            self._since_ns = event.t_ns
+        self.phase = event.phase
+
+    def waited_s(self, now_ns: int) -> float:
+        """Sum the time spent waiting for a device until now, a wait that lasts included."""
+        lasting_ns = 0 if self._since_ns is None else now_ns - self._since_ns
+        return (self._waited_ns + lasting_ns) / 1e9

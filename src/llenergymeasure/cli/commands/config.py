@@ -11,12 +11,9 @@ import typer
 from llenergymeasure._version import __version__
 from llenergymeasure.cli import places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
-from llenergymeasure.config.registry import (
-    BACKENDS,
-    ENERGY_SOURCES,
-    load_object,
-    missing,
-)
+from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
+from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import (
     EffectiveSettings,
     data_path,
@@ -174,7 +171,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from table.setting(name, shown, table.origin(origin), _SETTING)
+            yield from table.setting(name, shown, places.named(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
@@ -183,8 +180,8 @@ def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
         ("llem run experiment.yaml --dry-run", "the plan of an experiment"),
     ]
     absent = [missing(ENERGY_SOURCES["codecarbon"], "energy_backend")]
-    if settings.config.runner("pytorch") == "local":
-        absent.insert(0, missing(BACKENDS["pytorch"], "backend"))
+    if settings.config.runner(DEFAULT_BACKEND) == "local":
+        absent.insert(0, missing(BACKENDS[DEFAULT_BACKEND], "backend"))
     installs = [(problem.remedy, problem.what) for problem in absent if problem is not None]
     for command, purpose in installs + steps:
         yield command

@@ -15,7 +15,7 @@ from llenergymeasure.cli.failure import FAILED
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.loader import EXECUTION, flag_name, load_execution, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings, named_runners
 from llenergymeasure.exceptions import FlagError
 

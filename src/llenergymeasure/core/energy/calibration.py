@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 
 from llenergymeasure.core.energy.calibration_store import StoredCalibration
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
+from llenergymeasure.core.energy.estimation.readings import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimation.sensor import Calibration
-from llenergymeasure.core.energy.estimation.series import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimator import DeviceReadings
 from llenergymeasure.core.energy.figures import counter_readings, power_readings
 from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
@@ -26,6 +26,7 @@ from llenergymeasure.core.energy.protocol import EnergyBackend
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
+from llenergymeasure.units import MJ
 
 WHERE = "--calibrate"
 SHORT_S, LONG_S = 0.03, 1.0
@@ -35,7 +36,6 @@ LEAST_GAP_S, RANDOM_GAP_S = (
 )  # idle between bursts: the fit needs three quarters of a second
 EDGE_S = 1.0
 MOST_LAG_S = 0.5  # a sensor that seems later than this was not looking at our load
-MJ = 1e-3
 
 
 class LoadGenerator(Protocol):

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llenergymeasure.core.energy.sampling_child import Row
+from llenergymeasure.units import JOULES_PER_KWH
 
-JOULES_PER_KWH = 3.6e6
 STRETCH_S = 5.0
 LONGEST_TRUE_ZERO_S = 0.25  # a counter may not tick within a shorter stretch
 WENT_BACKWARDS = "went backwards"

@@ -2,13 +2,14 @@
 
 Band and comb: a counter publishes at ticks only, so the plain difference of two reads is off by up
 to a tick at each end. Here the ticks are found (:mod:`~.estimation.ticks`), whole ticks that cover
-the window are taken, and what was drawn outside is taken off (:mod:`~.estimation.band`). Every
+the window are taken, and what was drawn outside is taken off (:mod:`~.estimation.edges`). Every
 assumption that this needs has a line in the budget, in joules.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import hypot
 
 import numpy as np
@@ -16,18 +17,25 @@ import numpy as np
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.aliasing import Aliasing, find_aliasing
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
-from llenergymeasure.core.energy.estimation.estimate import EnergyEstimate, sum_devices
-from llenergymeasure.core.energy.estimation.integral import Hints, Integral, integrate
-from llenergymeasure.core.energy.estimation.paths import SensorPath, counter_path, power_path
-from llenergymeasure.core.energy.estimation.power_path import mean_power_w
-from llenergymeasure.core.energy.estimation.prompt import prompt_power
-from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
-from llenergymeasure.core.energy.estimation.series import (
+from llenergymeasure.core.energy.estimation.edges import EdgeMethod
+from llenergymeasure.core.energy.estimation.integral import (
+    Hints,
+    Integral,
+    SensorPath,
+    counter_path,
+    integrate,
+    mean_power_w,
+    power_path,
+)
+from llenergymeasure.core.energy.estimation.readings import (
     CounterReadings,
     DeviceReadings,
     PowerReadings,
     unwrap,
 )
+from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
+from llenergymeasure.core.energy.estimation.tail import momentary_power
+from llenergymeasure.domain.energy import EnergyKind
 from llenergymeasure.domain.samples import Window
 
 __all__ = [
@@ -41,12 +49,88 @@ __all__ = [
     "sum_devices",
     "unwrap",
 ]
-
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
 CERTAIN = 1.5  # half-widths beyond which a difference is no noise: three standard uncertainties
 STALL_S = 0.1  # a read that takes longer stalled
 SHAPE_SHARE = 0.0075  # of the energy: what power readings leave open even when calibrated
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyEstimate:
+    """Energy of one window.
+
+    Attributes:
+        energy_j: Joules, or ``None`` where the readings tell nothing. Never 0 for not known.
+        interval95_j: Half-width of the 95 % interval on the sensor's own scale, or ``None``.
+        kind: ``measured``; ``unmeasurable`` without a figure or with an interval over 20 % of it.
+        source: ``counter``, ``power``, ``average_power`` or ``none``.
+        tick_s: Time between two values of the sensor, or ``None``.
+        jitter_s: Standard deviation of its ticks about a steady comb, or ``None``.
+        start: How the start of the window was read.
+        end: How its end was read.
+        before_w: Power before the window, or ``None``.
+        after_w: Power after it, or ``None``.
+        shortest_window_s: How long a window would have to be to be measurable, where it is not.
+        counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing.
+        budget: What is not known, line by line.
+        flags: Findings by their stable codes.
+    """
+
+    energy_j: float | None
+    interval95_j: float | None
+    kind: EnergyKind
+    source: str
+    tick_s: float | None = None
+    jitter_s: float | None = None
+    start: EdgeMethod = "none"
+    end: EdgeMethod = "none"
+    before_w: float | None = None
+    after_w: float | None = None
+    shortest_window_s: float | None = None
+    counter_over_power: float | None = None
+    budget: tuple[BudgetLine, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+def sum_devices(estimates: Sequence[EnergyEstimate]) -> EnergyEstimate:
+    """Add up devices that worked together.
+
+    What a reading or a tick brings is each device's own and adds in squares; lines that come from
+    what is assumed of the sensor (marked ``shared``) are alike for all and add as they are.
+
+    Returns:
+        The sum; without a figure as soon as one device has none.
+
+    Raises:
+        ValueError: There is no device.
+    """
+    if not estimates:
+        raise ValueError("no device to add up")
+    if len(estimates) == 1:
+        return estimates[0]
+    flags = tuple(dict.fromkeys(flag for one in estimates for flag in one.flags))
+    known = [one.energy_j for one in estimates if one.energy_j is not None]
+    sources = "+".join(sorted({one.source for one in estimates}))
+    if len(known) < len(estimates):
+        return EnergyEstimate(None, None, "unmeasurable", sources, flags=flags)
+    lines = budget.merged(line for one in estimates for line in one.budget)
+    half_j, energy_j = budget.interval95_j(lines), sum(known)
+    measured = half_j <= budget.MAX_SHARE * energy_j
+    return EnergyEstimate(
+        energy_j=energy_j,
+        interval95_j=half_j,
+        kind="measured" if measured else "unmeasurable",
+        source=sources,
+        start=_common([one.start for one in estimates]),
+        end=_common([one.end for one in estimates]),
+        budget=lines,
+        flags=flags,
+    )
+
+
+def _common(methods: Sequence[EdgeMethod]) -> EdgeMethod:
+    return methods[0] if len(set(methods)) == 1 else "none"
 
 
 def estimate_energy(
@@ -90,7 +174,7 @@ def _integral(path: SensorPath, hint: SensorPath | None, window: Window) -> Inte
             mean_power_w(hint.series, -HINT_S, 0.0),
             mean_power_w(hint.series, length_s + late_s, length_s + late_s + HINT_S),
             path.quantum_j,
-            prompt_power(hint.ticks, hint.timing) if hint.source == "power" else None,
+            momentary_power(hint.ticks, hint.timing) if hint.source == "power" else None,
         )
     return integrate(path.ticks, window.seconds, path.timing, hints)
 

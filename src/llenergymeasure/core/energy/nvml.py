@@ -23,10 +23,10 @@ from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.units import MJ
 
 READER = "llenergymeasure.core.energy.nvml_reader:NVMLReader"
 SENSORS = (COUNTER, POWER, AVERAGE_POWER)
-MJ = 1e-3
 GUARD_S = 0.5
 SLOW_GUARD_S = 2.0  # a mean over a second shows a step for as long, and later
 NO_GPU = Coverage(

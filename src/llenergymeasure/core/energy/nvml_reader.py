@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.core.energy.nvml_processes import ProcessWatch
 from llenergymeasure.core.energy.sampling_child import Row
 from llenergymeasure.core.visible_gpus import visible_uuids
+from llenergymeasure.units import MW_PER_W
 
 COUNTER = "gpu_energy_mj"
 POWER = "gpu_power_w"
@@ -29,7 +30,6 @@ DEFAULT_POWER_LIMIT = "gpu_power_limit_default_w"
 PERSISTENCE = "gpu_persistence_mode"
 PROCESSES = "gpu_process_count"
 
-MW_PER_W = 1e3
 SLOW_POLL_S = 0.25  # within the guard on either side of a window at least once
 GA100 = (8, 0)  # compute capability of the one Ampere chip that averages nothing
 

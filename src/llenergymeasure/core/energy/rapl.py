@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llenergymeasure.core.energy.estimation.readings import CounterReadings, Ints, unwrap
 from llenergymeasure.core.energy.estimation.sensor import Calibration
-from llenergymeasure.core.energy.estimation.series import CounterReadings, Ints, unwrap
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
     EnergyEstimate,

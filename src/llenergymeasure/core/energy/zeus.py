@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.config.plugins import missing
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
 from llenergymeasure.core.energy.gpu_source import UNKNOWN, GPUSource
@@ -23,9 +24,9 @@ from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.units import MJ
 
 READER = "llenergymeasure.core.energy.zeus_reader:ZeusReader"
-MJ = 1e-3
 LEAD_S = 0.6  # half a second of level and a tick before the window
 TAIL_S = 0.8  # the same after it, and what comes in late
 SLOW_TAIL_S = 1.8  # where power is a mean over a second

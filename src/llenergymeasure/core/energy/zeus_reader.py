@@ -23,8 +23,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER, NVMLReader
 from llenergymeasure.core.energy.sampling_child import Reader, Row
 from llenergymeasure.core.visible_gpus import visible_uuids
-
-MW_PER_W = 1e3
+from llenergymeasure.units import MW_PER_W
 
 _HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 _FOREIGN = (*_HIDING, "ZEUSD_SOCK_PATH", "ZEUSD_HOST_PORT")

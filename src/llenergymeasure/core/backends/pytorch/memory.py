@@ -7,6 +7,7 @@ from typing import Any
 
 from llenergymeasure.core.backends.shared import host_memory
 from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.units import MIB
 
 
 class HostMemory:
@@ -48,7 +49,7 @@ class CudaMemory:
         )
 
     def _capacity_mb(self, device: str) -> float:
-        return float(self._cuda.get_device_properties(device).total_memory / host_memory.MIB)
+        return float(self._cuda.get_device_properties(device).total_memory / MIB)
 
     def _sum_mb(self, in_bytes: Any) -> float:
-        return float(sum(in_bytes(device) for device in self._devices) / host_memory.MIB)
+        return float(sum(in_bytes(device) for device in self._devices) / MIB)

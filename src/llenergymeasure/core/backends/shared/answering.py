@@ -146,7 +146,8 @@ class _Watch(threading.Thread):
         patience, statuses = self._patience, [_status(process) for process in alive]
         stopped = [p for p, status in zip(alive, statuses, strict=True) if status in _STOPPED]
         self._stopped_s = self._stopped_s + step_s if stopped else 0.0
-        worked_s = time.process_time() + sum(map(_cpu_s, alive))
+        own_s = time.process_time() - time.thread_time()  # but for that of looking on
+        worked_s = own_s + sum(map(_cpu_s, alive))
         works = abs(worked_s - self._worked_s) > _AT_REST * patience.idle_s
         if works or psutil.STATUS_DISK_SLEEP in statuses:
             self._idle_s, self._worked_s = 0.0, worked_s

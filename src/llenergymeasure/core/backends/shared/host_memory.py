@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-MIB = 1 << 20
+from llenergymeasure.units import MIB
 
 
 class ResidentSet:
@@ -52,13 +52,6 @@ def _proc(pid: int, name: str) -> Path:
 def _peak_mb(status: str) -> float | None:
     found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
     return int(found.group(1)) / 1024 if found else None
-
-
-def usable_cpus() -> int:
-    """Count the CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def capacity_mb() -> float:

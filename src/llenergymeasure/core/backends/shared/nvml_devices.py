@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.core.visible_gpus import counted_uuids
 from llenergymeasure.exceptions import Problem
+from llenergymeasure.units import MIB
 
-MIB = 1 << 20
 # Tensor cores of a generation: https://docs.nvidia.com/cuda/cuda-c-programming-guide/, "Compute
 # Capabilities"; https://nvidia.github.io/TensorRT-LLM/reference/precision.html, "Hardware Support
 # Matrix".

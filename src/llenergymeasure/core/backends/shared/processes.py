@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -72,6 +73,14 @@ def to_standard_output(text: str) -> None:
     """Print to what is standard output at that moment; a closed one is none."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(text)
+
+
+class Endable(Protocol):
+    """Processes of an engine, whoever started them."""
+
+    def end(self) -> None:
+        """End all of them; safe to call twice."""
+        ...
 
 
 class EngineProcesses:
@@ -159,3 +168,13 @@ class EngineProcesses:
         script.chmod(0o700)
         # Where temporary files cannot be run, processes print to the terminal.
         return script if os.access(script, os.X_OK) else Path(python)
+
+
+@contextlib.contextmanager
+def ended_on_failure(processes: EngineProcesses) -> Iterator[None]:
+    """End the processes of an engine that could not be loaded, for whatever reason."""
+    try:
+        yield
+    except BaseException:
+        processes.end()
+        raise

@@ -222,13 +222,3 @@ class VLLMEngine:
 
 def _budget(request: Request) -> int:
     return request.max_new_tokens
-
-
-@contextlib.contextmanager
-def ended_on_failure(processes: EngineProcesses) -> Iterator[None]:
-    """End the processes of an engine that could not be loaded, for whatever reason."""
-    try:
-        yield
-    except BaseException:
-        processes.end()
-        raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_MIB = 1 << 20
+from llenergymeasure.units import MIB
 
 
 class WorkerFacts:
@@ -28,10 +28,10 @@ class WorkerFacts:
             "attention_backend": self._llenergymeasure_attention(),
         }
         if torch.cuda.is_available():
-            facts["device_mb"] = torch.cuda.memory_allocated() / _MIB
-            facts["device_peak_mb"] = torch.cuda.max_memory_allocated() / _MIB
+            facts["device_mb"] = torch.cuda.memory_allocated() / MIB
+            facts["device_peak_mb"] = torch.cuda.max_memory_allocated() / MIB
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
-            facts["device_capacity_mb"] = device.total_memory / _MIB
+            facts["device_capacity_mb"] = device.total_memory / MIB
             facts["device_uuid"] = f"GPU-{device.uuid}"
             if reset_peak:
                 torch.cuda.reset_peak_memory_stats()

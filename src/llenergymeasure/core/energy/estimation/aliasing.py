@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.series import Floats
+from llenergymeasure.core.energy.estimation.readings import Floats
 
 HARMONICS = 12  # of the tick: load up to as many times faster
 LEAST_STEPS = 4

@@ -35,13 +35,12 @@ def merged(lines: Iterable[BudgetLine]) -> tuple[BudgetLine, ...]:
     found: dict[str, list[BudgetLine]] = {}
     for line in lines:
         found.setdefault(line.name, []).append(line)
-    return tuple(_one(same) for same in found.values())
-
-
-def _one(same: list[BudgetLine]) -> BudgetLine:
-    if same[0].shared:
-        return BudgetLine(same[0].name, sum(line.standard_j for line in same), shared=True)
-    return BudgetLine(same[0].name, sqrt(sum(line.standard_j**2 for line in same)))
+    return tuple(
+        BudgetLine(name, sum(line.standard_j for line in same), shared=True)
+        if same[0].shared
+        else BudgetLine(name, sqrt(sum(line.standard_j**2 for line in same)))
+        for name, same in found.items()
+    )
 
 
 def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: float) -> float | None:
@@ -81,3 +80,7 @@ POWER_SHAPE = "averaging_window"
 NO_GUARD = "no_guard"
 GROWING = frozenset({PART_TIME, GAPS})
 LINEAR = frozenset({ALIASING, POWER_SHAPE})
+# What is assumed of the sensor (its lag at the edges, its averaging window, load in step with it)
+# and of tails is alike in every window. The other lines vary from window to window, so that the
+# spread between repeats shows them already.
+COMMON = frozenset({EDGE_TIME, POWER_SHAPE, ALIASING, KNOWN_TAIL, UNSEEN_TAIL})

@@ -1,30 +1,249 @@
-"""Energy of a window from the ticks of a counter, with its budget."""
+"""Energy of a window by one sensor, with its budget.
+
+A sensor's readings become ticks and timing (:class:`SensorPath`), whole ticks that cover the window
+are taken, and what was drawn outside is taken off.
+
+Power readings become the ticks of a counter, so that one rule serves both. A published power is the
+mean over a look that ended with its update. Power * time since the update before, added up, is a
+counter that looks at that share of each tick; a sensor that averages over more than a tick is a
+counter that counts every moment, but late. Where a window begins and ends is then found as for a
+counter, with both edges.
+
+A sensor that looks at a share of each tick takes the rest of it to be like the share it saw, which
+lies at the tick's end. A step inside a tick is then moved, and load that differs from tick to tick
+is sampled, not counted.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.band import (
+from llenergymeasure.core.energy.estimation.budget import BudgetLine
+from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
     Axis,
     Edge,
     EdgeMethod,
     end_axis,
+    level_between,
     quiet_edge,
     split_edge,
     start_axis,
 )
-from llenergymeasure.core.energy.estimation.budget import BudgetLine
-from llenergymeasure.core.energy.estimation.part_time import Steps, part_time_term
-from llenergymeasure.core.energy.estimation.prompt import PromptPower
-from llenergymeasure.core.energy.estimation.sensor import Timing
-from llenergymeasure.core.energy.estimation.tail import decayed_edge
-from llenergymeasure.core.energy.estimation.ticks import Ticks
+from llenergymeasure.core.energy.estimation.readings import (
+    CounterReadings,
+    DeviceReadings,
+    Floats,
+    Series,
+    counter_series,
+    power_series,
+    without_reset,
+)
+from llenergymeasure.core.energy.estimation.sensor import Calibration, Timing, timing
+from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge
+from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, find_ticks, fit_comb
+from llenergymeasure.domain.samples import Window
+
+ONE_SECOND = 1.0
+READ_SIGMA_S = 0.002
+FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
+LONGEST_UPDATE_S = 0.1  # between updates of a sensor whose readings do not tell it
+UNSEEN_SHARE = 0.3  # of the unseen part of an edge tick: its load need not be a clean step
+UNSEEN_SPREAD = 0.1  # of the level, where too few ticks tell how they differ
+
+
+def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
+    """Turn power readings into the ticks of a counter.
+
+    Args:
+        series: Readings of power.
+        update_s: Time between updates, where a calibration knows it.
+
+    Returns:
+        The ticks, or ``None`` with fewer than three readings.
+    """
+    if len(series) < 3:
+        return None
+    seen = brackets(series)
+    if update_s is None and len(seen.low_s) < FEW_UPDATES:
+        return _held(series, LONGEST_UPDATE_S / np.sqrt(12))
+    comb = fit_comb(seen, update_s) if len(seen.low_s) > 1 else None
+    return _held(series, READ_SIGMA_S) if comb is None else _on_updates(series, comb)
+
+
+def _on_updates(series: Series, comb: Comb) -> Ticks:
+    """Count each update over the time since the one before; updates to the same value too."""
+    first, last = ((series.at_s[[0, -1]] - comb.phase_s) / comb.period_s).tolist()
+    number = np.arange(np.floor(first) + 1, np.floor(last) + 1)
+    tooth = comb.phase_s + number * comb.period_s
+    # Half a tick behind the update a reading surely shows it, early or late as it may be.
+    shown = np.searchsorted(series.at_s, tooth + comb.period_s / 2, side="right") - 1
+    power_w = series.value[np.maximum(shown, 0)]
+    return _counted(tooth, power_w, comb.period_s, float(np.hypot(comb.sigma_s, comb.jitter_s)))
+
+
+def _held(series: Series, sigma_s: float) -> Ticks:
+    """Count readings as they come, where no updates can be told apart."""
+    step_s = float(np.median(np.diff(series.at_s)))
+    return _counted(series.at_s, series.value, step_s, sigma_s)
+
+
+def _counted(time_s: Floats, power_w: Floats, step_s: float, sigma_s: float) -> Ticks:
+    energy_j = np.concatenate(([0.0], np.cumsum(power_w[1:] * np.diff(time_s))))
+    return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None)
+
+
+def power_timing(calibration: Calibration | None, update_s: float) -> Timing:
+    """Give the timing of a counter made of power readings.
+
+    An averaging window of more than an update (``look_share`` above 1) makes the sensor later by
+    half of what it is longer, and lets energy come in for the whole of it.
+    """
+    known = timing(calibration)
+    if known.look_share <= 1:
+        return replace(known, settle_s=max(known.settle_s, update_s), rise_s=None)
+    longer_s = (known.look_share - 1) * update_s
+    return replace(
+        known,
+        lag_s=known.lag_s + longer_s / 2,
+        settle_s=known.settle_s + longer_s,
+        look_share=1.0,
+    )
+
+
+def one_second_timing(calibration: Calibration | None, update_s: float) -> Timing:
+    """Give the timing of a counter made of readings that are means over a second."""
+    known = timing(calibration)
+    return replace(
+        known,
+        lag_s=known.lag_s + (ONE_SECOND - update_s) / 2,
+        settle_s=known.settle_s + ONE_SECOND,
+        look_share=1.0,
+    )
+
+
+def mean_power_w(series: Series, from_s: float, to_s: float) -> float | None:
+    """Give the mean of the readings between two times, or ``None`` without any."""
+    inside = (series.at_s >= from_s) & (series.at_s <= to_s)
+    return float(series.value[inside].mean()) if inside.any() else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SensorPath:
+    """One sensor's way to a figure."""
+
+    source: str
+    series: Series
+    ticks: Ticks
+    timing: Timing
+    calibration: Calibration | None
+    flags: tuple[str, ...] = ()
+    quantum_j: float = 1e-3
+
+
+def counter_path(
+    readings: CounterReadings | None, window: Window, calibration: Calibration | None
+) -> tuple[SensorPath | None, tuple[str, ...]]:
+    """Find the ticks of a counter; a counter that was reset in the window or never moves has none.
+
+    Returns:
+        The path, or ``None``; and what was found on the way.
+    """
+    if readings is None:
+        return None, ()
+    series, inside, anywhere = without_reset(counter_series(readings, window), window.seconds)
+    if inside:
+        return None, ("counter_reset",)
+    known = calibration or Calibration()
+    ticks = find_ticks(series, known.tick_s, known.jitter_s)
+    if ticks is None or ticks.time_s[-1] <= 0 or ticks.time_s[0] >= window.seconds:
+        return None, ()
+    flags = ("counter_reset_outside",) if anywhere else ()
+    shape = timing(calibration)
+    return SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
+
+
+def power_path(
+    readings: DeviceReadings, window: Window, calibration: Calibration | None
+) -> SensorPath | None:
+    """Find the updates of instantaneous power, or else of means over a second."""
+    known = calibration or Calibration()
+    for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
+        series = None if taken is None else power_series(taken, window)
+        ticks = None if series is None else power_ticks(series, known.tick_s)
+        if series is None or ticks is None or ticks.time_s[-1] <= 0:
+            continue
+        if ticks.time_s[0] >= window.seconds:
+            continue
+        if source == "power":
+            shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)
+        else:
+            shape, flags = one_second_timing(calibration, ticks.step_s), ("one_second_average",)
+        return SensorPath(source, series, ticks, shape, calibration, flags)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How much power rises at the start of a window and falls at its end, W."""
+
+    rise_w: float
+    fall_w: float
+
+
+def moved_s(to_tick_end_s: float, tick_s: float, share: float) -> float:
+    """Tell how much too early a step up is seen, seconds.
+
+    A step of 1 W that lies ``to_tick_end_s`` before the end of its tick adds that many watt
+    seconds; the sensor adds ``tick_s`` * the part of its look that saw the step.
+    """
+    seen = min(to_tick_end_s / (share * tick_s), 1.0)
+    return seen * tick_s - to_tick_end_s
+
+
+def part_time_term(
+    ticks: Ticks, length_s: float, timing: Timing, steps: Steps, power_w: float
+) -> tuple[float, BudgetLine | None]:
+    """Give what to take off a figure for the sensor's looking part of the time, and the doubt.
+
+    Returns:
+        Joules to take off, 0 unless the share is known; and the line, ``None`` where the sensor
+        counts every moment.
+    """
+    share, tick_s = timing.look_share, ticks.step_s
+    if share >= 1:
+        return 0.0, None
+    rise = moved_s(_to_tick_end(ticks, timing.lag_s), tick_s, share)
+    fall = moved_s(_to_tick_end(ticks, timing.lag_s + length_s), tick_s, share)
+    moved_j = steps.rise_w * rise - steps.fall_w * fall
+    unseen_s = UNSEEN_SHARE * (1 - share) * tick_s
+    doubt = [unseen_s * steps.rise_w, unseen_s * steps.fall_w]
+    doubt.append(_sampling_j(ticks, length_s, timing, power_w))
+    if not timing.look_known:
+        doubt.append(moved_j)
+    line = BudgetLine(budget.PART_TIME, float(np.sqrt(sum(part**2 for part in doubt))))
+    return (moved_j if timing.look_known else 0.0), line
+
+
+def _to_tick_end(ticks: Ticks, at_s: float) -> float:
+    after = min(int(np.searchsorted(ticks.time_s, at_s)), len(ticks) - 1)
+    return float((ticks.time_s[after] - at_s) % ticks.step_s)
+
+
+def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -> float:
+    """Give s · T · √(n (1 - W/T)): n ticks of length T that differ by s, looked at for W each."""
+    axis = start_axis(ticks, length_s, timing.lag_s)
+    first = int(np.searchsorted(axis.time_s, axis.edge_s))
+    last = int(np.searchsorted(axis.time_s, axis.far_s)) - 1
+    level = level_between(axis, first, last) if last > first + 1 else None
+    spread_w = UNSEEN_SPREAD * power_w if level is None else level.spread_w
+    count = max(length_s / ticks.step_s, 1.0)
+    return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
 
 
 class Hints(NamedTuple):
@@ -34,13 +253,13 @@ class Hints(NamedTuple):
         before_w: Power before the window by another sensor, or ``None``.
         after_w: Power after it, or ``None``.
         quantum_j: The counter's unit.
-        prompt: Power of moments, where calibration told that it is such.
+        momentary: Power of moments, where calibration told that it is such.
     """
 
     before_w: float | None = None
     after_w: float | None = None
     quantum_j: float = 1e-3
-    prompt: PromptPower | None = None
+    momentary: MomentaryPower | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +290,7 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     rough_w = _rough_power(ticks, length_s, timing.lag_s)
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
-    end = decayed_edge(end_at, end, timing, rough_w, hints.prompt)
+    end = decayed_edge(end_at, end, timing, rough_w, hints.momentary)
     inside_w = (-end.energy_j - start.energy_j) / length_s
     start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
     return _account(ticks, length_s, timing, (start, end), hints.quantum_j)

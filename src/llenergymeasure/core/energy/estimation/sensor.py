@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.series import Floats, Ints
+from llenergymeasure.core.energy.estimation.readings import Floats, Ints
 
 EDGE_TIME_CALIBRATED_S = 0.005
 EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.series import Floats, Series
+from llenergymeasure.core.energy.estimation.readings import Floats, Series
 
 FAST_SHARE = 0.6  # polls that find another value; above it the counter outruns the polls
 NARROW = 0.6  # of a tick: brackets below it number their tick without doubt
@@ -203,8 +203,3 @@ def _without_comb(seen: Brackets, period_s: float | None) -> Ticks:
     low = seen.low_s if period_s is None else np.maximum(seen.low_s, seen.high_s - 2 * period_s)
     width = seen.high_s - low
     return Ticks((low + seen.high_s) / 2, width / np.sqrt(12), seen.energy_j, period_s, None)
-
-
-def poll_gaps(series: Series) -> tuple[Floats, Floats]:
-    """Give the time between successive reads and how long each read took, seconds."""
-    return np.diff(series.at_s), series.after_s - series.before_s

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.prompt import Shown, prompt_power
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail, Timing
+from llenergymeasure.core.energy.estimation.tail import PowerShown, momentary_power
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
@@ -95,18 +95,18 @@ def test_a_counter_that_is_late_or_slow_is_not_judged_by_power() -> None:
         Timing(look_share=0.25, look_known=True, lag_s=0.03),
     ],
 )
-def test_power_of_unknown_long_or_late_looks_is_not_prompt(timing: Timing) -> None:
-    assert prompt_power(UPDATES, timing) is None
+def test_power_of_unknown_long_or_late_looks_is_not_of_a_moment(timing: Timing) -> None:
+    assert momentary_power(UPDATES, timing) is None
 
 
 def test_a_look_is_a_share_of_the_time_between_updates() -> None:
-    prompt = prompt_power(UPDATES, Timing(look_share=0.25, look_known=True))
-    assert prompt is not None
-    assert prompt.look_s == pytest.approx(0.025)
+    momentary = momentary_power(UPDATES, Timing(look_share=0.25, look_known=True))
+    assert momentary is not None
+    assert momentary.look_s == pytest.approx(0.025)
 
 
 def test_what_a_tail_held_before_a_look_is_carried_back_at_its_rate() -> None:
-    shown = Shown(power_w=10.0, sigma_w=1.0, after_s=0.06)
+    shown = PowerShown(power_w=10.0, sigma_w=1.0, after_s=0.06)
     at_s = np.linspace(0.0, 0.06, 10_001)
     drawn_w = 10.0 * np.exp(20.0 * (0.06 - at_s))
     drawn_j = float(((drawn_w[1:] + drawn_w[:-1]) / 2 * np.diff(at_s)).sum())
