@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llenergymeasure.config.models import DecoderConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
@@ -135,11 +135,12 @@ def test_two_equal_shares_on_two_gpus_use_as_much_bandwidth_as_one(first):
 
 @pytest.mark.parametrize("speculative", [False, True])
 def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculative):
-    decoder = DecoderConfig(speculative_decoding=speculative)
-    speculating = scripted_config().model_copy(update={"decoder": decoder})
+    decoder = {"speculative_decoding": True, "draft_model": "m"} if speculative else {}
     known = replace(
         first,
-        order=first.order.model_copy(update={"config": speculating}),
+        order=first.order.model_copy(
+            update={"config": ExperimentConfig(model="m", decoder=decoder)}
+        ),
         report=replace(
             first.report,
             architecture=ModelArchitecture.from_config(catalogue.config("tiny-llama")),

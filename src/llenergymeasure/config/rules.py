@@ -16,7 +16,7 @@ from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.experiment_fields import ExperimentFields
 from llenergymeasure.config.model_names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.config.registry import all_backends, backend_entry, backend_names
-from llenergymeasure.config.sections import NEUTRAL_DECODER, DecoderConfig
+from llenergymeasure.config.sections import NEUTRAL_DECODER
 
 
 def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def asked_of_engines(config: ExperimentFields) -> Iterator[str]:
     The strategy of decoding and its beams are not among them: ``BackendFacts.decoding`` says which
     strategies there are.
     """
-    for name, field in DecoderConfig.model_fields.items():
+    for name, field in type(config.decoder).model_fields.items():
         value = getattr(config.decoder, name)
         neutral = value in (field.default, NEUTRAL_DECODER.get(name))
         if not neutral and name not in ("decoding_strategy", "num_beams"):

@@ -97,14 +97,12 @@ class ExperimentResult(Record):
         """Give the result as JSON, and write it where a path is given."""
         text = self.model_dump_json(indent=2) + "\n"
         if path is not None:
-            load_object("llenergymeasure.results.files:write_text")(text, Path(path))
+            load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
         return text
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the result as one flat row; nested fields become dotted columns."""
-        load_object("llenergymeasure.results.files:write_row")(
-            self.model_dump(mode="json"), Path(path), type(self)
-        )
+        load_object("llenergymeasure.results.columns:write_row")(self, Path(path))
 
     def summary(self) -> str:
         """Render the result as plain text for a terminal of 80 columns."""

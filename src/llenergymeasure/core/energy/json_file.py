@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.results.atomic_file import write_atomically
+from llenergymeasure.results.files import write_atomically
 
 LOG = logging.getLogger(__name__)
 
