@@ -16,12 +16,8 @@ from pydantic import ValidationError
 from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
-<<<<<<< HEAD
-from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse
-from llenergymeasure.core.backends.shared.processes import EngineProcesses
-=======
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
->>>>>>> main
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
 from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
@@ -35,20 +31,8 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
 from llenergymeasure.core.backends.tensorrt.errors import _REMEDIES, backend_error
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
-<<<<<<< HEAD
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
-from llenergymeasure.core.backends.tensorrt.trace import (
-    BatchRecord,
-    Finished,
-    TensorRTTrace,
-    shortfall,
-    times_within,
-    tokens_produced,
-)
-=======
-from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
 from llenergymeasure.core.backends.tensorrt.trace import Finished, TensorRTTrace
->>>>>>> main
 from llenergymeasure.domain.samples import MemoryReading
 from tests.support import fake_tensorrt_llm as fake
 

@@ -8,33 +8,15 @@ from collections.abc import Iterator, Sequence
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
-<<<<<<< HEAD
 from llenergymeasure.core.backends.shared.answering import CLOSING
-from llenergymeasure.core.backends.shared.nvml_devices import MemoryUse, memory_use
-from llenergymeasure.core.backends.shared.processes import EngineProcesses
-=======
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
->>>>>>> main
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import EngineTokens, sampling_arguments
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-<<<<<<< HEAD
 from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
-from llenergymeasure.core.backends.tensorrt.trace import (
-    BatchRecord,
-    Shortfall,
-    TensorRTTrace,
-    shortfall,
-)
-=======
-from llenergymeasure.core.backends.tensorrt.processes import (
-    MarkedProcesses,
-    has_ended,
-    stdout_spared,
-)
 from llenergymeasure.core.backends.tensorrt.trace import TensorRTTrace
->>>>>>> main
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.core.models.tokenizers import HFTokenizer
@@ -51,63 +33,6 @@ _MEMORY_NOTE = (
 )
 
 
-<<<<<<< HEAD
-ReadMemory = Callable[[Sequence[str]], MemoryUse | None]
-
-
-class LoadedEngine(NamedTuple):
-    """What a loaded engine is made of.
-
-    Attributes:
-        library: It serves the model.
-        tokenizer: The tokenizer of the model.
-        processes: The processes of the engine.
-        tokens: Tokens with a meaning of their own.
-    """
-
-    library: TensorRTLibrary
-    tokenizer: HFTokenizer
-    processes: EngineProcesses
-    tokens: EngineTokens
-
-
-class DeviceMemory:
-    """Memory that an engine takes on its GPUs.
-
-    Args:
-        gpu_uuids: The GPUs.
-        before: What was in use before it was loaded.
-        read: Reads what is in use.
-    """
-
-    def __init__(
-        self, gpu_uuids: tuple[str, ...], before: MemoryUse | None, read: ReadMemory = memory_use
-    ) -> None:
-        self._gpu_uuids, self._before, self._read = gpu_uuids, before, read
-        self._model_mb = self._taken_mb()
-        self._peak_mb = self._model_mb
-
-    def look(self) -> None:
-        """Read once more."""
-        known = [mb for mb in (self._peak_mb, self._taken_mb()) if mb is not None]
-        self._peak_mb = max(known, default=None)
-
-    def reading(self) -> MemoryReading:
-        """Give the peak so far; the capacity is that of one GPU, the smallest."""
-        if self._before is None or self._model_mb is None:
-            return MemoryReading("none")
-        return MemoryReading("device", self._peak_mb, self._model_mb, self._before.capacity_mb)
-
-    def _taken_mb(self) -> float | None:
-        now = self._read(self._gpu_uuids)
-        if now is None or self._before is None:
-            return None
-        taken_mb = now.used_mb - self._before.used_mb
-        return taken_mb if taken_mb > 0 else None  # others gave back more than we took
-
-
-=======
->>>>>>> main
 class TensorRTEngine:
     """Runs each batch of a plan as one crowd of requests; see the protocol for the contract.
 
@@ -124,24 +49,16 @@ class TensorRTEngine:
         config: ExperimentConfig,
         library: TensorRTLibrary,
         tokenizer: HFTokenizer,
-        processes: MarkedProcesses,
+        processes: EngineProcesses,
         memory: NvmlMemory,
     ) -> None:
-<<<<<<< HEAD
-        self._config, self._loaded, self._memory = config, loaded, memory
-        self.tokenizer = loaded.tokenizer
-        self._settings = loaded.library.settings()
-        self._workers = workers(loaded.processes)
-        self._shortfalls: dict[int, Shortfall] = {}
-=======
         self._config, self._library, self._processes = config, library, processes
         self._source = sources.resolve(config.model, config.revision)
         self._memory, self.tokenizer = memory, tokenizer
         ends, pad = end_tokens(self._source, tokenizer), tokenizer.inner.pad_token_id
         self._tokens = EngineTokens(ends, min(ends, default=0) if pad is None else pad)
         self._settings = library.settings()
-        self._workers = processes.workers()
->>>>>>> main
+        self._workers = workers(processes)
         self._passes = 0
         self._measured: dict[int, TensorRTTrace] = {}
 
@@ -156,26 +73,13 @@ class TensorRTEngine:
         what an earlier one left there.
         """
         self._passes += 1
-<<<<<<< HEAD
-        with (
-            translated("generate", self._config),
-            self._loaded.processes.answering("generate"),
-            stdout_spared(),
-        ):
-            for batch in batches:
-                issued_ns = time.monotonic_ns()
-                finished = self._loaded.library.generate(
-                    [request.token_ids for request in batch],
-                    [self._options(request) for request in batch],
-                    f"pass {self._passes}",
-                    progress,
-                    self._check,
-                )
-                trace.records.append(BatchRecord(batch, issued_ns, finished))
-=======
         requests = [request for batch in batches for request in batch]
         issued_ns = time.monotonic_ns()
-        with translated("generate", self._config), stdout_spared():
+        with (
+            translated("generate", self._config),
+            self._processes.answering("generate"),
+            stdout_spared(),
+        ):
             finished = self._library.generate(
                 [request.token_ids for request in requests],
                 [
@@ -190,7 +94,6 @@ class TensorRTEngine:
             )
         ends = frozenset(self._tokens.ends)
         trace = TensorRTTrace(pass_index, issued_ns, ends, requests, finished)
->>>>>>> main
         if pass_index >= 0:
             self._measured[pass_index] = trace
         return trace
@@ -226,15 +129,10 @@ class TensorRTEngine:
     def close(self) -> None:
         """End the executor and its workers, whatever state they are in."""
         try:
-<<<<<<< HEAD
-            with self._loaded.processes.answering("close", CLOSING), stdout_spared():
-                self._loaded.library.shut_down()
+            with self._processes.answering("close", CLOSING), stdout_spared():
+                self._library.shut_down()
         except BackendError as error:  # nothing is lost: it has done its work
             print(error.message)  # noqa: T201 - into log.txt
-=======
-            with stdout_spared():
-                self._library.shut_down()
->>>>>>> main
         finally:
             self._processes.end()
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig
-<<<<<<< HEAD
 from llenergymeasure.core.backends.shared.answering import LOADING
-from llenergymeasure.core.backends.shared.nvml_devices import memory_use, visible_devices
-from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
-=======
-from llenergymeasure.core.backends.shared.engine_processes import ended_on_failure
 from llenergymeasure.core.backends.shared.nvml_devices import (
     NvmlMemory,
     memory_use,
     visible_devices,
 )
->>>>>>> main
+from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles, engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
