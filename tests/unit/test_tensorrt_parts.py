@@ -28,7 +28,7 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt.errors import _REMEDIES, backend_error
+from llenergymeasure.core.backends.tensorrt.errors import WORDS, backend_error
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
@@ -465,7 +465,7 @@ def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algor
 
 
 def test_every_remedy_can_be_told() -> None:
-    for mark, _ in _REMEDIES:
+    for mark, _ in WORDS.remedies:
         assert "\n    " in backend_error("load", configuration(), ValueError(mark)).message
 
 

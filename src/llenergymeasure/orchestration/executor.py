@@ -17,7 +17,7 @@ from llenergymeasure.core.backends.protocol import (
     ModelLoader,
     PassTrace,
 )
-from llenergymeasure.core.energy.steps import step_times_ns
+from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
 from llenergymeasure.core.workload import build_requests, warmup_batches
 from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.results import DatasetInfo

@@ -11,6 +11,7 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
     memory_use,
     visible_devices,
 )
+from llenergymeasure.core.backends.shared.problems import adapter_directory, adapter_rank
 from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles, engine_arguments
@@ -55,12 +56,12 @@ class TensorRTBackend:
             translated("load", config),
             processes.answering("load", LOADING),
         ):
-            adapter = problems.adapter_directory(config)
+            adapter = adapter_directory(config)
             files = ModelFiles(
                 sources.reference(source, cache_dir),
                 source.kind == "random",
                 str(adapter) if adapter else None,
-                problems.adapter_rank(adapter) if adapter else None,
+                adapter_rank(config),
             )
             tokenizer = tokenizers.load_tokenizer(
                 files.model, config.revision, config.trust_remote_code, config.apply_chat_template
