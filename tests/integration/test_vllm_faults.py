@@ -17,12 +17,13 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.protocol import Arrival
 from llenergymeasure.core.backends.shared.answering import WORKING, Patience
 from llenergymeasure.core.backends.shared.processes import MARK, EngineProcesses
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError
-from tests.support.vllm_engines import QUICK, loaded, requests, vllm_config
+from tests.support.vllm_engines import QUICK, loaded, requests, run, vllm_config
 
 TINY = "random:tiny-llama"
 
@@ -112,7 +113,7 @@ def test_a_process_of_the_engine_that_dies_alone_ends_the_run(tmp_path, name):
     with loaded(tmp_path, model=TINY) as engine:
         made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
         with pytest.raises(BackendError, match="the engine core died") as caught:
-            engine.run(engine.plan(made), 0, kill)
+            engine.serve([Arrival(request) for request in made], 0, kill)
 
     assert caught.value.where == "generate"
     if name == "VLLM::EngineCore":
@@ -162,7 +163,7 @@ def test_an_engine_core_that_is_stopped_ends_the_run(tmp_path):
     with loaded(tmp_path, model=TINY) as engine:
         made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
         with pytest.raises(BackendError, match=STOPPED) as caught:
-            engine.run(engine.plan(made), 0, lambda _: core().suspend())
+            engine.serve([Arrival(request) for request in made], 0, lambda _: core().suspend())
 
     assert caught.value.where == "generate"
 
@@ -172,7 +173,7 @@ def test_an_engine_whose_output_is_lost_ends_the_run(tmp_path):
         engine._processes = Impatient(engine._processes)
         engine._library._core.outputs_queue = queue.Queue()  # nobody fills it any more
         with pytest.raises(BackendError, match="its processes have done nothing for 8 s"):
-            engine.run(engine.plan(requests([[10, 11, 12]], [2])), 0, lambda _: None)
+            run(engine, requests([[10, 11, 12]], [2]))
 
 
 class Impatient:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, SamplingCost
-from llenergymeasure.domain.samples import MemoryKind
+from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 
 class Distribution(Record):
@@ -30,8 +30,13 @@ class Distribution(Record):
 class LatencyResult(Record):
     """Times of completed requests, pooled over passes and processes."""
 
+    counted_from: LatencyStart = Field(
+        "scheduled",
+        description="Start of TTFT and E2E: scheduled, when work on a request began, as everything "
+        "is handed over at once; or due, when it was to be handed over, under a load.",
+    )
     ttft_ms: Distribution | None = Field(
-        description="Time to first token: first output token - request scheduled, ms. In a static "
+        description="Time to first token: first output token - start, ms. In a static "
         "batch the end of prefill, the same for all rows."
     )
     tpot_ms: Distribution | None = Field(
@@ -42,11 +47,9 @@ class LatencyResult(Record):
         description="Inter-token latency: each gap between successive token arrivals, ms; null "
         "where the engine tells no token times."
     )
-    e2e_ms: Distribution | None = Field(
-        description="End to end: last token - request scheduled, ms."
-    )
+    e2e_ms: Distribution | None = Field(description="End to end: last token - start, ms.")
     queue_ms: Distribution | None = Field(
-        description="Waiting: request scheduled - request issued, ms."
+        description="Waiting: request scheduled - request issued, or due, ms."
     )
 
 
