@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from llenergymeasure.config.energy_sources import energy_sources
 from llenergymeasure.report import format as fmt
 from llenergymeasure.report.section import Fact, fact
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from llenergymeasure.domain.energy import EnergyComponent
     from llenergymeasure.domain.environment import DeviceState
     from llenergymeasure.domain.results import BaselineResult, EnergyResult, ExperimentResult
-
-_SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}
 
 
 def facts(result: ExperimentResult) -> Iterator[Fact]:
@@ -27,8 +26,9 @@ def _energy(result: ExperimentResult) -> Iterator[str]:
     energy = result.energy
     if energy.total_j is not None and energy.kind != "unmeasurable":
         yield _total(energy, energy.total_j)
-        source = _SOURCES.get(energy.source, energy.source)
-        yield f"{energy.kind} by {source}: {energy.scope}"
+        facts = energy_sources().get(energy.source)
+        title = facts.title if facts is not None and facts.title else energy.source
+        yield f"{energy.kind} by {title}: {energy.scope}"
         yield from _shares(result)
         yield from _beside(energy)
         return
