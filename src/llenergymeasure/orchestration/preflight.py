@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from llenergymeasure.config.energy_sources import FIELD, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import ENERGY_SOURCES, backend_entry
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import (
     Selection,
@@ -132,10 +133,7 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
         adapter = config.lora.adapter_id if config.lora else None
         weights = (config.model, config.revision, config.decoder.draft_model, adapter)
         yield _Part(("model", *weights), lambda: _model_problems(config, offline=offline), "model")
-        # Weights that may come from elsewhere than the model's directory: a built engine, or
-        # load_format, gguf_file and subfolder among what is passed through.
-        built = getattr(config.section, "engine_path", None) is not None
-        if not built and config.passthrough_kwargs is None:
+        if config.passthrough_kwargs is None:  # load_format, gguf_file, subfolder
             yield _Part(("weights", config.model), lambda: weight_problems(config.model), "model")
         if config.apply_chat_template:
             template = ("template", config.model)
@@ -189,8 +187,8 @@ def _engine_problems(order: WorkOrder, absent: Problem | None) -> Iterator[Probl
     if target is not None:
         sources = energy_problems(order.energy_backend, target)
     else:  # it cannot be told what is to be read
-        source = ENERGY_SOURCES.get(order.energy_backend)
-        gone = missing(source, "energy_backend") if source is not None else None
+        source = energy_sources().get(order.energy_backend)
+        gone = missing(source, FIELD) if source is not None else None
         sources = [gone] if gone is not None else []
     for problem in sources:
         yield replace(problem, kind="energy")
