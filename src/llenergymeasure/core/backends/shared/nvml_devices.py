@@ -118,7 +118,7 @@ class NvmlMemory:
 
 
 def gpu_target(config: ExperimentConfig) -> DeviceTarget:
-    """Name the GPUs that will do the work: the first that the engine counts, if they can be told."""
+    """Name the GPUs that will do the work, where they can be told: the first that it counts."""
     try:
         used = visible_devices()[: backend_entry(config.backend).shards(config.section)]
     except LookupError:
