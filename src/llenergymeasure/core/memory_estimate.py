@@ -7,7 +7,6 @@ quantised formats (3 to 12 % of their weights), draft models and adapters.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -71,7 +70,7 @@ def estimate_memory(config: ExperimentConfig, architecture: ModelArchitecture) -
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
         kv_cache_mb=kv_bytes * rows * context / MIB,
         activations_mb=activation_bytes(architecture, config.precision, passing, rows) / MIB,
-        shards=math.prod(getattr(section, field, None) or 1 for field in facts.shard_fields),
+        shards=facts.shards(section),
         rows=rows,
         input_tokens=inputs,
         context_tokens=context,
