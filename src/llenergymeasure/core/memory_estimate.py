@@ -7,6 +7,7 @@ quantised formats (3 to 12 % of their weights), draft models and adapters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
