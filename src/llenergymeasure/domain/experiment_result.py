@@ -15,11 +15,11 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
+from llenergymeasure.domain.energy import EnergyResult
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.result_parts import (
     BaselineResult,
     CPULoad,
-    EnergyResult,
     FlopsResult,
     LatencyResult,
     LoadResult,

@@ -126,7 +126,7 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
             ("model", *weights),
             lambda: _of_kind("model", _model_problems(config, offline=offline)),
         )
-        if not _brings_weights(config):
+        if config.passthrough_kwargs is None:  # load_format, gguf_file, subfolder
             yield _Part(
                 ("weights", config.model),
                 lambda: _of_kind("model", weight_problems(config.model)),
@@ -189,12 +189,6 @@ def _source_problems(order: WorkOrder) -> Iterator[Problem]:
 def _of_kind(kind: ProblemKind, problems: Iterable[Problem]) -> Iterator[Problem]:
     for problem in problems:
         yield replace(problem, kind=kind)
-
-
-def _brings_weights(config: ExperimentConfig) -> bool:
-    """Whether weights may come from elsewhere than the model's directory."""
-    built = getattr(config.section, "engine_path", None) is not None
-    return built or config.passthrough_kwargs is not None  # load_format, gguf_file, subfolder
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:

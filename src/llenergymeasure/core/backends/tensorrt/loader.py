@@ -11,9 +11,9 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
     memory_use,
     visible_devices,
 )
-from llenergymeasure.core.backends.shared.problems import adapter_directory, adapter_rank
+from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.backends.tensorrt import problems
-from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles, engine_arguments
+from llenergymeasure.core.backends.tensorrt.arguments import engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
@@ -50,18 +50,12 @@ class TensorRTBackend:
         gpu_uuids = self.target(config).gpu_uuids
         before = memory_use(gpu_uuids)
         with ended_on_failure(processes), translated("load", config):
-            adapter = adapter_directory(config)
-            files = ModelFiles(
-                sources.reference(source, cache_dir),
-                source.kind == "random",
-                str(adapter) if adapter else None,
-                adapter_rank(config),
-            )
+            model = sources.reference(source, cache_dir)
             tokenizer = tokenizers.load_tokenizer(
-                files.model, config.revision, config.trust_remote_code, config.apply_chat_template
+                model, config.revision, config.trust_remote_code, config.apply_chat_template
             )
             with processes.starting():
-                library = TensorRTLibrary(engine_arguments(config, files), files.adapter)
+                library = TensorRTLibrary(engine_arguments(config, model), adapter_name(config))
             for problem in problems.checkpoint_problems(config, is_here=True):
                 raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
             memory = NvmlMemory(gpu_uuids, before)
