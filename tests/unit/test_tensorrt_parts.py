@@ -17,6 +17,7 @@ from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
 from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
@@ -28,7 +29,7 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
 from llenergymeasure.core.backends.tensorrt.errors import WORDS, backend_error
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
-from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
+from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
 from tests.support import fake_tensorrt_llm as fake
@@ -201,16 +202,17 @@ def test_the_library_tells_nobody_of_its_use_and_counts_gpus_by_bus(
 ) -> None:
     log = installed / "log"
     monkeypatch.setenv("FAKE_TENSORRT_LLM", json.dumps({"log": str(log)}))
-    processes = MarkedProcesses()
+    processes = EngineProcesses("TensorRT-LLM", ENVIRONMENT)
     with processes.starting():
         library = TensorRTLibrary(engine_arguments(configuration(), str(installed)), None)
-    workers = processes.workers()
+    working = workers(processes)
     library.shut_down()
+    processes.end()
 
     said = json.loads(log.read_text())[1]["environment"]
     assert said == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TRTLLM_NO_USAGE_STATS": "1"}
     assert "TRTLLM_NO_USAGE_STATS" not in os.environ
-    assert len(workers) == 1
+    assert len(working) == 1
 
 
 def test_only_one_file_imports_the_library() -> None:

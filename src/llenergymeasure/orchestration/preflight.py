@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from llenergymeasure.config.energy_sources import FIELD, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import ENERGY_SOURCES, BackendEntry, backend_entry
+from llenergymeasure.config.registry import BackendEntry, backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import (
     Selection,
@@ -181,8 +182,8 @@ def _looked_at(order: WorkOrder, entry: BackendEntry) -> tuple[list[Problem], De
 
 def _source_problems(order: WorkOrder) -> Iterator[Problem]:
     """Look for the package of an energy source, where it cannot be told what it is to read."""
-    source = ENERGY_SOURCES.get(order.energy_backend)
-    absent = missing(source, "energy_backend") if source is not None else None
+    source = energy_sources().get(order.energy_backend)
+    absent = missing(source, FIELD) if source is not None else None
     yield from _of_kind("energy", [absent] if absent is not None else [])
 
 

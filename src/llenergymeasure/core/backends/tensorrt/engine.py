@@ -8,16 +8,14 @@ from collections.abc import Iterator, Sequence
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt.processes import (
-    MarkedProcesses,
-    has_ended,
-    stdout_spared,
-)
+from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.ends import end_tokens
@@ -51,7 +49,7 @@ class TensorRTEngine:
         config: ExperimentConfig,
         library: TensorRTLibrary,
         tokenizer: HFTokenizer,
-        processes: MarkedProcesses,
+        processes: EngineProcesses,
         memory: NvmlMemory,
     ) -> None:
         self._config, self._library, self._processes = config, library, processes
@@ -59,7 +57,7 @@ class TensorRTEngine:
         self._memory, self.tokenizer = memory, tokenizer
         self._ends = end_tokens(self._source, tokenizer)
         self._settings = library.settings()
-        self._workers = processes.workers()
+        self._workers = workers(processes)
         self._passes = 0
         self._measured: dict[int, TensorRTTrace] = {}
 
@@ -74,7 +72,13 @@ class TensorRTEngine:
         self._passes += 1
         begun_ns = time.monotonic_ns()
         asked = [self._asked(each.request, begun_ns + each.due_ns) for each in arrivals]
-        with translated("generate", self._config), stdout_spared():
+        pauses_s = max((each.due_ns for each in arrivals), default=0) / 1e9
+        patience = WORKING._replace(idle_s=WORKING.idle_s + pauses_s)
+        with (
+            translated("generate", self._config),
+            self._processes.answering("generate", patience),
+            stdout_spared(),
+        ):
             finished = self._library.serve(asked, f"pass {self._passes}", progress, self._check)
         trace = TensorRTTrace(pass_index, frozenset(self._ends), asked, finished)
         if pass_index >= 0:
@@ -112,8 +116,10 @@ class TensorRTEngine:
     def close(self) -> None:
         """End the executor and its workers, whatever state they are in."""
         try:
-            with stdout_spared():
+            with self._processes.answering("close", CLOSING), stdout_spared():
                 self._library.shut_down()
+        except BackendError as error:  # nothing is lost: it has done its work
+            print(error.message)  # noqa: T201 - into log.txt
         finally:
             self._processes.end()
 
