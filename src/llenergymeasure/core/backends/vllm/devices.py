@@ -15,6 +15,7 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
     capability_problems,
     visible_devices,
 )
+from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import ExperimentError, Problem
 
 _NODES = Path("/sys/devices/system/node")
@@ -58,6 +59,25 @@ def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> N
         )
 
 
+def device_memory(
+    loaded: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> MemoryReading:
+    """Give what PyTorch allocates in the workers, summed over their GPUs; KV cache included.
+
+    The capacity is that of one device, the smallest.
+
+    Args:
+        loaded: What the workers said right after loading.
+        now: What they say now.
+    """
+    return MemoryReading(
+        "device",
+        float(sum(worker["device_peak_mb"] for worker in now)),
+        float(sum(worker["device_mb"] for worker in loaded)),
+        min(worker["device_capacity_mb"] for worker in now),
+    )
+
+
 def device_problems(
     precision: Precision,
     section: VLLMConfig,
@@ -96,10 +116,6 @@ def device_problems(
             "lower one of the two, or check CUDA_VISIBLE_DEVICES",
             kind="hardware",
         )
-    yield from _arithmetic_problems(precision, used)
-
-
-def _arithmetic_problems(precision: Precision, used: Sequence[Device]) -> Iterator[Problem]:
     if precision in _OLDER_GPUS:
         yield from capability_problems(precision, used, _OLDER_GPUS[precision])
     elif compute_dtype(precision) == "bfloat16":
