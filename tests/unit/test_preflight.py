@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import missing
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight, probe

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from llenergymeasure.config.energy_sources import AUTO, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.user_config import EffectiveSettings
@@ -71,9 +72,11 @@ def may_be_measured(
 ) -> bool:
     """Whether baseline and thermal floor are likely to apply; only the run itself can tell."""
     named = config.energy_backend
-    source = settings.config.measurement.energy_backend if named == "auto" else named
+    source = settings.config.measurement.energy_backend if named == AUTO else named
     on_gpu = limits.gpu_name(config) is not None
-    return source in ("nvml", "zeus", "rapl") or (source == "auto" and on_gpu)
+    if source == AUTO:
+        return on_gpu
+    return energy_sources()[source].kind == "measured"
 
 
 def _why_unknown(config: ExperimentConfig) -> str:

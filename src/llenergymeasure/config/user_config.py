@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
 from llenergymeasure.config.base import ConfigModel, invalid, nearest
-from llenergymeasure.config.models import EnergyBackendName
+from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.paths import flatten, nest
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.exceptions import ConfigError, FlagError

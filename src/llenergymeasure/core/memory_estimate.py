@@ -7,7 +7,6 @@ quantised formats (3 to 12 % of their weights), draft models and adapters.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -71,7 +70,7 @@ def estimate_memory(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
         kv_cache_mb=architecture.kv_bytes_per_token(_cache_bytes(config)) * rows * context / MIB,
         activations_mb=activation_bytes(architecture, config.precision, passing, rows) / MIB,
-        shards=_shards(config),
+        shards=backend_entry(config.backend).shards(config.section),
         rows=rows,
         context_tokens=context,
     )
@@ -145,8 +144,3 @@ def _expert_width(architecture: ModelArchitecture) -> int:
 def _cache_bytes(config: ExperimentConfig) -> int:
     kind = str(getattr(config.section, "kv_cache_dtype", None) or "")
     return 1 if kind.startswith(("fp8", "int8")) else compute_bytes(config.precision)
-
-
-def _shards(config: ExperimentConfig) -> int:
-    fields = backend_entry(config.backend).shard_fields
-    return math.prod(getattr(config.section, field, None) or 1 for field in fields)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from llenergymeasure.config.energy_sources import FIELD, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import ENERGY_SOURCES, BackendEntry, backend_entry
+from llenergymeasure.config.registry import BackendEntry, backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import (
     Selection,
@@ -126,7 +127,7 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
             ("model", *weights),
             lambda: _of_kind("model", _model_problems(config, offline=offline)),
         )
-        if not _brings_weights(config):
+        if config.passthrough_kwargs is None:  # load_format, gguf_file, subfolder
             yield _Part(
                 ("weights", config.model),
                 lambda: _of_kind("model", weight_problems(config.model)),
@@ -181,20 +182,14 @@ def _looked_at(order: WorkOrder, entry: BackendEntry) -> tuple[list[Problem], De
 
 def _source_problems(order: WorkOrder) -> Iterator[Problem]:
     """Look for the package of an energy source, where it cannot be told what it is to read."""
-    source = ENERGY_SOURCES.get(order.energy_backend)
-    absent = missing(source, "energy_backend") if source is not None else None
+    source = energy_sources().get(order.energy_backend)
+    absent = missing(source, FIELD) if source is not None else None
     yield from _of_kind("energy", [absent] if absent is not None else [])
 
 
 def _of_kind(kind: ProblemKind, problems: Iterable[Problem]) -> Iterator[Problem]:
     for problem in problems:
         yield replace(problem, kind=kind)
-
-
-def _brings_weights(config: ExperimentConfig) -> bool:
-    """Whether weights may come from elsewhere than the model's directory."""
-    built = getattr(config.section, "engine_path", None) is not None
-    return built or config.passthrough_kwargs is not None  # load_format, gguf_file, subfolder
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,9 +10,10 @@ from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.answering import CLOSING
 from llenergymeasure.core.backends.shared.batching import all_at_once
-from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
 from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.shared.report import flops_notes, understood
 from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
 from llenergymeasure.core.backends.vllm.devices import device_memory
@@ -79,7 +81,7 @@ class VLLMEngine:
         ``vllm.max_num_seqs`` bounds what runs side by side.
         """
         requests = all_at_once(arrivals, "vLLM")
-        with translated("generate", self._config, self._witness):
+        with self._asking():
             # A step of the engine that is under way may hold blocks a while.
             if not any(self._library.empty_prefix_cache() for _ in range(_TRIES)):
                 raise BackendError(_CACHE_IN_USE, where="generate")
@@ -91,7 +93,7 @@ class VLLMEngine:
 
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
-        with translated("generate", self._config, self._witness):
+        with self._asking():
             self._facts = self._library.worker_facts()
         settings, shape = self._resolved(), self._library.shape()
         architecture, beam = understood(shape.to_dict()), self._decoding == "beam"
@@ -117,9 +119,21 @@ class VLLMEngine:
     def close(self) -> None:
         """End the engine core and its workers, whatever state they are in."""
         try:
-            self._library.shut_down()
+            with self._processes.answering("close", CLOSING):
+                self._library.shut_down()
+        except BackendError as error:  # nothing is lost: it has done its work
+            print(error.message)  # noqa: T201 - into log.txt
         finally:
             self._processes.end()
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Have what goes wrong with the engine inside the block told in our words, and end."""
+        with (
+            translated("generate", self._config, self._witness),
+            self._processes.answering("generate"),
+        ):
+            yield
 
     def _records(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
         if self._decoding == "beam":
