@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
-from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
@@ -106,7 +106,7 @@ class TensorRTEngine:
             model_commit=sources.commit_of(source),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=self._settings["max_seq_len"] or model_limit,
-            compute_devices=problems.world_size(config),
+            compute_devices=backend_entry(config.backend).shards(config.section),
             pads=False,
             prefix_cache_hits=sum(cached) if cached else None,
             own_weight_seed=source.kind == "random",
