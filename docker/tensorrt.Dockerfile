@@ -2,7 +2,7 @@
 # version in use:
 #   docker build -f docker/tensorrt.Dockerfile -t llenergymeasure-tensorrt .
 # Tags: https://catalog.ngc.nvidia.com/orgs/nvidia/teams/tensorrt-llm/containers/release/tags
-ARG TENSORRT_LLM_VERSION=1.2.0
+ARG TENSORRT_LLM_VERSION=1.3.0rc29
 FROM nvcr.io/nvidia/tensorrt-llm/release:${TENSORRT_LLM_VERSION}
 
 # What is installed stays as it is: an engine with other dependencies is another engine.

@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from llenergymeasure.config.introspection import escaped, markdown_table, type_name
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, PluginEntry
-from llenergymeasure.config.ssot import DECODING_STRATEGIES, PRECISIONS
+from llenergymeasure.config.plugins import PluginEntry
+from llenergymeasure.config.precisions import DECODING_STRATEGIES, PRECISIONS
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.core.models import catalogue

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import BACKENDS, load_object, missing, plugin_backends
+from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES
+from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.registry import BACKENDS, plugin_backends
 from llenergymeasure.core.backends.protocol import Request
 
 ENTRIES = {**BACKENDS, **plugin_backends()}
 REGISTERED = list(ENTRIES)
+READ: dict[str, set[str]] = {name: set() for name in REGISTERED}
 TEXTS = ["One", "Two words are here", "A longer request, which asks for a list of five rivers."] * 3
+
+
+class WatchedDecoder(DecoderConfig):
+    """Notes which of its fields are read."""
+
+    _backend: str = ""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in DecoderConfig.model_fields:
+            READ[self._backend].add(f"decoder.{name}")
+        return super().__getattribute__(name)
+
+
+class WatchedExperiment(ExperimentConfig):
+    """Notes which of its fields are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in LEFT_TO_ENGINES:
+            READ[super().__getattribute__("backend")].add(name)
+        return super().__getattribute__(name)
 
 
 @pytest.fixture(scope="module", params=REGISTERED)
@@ -22,13 +46,19 @@ def config(request: pytest.FixtureRequest) -> ExperimentConfig:
     if problem := missing(entry, "backend"):
         pytest.skip(str(problem))
     precision = "fp32" if "fp32" in entry.precisions else entry.precisions[0]
-    return ExperimentConfig(
+    strategy = "sampling" if "sampling" in entry.decoding else "greedy"
+    decoder = WatchedDecoder(decoding_strategy=strategy)
+    decoder._backend = entry.name
+    asked = WatchedExperiment(
         model="random:tiny-llama",
         backend=entry.name,
         precision=precision,
         max_new_tokens=5,
+        decoder=decoder,
         **{entry.name: {entry.batch_field: 2}},
     )
+    READ[entry.name].clear()
+    return asked
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +192,15 @@ def test_memory_is_known_and_not_zero(engine, samples):
 
     assert memory.kind != "none"
     assert 0 < memory.model_mb <= memory.peak_mb <= memory.capacity_mb
+
+
+def test_every_setting_that_is_said_to_be_honoured_is_looked_at(config, samples):
+    entry = ENTRIES[config.backend]
+    if not entry.runs_a_model:
+        pytest.skip("a script chooses no tokens")
+    by_rule = {"decoder.speculative_decoding"}  # goes with decoder.draft_model, or is refused
+
+    assert entry.honours - by_rule <= READ[config.backend]
 
 
 def test_an_engine_can_be_closed_twice(loader, config, tmp_path):

@@ -11,7 +11,8 @@ import time
 import psutil
 import pytest
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, load_object, missing
+from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
@@ -129,7 +130,8 @@ def test_no_process_outlives_a_killed_parent(name):
         pytest.skip("; ".join(found.scope for found in covered.values()))
     script = (
         "import time, psutil\n"
-        "from llenergymeasure.config.registry import ENERGY_SOURCES, load_object\n"
+        "from llenergymeasure.config.registry import ENERGY_SOURCES\n"
+        "from llenergymeasure.config.plugins import load_object\n"
         "from llenergymeasure.core.energy.protocol import SamplingRates\n"
         "from llenergymeasure.domain.target import DeviceTarget\n"
         f"make = load_object(ENERGY_SOURCES[{name!r}].implementation)\n"

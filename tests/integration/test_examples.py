@@ -232,6 +232,9 @@ def test_the_backend_of_the_guide_is_a_backend(tmp_path: Path) -> None:
 
     listed = machine.llem("config")
     assert re.search(r"^  echo +yes ", listed.stdout, re.MULTILINE), listed.stderr
+    (tmp_path / "lora.yaml").write_text(f"{experiment}lora: {{adapter_id: org/adapter}}\n")
+    dropped = machine.llem("run", "lora.yaml", "--dry-run")
+    assert "echo does not honour it; remove it" in dropped.stderr
     done = machine.llem(
         *("run", "echo.yaml", "-n", "3", "--max-new-tokens", "5", "--batch-size", "3"),
         *("--energy-backend", "none", "--output", tmp_path / "out"),
@@ -258,6 +261,6 @@ def install(entry: str, engine: str, site: Path) -> Path:
     (package / "engine.py").write_text(engine)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: llem-echo\nVersion: 0.1\n")
     (metadata / "entry_points.txt").write_text(
-        "[llenergymeasure.backends]\necho = llem_echo:ENTRY\n"
+        "[llenergymeasure.backends]\necho = llem_echo:FACTS\n"
     )
     return site

@@ -21,6 +21,7 @@ import pytest
 
 import llenergymeasure
 from llenergymeasure.cli.app import main
+from tests.support.nursery import Warm
 
 SOURCE = Path(llenergymeasure.__file__).parents[1]
 QUICK = (
@@ -38,6 +39,16 @@ QUICK = (
 """Flags of an experiment of a tenth of a second that needs no engine."""
 THIRD_PARTY = (*QUICK, "-b", "thirdparty", "-m", "random:tiny-llama")
 """The same with the backend that :meth:`Llem.plugin` installs; it has a model like any other."""
+CLEAN = {
+    "PATH": os.environ["PATH"],
+    "HF_HUB_OFFLINE": "1",
+    "LC_ALL": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(SOURCE),
+}
+READ_LATE = ("HOME", "XDG_", "TMPDIR", "LLEM_", "HF_TOKEN", "PATH")
+"""How variables begin that the command reads when it runs, not its interpreter when it starts."""
+WARM = Warm(CLEAN)
 
 PLUGIN = """
 from llenergymeasure.config.base import ConfigModel
@@ -94,7 +105,19 @@ class Llem:
     source_path: list[str] = field(default_factory=lambda: [str(SOURCE)])
 
     def __call__(self, *arguments: str, timeout_s: float = 60, **options: Any) -> Done:
-        """Run it to its end; no way out may show a traceback."""
+        """Run it to its end; no way out may show a traceback.
+
+        It is forked from a process that has imported the command, unless something of it is read
+        only by an interpreter that starts, or ``options`` of :func:`subprocess.run` are given.
+        """
+        if options or self._needs_a_start_of_its_own():
+            return self.afresh(*arguments, timeout_s=timeout_s, **options)
+        done = Done(*WARM.run(self, arguments, timeout_s))
+        assert "Traceback" not in done.out + done.err, done.err
+        return done
+
+    def afresh(self, *arguments: str, timeout_s: float = 60, **options: Any) -> Done:
+        """Run it to its end in an interpreter that starts for it."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
@@ -107,6 +130,10 @@ class Llem:
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
+
+    def _needs_a_start_of_its_own(self) -> bool:
+        own = {name for name in self.environment if not name.startswith(READ_LATE)}
+        return bool(own) or self.source_path[0] != str(SOURCE)
 
     def inline(self, *arguments: str) -> Done:
         """Run it in this process, which is quick, for what ends before an engine is touched."""
@@ -168,16 +195,13 @@ class Llem:
         locks = self.folder.with_name(f"{self.folder.name}-locks")  # they stay, as in /tmp
         locks.mkdir(exist_ok=True)
         clean = {
-            "PATH": os.environ["PATH"],
+            **CLEAN,
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_CACHE_HOME": str(home / "cache"),
             "TMPDIR": str(temporary),
             "LLEM_LOCK_DIR": str(locks),
             "HF_HOME": str(home / "huggingface"),
-            "HF_HUB_OFFLINE": "1",
-            "LC_ALL": "C.UTF-8",
-            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(self.source_path),
         }
         merged: Mapping[str, str] = {**clean, **self.environment}

@@ -5,103 +5,214 @@ Each is the whole command in a process and a session of its own, as from a shell
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
 
 import psutil
 
-from tests.support.cli import Llem, wait_for
+if TYPE_CHECKING:
+    from tests.support.cli import Llem
 
 MARK = "LLEM_TEST_NURSERY"
-_PROGRAM = """
-import json, os, sys
-import pyarrow.parquet, scipy.special
-import llenergymeasure.cli.commands.run, llenergymeasure.cli.execute
-from llenergymeasure.cli.app import main
+_SERVER = """
+import json, os, socket, sys
+import numpy, pyarrow.parquet, scipy.special, tqdm, yaml
+import llenergymeasure.cli.commands.config, llenergymeasure.cli.commands.run
+import llenergymeasure.cli.app as app
 
-for line in sys.stdin:
+channel = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    message, descriptors, *_ = socket.recv_fds(channel, 2**17, 3)
+    if not message:
+        break
     pid = os.fork()
     if pid == 0:
+        channel.close()
+        order = json.loads(message)
         os.setsid()
-        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for target, descriptor in enumerate((null, said, said)):
+        for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
-        main(json.loads(line))
-    print(pid, flush=True)
+            os.close(descriptor)
+        os.chdir(order["folder"])
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        path = order["environment"].get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[1:1] = [one for one in path if one and one not in sys.path]
+        sys.argv[:] = [app.__file__, *order["arguments"]]
+        app.main(order["arguments"])
+    for descriptor in descriptors:
+        os.close(descriptor)
+    channel.send(str(pid).encode())
     _, status = os.waitpid(pid, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
+    channel.send(str(os.waitstatus_to_exitcode(status)).encode())
 """
+
+
+class Server:
+    """The warm process; it starts one command at a time.
+
+    Args:
+        environment: Its own; what an interpreter reads when it starts is taken from here.
+        folder: Where it runs.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
+        self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _SERVER, str(other.fileno())],
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+            )
+
+    def start(self, llem: Llem, arguments: tuple[str, ...], out: IO[bytes], err: IO[bytes]) -> int:
+        """Start a command; give its process id."""
+        order = {
+            "arguments": arguments,
+            "folder": str(llem.folder),
+            "environment": llem.variables(),
+        }
+        with open(os.devnull, "rb") as null:  # noqa: PTH123 - a device, not a path of ours
+            files = [one.fileno() for one in (null, out, err)]
+            socket.send_fds(self._channel, [json.dumps(order).encode()], files)
+        return self.number()
+
+    def number(self, timeout_s: float | None = None) -> int:
+        """Wait for its answer: a process id, then an exit code, negative for a signal.
+
+        Raises:
+            TimeoutError: There is none in time.
+        """
+        self._channel.settimeout(timeout_s)
+        return int(self._channel.recv(64))
+
+    def close(self) -> None:
+        """End it."""
+        self._channel.close()
+        self.process.wait(60)
+
+
+@dataclass
+class Warm:
+    """The process from which the commands of a test session are forked, when the first asks."""
+
+    environment: Mapping[str, str]
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    @functools.cached_property
+    def _server(self) -> Server:
+        made = Server(self.environment)
+        atexit.register(made.close)
+        return made
+
+    def run(self, llem: Llem, arguments: tuple[str, ...], timeout_s: float) -> tuple[int, str, str]:
+        """Run a command to its end; give exit code, output and errors.
+
+        Raises:
+            subprocess.TimeoutExpired: It took longer, and was killed with all that it had started.
+        """
+        with (
+            self._one_at_a_time,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            pid = self._server.start(llem, arguments, out, err)
+            try:
+                code = self._server.number(timeout_s)
+            except BaseException as error:
+                _kill_all_of(pid)
+                self._server.number()
+                if isinstance(error, TimeoutError):
+                    raise subprocess.TimeoutExpired(["llem", *arguments], timeout_s) from None
+                raise
+            return code, _text_of(out), _text_of(err)
 
 
 @dataclass
 class Nursery:
-    """Starts one command at a time.
+    """Starts one command at a time, which can be killed.
 
     Attributes:
         llem: Where they run.
     """
 
     llem: Llem
-    _process: subprocess.Popen[str] = field(init=False)
+    _server: Server = field(init=False)
 
     def __enter__(self) -> Self:
         self.llem.environment[MARK] = str(self.llem.folder)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            cwd=self.llem.folder,
-            env=self.llem.variables(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._server = Server(self.llem.variables(), self.llem.folder)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+        self._server.close()
 
     def start(self, *arguments: str) -> int:
         """Start a command; give its process id."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
-        return self._number()
+        with self._said.open("wb") as said:
+            return self._server.start(self.llem, arguments, said, said)
 
     def end(self) -> int:
         """Wait for the command; give its exit code, negative for the signal that killed it."""
-        return self._number()
+        return self._server.number()
 
     def kill(self, pid: int, number: signal.Signals = signal.SIGKILL) -> int:
         """Send the command alone a signal, if it still runs, and give its exit code."""
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(pid, number)
-        return self._number()
+        return self.end()
 
     @property
     def said(self) -> str:
         """What the last command printed."""
-        return (self.llem.folder / "said.txt").read_text()
+        return self._said.read_text()
+
+    @property
+    def _said(self) -> Path:
+        return self.llem.folder / "said.txt"
 
     def wait_until_alone(self) -> None:
         """Wait until nothing runs any more that a command has started."""
-        wait_for(lambda: not self._others(), 60)
+        end = time.monotonic() + 60
+        while others := self._others():
+            assert time.monotonic() < end, f"still running: {others}"
+            time.sleep(0.01)
 
     def _others(self) -> list[psutil.Process]:
         return [
             one
             for one in psutil.process_iter()
-            if one.pid != self._process.pid and _mark_of(one) == str(self.llem.folder)
+            if one.pid != self._server.process.pid and _mark_of(one) == str(self.llem.folder)
         ]
 
-    def _number(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
+
+def _kill_all_of(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 def _mark_of(process: psutil.Process) -> str | None:

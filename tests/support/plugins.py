@@ -11,14 +11,14 @@ from llenergymeasure.config.registry import plugin_backends
 
 _MODULE = """
 from llenergymeasure.config.base import ConfigModel
-from llenergymeasure.config.registry import BackendEntry
+from llenergymeasure.config.backend_facts import BackendFacts
 
 
 class EchoConfig(ConfigModel):
     speed: int | None = None
 
 
-ENTRY = BackendEntry(
+ENTRY = BackendFacts(
     name="echo-engine",
     implementation="llenergymeasure.core.backends.scripted.engine:ScriptedBackend",
     section="echo_plugin:EchoConfig",

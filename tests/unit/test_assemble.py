@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import BaselineResult, CPULoad, ExperimentResult
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import LLEMError
@@ -137,7 +138,9 @@ def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculati
     decoder = {"speculative_decoding": True, "draft_model": "m"} if speculative else {}
     known = replace(
         first,
-        order=first.order.model_copy(update={"config": scripted_config(decoder=decoder)}),
+        order=first.order.model_copy(
+            update={"config": ExperimentConfig(model="m", decoder=decoder)}
+        ),
         report=replace(
             first.report,
             architecture=ModelArchitecture.from_config(catalogue.config("tiny-llama")),

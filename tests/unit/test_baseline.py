@@ -19,10 +19,9 @@ from llenergymeasure.core.energy.baseline_cache import (
     StoredIdle,
     confirmed,
 )
-from llenergymeasure.core.energy.parts import Idle
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.environment import boot_id, cpu_model
-from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording, Idle
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration.baseline import Baseline

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, PluginEntry
+from llenergymeasure.config.plugins import PluginEntry
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.calibration import (
     EDGE_S,
@@ -32,8 +33,8 @@ from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyRecording, Reading
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError

@@ -94,7 +94,7 @@ def test_every_field_has_a_description(model):
         ("decoder", {"num_beams": 1}),
         ("pytorch", {"device": "tpu"}),
         ("vllm", {"gpu_memory_utilization": 1.2}),
-        ("tensorrt", {"builder_opt_level": 6}),
+        ("tensorrt", {"free_gpu_memory_fraction": 1.2}),
         ("scripted", {"fail_at": "never"}),
         ("passthrough_kwargs", {"hook": object()}),
         ("passthrough_kwargs", {"share": float("nan")}),

@@ -18,7 +18,8 @@ from llenergymeasure.cli.commands import config as config_command
 from llenergymeasure.cli.commands import run as run_command
 from llenergymeasure.config.introspection import fields
 from llenergymeasure.config.loader import is_study, load_study_config
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, load_object
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS

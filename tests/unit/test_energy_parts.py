@@ -7,10 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from llenergymeasure.core.energy.estimation.baseline import is_steady
-from llenergymeasure.core.energy.parts import compare_halves, idle_power
-from llenergymeasure.domain.device_state import DeviceState
+from llenergymeasure.core.energy.parts import (
+    Half,
+    compare_halves,
+    compared,
+    idle_power,
+    interval95_of_mean_w,
+    is_steady,
+)
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.samples import Window
 from tests.support.known_power import KnownPower, Step, constant, energy_between
 
@@ -64,6 +70,24 @@ def test_a_step_of_power_between_the_halves_does_not_close() -> None:
     assert found.power_change_interval95 == pytest.approx(2**0.5 / 2000, rel=0.02)
 
 
+def half(energy_j: float, half_j: float | None) -> Half:
+    part = EnergyComponent(
+        name="gpu", energy_j=energy_j, kind="measured", method="known", in_scope=True
+    )
+    return Half(Window(0, 10 * S), EnergyRecording("known", (part,), half_j))
+
+
+def test_halves_may_differ_by_their_intervals_and_one_per_cent() -> None:
+    found = compared(1, half(100.0, 3.0), half(106.0, 4.0))
+    assert found is not None
+    assert found.allowed_j == pytest.approx(5.0 + 1.03)
+    assert found.closes
+    beyond = compared(1, half(100.0, 3.0), half(106.1, 4.0))
+    assert beyond is not None
+    assert not beyond.closes
+    assert compared(1, half(100.0, 3.0), half(106.0, None)) is None
+
+
 def test_the_middle_one_of_three_passes_is_left_out() -> None:
     found = compare_halves(parted((0.0, 100.0), (10.0, 500.0), (20.0, 100.0)), passes(3))
     assert found is not None
@@ -102,6 +126,14 @@ def test_idle_power_that_falls_is_not_steady_and_its_interval_holds_the_fall() -
     assert found.steady is False
     assert found.interval95_w is not None
     assert found.interval95_w > 3.5, "half the difference of the halves' means, 7.5 W"
+
+
+def test_the_interval_of_idle_power_is_students_of_ten_blocks_with_half_the_drift() -> None:
+    block_w = np.array([61.0, 59.0, 60.0, 62.0, 58.0, 60.0, 61.0, 59.0, 60.5, 59.5])
+    drift_w = block_w[5:].mean() - block_w[:5].mean()
+    noise_w = 2.26 * block_w.std(ddof=1) / 10**0.5
+    found = interval95_of_mean_w(np.repeat(block_w, 2))
+    assert found == pytest.approx(np.hypot(noise_w, drift_w / 2))
 
 
 @pytest.mark.parametrize(("fall", "steady"), [(0.01, True), (0.03, True), (0.06, False)])

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, load_object
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.estimation.readings import CounterReadings, unwrap
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import (

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, PluginEntry
+from llenergymeasure.config.plugins import PluginEntry
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy import energy_problems, get_active_energy_backend
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates

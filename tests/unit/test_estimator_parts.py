@@ -8,11 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.core.energy.estimation.aliasing import find_aliasing
-from llenergymeasure.core.energy.estimation.baseline import (
-    adjusted,
-    idle_from_power,
-    idle_from_ticks,
-)
 from llenergymeasure.core.energy.estimation.budget import (
     EDGE_TIME,
     PART_TIME,
@@ -21,9 +16,8 @@ from llenergymeasure.core.energy.estimation.budget import (
     merged,
     shortest_window_s,
 )
-from llenergymeasure.core.energy.estimation.closure import Figure, closure, difference
 from llenergymeasure.core.energy.estimation.integral import moved_s
-from llenergymeasure.core.energy.estimation.readings import Series, counter_series, unwrap
+from llenergymeasure.core.energy.estimation.readings import counter_series, unwrap
 from llenergymeasure.core.energy.estimation.ticks import find_ticks
 from tests.support.estimator_cases import counter_of, pencil_counter, polls_at, window
 from tests.support.simulated_device import loads, profiles
@@ -105,18 +99,6 @@ def test_nothing_to_unwrap_stays_nothing():
     assert len(unwrap(np.empty(0, dtype=np.int64), 100)) == 0
 
 
-def test_passes_may_differ_by_their_intervals_and_one_per_cent():
-    first, second = Figure(100.0, 3.0), Figure(106.0, 4.0)
-    found = closure(first, second)
-    assert found.allowed_j == pytest.approx(5.0 + 1.03)
-    assert found.closes
-    assert not closure(first, Figure(106.1, 4.0)).closes
-
-
-def test_decode_is_whole_less_prefill_and_doubts_add_in_squares():
-    assert difference(Figure(500.0, 4.0), Figure(120.0, 3.0)) == Figure(380.0, 5.0)
-
-
 def test_lines_of_one_name_add_in_squares_unless_shared():
     lines = merged(
         BudgetLine(name, joules, shared=name == "b")
@@ -162,35 +144,3 @@ def test_a_slower_load_is_seen_wrongly_at_its_steps_only():
     fast = find_aliasing(np.arange(0.0, 20.0, 0.1), 0.1, 0.25)
     slow = find_aliasing(np.arange(0.0, 20.0, 0.5), 0.1, 0.25)
     assert slow.strength == pytest.approx(fast.strength * 0.15, rel=0.01)
-
-
-def test_idle_power_is_told_with_its_interval():
-    readings = pencil_counter(polls_at(0.0, 30.0), 0.1, 0.0, loads.flat(75.0, -9.0))
-    idle = idle_from_ticks(ticks_of(readings))
-    assert idle.power_w == pytest.approx(75.0, abs=0.1)
-    assert idle.interval95_w < 0.5
-
-
-def test_the_interval_of_idle_power_that_falls_holds_the_fall():
-    at_s = polls_at(0.0, 30.0, 0.1)
-    falling = Series(at_s, at_s, 90.0 - at_s + np.random.default_rng(1).normal(0, 0.5, len(at_s)))
-    idle = idle_from_power(falling)
-    assert idle.drift_w == pytest.approx(-15.0, abs=2.0)
-    assert idle.interval95_w >= 7.0
-
-
-def test_a_moment_of_idle_tells_nothing():
-    at_s = polls_at(0.0, 0.3, 0.1)
-    assert idle_from_power(Series(at_s, at_s, np.full(3, 75.0))) is None
-    readings = pencil_counter(polls_at(0.0, 0.35), 0.1, 0.0, loads.flat(75.0, -9.0))
-    assert idle_from_ticks(ticks_of(readings)) is None
-
-
-def test_adjusted_energy_carries_the_doubt_of_both_and_is_not_clipped():
-    at_s = polls_at(0.0, 30.0, 0.1)
-    watts = 75.0 + np.random.default_rng(2).normal(0, 2.0, len(at_s))
-    idle = idle_from_power(Series(at_s, at_s, watts))
-    figure = adjusted(Figure(700.0, 6.0), idle, 10.0)
-    assert figure.energy_j == pytest.approx(700.0 - 10 * idle.power_w)
-    assert figure.energy_j < 0
-    assert figure.interval95_j == pytest.approx(np.hypot(6.0, 10 * idle.interval95_w))

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure import __version__
-from llenergymeasure.config.registry import BACKENDS, installed_package, missing
+from llenergymeasure.config.plugins import installed_package, missing
+from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.exceptions import ConfigError, Problem
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import BackendState, Inventory

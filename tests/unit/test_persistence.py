@@ -25,7 +25,7 @@ from llenergymeasure.domain.samples import RequestSample, Window, WindowReadings
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import files, persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.processes import read_process, write_process
+from llenergymeasure.results.repository import read_process, write_process
 from tests.support.make_result import (
     T0_NS,
     make_energy,

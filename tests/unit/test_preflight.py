@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.config.plugins import missing
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight, probe

@@ -6,17 +6,14 @@ import pytest
 
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import (
-    BACKENDS,
-    ENERGY_SOURCES,
+from llenergymeasure.config.plugins import (
     PluginEntry,
-    backend_entry,
-    backend_names,
     installed_package,
     installed_version,
     load_object,
     missing,
 )
+from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, backend_entry, backend_names
 from llenergymeasure.exceptions import ConfigError
 from tests.support.plugins import installed_plugin
 
@@ -133,7 +130,7 @@ def test_a_plugin_adds_its_backend(tmp_path):
     [
         ("echo_plugin:ABSENT", "ABSENT"),
         ("absent_module:ENTRY", "absent_module"),
-        ("echo_plugin:NOT_AN_ENTRY", "it is a str, not a BackendEntry"),
+        ("echo_plugin:NOT_AN_ENTRY", "it is a str, not BackendFacts"),
     ],
 )
 def test_a_broken_plugin_is_named_with_the_line_that_removes_it(tmp_path, target, reason):

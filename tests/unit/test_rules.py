@@ -6,15 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.precisions import DECODING_STRATEGIES, PRECISIONS, WEIGHT_BITS
 from llenergymeasure.config.registry import BACKENDS
-from llenergymeasure.config.ssot import (
-    DECODING_STRATEGIES,
-    DECODING_SUPPORT,
-    PRECISION_SUPPORT,
-    PRECISIONS,
-    QUANTISATION_PRECISION,
-    WEIGHT_BITS,
-)
+from llenergymeasure.config.ssot import DECODING_SUPPORT, PRECISION_SUPPORT, QUANTISATION_PRECISION
 
 SYNTHETIC = {"synthetic": {"n": 10, "input_len": 64, "output_len": 32}}
 

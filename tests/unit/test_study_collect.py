@@ -16,6 +16,7 @@ from llenergymeasure.study.blocks import devices_of, stations
 from llenergymeasure.study.collect import (
     SUMMARY_NAME,
     TABLE_NAME,
+    SlotOutcome,
     study_result,
     write_summary,
 )
@@ -271,11 +272,9 @@ def test_without_energy_the_other_figures_are_compared_all_the_same():
 
 
 def test_a_later_outcome_of_a_slot_replaces_an_earlier_one():
-    from llenergymeasure.study.collect import Outcome
-
     (config,) = make_configs([1])
     slot = Slot(1, 0, 1)
-    outcomes = [Outcome(slot, make_failure(config)), Outcome(slot, make_run(config))]
+    outcomes = [SlotOutcome(slot, make_failure(config)), SlotOutcome(slot, make_run(config))]
     study = study_result(make_design([config], 1), outcomes)
     assert (study.ran, study.failed) == (1, ())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.device_state import DeviceState
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import Skipped, StudyResult
 from llenergymeasure.report import format as fmt
 from tests.support.make_result import make_energy

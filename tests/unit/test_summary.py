@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.co2 import estimate_co2
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyComponent
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import (
     BaselineResult,
     EnergyPhases,

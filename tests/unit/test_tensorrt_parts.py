@@ -1,36 +1,37 @@
-"""The pure parts of the tensorrt backend: key and cache, times, problems, errors."""
+"""The pure parts of the tensorrt backend: arguments, times, problems, errors."""
 
 from __future__ import annotations
 
+import inspect
 import json
-import threading
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse
+from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
 from llenergymeasure.core.backends.tensorrt.arguments import (
+    DECIDED_ELSEWHERE,
+    DEFAULT_MAX_NUM_TOKENS,
+    OURS,
     EngineTokens,
     ModelFiles,
-    build_arguments,
+    engine_arguments,
     sampling_arguments,
-)
-from llenergymeasure.core.backends.tensorrt.build import BuildError
-from llenergymeasure.core.backends.tensorrt.cache import (
-    RECORD,
-    EngineCache,
-    Toolchain,
-    engine_design,
 )
 from llenergymeasure.core.backends.tensorrt.engine import DeviceMemory
 from llenergymeasure.core.backends.tensorrt.errors import _REMEDIES, backend_error
-from llenergymeasure.core.backends.tensorrt.facts import read_engine
-from llenergymeasure.core.backends.tensorrt.loader import _section
-from llenergymeasure.core.backends.tensorrt.model import model_files
+from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
+from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
 from llenergymeasure.core.backends.tensorrt.trace import (
     BatchRecord,
     Finished,
@@ -40,13 +41,40 @@ from llenergymeasure.core.backends.tensorrt.trace import (
     tokens_produced,
 )
 from llenergymeasure.domain.samples import MemoryReading
-from llenergymeasure.exceptions import ConfigError
+from tests.support import fake_tensorrt_llm as fake
 
 A100 = Device("GPU-1", "NVIDIA A100", (8, 0))
 H100 = Device("GPU-2", "NVIDIA H100", (9, 0))
-FILES = ModelFiles("some/model", "some/model@c0ffee")
-TOOLS = Toolchain("1.2.0", (A100.architecture,))
+FILES = ModelFiles("some/model")
 TOKENS = EngineTokens((2, 3), 0)
+SECTION: dict[str, Any] = {
+    "max_batch_size": 4,
+    "max_num_tokens": 9000,
+    "max_seq_len": 512,
+    "tp_size": 4,
+    "pp_size": 2,
+    "moe_tp_size": 2,
+    "moe_ep_size": 2,
+    "free_gpu_memory_fraction": 0.5,
+    "kv_cache_dtype": "fp8",
+    "enable_block_reuse": False,
+    "enable_chunked_prefill": True,
+    "cuda_graphs": False,
+    "attn_backend": "FLASHINFER",
+}
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[Path]:
+    """Put the stand-in on the path, for as long as a test lasts."""
+    site = fake.install(tmp_path / "site")
+    sys.path.insert(0, str(site))
+    try:
+        yield tmp_path
+    finally:
+        sys.path.remove(str(site))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"]:
+            del sys.modules[name]
 
 
 def configuration(**fields: Any) -> ExperimentConfig:
@@ -54,182 +82,154 @@ def configuration(**fields: Any) -> ExperimentConfig:
     return ExperimentConfig(**{**values, **fields})
 
 
-def design(files: ModelFiles = FILES, tools: Toolchain = TOOLS, **fields: Any) -> dict[str, Any]:
-    return engine_design(build_arguments(configuration(**fields), files), files, tools)
-
-
 def wheres(config: ExperimentConfig, *devices: Device) -> list[str]:
-    listed = found(config, _section(config), lambda: devices or (A100,))
-    return [problem.where for problem in listed]
+    return [problem.where for problem in found(config, lambda: devices or (A100,))]
 
 
-def write_engine(folder: Path, **build: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    model = {"dtype": "float16", "mapping": {"tp_size": 2, "pp_size": 1}}
-    config = {"version": "1.2.0", "pretrained_config": model, "build_config": build}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "rank0.engine").write_bytes(b"x" * 100)
-
-
-# --- the key
+# --- what is gone upstream
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("section", "remedy"),
     [
-        {"precision": "fp16"},
-        {"precision": "int8"},
-        {"precision": "int8", "tensorrt": {"quantization": "int8_sq"}},
-        {"tensorrt": {"tp_size": 2}},
-        {"tensorrt": {"pp_size": 2}},
-        {"tensorrt": {"max_batch_size": 8}},
-        {"tensorrt": {"max_seq_len": 4096}},
-        {"tensorrt": {"kv_cache_type": "continuous"}},
-        {"max_input_tokens": 4000},
-        {"passthrough_kwargs": {"fast_build": True}},
-        {"passthrough_kwargs": {"max_num_tokens": 9000}},
+        ({"engine_path": "/engines/x"}, "the checkpoint that model names is loaded directly"),
+        ({"builder_opt_level": 3}, "no engine builder after 1.3.0rc20; remove it"),
+        ({"kv_cache_type": "paged"}, "its KV cache is always paged; remove it"),
     ],
 )
-def test_whatever_shapes_an_engine_is_in_its_key(fields: dict[str, Any]) -> None:
-    assert design(**fields) != design()
+def test_settings_of_the_engine_builder_are_refused_with_the_reason_and_still_load_from_a_result(
+    section: dict[str, Any], remedy: str
+) -> None:
+    data = {"model": "m", "backend": "tensorrt", "tensorrt": section}
+
+    with pytest.raises(ValidationError, match=remedy) as refused:
+        ExperimentConfig.model_validate(data)
+    assert refused.value.errors()[0]["loc"] == ("tensorrt", *section)
+    stored = ExperimentConfig.model_validate(data, context=STORED)
+    assert stored.model_dump(exclude_defaults=True)["tensorrt"] == section
 
 
-def test_model_version_and_gpu_are_in_the_key() -> None:
-    others = [
-        design(FILES._replace(identity="some/model@decade")),
-        design(FILES._replace(is_random=True)),
-        design(FILES._replace(adapter="/a", adapter_rank=8, adapter_identity="x")),
-        design(tools=TOOLS._replace(version="1.1.0")),
-        design(tools=TOOLS._replace(gpu=(H100.architecture,))),
+def test_a_result_of_a_precision_that_is_gone_still_loads() -> None:
+    data = {"model": "m", "backend": "tensorrt", "precision": "int8"}
+
+    with pytest.raises(ValidationError, match="tensorrt cannot run int8"):
+        ExperimentConfig.model_validate(data)
+    assert ExperimentConfig.model_validate(data, context=STORED).precision == "int8"
+
+
+# --- arguments of the engine
+
+
+def test_the_arguments_of_the_engine_are_those_of_llm() -> None:
+    adapter = FILES._replace(adapter="/a", adapter_rank=8)
+    config = configuration(tensorrt=SECTION, passthrough_kwargs={"stream_interval": 2})
+    arguments = engine_arguments(config, adapter)
+
+    bound = inspect.signature(fake.LLM.__init__).bind(None, **arguments)
+    assert set(bound.arguments["kwargs"]) <= fake.TORCH_LLM_ARGS
+    inspect.signature(fake.KvCacheConfig).bind(**arguments["kv_cache_config"])
+    assert arguments["lora_config"]["max_lora_rank"] == 8
+
+
+def test_what_is_null_stays_the_choice_of_the_library() -> None:
+    assert sorted(engine_arguments(configuration(), FILES)) == [
+        *("dtype", "model", "revision", "tokenizer", "tokenizer_revision", "trust_remote_code"),
     ]
 
-    assert all(other != design() for other in others)
+
+def test_entries_of_the_kv_cache_that_no_field_has_are_passed_through() -> None:
+    config = configuration(
+        tensorrt={"kv_cache_dtype": "fp8"},
+        passthrough_kwargs={"kv_cache_config": {"tokens_per_block": 64}},
+    )
+
+    cache = engine_arguments(config, FILES)["kv_cache_config"]
+    assert cache == {"dtype": "fp8", "tokens_per_block": 64}
+
+
+@pytest.mark.parametrize(("asked", "given"), [(True, {}), (False, None)])
+def test_cuda_graphs_are_a_record_or_none(asked: bool, given: object) -> None:
+    config = configuration(tensorrt={"cuda_graphs": asked})
+
+    assert engine_arguments(config, FILES)["cuda_graph_config"] == given
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"n": 7},
-        {"random_seed": 1},
-        {"max_new_tokens": 9},
-        {"max_input_tokens": 700},
-        {"decoder": {"decoding_strategy": "sampling", "temperature": 0.5}},
-    ],
+    ("precision", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16"), ("fp8", "bfloat16")]
 )
-def test_what_shapes_no_engine_is_not_in_its_key(fields: dict[str, Any]) -> None:
-    assert design(**fields) == design()
+def test_a_precision_is_the_type_of_what_is_not_quantised(precision: str, dtype: str) -> None:
+    assert engine_arguments(configuration(precision=precision), FILES)["dtype"] == dtype
 
 
-def test_where_files_lie_is_not_in_the_key() -> None:
-    here = FILES._replace(adapter="/a", adapter_rank=8, adapter_identity="x")
+def test_random_weights_are_made_by_the_engine() -> None:
+    files = FILES._replace(is_random=True)
 
-    assert design(here) == design(here._replace(model="/elsewhere", adapter="/b"))
-
-
-def test_a_directory_is_known_by_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    config = configuration(model=str(tmp_path))
-    before = model_files(config, tmp_path).identity
-
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-
-    assert model_files(config, tmp_path).identity != before
+    assert engine_arguments(configuration(), files)["load_format"] == "dummy"
 
 
-# --- the cache
+def test_every_argument_that_is_kept_from_passthrough_exists() -> None:
+    assert {*DECIDED_ELSEWHERE, *OURS} <= fake.TORCH_LLM_ARGS
 
 
-def test_a_design_is_built_once(tmp_path: Path) -> None:
-    cache, built = EngineCache(tmp_path), []
+def test_the_library_tells_the_settings_in_force(installed: Path) -> None:
+    files = ModelFiles(str(installed))
+    full = TensorRTLibrary(engine_arguments(configuration(tensorrt=SECTION), files), None)
+    plain = TensorRTLibrary(engine_arguments(configuration(), files), None)
+    asked, settings = full.settings(), plain.settings()
+    for library in (full, plain, plain):
+        library.shut_down()
 
-    def build(directory: Path) -> None:
-        built.append(directory)
-        write_engine(directory)
-
-    first, second = cache.obtain(design(), build), cache.obtain(design(), build)
-
-    assert len(built) == 1
-    assert (first.built_now, second.built_now) == (True, False)
-    assert first.directory == second.directory
-    assert first.build_s == second.build_s
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda engine: (engine / "rank0.engine").write_bytes(b"short"),
-        lambda engine: (engine / "rank0.engine").unlink(),
-        lambda engine: (engine / RECORD).unlink(),
-        lambda engine: (engine / RECORD).write_text("{"),
-        lambda engine: (engine / "config.json").unlink(),
-    ],
-)
-def test_a_damaged_engine_is_built_anew(tmp_path: Path, damage: Any) -> None:
-    cache = EngineCache(tmp_path)
-    damage(cache.obtain(design(), write_engine).directory)
-
-    again = cache.obtain(design(), write_engine)
-
-    assert again.built_now
-    assert not cache.obtain(design(), write_engine).built_now
+    assert {name: asked[name] for name in SECTION} == SECTION
+    assert settings["max_num_tokens"] == DEFAULT_MAX_NUM_TOKENS
+    assert (settings["moe_ep_size"], settings["cuda_graphs"]) == (None, True)
+    assert (settings["kv_cache_dtype"], settings["compute_dtype"]) == ("auto", "bfloat16")
 
 
-def test_a_build_that_fails_leaves_nothing_and_the_next_one_builds(tmp_path: Path) -> None:
-    cache = EngineCache(tmp_path)
+def test_prompts_reuse_the_cache_of_their_own_salt_alone(installed: Path) -> None:
+    config = configuration(model="random:tiny-llama")
+    library = TensorRTLibrary(engine_arguments(config, ModelFiles(str(installed))), None)
+    options = [sampling_arguments(config, TOKENS, 3, index) for index in range(2)]
+    seen: list[int] = []
 
-    def broken(directory: Path) -> None:
-        write_engine(directory)
-        raise BuildError("half-way")
+    prompts = [[5, 6, 7]] * 2
+    first = library.generate(prompts, options, "pass 1", seen.append, lambda: None)
+    second = library.generate(prompts, options, "pass 2", seen.append, lambda: None)
+    library.shut_down()
 
-    with pytest.raises(BuildError):
-        cache.obtain(design(), broken)
-
-    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
-    assert cache.obtain(design(), write_engine).built_now
-
-
-def test_what_a_killed_build_left_is_swept(tmp_path: Path) -> None:
-    cache = EngineCache(tmp_path)
-    place = cache.obtain(design(), write_engine).directory
-    (place / RECORD).unlink()
-    (tmp_path / f".{place.name}.left" / "engine").mkdir(parents=True)
-
-    cache.obtain(design(), write_engine)
-
-    assert not list(tmp_path.glob(".*"))
+    assert [done.reused_blocks for done in (*first, *second)] == [0, 1, 0, 1]
+    assert seen == [1, 1, 1, 1]
+    done = first[0]
+    assert (done.prompt_tokens, len(done.token_ids), done.reason) == (3, 3, "length")
+    assert done.scheduled_ns <= done.first_token_ns <= done.last_token_ns <= done.delivered_ns
 
 
-def test_two_that_want_one_engine_build_it_once(tmp_path: Path) -> None:
-    building, go_on = threading.Event(), threading.Event()
-    built, got = [], []
+def test_the_library_tells_nobody_of_its_use_and_counts_gpus_by_bus(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = installed / "log"
+    monkeypatch.setenv("FAKE_TENSORRT_LLM", json.dumps({"log": str(log)}))
+    processes = MarkedProcesses()
+    with processes.starting():
+        library = TensorRTLibrary(
+            engine_arguments(configuration(), ModelFiles(str(installed))), None
+        )
+    workers = processes.workers()
+    library.shut_down()
 
-    def build(directory: Path) -> None:
-        built.append(directory)
-        building.set()
-        go_on.wait()
-        write_engine(directory)
-
-    def obtain() -> None:
-        got.append(EngineCache(tmp_path).obtain(design(), build))
-
-    threads = [threading.Thread(target=obtain) for _ in range(2)]
-    threads[0].start()
-    building.wait()
-    threads[1].start()
-    go_on.set()
-    for thread in threads:
-        thread.join()
-
-    assert len(built) == 1
-    assert sorted(one.built_now for one in got) == [False, True]
+    said = json.loads(log.read_text())[1]["environment"]
+    assert said == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TRTLLM_NO_USAGE_STATS": "1"}
+    assert "TRTLLM_NO_USAGE_STATS" not in os.environ
+    assert len(workers) == 1
 
 
-def test_files_of_no_engine_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read"):
-        read_engine(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="describes no TensorRT-LLM engine"):
-        read_engine(tmp_path)
+def test_only_one_file_imports_the_library() -> None:
+    package = Path(tensorrt_library.__file__).parents[3]
+    users = [
+        path.name
+        for path in package.rglob("*.py")
+        if "import tensorrt_llm" in path.read_text() or "from tensorrt_llm" in path.read_text()
+    ]
+    assert users == ["library.py"]
 
 
 # --- decoding
@@ -268,35 +268,18 @@ def test_no_request_must_have_more_tokens_than_it_may() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype", "algorithm"),
+    "decoder",
     [
-        ("fp16", "float16", None),
-        ("bf16", "bfloat16", None),
-        ("int8", "bfloat16", "W8A16"),
-        ("fp8", "bfloat16", "FP8"),
-        ("int4", "bfloat16", "W4A16"),
+        {},
+        {"ignore_eos": True},
+        {"min_new_tokens": 3, "repetition_penalty": 1.2},
+        {"decoding_strategy": "sampling", "temperature": 0.7, "top_p": 0.9, "top_k": 5},
     ],
 )
-def test_a_precision_is_a_type_and_an_algorithm(
-    precision: str, dtype: str, algorithm: str | None
-) -> None:
-    arguments = build_arguments(configuration(precision=precision), FILES)
+def test_the_arguments_of_a_request_are_those_of_sampling_params(decoder: dict[str, Any]) -> None:
+    arguments = sampling_arguments(configuration(decoder=decoder), TOKENS, 8, 0)
 
-    assert arguments["dtype"] == dtype
-    assert arguments.get("quant_config", {}).get("quant_algo") == algorithm
-
-
-def test_a_quantised_checkpoint_is_taken_as_it_is() -> None:
-    files = FILES._replace(quantised_as="FP8")
-
-    assert "quant_config" not in build_arguments(configuration(precision="fp8"), files)
-
-
-def test_random_weights_are_made_by_the_engine() -> None:
-    files = FILES._replace(is_random=True)
-
-    assert build_arguments(configuration(), files)["load_format"] == "dummy"
-    assert "load_format" not in build_arguments(configuration(), FILES)
+    inspect.signature(fake.SamplingParams).bind(**arguments)
 
 
 # --- times and counts
@@ -400,70 +383,91 @@ def test_a_plain_configuration_has_no_problem() -> None:
     ("fields", "where"),
     [
         ({"tensorrt": {"tp_size": 2}}, "tensorrt.tp_size"),
-        ({"tensorrt": {"builder_opt_level": 3}}, "tensorrt.builder_opt_level"),
         ({"precision": "fp8"}, "precision"),
-        ({"precision": "int4", "tensorrt": {"quantization": "int4_gptq"}}, "tensorrt.quantization"),
         ({"tensorrt": {"max_seq_len": 100}}, "tensorrt.max_seq_len"),
         (
-            {"decoder": {"speculative_decoding": True, "draft_model": "d"}},
-            "decoder.speculative_decoding",
+            {"dataset": {"synthetic": {"input_len": 9000, "output_len": 6}}},
+            "tensorrt.max_num_tokens",
         ),
         ({"lora": {"adapter_id": "some/adapter"}}, "lora.adapter_id"),
         ({"lora": {"adapter_path": "/nowhere"}}, "lora.adapter_path"),
         ({"passthrough_kwargs": {"dtype": "auto"}}, "passthrough_kwargs.dtype"),
-        ({"passthrough_kwargs": {"workspace": "x"}}, "passthrough_kwargs.workspace"),
+        ({"passthrough_kwargs": {"max_num_tokens": 9}}, "passthrough_kwargs.max_num_tokens"),
+        ({"passthrough_kwargs": {"backend": "x"}}, "passthrough_kwargs.backend"),
+        ({"passthrough_kwargs": {"kv_cache_config": 3}}, "passthrough_kwargs.kv_cache_config"),
         (
-            {"passthrough_kwargs": {"kv_cache_config": {"enable_block_reuse": True}}},
-            "passthrough_kwargs.kv_cache_config",
+            {"passthrough_kwargs": {"kv_cache_config": {"dtype": "fp8"}}},
+            "passthrough_kwargs.kv_cache_config.dtype",
         ),
-        ({"tensorrt": {"engine_path": "/nowhere"}}, "tensorrt.engine_path"),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_loads(fields: dict[str, Any], where: str) -> None:
     assert wheres(configuration(**fields)) == [where]
 
 
-def test_fp8_runs_where_the_gpu_has_it() -> None:
-    assert wheres(configuration(precision="fp8"), H100) == []
+@pytest.mark.parametrize("section", [{"max_num_tokens": 9000}, {"enable_chunked_prefill": True}])
+def test_prompts_beyond_a_step_fit_once_the_remedy_is_followed(section: dict[str, Any]) -> None:
+    shape = {"synthetic": {"input_len": 9000, "output_len": 6}}
+
+    assert wheres(configuration(dataset=shape, tensorrt=section)) == []
 
 
-def test_a_given_engine_must_be_what_is_asked_for(tmp_path: Path) -> None:
-    write_engine(tmp_path, max_batch_size=8, max_seq_len=64, max_input_len=32)
-    section = {"engine_path": str(tmp_path), "max_batch_size": 4}
-    config = configuration(tensorrt=section, max_new_tokens=100)
+def test_a_machine_without_a_gpu_is_told_what_it_lacks() -> None:
+    def none() -> tuple[Device, ...]:
+        raise LookupError("no NVML")
 
-    assert sorted(wheres(config)) == [
-        "max_input_tokens",
-        "precision",
-        "tensorrt.engine_path",  # two GPUs
-        "tensorrt.engine_path",  # its length
-        "tensorrt.max_batch_size",
-    ]
+    (problem,) = found(configuration(), none)
+    assert problem.what == "TensorRT-LLM needs an NVIDIA GPU: no NVML"
+
+
+def checkpoint(folder: Path, algorithm: str) -> str:
+    (folder / "config.json").write_text("{}")
+    stated = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": algorithm}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(stated))
+    return str(folder)
 
 
 def test_a_checkpoint_says_how_it_is_quantised(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path, "FP8")
+
+    assert wheres(configuration(model=model)) == ["precision"]
+    assert wheres(configuration(model=model, precision="fp8"), H100) == []
+
+
+def test_a_method_must_be_that_of_the_checkpoint(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path, "W4A16_AWQ")
+
+    for method, problems in (("int4_awq", []), ("int4_gptq", ["tensorrt.quantization"])):
+        section = {"quantization": method}
+        assert wheres(configuration(model=model, precision="int4", tensorrt=section)) == problems
+
+
+@pytest.mark.parametrize("model", ["random:tiny-llama", "directory"])
+def test_a_quantised_precision_needs_a_checkpoint_that_is_quantised(
+    tmp_path: Path, model: str
+) -> None:
     (tmp_path / "config.json").write_text("{}")
-    stated = {"quantization": {"quant_algo": "FP8"}}
-    (tmp_path / "hf_quant_config.json").write_text(json.dumps(stated))
+    name = model if model.startswith("random:") else str(tmp_path)
 
-    assert wheres(configuration(model=str(tmp_path))) == ["precision"]
-    assert wheres(configuration(model=str(tmp_path), precision="fp8"), H100) == []
+    assert wheres(configuration(model=name, precision="int4")) == ["precision"]
 
 
-def test_a_checkpoint_that_no_engine_is_built_of_is_refused(tmp_path: Path) -> None:
+def test_nothing_is_said_of_a_checkpoint_that_is_not_here_yet() -> None:
+    assert wheres(configuration(precision="int4")) == []
+
+
+def test_a_checkpoint_of_another_tool_is_refused(tmp_path: Path) -> None:
     stated = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (tmp_path / "config.json").write_text(json.dumps(stated))
 
     assert wheres(configuration(model=str(tmp_path), precision="int4")) == ["model"]
 
 
-@pytest.mark.parametrize("algorithm", ["W4A16_MXFP4", "NVFP4", "MIXED_PRECISION", "W4A8_MXFP4_FP8"])
+@pytest.mark.parametrize("algorithm", ["W4A16_MXFP4", "NVFP4", "MIXED_PRECISION"])
 def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algorithm: str) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    stated = {"quantization": {"quant_algo": algorithm}}
-    (tmp_path / "hf_quant_config.json").write_text(json.dumps(stated))
+    model = checkpoint(tmp_path, algorithm)
 
-    assert wheres(configuration(model=str(tmp_path), precision="int4")) == ["precision"]
+    assert wheres(configuration(model=model, precision="int4")) == ["precision"]
 
 
 # --- errors
@@ -478,20 +482,14 @@ def test_every_remedy_can_be_told() -> None:
     ("error", "said"),
     [
         (RuntimeError("CUDA out of memory"), "lower tensorrt.max_batch_size"),
-        (BuildError("the builder was killed by SIGKILL"), "lower tensorrt.max_batch_size"),
-        (ValueError("_TrtLLM got invalid argument: x"), "check passthrough_kwargs"),
-        (ValueError("prompt length should not exceed max_seq_len"), "raise tensorrt.max_seq_len"),
-        (BuildError("OSError: cnn_dailymail is not a local folder"), "calib_dataset: DIRECTORY"),
-        (
-            RuntimeError("could not deserialize"),
-            "delete the engine, to have it built anew: /engines/x",
-        ),
-        (ValueError("should not exceed max_num_tokens (8192)"), "{max_num_tokens: N}"),
+        (ValueError("LLM got invalid argument: x"), "check passthrough_kwargs"),
+        (ValueError("should not exceed max_num_tokens (8192)"), "raise tensorrt.max_num_tokens"),
         (ValueError("pipeline_parallel_size 3"), "check tensorrt.pp_size"),
+        (ValueError("moe_ep_size * moe_tp_size != tp_size"), "check tensorrt.moe_ep_size and"),
     ],
 )
 def test_an_error_names_the_field_that_mends_it(error: Exception, said: str) -> None:
-    translated = backend_error("load", configuration(), error, "/engines/x")
+    translated = backend_error("load", configuration(), error)
 
     assert said in translated.message
     assert translated.where == "load"

@@ -26,7 +26,7 @@ class Letters:
 
 
 def config(**fields: object) -> ExperimentConfig:
-    return ExperimentConfig.model_validate({"model": "m", "backend": "scripted", **fields})
+    return ExperimentConfig.model_validate({"model": "m", **fields})
 
 
 def batch(*lengths: int, new: int = 4) -> Batch:

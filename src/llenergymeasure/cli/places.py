@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from llenergymeasure.config.registry import backend_names, load_object
-from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import backend_names
+from llenergymeasure.config.user_config import EffectiveSettings, default_path
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import BackendState, Inventory
 from llenergymeasure.report.table import beside, command, setting
-from llenergymeasure.report.table import origin as shown_origin
 
 if TYPE_CHECKING:
     from llenergymeasure.study.runners.protocol import Runner
@@ -24,11 +24,16 @@ _HERE = ("local", f"python:{sys.executable}")
 _NAME = 16
 
 
+def named(origin: str) -> str:
+    """Name where a setting came from; the user's own file, which is named above, by its name."""
+    return default_path().name if origin == str(default_path()) else origin
+
+
 def runner_rows(settings: EffectiveSettings) -> Iterator[str]:
     """Say of every backend where it runs, and who says so."""
     for name in backend_names():
         origin = settings.origins.get(f"runners.{name}", "default")
-        yield from setting(name, settings.config.runner(name), shown_origin(origin), _NAME)
+        yield from setting(name, settings.config.runner(name), named(origin), _NAME)
 
 
 def other_places(settings: EffectiveSettings) -> dict[str, list[str]]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
 
 from llenergymeasure.config.base import ConfigModel
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[float, Field(ge=0)]
 Watts = Annotated[float, Field(ge=0)]
+
+REMOVED: dict[str, JsonValue] = {"removed": ""}
+"""Mark of a field that only stored configurations may have; its description says why, and what to
+do in its place."""
+
+# https://nvidia.github.io/TensorRT-LLM/legacy/tensorrt-backend-removal.html; the notes of
+# https://github.com/NVIDIA/TensorRT-LLM/releases/tag/v1.3.0rc20 name the last release that had it.
+_NO_BUILDER = "TensorRT-LLM has no engine builder after 1.3.0rc20"
 
 
 class PyTorchConfig(ConfigModel):
@@ -91,27 +100,84 @@ class VLLMConfig(ConfigModel):
 
 
 class TensorRTConfig(ConfigModel):
-    """TensorRT-LLM's LLM API."""
+    """TensorRT-LLM's LLM API: arguments of ``tensorrt_llm.LLM``, named in brackets.
 
-    max_batch_size: Count | None = Field(None, description="Largest batch the engine is built for.")
-    tp_size: Count | None = Field(None, description="GPUs a layer is split over.")
-    pp_size: Count | None = Field(None, description="GPUs the stack of layers is split over.")
-    max_seq_len: Count | None = Field(None, description="Longest context, input and output.")
-    kv_cache_type: Literal["paged", "continuous"] | None = Field(
-        None, description="How the KV cache is laid out."
+    Source: ``TorchLlmArgs`` and ``KvCacheConfig`` in ``tensorrt_llm/llmapi/llm_args.py`` of
+    1.3.0rc29, https://nvidia.github.io/TensorRT-LLM/1.3.0rc29/_modules/tensorrt_llm/llmapi/llm_args.html
+    """
+
+    max_batch_size: Count | None = Field(
+        None, description="Most requests served at once (max_batch_size)."
+    )
+    max_num_tokens: Count | None = Field(
+        None,
+        description="Most tokens of one step; a longer prompt needs enable_chunked_prefill "
+        "(max_num_tokens).",
+    )
+    max_seq_len: Count | None = Field(
+        None, description="Longest context, input and output (max_seq_len)."
+    )
+    tp_size: Count | None = Field(
+        None, description="GPUs a layer is split over (tensor_parallel_size)."
+    )
+    pp_size: Count | None = Field(
+        None, description="GPUs the stack of layers is split over (pipeline_parallel_size)."
+    )
+    moe_tp_size: Count | None = Field(
+        None,
+        description="GPUs of tp_size that each expert is split over (moe_tensor_parallel_size).",
+    )
+    moe_ep_size: Count | None = Field(
+        None,
+        description="GPUs of tp_size that experts are shared out among (moe_expert_parallel_size).",
     )
     quantization: str | None = Field(
         None,
-        description="Weight quantisation method; must agree with precision.",
+        description="Method that the checkpoint is quantised with; must agree with precision and "
+        "with the checkpoint, which decides.",
         examples=["fp8"],
     )
-    builder_opt_level: int | None = Field(
-        None, ge=0, le=5, description="Effort of the engine builder."
-    )
-    engine_path: str | None = Field(
+    free_gpu_memory_fraction: float | None = Field(
         None,
-        description="Directory of an engine built before.",
-        json_schema_extra={"is_path": ""},
+        gt=0,
+        le=1,
+        description="Share of the GPU memory left beside the model that the KV cache takes "
+        "(kv_cache_config.free_gpu_memory_fraction).",
+    )
+    kv_cache_dtype: str | None = Field(
+        None,
+        description="Data type of the KV cache, e.g. fp8 (kv_cache_config.dtype).",
+        examples=["fp8"],
+    )
+    enable_block_reuse: bool | None = Field(
+        None,
+        description="Reuse the KV cache of shared prompt beginnings, within a pass "
+        "(kv_cache_config.enable_block_reuse).",
+    )
+    enable_chunked_prefill: bool | None = Field(
+        None,
+        description="Prefill prompts longer than max_num_tokens in pieces "
+        "(enable_chunked_prefill).",
+    )
+    cuda_graphs: bool | None = Field(
+        None, description="Replay decode steps from CUDA graphs (cuda_graph_config; false: null)."
+    )
+    attn_backend: Literal["TRTLLM", "FLASHINFER", "VANILLA"] | None = Field(
+        None, description="Attention kernels (attn_backend)."
+    )
+    kv_cache_type: SkipJsonSchema[str | None] = Field(
+        None,
+        description=f"{_NO_BUILDER}, and its KV cache is always paged; remove it",
+        json_schema_extra=REMOVED,
+    )
+    builder_opt_level: SkipJsonSchema[int | None] = Field(
+        None, description=f"{_NO_BUILDER}; remove it", json_schema_extra=REMOVED
+    )
+    engine_path: SkipJsonSchema[str | None] = Field(
+        None,
+        description=f"{_NO_BUILDER}, nor does it serve engines built before; remove it: the "
+        "checkpoint that model names is loaded directly",
+        json_schema_extra=REMOVED,
     )
 
 

@@ -7,27 +7,12 @@ at the machine or at files are listed; a default that an engine may change is no
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
-from llenergymeasure.config.rules import RANDOM_PREFIX
-
-# Null sampling parameters are neutral in every engine; these are their neutral values.
-_NEUTRAL_DECODER = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
-# What the backend of this package does without the setting, and, for engines with defaults of
-# their own, what no parallelism is called.
-_NEUTRAL_SECTIONS: dict[str, dict[str, Any]] = {
-    "pytorch": {
-        "batch_size": 1,
-        "batching_strategy": "static",
-        "torch_compile": False,
-        "num_processes": 1,
-    },
-    "vllm": {"tensor_parallel_size": 1, "pipeline_parallel_size": 1},
-    "tensorrt": {"tp_size": 1, "pp_size": 1},
-}
-# They must agree with the precision, which decides.
-_DECIDED_BY_PRECISION = ("load_in_4bit", "load_in_8bit")
+from llenergymeasure.config.model_names import RANDOM_PREFIX
+from llenergymeasure.config.registry import all_backends
+from llenergymeasure.config.sections import NEUTRAL_DECODER
 
 
 def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
@@ -43,33 +28,18 @@ def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
         it is, so the same model at two places counts as two.
     """
     kept = dict(asked)
-    _merge_spellings(kept, prompts)
-    for section, neutral in _NEUTRAL_SECTIONS.items():
-        if section in kept:
-            kept[section] = _without(kept[section], neutral)
-    return {name: value for name, value in kept.items() if value != {}}
-
-
-def _merge_spellings(kept: dict[str, Any], prompts: int) -> None:
     if decoder := kept.get("decoder"):
         kept["decoder"] = _decoder(decoder, kept)
     if isinstance(kept.get("dataset"), dict):
         _synthetic(kept)
-    if section := kept.get("pytorch"):
-        kept["pytorch"] = _pytorch(section, prompts)
-
-
-def _pytorch(section: dict[str, Any], prompts: int) -> dict[str, Any]:
-    """Take a static batch to be no larger than the prompts that a process has."""
-    left = {name: value for name, value in section.items() if name not in _DECIDED_BY_PRECISION}
-    if "batch_size" in left and left.get("batching_strategy", "static") == "static":
-        share = math.ceil(prompts / left.get("num_processes", 1))
-        left["batch_size"] = min(left["batch_size"], share)
-    return left
+    for name, facts in all_backends().items():
+        if section := kept.get(name):
+            kept[name] = _without(facts.spelled(section, prompts), facts.neutral)
+    return {name: value for name, value in kept.items() if value != {}}
 
 
 def _decoder(decoder: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    left = _without(decoder, _NEUTRAL_DECODER)
+    left = _without(decoder, NEUTRAL_DECODER)
     if asked["model"].startswith(RANDOM_PREFIX) or isinstance(asked.get("dataset"), dict):
         left.pop("ignore_eos", None)  # implied
     return left
@@ -85,7 +55,7 @@ def _synthetic(kept: dict[str, Any]) -> None:
     kept.pop("max_input_tokens", None)
 
 
-def _without(section: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]:
+def _without(section: dict[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in section.items()

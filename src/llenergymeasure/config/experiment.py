@@ -5,44 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
 from llenergymeasure.config import inheritance, rules, secrets, yaml_file
-from llenergymeasure.config.backend_configs import (
-    PyTorchConfig,
-    ScriptedConfig,
-    TensorRTConfig,
-    VLLMConfig,
-)
 from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
 from llenergymeasure.config.canonical import canonical
+from llenergymeasure.config.experiment_fields import ExperimentFields
 from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.config.registry import backend_entry, load_object, plugin_backends
-from llenergymeasure.config.sections import (
-    BaselineConfig,
-    Count,
-    DecoderConfig,
-    EnergyBackendName,
-    LoRAConfig,
-    SyntheticDataset,
-    WarmupConfig,
-    WindowConfig,
-)
-from llenergymeasure.config.ssot import Precision
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import backend_entry, plugin_backends
 from llenergymeasure.exceptions import ConfigError
 
 STORED = {"stored": True}
 """Validation context of a configuration that is read back from a result."""
 
 
-class ExperimentConfig(ConfigModel):
+class ExperimentConfig(ExperimentFields):
     """One inference experiment: what to measure, never how or on what machine.
 
     Built from keyword arguments or from YAML with :meth:`from_yaml`. Unknown fields, wrong types
@@ -51,49 +29,6 @@ class ExperimentConfig(ConfigModel):
 
     # Sections of plugin backends arrive as extra fields; `accepts` admits no others.
     model_config = ConfigDict(extra="allow")
-
-    model: str = Field(
-        min_length=1,
-        description="Hub id, local directory, or random:<architecture> for random weights.",
-        json_schema_extra={"is_path": ""},
-    )
-    revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
-    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
-    apply_chat_template: bool = Field(
-        False, description="Wrap each prompt as a user message in the model's chat template."
-    )
-    backend: str = Field("pytorch", description="Inference backend.")
-    precision: Precision = Field("bf16", description="Arithmetic of the weights.")
-    dataset: str | SyntheticDataset = Field(
-        "mixed-1k",
-        description="mixed-1k, aienergyscore, a .jsonl file, or {synthetic: {...}}.",
-        json_schema_extra={"is_path": ".jsonl"},
-    )
-    n: Count = Field(100, description="Prompts used, from the start of the dataset.")
-    max_input_tokens: Count | None = Field(
-        512, description="Longer prompts are truncated and counted (null: never)."
-    )
-    max_new_tokens: Count = Field(
-        128, description="Output tokens, for prompts without a value of their own."
-    )
-    random_seed: int = Field(
-        42, ge=0, lt=2**32, description="Seed of weights, sampling and warm-up prompts."
-    )
-    decoder: DecoderConfig = Field(DecoderConfig(), description="How tokens are chosen.")
-    warmup: WarmupConfig = Field(WarmupConfig(), description="Work before the window.")
-    baseline: BaselineConfig = Field(BaselineConfig(), description="Power of the idle device.")
-    window: WindowConfig = Field(WindowConfig(), description="The measured window.")
-    energy_backend: EnergyBackendName = Field(
-        "auto", description="Energy source; auto lets the user configuration decide, then picks."
-    )
-    pytorch: PyTorchConfig | None = Field(None, description="Settings of the pytorch backend.")
-    vllm: VLLMConfig | None = Field(None, description="Settings of the vllm backend.")
-    tensorrt: TensorRTConfig | None = Field(None, description="Settings of the tensorrt backend.")
-    scripted: ScriptedConfig | None = Field(None, description="Settings of the scripted backend.")
-    lora: LoRAConfig | None = Field(None, description="A LoRA adapter.")
-    passthrough_kwargs: dict[str, JsonValue] | None = Field(
-        None, description="Handed to the engine's constructor as is; the one escape hatch."
-    )
 
     @classmethod
     def accepts(cls, name: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config import inheritance, yaml_file
+from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
@@ -179,7 +180,7 @@ def _batch_fields(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iter
     given = overrides.get("backend", data.get("backend"))
     named = list(given) if isinstance(given, list) else [given] if given else []
     implied = [scope(str(key)) for key in data.get("sweep") or ()]
-    for name in dict.fromkeys(named or list(filter(None, implied)) or ["pytorch"]):
+    for name in dict.fromkeys(named or list(filter(None, implied)) or [DEFAULT_BACKEND]):
         if name in backend_names():
             yield f"{name}.{backend_entry(name).batch_field}"
 

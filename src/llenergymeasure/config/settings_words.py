@@ -7,17 +7,10 @@ from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.paths import flatten
+from llenergymeasure.config.registry import all_backends
 
 # Their values say by themselves what they are of.
-_BARE = (
-    "model",
-    "backend",
-    "precision",
-    "dataset",
-    "decoder.decoding_strategy",
-    "pytorch.batching_strategy",
-    "pytorch.attn_implementation",
-)
+_BARE = ("model", "backend", "precision", "dataset", "decoder.decoding_strategy")
 _FIRST = ("model", "backend", "precision")
 
 
@@ -34,9 +27,11 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def _word(name: str, value: Any) -> str:
-    if name in _BARE and isinstance(value, str):
+    section, _, field = name.rpartition(".")
+    facts = all_backends().get(section)
+    if isinstance(value, str) and (name in _BARE or (facts and field in facts.plain_fields)):
         return value
-    return f"{name.rpartition('.')[2]}={_plain(value)}"
+    return f"{field}={_plain(value)}"
 
 
 def _plain(value: Any) -> str:

@@ -20,7 +20,7 @@ from llenergymeasure.config import inheritance, yaml_file
 from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
 from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
 from llenergymeasure.config.sections import Seconds
-from llenergymeasure.config.study_rules import design_problems, scope, sweep_problems
+from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
 
@@ -139,36 +139,28 @@ class StudyConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _is_a_design(self) -> Self:
-        refuse_at(type(self).__name__, design_problems(self))
+        refuse_at(type(self).__name__, design_problems(self.design))
         return self
+
+    @property
+    def design(self) -> Design:
+        """What is described, apart from how it is run."""
+        return Design(self.model_extra or {}, self.sweep, self.experiments, self.cold_start)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """The experiment fields that stand at the top, as they were given, without ``backend``."""
-        given = self.model_extra or {}
-        return {name: value for name, value in given.items() if name != "backend"}
+        return self.design.defaults
 
     @property
     def backends(self) -> tuple[str, ...]:
         """The backends of the grid: those named, else those whose settings are swept."""
-        given = (self.model_extra or {}).get("backend")
-        if given is not None:
-            return (given,) if isinstance(given, str) else tuple(given)
-        return tuple(dict.fromkeys(filter(None, map(scope, self.sweep)))) or ("pytorch",)
+        return self.design.backends
 
     @property
     def all_backends(self) -> tuple[str, ...]:
         """The backends of the grid and of the explicit entries."""
-        entries = self.experiments
-        named = [one.get("backend") if isinstance(one, dict) else one.backend for one in entries]
-        return tuple(dict.fromkeys((*self.backends, *(n for n in named if isinstance(n, str)))))
-
-    @property
-    def lists_backends(self) -> bool:
-        """Whether the design names its backends as a list, or implies several."""
-        return len(self.backends) > 1 or not isinstance(
-            (self.model_extra or {}).get("backend", ""), str
-        )
+        return self.design.all_backends
 
     @property
     def is_single(self) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from llenergymeasure.config.experiment import STORED, ExperimentConfig
+from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.paths import nest
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_entry, backend_names
 from llenergymeasure.exceptions import ConfigError
-
-if TYPE_CHECKING:
-    from llenergymeasure.config.study import StudyConfig
 
 COLD = "has no effect with cold_start: true, which warms nothing up; remove the line"
 
@@ -23,6 +21,47 @@ def scope(key: str) -> str | None:
     """Name the backend that a sweep key is scoped to, or ``None`` for a universal key."""
     section = key.partition(".")[0]
     return section if section in backend_names() else None
+
+
+class Design(NamedTuple):
+    """What a study describes, as its author wrote it down.
+
+    Attributes:
+        fields: The fields of an experiment that stand at the top.
+        sweep: Dotted fields to their values.
+        experiments: The explicit entries.
+        cold_start: Whether nothing is warmed up.
+    """
+
+    fields: Mapping[str, Any]
+    sweep: Mapping[str, tuple[Any, ...]]
+    experiments: tuple[ExperimentConfig | dict[str, Any], ...]
+    cold_start: bool
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The experiment fields that stand at the top, as they were given, without ``backend``."""
+        return {name: value for name, value in self.fields.items() if name != "backend"}
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends of the grid: those named, else those whose settings are swept."""
+        given = self.fields.get("backend")
+        if given is not None:
+            return (given,) if isinstance(given, str) else tuple(given)
+        return tuple(dict.fromkeys(filter(None, map(scope, self.sweep)))) or (DEFAULT_BACKEND,)
+
+    @property
+    def all_backends(self) -> tuple[str, ...]:
+        """The backends of the grid and of the explicit entries."""
+        entries = self.experiments
+        named = [one.get("backend") if isinstance(one, dict) else one.backend for one in entries]
+        return tuple(dict.fromkeys((*self.backends, *(n for n in named if isinstance(n, str)))))
+
+    @property
+    def lists_backends(self) -> bool:
+        """Whether the design names its backends as a list, or implies several."""
+        return len(self.backends) > 1 or not isinstance(self.fields.get("backend", ""), str)
 
 
 class _Located(NamedTuple):
@@ -48,7 +87,7 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, int | float) else "value"
 
 
-def design_problems(study: StudyConfig) -> Iterator[_Located]:
+def design_problems(study: Design) -> Iterator[_Located]:
     """List everything in a design that could never be right, whatever it is combined with."""
     if problems := list(_backend_problems(study)):
         yield from problems
@@ -64,8 +103,8 @@ def design_problems(study: StudyConfig) -> Iterator[_Located]:
     yield from _combined_problems(study)
 
 
-def _backend_problems(study: StudyConfig) -> Iterator[_Located]:
-    given = (study.model_extra or {}).get("backend", "pytorch")
+def _backend_problems(study: Design) -> Iterator[_Located]:
+    given = study.fields.get("backend", DEFAULT_BACKEND)
     if not isinstance(given, str | list | tuple) or not all(isinstance(b, str) for b in given):
         yield _Located(("backend",), "must be the name of a backend, or a list of names")
         return
@@ -80,7 +119,7 @@ def _backend_problems(study: StudyConfig) -> Iterator[_Located]:
         yield _Located(("backend",), "names a backend twice")
 
 
-def _default_problems(study: StudyConfig) -> Iterator[_Located]:
+def _default_problems(study: Design) -> Iterator[_Located]:
     yield from _partial_problems(study.defaults)
     used = set(study.all_backends)
     for name in study.defaults:
@@ -92,7 +131,7 @@ def _default_problems(study: StudyConfig) -> Iterator[_Located]:
             )
 
 
-def _warmup_problems(study: StudyConfig) -> Iterator[_Located]:
+def _warmup_problems(study: Design) -> Iterator[_Located]:
     """Find the warm-up of a cold start, at the top and in the entries."""
     if not study.cold_start:
         return
@@ -108,7 +147,7 @@ def _given_warmup(entry: ExperimentConfig) -> object:
     return entry.warmup if "warmup" in entry.model_fields_set else None
 
 
-def _key_problems(study: StudyConfig, key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
+def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
     loc, scoped = ("sweep", key), scope(key)
     if key == "backend":
         yield _Located(loc, "several backends are named outside the sweep, as backend: [...]")
@@ -143,7 +182,7 @@ def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
             yield _Located(problem.loc, problem.message)
 
 
-def _combined_problems(study: StudyConfig) -> Iterator[_Located]:
+def _combined_problems(study: Design) -> Iterator[_Located]:
     if _lacks_model(study):
         yield _Located(("model",), "this field is required")
     several = study.lists_backends
@@ -156,7 +195,7 @@ def _combined_problems(study: StudyConfig) -> Iterator[_Located]:
         )
 
 
-def _lacks_model(study: StudyConfig) -> bool:
+def _lacks_model(study: Design) -> bool:
     if "model" in study.defaults or "model" in study.sweep:
         return False
     entries = [entry for entry in study.experiments if isinstance(entry, dict)]

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.plain_words import PlainProblem, listed, plain_problems
-from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.exceptions import ConfigError, FlagError
 
 MAX_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from llenergymeasure.core.evidence import Evidence, Found
-from llenergymeasure.domain.device_state import DeviceState
+from llenergymeasure.domain.environment import DeviceState
 
 START_TOLERANCE_C = 3.0
 LIMIT_TOLERANCE_W = 0.5  # limits are set in whole watts and read back in milliwatts

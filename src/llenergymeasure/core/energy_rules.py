@@ -8,33 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from llenergymeasure.core.evidence import Evidence, Found
+from llenergymeasure.domain.warnings import FINDINGS
 
 DRIFT_SHARE = 0.01  # of power or clock, between halves that did the same work
-
-# What the readings of a source show, by the codes it gives.
-FLAGS: dict[str, str] = {
-    "counter_reset": "the energy counter started again inside the window",
-    "counter_reset_outside": "the energy counter started again next to the window",
-    "counter_unusable": "the energy counter did not move, so power readings were integrated",
-    "counter_power_disagree": "counter and integrated power differ by more than 5 %, and by more "
-    "than their intervals",
-    "sensor_uncalibrated": "nothing is known of the sensor's lag and of how it looks",
-    "aliasing_risk": "the load repeats in step with the sensor's ticks",
-    "integrated_power": "there is no energy counter; power readings were integrated",
-    "one_second_average": "there are only power readings that are means over a second",
-    "no_guard": "too little was read just before or after the window",
-    "unknown_tail": "power died away after the window as its calibration never saw it",
-    "sampling_gap": "nothing was read for several ticks",
-    "stalled_reads": "a read of the sensor took longer than 0.1 s",
-    "part_time": "the sensor looks at a share of each tick only",
-}
 
 
 def readings(evidence: Evidence) -> Iterator[Found]:
     """Pass on what the readings show."""
     for flag in dict.fromkeys(evidence.energy_flags):
-        if flag in FLAGS:
-            yield Found(flag, FLAGS[flag])
+        if flag in FINDINGS and FINDINGS[flag].shows:
+            yield Found(flag, FINDINGS[flag].shows)
 
 
 def closure_failed(evidence: Evidence) -> Iterator[Found]:

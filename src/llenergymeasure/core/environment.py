@@ -19,10 +19,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
+from llenergymeasure.config.registry import all_backends
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.cpu_load import usable_cpus
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
-from llenergymeasure.domain.environment import ENGINES, EnvironmentSnapshot
+from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.units import MIB
 
 IMAGE_VARIABLE = "LLEM_CONTAINER_IMAGE"
@@ -174,7 +175,8 @@ def installed_versions(distributions: Iterable[importlib.metadata.Distribution])
 def engine_versions(versions: Mapping[str, str]) -> dict[str, str]:
     """Pick the inference engines from all installed distributions."""
     normalised = {_normalised(name): version for name, version in versions.items()}
-    return {name: normalised[name] for name in ENGINES if name in normalised}
+    engines = [name for facts in all_backends().values() for name in facts.distributions]
+    return {name: normalised[name] for name in engines if name in normalised}
 
 
 def with_origins(

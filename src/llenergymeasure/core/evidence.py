@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import BaselineResult, CPULoad, PassComparison
 
 

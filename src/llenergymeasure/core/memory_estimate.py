@@ -7,24 +7,17 @@ quantised formats (3 to 12 % of their weights), draft models and adapters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.precisions import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.config.ssot import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.units import MIB
 
 ASSUMED_INPUT_TOKENS = 1024  # where prompts are never cut; mixed-1k ends at about this length
 _LOGIT_BYTES = 4  # logits are raised to fp32 before the next token is chosen
-
-# Requests an engine serves at once unless told otherwise.
-# https://docs.vllm.ai/en/latest/configuration/engine_args/ (max_num_seqs)
-# https://nvidia.github.io/TensorRT-LLM/llm-api/reference.html (max_batch_size)
-_DEFAULT_BATCH = {"vllm": 256, "tensorrt": 2048}
-# Tokens such an engine puts through one pass at most: max_num_batched_tokens, max_num_tokens.
-_PASS_TOKENS = {"vllm": 8192, "tensorrt": 8192}
-_SHARD_FIELDS = ("tensor_parallel_size", "pipeline_parallel_size", "tp_size", "pp_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +66,7 @@ def estimate_memory(
     """
     rows = rows_at_once(config)
     inputs, context = _lengths(config, architecture, longest_input_tokens)
-    passing = min(rows * inputs, _PASS_TOKENS.get(config.backend, rows * inputs))
+    passing = min(rows * inputs, backend_entry(config.backend).pass_tokens or rows * inputs)
     return MemoryEstimate(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
         kv_cache_mb=architecture.kv_bytes_per_token(_cache_bytes(config)) * rows * context / MIB,
@@ -113,8 +106,8 @@ def activation_bytes(
 
 def rows_at_once(config: ExperimentConfig) -> int:
     """Count the rows computed at once: the batch, no more than there are prompts, times beams."""
-    asked = getattr(config.section, backend_entry(config.backend).batch_field, None)
-    batch = asked or _DEFAULT_BATCH.get(config.backend, 1)
+    facts = backend_entry(config.backend)
+    batch = getattr(config.section, facts.batch_field, None) or facts.default_batch
     return min(int(batch), config.n) * (config.decoder.num_beams or 1)
 
 
@@ -155,7 +148,5 @@ def _cache_bytes(config: ExperimentConfig) -> int:
 
 
 def _shards(config: ExperimentConfig) -> int:
-    shards = 1
-    for field in _SHARD_FIELDS:
-        shards *= getattr(config.section, field, None) or 1
-    return shards
+    fields = backend_entry(config.backend).shard_fields
+    return math.prod(getattr(config.section, field, None) or 1 for field in fields)

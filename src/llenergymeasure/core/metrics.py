@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from math import hypot
 
-from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.energy import Energy, EnergyRecording, Idle
 from llenergymeasure.domain.results import (
     BaselineResult,
     Distribution,
@@ -115,24 +114,28 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         comparison: How halves of the window compare.
     """
     total_j, window_s = recording.total_j, throughput.window_s
-    interval_j = _interval_j(recording)
-    idle_w = baseline.loaded_idle_w if baseline else None
-    idle_interval_w = baseline.loaded_idle_interval95_w if baseline else None
+    adjusted = Energy(None)
+    if baseline is not None and baseline.loaded_idle_w is not None:
+        idle = Idle(baseline.loaded_idle_w, baseline.loaded_idle_interval95_w)
+        adjusted = recording.energy - idle.over(window_s)
     per_request_j = _ratio(total_j, throughput.requests_completed)
+    edp_js = None
+    if per_request_j is not None and mean_e2e_s is not None:
+        edp_js = per_request_j * mean_e2e_s
     return EnergyResult(
         source=recording.source,
         selection_reason=selection_reason,
         kind=recording.kind,
         scope=scope,
         total_j=total_j,
-        interval95_j=interval_j,
+        interval95_j=recording.energy.half_j,
         per_output_token_j=_ratio(total_j, throughput.output_tokens),
         per_request_j=per_request_j,
         tokens_per_j=_ratio(throughput.output_tokens, total_j),
         mean_power_w=_ratio(total_j, window_s),
-        edp_js=_product(per_request_j, mean_e2e_s),
-        adjusted_j=_difference(total_j, _product(idle_w, window_s)),
-        adjusted_interval95_j=_in_quadrature(interval_j, _product(idle_interval_w, window_s)),
+        edp_js=edp_js,
+        adjusted_j=adjusted.total_j,
+        adjusted_interval95_j=adjusted.half_j,
         attribution=_DIFFERENTIAL if phases else _AMORTISED,
         phases=phases,
         comparison=comparison,
@@ -159,14 +162,13 @@ def energy_phases(
         prefill_window: That window.
         prefill_passes: Passes in it.
     """
-    prefill_j = _ratio(prefill.total_j, prefill_passes)
-    prefill_half_j = _ratio(_interval_j(prefill), prefill_passes)
-    whole_half_j = _ratio(_interval_j(whole), passes)
+    prefill_pass = prefill.energy / prefill_passes
+    decode_pass = whole.energy / passes - prefill_pass
     return EnergyPhases(
-        prefill_j=prefill_j,
-        prefill_interval95_j=prefill_half_j,
-        decode_j=_difference(_ratio(whole.total_j, passes), prefill_j),
-        decode_interval95_j=_in_quadrature(whole_half_j, prefill_half_j),
+        prefill_j=prefill_pass.total_j,
+        prefill_interval95_j=prefill_pass.half_j,
+        decode_j=decode_pass.total_j,
+        decode_interval95_j=decode_pass.half_j,
         prefill_window_s=prefill_window.seconds,
         prefill_passes=prefill_passes,
     )
@@ -182,14 +184,10 @@ def load_result(recording: EnergyRecording, window: Window) -> LoadResult:
     return LoadResult(
         seconds=window.seconds,
         energy_j=recording.total_j,
-        interval95_j=_interval_j(recording),
+        interval95_j=recording.energy.half_j,
         kind=recording.kind,
         source=recording.source,
     )
-
-
-def _interval_j(recording: EnergyRecording) -> float | None:
-    return recording.interval_j if recording.kind == "measured" else None
 
 
 def _completed(samples: Sequence[RequestSample]) -> list[RequestSample]:
@@ -238,15 +236,3 @@ def _padding_waste(samples: Sequence[RequestSample]) -> float | None:
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
     return numerator / denominator if numerator is not None and denominator else None
-
-
-def _product(left: float | None, right: float | None) -> float | None:
-    return left * right if left is not None and right is not None else None
-
-
-def _in_quadrature(left: float | None, right: float | None) -> float | None:
-    return hypot(left, right) if left is not None and right is not None else None
-
-
-def _difference(left: float | None, right: float | None) -> float | None:
-    return left - right if left is not None and right is not None else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llenergymeasure.config.ssot import Precision
+from llenergymeasure.config.precisions import Precision
 
 
 @dataclass(frozen=True, slots=True)

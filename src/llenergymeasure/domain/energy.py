@@ -3,14 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot
 from typing import Literal
 
 from pydantic import Field
 
 from llenergymeasure.domain.base import Record
-from llenergymeasure.domain.device_state import DeviceState
+from llenergymeasure.domain.environment import DeviceState
 
 EnergyKind = Literal["measured", "modelled", "unmeasurable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules with what is not known about them; a figure of what is unknown is unknown.
+
+    Attributes:
+        total_j: Joules, or ``None`` where they are not known.
+        half_j: Half-width of their 95 % interval, or ``None`` without one.
+    """
+
+    total_j: float | None
+    half_j: float | None = None
+
+    def __sub__(self, part: Energy) -> Energy:
+        """Give what is left; never clipped, and intervals of different windows add in squares."""
+        if self.total_j is None or part.total_j is None:
+            return Energy(None)
+        total_j = self.total_j - part.total_j
+        if self.half_j is None or part.half_j is None:
+            return Energy(total_j)
+        return Energy(total_j, hypot(self.half_j, part.half_j))
+
+    def __truediv__(self, count: float | None) -> Energy:
+        """Give what each of so many equal parts took; of none, unknown."""
+        if self.total_j is None or not count:
+            return Energy(None)
+        return Energy(self.total_j / count, None if self.half_j is None else self.half_j / count)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Power of devices without work, as far as it is known.
+
+    Attributes:
+        power_w: Mean.
+        interval95_w: Half-width of its 95 % interval, or ``None`` where nothing tells its spread.
+        steady: Whether it kept still, or ``None`` where nothing tells.
+    """
+
+    power_w: float
+    interval95_w: float | None = None
+    steady: bool | None = None
+
+    def over(self, seconds: float) -> Energy:
+        """Give what the devices would have drawn without work."""
+        half_w = self.interval95_w
+        return Energy(self.power_w * seconds, None if half_w is None else half_w * seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +152,11 @@ class EnergyRecording:
         parts = [part.energy_j for part in self.components if part.in_scope]
         known = [part for part in parts if part is not None]
         return sum(known) if known and len(known) == len(parts) else None
+
+    @property
+    def energy(self) -> Energy:
+        """The total with its interval, which only a measured figure has."""
+        return Energy(self.total_j, self.interval_j if self.kind == "measured" else None)
 
     @property
     def kind(self) -> EnergyKind:

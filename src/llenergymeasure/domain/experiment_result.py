@@ -12,11 +12,10 @@ from typing import Any, Self
 from pydantic import Field
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
-from llenergymeasure.domain.device_state import DeviceState
-from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.result_parts import (
     BaselineResult,
     CPULoad,
@@ -109,8 +108,8 @@ class ExperimentResult(Record):
 
     def summary(self) -> str:
         """Render the result as plain text for a terminal of 80 columns."""
-        text: str = load_object("llenergymeasure.report.experiment:render")(self)
-        return text
+        sections = load_object("llenergymeasure.report.experiment:sections")(self)
+        return str(load_object("llenergymeasure.report.text:layout")(sections))
 
 
 class FailedExperiment(Record):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from llenergymeasure.config.registry import load_object
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.experiment_result import (
@@ -256,8 +256,8 @@ class StudyResult(Record):
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""
-        text: str = load_object("llenergymeasure.report.study:render")(self)
-        return text
+        sections = load_object("llenergymeasure.report.study:sections")(self)
+        return str(load_object("llenergymeasure.report.text:layout")(sections))
 
     def to_arrow(self) -> pa.Table:
         """Give the experiments as an Arrow table: one flat row each, dotted columns.

@@ -16,11 +16,13 @@ class Finding:
         level: How much it weighs.
         meaning: Why it matters.
         remedy: What to do about it.
+        shows: What the readings of a device show, where a source gives the code as a flag.
     """
 
     level: Level
     meaning: str
     remedy: str
+    shows: str = ""
 
 
 FINDINGS: dict[str, Finding] = {
@@ -72,6 +74,7 @@ FINDINGS: dict[str, Finding] = {
         meaning="The energy counter started again inside the window, so what it counted before is "
         "lost.",
         remedy="keep the driver loaded with nvidia-smi -pm 1, and repeat",
+        shows="the energy counter started again inside the window",
     ),
     "failed_requests": Finding(
         level="caution",
@@ -150,40 +153,48 @@ FINDINGS: dict[str, Finding] = {
         "by more than their intervals allow; one of the two sensors is wrong.",
         remedy="compare both in energy.components, and repeat; an external meter tells which is "
         "right",
+        shows="counter and integrated power differ by more than 5 %, and by more than their "
+        "intervals",
     ),
     "counter_unusable": Finding(
         level="caution",
         meaning="The device has an energy counter that did not move, so power readings had to do.",
         remedy="update the driver; a longer window narrows the interval",
+        shows="the energy counter did not move, so power readings were integrated",
     ),
     "sensor_uncalibrated": Finding(
         level="caution",
         meaning="Lag and tail of the sensor, and whether it counts every moment, are not known; "
         "the interval allows for the usual, which makes it wide.",
         remedy="llem config --calibrate",
+        shows="the sensor is not calibrated: nothing is known of its lag and of how it looks",
     ),
     "aliasing_risk": Finding(
         level="caution",
         meaning="A sensor that looks at a share of each tick sees only one phase of load that "
         "repeats in step with it; the interval allows for half the power.",
         remedy="change the batch size or max_new_tokens so that steps and ticks fall out of step",
+        shows="the load repeats in step with the sensor's ticks",
     ),
     "integrated_power": Finding(
         level="caution",
         meaning="The device has no energy counter; samples of power miss what happens between "
         "them.",
         remedy="a longer window narrows the interval",
+        shows="there is no energy counter; power readings were integrated",
     ),
     "one_second_average": Finding(
         level="caution",
         meaning="The device tells only power averaged over a second, so the edges of the window "
         "are blurred.",
         remedy="set window.min_duration_seconds: 30 or more, or update the driver",
+        shows="there are only power readings that are means over a second",
     ),
     "no_guard": Finding(
         level="caution",
         meaning="Readings do not reach far enough beyond the window to tell its edges.",
         remedy="repeat; on a busy machine leave a CPU to the sampling process",
+        shows="too little was read just before or after the window",
     ),
     "unknown_tail": Finding(
         level="caution",
@@ -191,16 +202,19 @@ FINDINGS: dict[str, Finding] = {
         "never saw; that is not the window's energy, and its hidden part is taken off with half "
         "of it as doubt.",
         remedy="llem config --calibrate again; a longer window makes the doubt smaller",
+        shows="power died away after the window as its calibration never saw it",
     ),
     "sampling_gap": Finding(
         level="caution",
         meaning="There is a gap in the readings; the interval allows for what it may hide.",
         remedy="repeat; on a busy machine leave a CPU to the sampling process",
+        shows="nothing was read for several ticks",
     ),
     "stalled_reads": Finding(
         level="caution",
         meaning="The sensor took unusually long to answer; the interval allows for it.",
         remedy="repeat; look for other programs that poll the device",
+        shows="a read of the sensor took longer than 0.1 s",
     ),
     "baseline_unsteady": Finding(
         level="caution",
@@ -234,11 +248,13 @@ FINDINGS: dict[str, Finding] = {
         meaning="The sensor looks at a share of each tick only; the interval allows for what it "
         "does not see.",
         remedy="nothing; a longer window narrows the interval",
+        shows="the sensor looks at a share of each tick only",
     ),
     "counter_reset_outside": Finding(
         level="info",
         meaning="The energy counter started again next to the window, not inside it.",
         remedy="keep the driver loaded with nvidia-smi -pm 1",
+        shows="the energy counter started again next to the window",
     ),
     "drift_not_assessable": Finding(
         level="info",

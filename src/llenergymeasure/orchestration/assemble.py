@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from llenergymeasure.config.precisions import other_arithmetic
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.asked import departures
 from llenergymeasure.core.flops import DecodeTraffic
 from llenergymeasure.core.peaks import peak_of
-from llenergymeasure.domain.arithmetic import other_arithmetic
 from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
-from llenergymeasure.domain.device_state import DeviceState
 from llenergymeasure.domain.energy import EnergyRecording
-from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     EnergyPhases,
     EnergyResult,

@@ -13,7 +13,8 @@ from llenergymeasure.core.energy.baseline_cache import (
     StoredIdle,
     confirmed,
 )
-from llenergymeasure.core.energy.parts import Idle, idle_power
+from llenergymeasure.core.energy.parts import idle_power
+from llenergymeasure.domain.energy import Idle
 from llenergymeasure.domain.results import BaselineResult
 from llenergymeasure.domain.samples import Window, WindowName, WindowReadings
 

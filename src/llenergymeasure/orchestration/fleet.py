@@ -26,7 +26,7 @@ from llenergymeasure.orchestration.capture import tail
 from llenergymeasure.orchestration.executor import Audience, Collected, PassKind, PreparedWork
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.processes import read_process
+from llenergymeasure.results.repository import read_process
 
 EXIT_S = 10.0  # to drop a model and leave; after that a process is killed
 

@@ -16,13 +16,11 @@ from pathlib import Path
 from pydantic import Field
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.plugins import InstalledPackage, installed_package, missing
 from llenergymeasure.config.registry import (
     BACKEND_ENTRY_POINTS,
     BACKENDS,
     BackendEntry,
-    InstalledPackage,
-    installed_package,
-    missing,
     plugin_backends,
 )
 from llenergymeasure.domain.base import Record

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
-from llenergymeasure.config.registry import backend_entry, load_object
+from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import DataParallelLoader, ModelLoader
 from llenergymeasure.core.cpu_load import cpu_load, read_cpu_times
 from llenergymeasure.core.energy import Selection, get_active_energy_backend

@@ -8,13 +8,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import (
-    ENERGY_SOURCES,
-    BackendEntry,
-    backend_entry,
-    load_object,
-    missing,
-)
+from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.registry import ENERGY_SOURCES, BackendEntry, backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import (
     Selection,
@@ -124,7 +119,7 @@ def _seen(parts: Iterable[_Part]) -> list[Problem]:
 
 def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
     config = order.config
-    if config.backend != "scripted":
+    if backend_entry(config.backend).runs_a_model:
         adapter = config.lora.adapter_id if config.lora else None
         weights = (config.model, config.revision, config.decoder.draft_model, adapter)
         yield _Part(

@@ -1,1 +1,5 @@
-"""Results in words: what a result says, and how it is laid out."""
+"""Results in words.
+
+``experiment``, ``energy`` and ``study`` say what a result says, as sections without widths
+(``section``). A layout makes of any sections something to look at; ``text`` is that of a terminal.
+"""

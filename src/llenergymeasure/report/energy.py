@@ -1,4 +1,4 @@
-"""Energy, idle power and devices as lines of plain text."""
+"""What a result says of energy, idle power and devices."""
 
 from __future__ import annotations
 
@@ -6,63 +6,61 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llenergymeasure.report import format as fmt
+from llenergymeasure.report.section import Fact, fact
 
 if TYPE_CHECKING:
-    from llenergymeasure.domain.device_state import DeviceState
     from llenergymeasure.domain.energy import EnergyComponent
+    from llenergymeasure.domain.environment import DeviceState
     from llenergymeasure.domain.results import BaselineResult, EnergyResult, ExperimentResult
 
 _SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}
 
 
-def energy_lines(result: ExperimentResult) -> Iterator[str]:
-    """Say how much energy it took, by what, and for what; or why that is not known."""
+def facts(result: ExperimentResult) -> Iterator[Fact]:
+    """Say how much energy it took or why that is not known, and what the devices did."""
+    yield from fact("Energy", _energy(result))
+    yield from fact("Idle", _idle(result.baseline))
+    yield from fact("Device", _devices(result.device_state))
+
+
+def _energy(result: ExperimentResult) -> Iterator[str]:
     energy = result.energy
-    if energy.total_j is None or energy.kind == "unmeasurable":
-        yield from _no_energy(result)
+    if energy.total_j is not None and energy.kind != "unmeasurable":
+        yield _total(energy, energy.total_j)
+        source = _SOURCES.get(energy.source, energy.source)
+        yield f"{energy.kind} by {source}: {energy.scope}"
+        yield from _shares(result)
+        yield from _beside(energy)
         return
-    yield _total(energy, energy.total_j)
-    source = _SOURCES.get(energy.source, energy.source)
-    yield f"{energy.kind} by {source}: {energy.scope}"
-    yield from _shares(result)
-    yield from _beside(energy)
+    why = energy.selection_reason
+    if result.config.energy_backend == "none":
+        why = "switched off with energy_backend: none"
+    elif energy.source != "none":  # the notes of `none` are about the state of the devices
+        why = "; ".join(energy.notes) or why
+    yield f"not measured: {why}"
+    yield "-> llem config shows what this machine can measure, and how"
 
 
-def idle_lines(baseline: BaselineResult) -> Iterator[str]:
-    """Say what the devices drew without work."""
+def _idle(baseline: BaselineResult) -> Iterator[str]:
     device_w, loaded_w = baseline.device_idle_w, baseline.loaded_idle_w
     if device_w is not None:
         shown = fmt.with_interval(device_w, baseline.device_idle_interval95_w, "W")
-        yield f"{shown} before the model was loaded{_age(baseline.device_idle_age_s)}"
+        age, age_s = "", baseline.device_idle_age_s
+        if age_s is not None:
+            ago = f"{age_s / 60:.0f} min" if age_s < 3600 else f"{age_s / 3600:.1f} h"
+            age = f" (of {ago} ago, confirmed by a short look)"
+        yield f"{shown} before the model was loaded{age}"
     if loaded_w is not None:
         shown = fmt.with_interval(loaded_w, baseline.loaded_idle_interval95_w, "W")
         yield f"{shown} with the model resident"
 
 
-def device_lines(devices: Sequence[DeviceState]) -> Iterator[str]:
+def _devices(devices: Sequence[DeviceState]) -> Iterator[str]:
     """Say how hot devices were, how fast they ran, and what held them back."""
     for device in devices:
         told = ", ".join(_state(device))
         if told:
             yield f"{device.device}: {told}" if len(devices) > 1 else told
-
-
-def _age(age_s: float | None) -> str:
-    if age_s is None:
-        return ""
-    ago = f"{age_s / 60:.0f} min" if age_s < 3600 else f"{age_s / 3600:.1f} h"
-    return f" (of {ago} ago, confirmed by a short look)"
-
-
-def _no_energy(result: ExperimentResult) -> Iterator[str]:
-    energy = result.energy
-    if result.config.energy_backend == "none":
-        yield "not measured: switched off with energy_backend: none"
-    elif energy.source == "none":  # its notes are about the state of the devices
-        yield f"not measured: {energy.selection_reason}"
-    else:
-        yield f"not measured: {'; '.join(energy.notes) or energy.selection_reason}"
-    yield "-> llem config shows what this machine can measure, and how"
 
 
 def _total(energy: EnergyResult, total_j: float) -> str:
@@ -128,12 +126,9 @@ def _component(part: EnergyComponent) -> str:
     if part.energy_j is None:
         return f"{part.name} unknown ({part.kind})"
     shown = fmt.with_interval(part.energy_j, part.interval95_j, "J")
-    return f"{part.name} {shown} ({part.kind}{_model(part)})"
-
-
-def _model(part: EnergyComponent) -> str:
-    """Tell what a modelled figure was made from, such as an assumed rated power."""
-    return f": {part.method.rpartition(': ')[2]}" if part.kind == "modelled" else ""
+    # what a modelled figure was made from, such as an assumed rated power
+    model = f": {part.method.rpartition(': ')[2]}" if part.kind == "modelled" else ""
+    return f"{part.name} {shown} ({part.kind}{model})"
 
 
 def _state(device: DeviceState) -> Iterator[str]:

@@ -1,21 +1,20 @@
-"""The result as plain text: what a user sees when a run is over."""
+"""What the result of an experiment says: what a user sees when a run is over."""
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.report import energy
 from llenergymeasure.report import format as fmt
-from llenergymeasure.report.energy import device_lines, energy_lines, idle_lines
+from llenergymeasure.report.section import Fact, Section, Table, fact
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.environment import GPUInfo
-    from llenergymeasure.domain.results import Distribution, ExperimentResult
+    from llenergymeasure.domain.results import Distribution, ExperimentResult, FlopsResult
 
-_LABEL = 13
 MUCH_PADDING = 0.2
 _LATENCIES = (
     ("ttft_ms", "TTFT, first token", "no request has a first token"),
@@ -30,30 +29,27 @@ _MEMORY = {
 }
 
 
-def render(result: ExperimentResult) -> str:
-    """Render a result for a terminal of 80 columns: plain text, no colour, no final newline."""
-    blocks = (_subject, _energy, _work, _latency, _trust)
-    return "\n\n".join("\n".join(block(result)) for block in blocks)
+def sections(result: ExperimentResult) -> Iterator[Section]:
+    """Say what a result says."""
+    yield Section("subject", tuple(_subject(result)))
+    yield Section("energy", (*energy.facts(result), *fact("CO2", _co2(result))))
+    yield Section("work", tuple(_work(result)))
+    yield Section("latency", (_latency(result),))
+    yield Section("trust", tuple(_trust(result)))
 
 
-def _subject(result: ExperimentResult) -> Iterator[str]:
-    dataset, limit = result.resolved.dataset, result.config.max_input_tokens
-    cut = result.throughput.prompts_truncated
-    yield from _field("Model", result.resolved.model.name, _weights(result))
-    yield from _field("Backend", ", ".join(_backend(result)))
-    yield from _field("Machine", _machine(result))
-    yield from _field(
-        "Prompts",
-        f"{dataset.name}, {dataset.used:,} of {dataset.size:,}"
-        + (f"; {cut:,} cut" if cut else "")
-        + (f" to at most {limit:,} tokens" if cut and limit else ""),
-    )
-
-
-def _weights(result: ExperimentResult) -> str:
-    model = result.resolved.model
+def _subject(result: ExperimentResult) -> Iterator[Fact]:
+    model, dataset = result.resolved.model, result.resolved.dataset
+    weights = f"{'no' if model.weights == 'none' else model.weights} weights"
     size = f", {fmt.count(model.parameters, 'parameter')}" if model.parameters else ""
-    return f"{'no' if model.weights == 'none' else model.weights} weights{size}"
+    yield Fact("Model", (model.name, weights + size))
+    yield Fact("Backend", (", ".join(_backend(result)),))
+    yield Fact("Machine", (_machine(result),))
+    limit, cut = result.config.max_input_tokens, result.throughput.prompts_truncated
+    shortened = f"; {cut:,} cut" if cut else ""
+    if cut and limit:
+        shortened += f" to at most {limit:,} tokens"
+    yield Fact("Prompts", (f"{dataset.name}, {dataset.used:,} of {dataset.size:,}{shortened}",))
 
 
 def _backend(result: ExperimentResult) -> Iterator[str]:
@@ -90,13 +86,6 @@ def _gpus(result: ExperimentResult) -> list[GPUInfo]:
     return used or [gpu for gpu in every if result.memory.kind == "device"]
 
 
-def _energy(result: ExperimentResult) -> Iterator[str]:
-    yield from _field("Energy", *energy_lines(result))
-    yield from _field("Idle", *idle_lines(result.baseline))
-    yield from _field("Device", *device_lines(result.device_state))
-    yield from _field("CO2", *_co2(result))
-
-
 def _co2(result: ExperimentResult) -> Iterator[str]:
     co2 = result.co2_estimate
     if co2.co2_grams is None:
@@ -109,22 +98,29 @@ def _co2(result: ExperimentResult) -> Iterator[str]:
     )
 
 
-def _work(result: ExperimentResult) -> Iterator[str]:
-    yield from _field("Loading", *_loading(result))
-    yield from _field("Work", *_amount(result))
-    if rates := ", ".join(_rates(result)):
-        yield from _field("Throughput", rates)
-    yield from _field("Memory", *_memory(result))
-    if (flops := result.flops) is not None:
-        executed = fmt.quantity(flops.executed_total, "FLOP")
-        shares = (("MFU", flops.mfu), ("MBU", flops.mbu))
-        known = [f"{name} {fmt.percent(share)}" for name, share in shares if share is not None]
+def _work(result: ExperimentResult) -> Iterator[Fact]:
+    yield from fact("Loading", _loading(result))
+    yield from fact("Work", _amount(result))
+    work = result.throughput
+    rates = (
+        (work.output_tokens_per_second, "output tokens/s"),
+        (work.total_tokens_per_second, "tokens/s in all"),
+        (work.requests_per_second, "requests/s"),
+    )
+    if known := [f"{fmt.significant(rate)} {unit}" for rate, unit in rates if rate is not None]:
+        yield Fact("Throughput", (", ".join(known),))
+    yield from fact("Memory", _memory(result))
+    if result.flops is not None:
+        yield from fact("Compute", _compute(result.flops))
+
+
+def _compute(flops: FlopsResult) -> Iterator[str]:
+    executed = fmt.quantity(flops.executed_total, "FLOP")
+    yield f"{fmt.quantity(flops.useful_total, 'FLOP')} useful, {executed} executed (analytic)"
+    shares = (("MFU", flops.mfu), ("MBU", flops.mbu))
+    if known := [f"{name} {fmt.percent(share)}" for name, share in shares if share is not None]:
         peak = f" of the peak of {flops.peak_source}" if flops.peak_source else ""
-        yield from _field(
-            "Compute",
-            f"{fmt.quantity(flops.useful_total, 'FLOP')} useful, {executed} executed (analytic)",
-            *([f"{', '.join(known)}{peak}"] if known else []),
-        )
+        yield f"{', '.join(known)}{peak}"
 
 
 def _loading(result: ExperimentResult) -> Iterator[str]:
@@ -148,24 +144,10 @@ def _amount(result: ExperimentResult) -> Iterator[str]:
     )
     if work.padding_waste:
         yield f"{fmt.percent(work.padding_waste)} of computed positions were padding"
-        if work.padding_waste > MUCH_PADDING and result.config.backend == "pytorch":
-            yield from _padding_remedy(result)
-
-
-def _padding_remedy(result: ExperimentResult) -> Iterator[str]:
-    if result.resolved.backend.get("batching_strategy") != "dynamic":
-        yield "-> pytorch.batching_strategy: dynamic sorts prompts by length and pads less"
-
-
-def _rates(result: ExperimentResult) -> Iterator[str]:
-    work = result.throughput
-    for rate, unit in (
-        (work.output_tokens_per_second, "output tokens/s"),
-        (work.total_tokens_per_second, "tokens/s in all"),
-        (work.requests_per_second, "requests/s"),
-    ):
-        if rate is not None:
-            yield f"{fmt.significant(rate)} {unit}"
+        backend, in_force = result.config.backend, result.resolved.backend
+        field, value = backend_entry(backend).less_padding or ("", None)
+        if work.padding_waste > MUCH_PADDING and in_force.get(field) != value:
+            yield f"-> {backend}.{field}: {value} sorts prompts by length and pads less"
 
 
 def _memory(result: ExperimentResult) -> Iterator[str]:
@@ -179,44 +161,28 @@ def _memory(result: ExperimentResult) -> Iterator[str]:
         yield f"{fmt.memory(memory.model_mb)} after loading"
 
 
-def _latency(result: ExperimentResult) -> Iterator[str]:
+def _latency(result: ExperimentResult) -> Fact | Table:
     if not result.throughput.requests_completed:
-        yield from _field("Latency", "none: no request completed")
-        return
-    yield f"{'Latency':<26}{'p50':>11}{'p95':>11}{'p99':>11}{'samples':>11}"
+        return Fact("Latency", ("none: no request completed",))
+    rows: list[tuple[str, ...]] = []
     for field, label, absent in _LATENCIES:
-        yield _row(label, getattr(result.latency, field), absent)
+        times_ms: Distribution | None = getattr(result.latency, field)
+        if times_ms is None:
+            rows.append((label, absent))
+        else:
+            quantiles = (times_ms.p50, times_ms.p95, times_ms.p99)
+            rows.append((label, *map(fmt.milliseconds, quantiles), f"{times_ms.count:,}"))
+    return Table("latency", ("Latency", "p50", "p95", "p99", "samples"), tuple(rows))
 
 
-def _row(label: str, times_ms: Distribution | None, absent: str) -> str:
-    if times_ms is None:
-        return f"  {label:<24}   {absent}"
-    shown = (fmt.milliseconds(value) for value in (times_ms.p50, times_ms.p95, times_ms.p99))
-    return f"  {label:<24}{''.join(f'{time:>11}' for time in shown)}{times_ms.count:>11,}"
-
-
-def _trust(result: ExperimentResult) -> Iterator[str]:
+def _trust(result: ExperimentResult) -> Iterator[Fact]:
     trust = result.trust
     energy = {trust.verdict: "", "off": " (times only; no energy was read)"}
     of_energy = energy.get(trust.energy, f" (energy: {trust.energy})")
     clean = "" if trust.reasons else ": nothing speaks against these figures"
-    yield from _field("Trust", f"{trust.verdict}{of_energy}{clean}")
+    yield Fact("Trust", (f"{trust.verdict}{of_energy}{clean}",))
     for reason in trust.reasons:
-        yield from _field(
-            f"  {reason.level}", f"{reason.code}: {reason.detail}", f"-> {reason.remedy}"
-        )
+        yield Fact(reason.level, (f"{reason.code}: {reason.detail}", f"-> {reason.remedy}"), 1)
     told = {reason.code for reason in trust.reasons}
     if others := [code for code in result.measurement_warnings if code not in told]:
-        yield from _field("Warnings", ", ".join(others))
-
-
-def _field(label: str, *lines: str) -> Iterator[str]:
-    """Lay lines out beside a label, each wrapped within the width."""
-    for position, line in enumerate(lines):
-        yield from textwrap.wrap(
-            "".join(letter if letter.isprintable() else " " for letter in line),
-            fmt.WIDTH,
-            initial_indent=(label if position == 0 else "").ljust(_LABEL),
-            subsequent_indent=" " * _LABEL,
-            break_on_hyphens=False,
-        )
+        yield Fact("Warnings", (", ".join(others),))

@@ -1,12 +1,13 @@
-"""Where the files of one experiment go: its directory."""
+"""Where the files of one experiment go, and the file in which a process hands in its samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from llenergymeasure.config.models import STORED
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
@@ -58,3 +59,32 @@ class DirectoryRepository:
         """Write ``error.json``."""
         text = failure.model_dump_json(indent=2) + "\n"
         persistence.write_json_atomically(self.directory.error, text)
+
+
+def write_process(share: RawProcessResult, path: Path) -> None:
+    """Write the raw samples of one process, whole or not at all.
+
+    Raises:
+        ExperimentError: It cannot be written.
+    """
+    persistence.write_atomically(path, lambda sink: sink.write(_adapter().dump_json(share)))
+
+
+def read_process(path: Path) -> RawProcessResult:
+    """Read them back, as they were written.
+
+    Raises:
+        ExperimentError: The file is missing or damaged.
+    """
+    try:
+        return _adapter().validate_json(path.read_bytes())
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValidationError:
+        reason = "it is damaged"
+    raise ExperimentError(f"cannot read the samples in {path}: {reason}", where=str(path))
+
+
+@cache
+def _adapter() -> TypeAdapter[RawProcessResult]:
+    return TypeAdapter(RawProcessResult)

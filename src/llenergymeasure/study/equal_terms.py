@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.differences import DIFFERENCES, Condition, Difference
-from llenergymeasure.domain.arithmetic import other_arithmetic
+from llenergymeasure.config.precisions import other_arithmetic
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.domain.results import ExperimentResult, Note
 
 _WORKLOAD = {
@@ -16,7 +17,6 @@ _WORKLOAD = {
     *("apply_chat_template", "decoder", "lora"),
 }
 _MOST = 4
-_KNOWN = {backend for difference in DIFFERENCES for backend in difference.ways}
 
 Numbered = tuple[int, ExperimentResult]
 """A result with the number of its configuration."""
@@ -75,14 +75,14 @@ def unequal_engines(results: Iterable[ExperimentResult]) -> Iterator[Note]:
     by_backend: dict[str, list[ExperimentResult]] = defaultdict(list)
     for result in results:
         by_backend[result.config.backend].append(result)
-    for difference in DIFFERENCES:
-        ways = dict(_ways(difference, by_backend))
+    for key, difference in DIFFERENCES.items():
+        ways = dict(_ways(key, difference, by_backend))
         if len(set(ways.values())) > 1:
             told = "; ".join(f"{backend}: {way}" for backend, way in ways.items())
             yield Note(
                 kind="difference", text=f"{told}. {difference.so}", about=(difference.about,)
             )
-    unknown = [name for name in by_backend if name not in _KNOWN]
+    unknown = [name for name in by_backend if not backend_entry(name).differs]
     if unknown and len(by_backend) > 1:
         names = ", ".join(unknown)
         yield Note(
@@ -126,12 +126,12 @@ def _shortened(parts: Sequence[str]) -> str:
 
 
 def _ways(
-    difference: Difference, by_backend: Mapping[str, Sequence[ExperimentResult]]
+    key: str, difference: Difference, by_backend: Mapping[str, Sequence[ExperimentResult]]
 ) -> Iterator[tuple[str, str]]:
     """Give what each backend does, where the difference is one of its results."""
     holds = _CONDITIONS[difference.when]
     for backend, results in by_backend.items():
-        way = difference.ways.get(backend)
+        way = backend_entry(backend).differs.get(key)
         concerned = [result.resolved.backend for result in results if holds(result)]
         if way is not None and concerned:
             yield backend, _filled(way, concerned)

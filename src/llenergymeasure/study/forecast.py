@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.energy import Selection
@@ -178,8 +179,8 @@ def memory_plan(
 
 
 def _why_unknown(config: ExperimentConfig) -> str:
-    if config.backend == "scripted":
-        return "the scripted backend loads no model"
+    if not backend_entry(config.backend).runs_a_model:
+        return f"the {config.backend} backend loads no model"
     try:
         if (found := read_config(resolve(config.model, config.revision))) is not None:
             ModelArchitecture.from_config(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -71,13 +72,13 @@ class TimeLimits:
 
         Another interpreter or a container is taken to use the GPU where there is one.
         """
-        if config.backend == "scripted":
+        facts = backend_entry(config.backend)
+        device = getattr(config.section, "device", None)
+        if not facts.runs_a_model or device == "cpu":
             return None
-        if config.backend == "pytorch":
-            device = getattr(config.section, "device", None)
-            here = self._settings.config.runner(config.backend) == "local"
-            if device == "cpu" or (device is None and here and not self._machine().torch_uses_gpus):
-                return None
+        here = self._settings.config.runner(config.backend) == "local"
+        if facts.needs_torch_for_gpus and device is None and here:
+            return self._machine().gpu_name if self._machine().torch_uses_gpus else None
         return self._machine().gpu_name
 
 

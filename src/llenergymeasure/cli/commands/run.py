@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
     from llenergymeasure.domain.results import StudyResult
 
-_NOT_BESIDE_RESUME = {
-    "--output": "a study goes on in the directory it lies in",
-    "--dry-run": "it shows a study that has not begun",
-}
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -118,15 +113,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     given = {name: value for name, value in overrides.items() if value is not None}
     if output is not None and not output.strip():
         raise FlagError("--output names no directory", where="--output")
-    for flag, there in {"--output": output is not None, "--dry-run": dry_run}.items():
-        if resume is not None and there:
-            reason = _NOT_BESIDE_RESUME[flag]
-            raise FlagError(f"{flag} and --resume: {reason}; leave one out", where=flag)
+    _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
     study = _study(config, given, resume)
     verbosity = "quiet" if quiet else "verbose" if verbose else None
     settings = _settings(study, runner or [], output, verbosity)
     if dry_run:
-        _show_plan(study, settings, as_json=as_json, allow_large=yes)
+        show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
     if settings.config.ui.verbosity != "quiet":
         typer.echo(f"llem: {_first_words(study, resume)}", err=True)
@@ -166,6 +158,18 @@ def _dataset(given: str | None) -> object:
         ) from None
 
 
+_NOT_BESIDE_RESUME = {
+    "--output": "a study goes on in the directory it lies in",
+    "--dry-run": "it shows a study that has not begun",
+}
+
+
+def _refuse_beside_resume(resume: Path | None, given: dict[str, bool]) -> None:
+    for flag, reason in _NOT_BESIDE_RESUME.items():
+        if resume is not None and given[flag]:
+            raise FlagError(f"{flag} and --resume: {reason}; leave one out", where=flag)
+
+
 def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:
     """Read what is asked for; ``None`` where a study goes on with the design it has."""
     from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
@@ -197,10 +201,26 @@ def _settings(
     return load_settings(flags=flags)
 
 
-def _show_plan(
-    study: StudyConfig | None, settings: EffectiveSettings, *, as_json: bool, allow_large: bool
+def show_plan(
+    study: StudyConfig | None,
+    settings: EffectiveSettings,
+    *,
+    as_json: bool = False,
+    allow_large: bool = False,
 ) -> None:
-    """Print what would be run, then every problem that stops it here."""
+    """Print the plan that would be run; nothing is loaded and no network is asked.
+
+    Args:
+        study: The study.
+        settings: How it would be run on this machine.
+        as_json: Whether to print JSON instead of text.
+        allow_large: Whether its grid may be larger than is usual.
+
+    Raises:
+        FlagError: There is no study.
+        StudyError: The grid is too large, or none of it can run.
+        PreFlightError: It could not be run here; printed after the plan.
+    """
     from llenergymeasure.report import plan as written
     from llenergymeasure.study.forecast import forecast
     from llenergymeasure.study.prepare import new_plan
@@ -224,10 +244,12 @@ def _first_words(study: StudyConfig | None, resume: Path | None) -> str:
     """Say what is about to be done, from what is known before anything is imported for it."""
     if study is None:
         return f"going on with {resume}"
-    engines = ", ".join(study.all_backends)
-    entry = study.experiments[0] if study.is_single else None
-    what = entry.model if isinstance(entry, ExperimentConfig) else f"study {study.name or ''}"
-    return f"{what.strip()}: preparing {engines}"
+    (entry, *_) = (*study.experiments, None)
+    if study.is_single and isinstance(entry, ExperimentConfig):
+        return f"{entry.model}: preparing {entry.backend}"
+    engines = study.all_backends if study.sweep or not study.experiments else ()
+    what = f"study {study.name}" if study.name else "a study"
+    return f"{what}: preparing {', '.join(engines) or 'its engines'}"
 
 
 def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:

@@ -1,7 +1,7 @@
 """The contract of an inference backend: a loader that makes an engine, and the engine.
 
-To add one, write both, a section model, and a ``BackendEntry`` (see ``config/registry.py``) that a
-package offers through the entry-point group ``llenergymeasure.backends``.
+To add one, write both, a section model, and ``BackendFacts`` (see ``config/backend_facts.py``) that
+a package offers through the entry-point group ``llenergymeasure.backends``.
 """
 
 from __future__ import annotations

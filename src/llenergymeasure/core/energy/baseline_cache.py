@@ -19,9 +19,9 @@ from typing import NamedTuple, Self
 from pydantic import Field, ValidationError
 
 from llenergymeasure.core.energy import json_file
-from llenergymeasure.core.energy.parts import Idle
 from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain.base import Record
+from llenergymeasure.domain.energy import Idle
 from llenergymeasure.domain.target import DeviceTarget
 
 FILE = "baselines.json"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.config.plugins import missing
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.gpu_state import with_state
 from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates

@@ -10,23 +10,7 @@ from llenergymeasure.core.energy.estimation.readings import CounterReadings, Pow
 from llenergymeasure.core.energy.estimator import EnergyEstimate, sum_devices
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading
-
-MEANINGS = {
-    "aliasing_risk": "the load repeats in step with the sensor, which may see only one phase of it",
-    "counter_power_disagree": "counter and integrated power differ by more than 5 %, and by more "
-    "than their intervals",
-    "counter_reset": "its counter started again inside the window",
-    "counter_reset_outside": "its counter started again next to the window",
-    "counter_unusable": "its counter did not move, so power readings were integrated",
-    "integrated_power": "integrated from power readings",
-    "no_guard": "too little was read next to the window",
-    "one_second_average": "integrated from power readings that are means over a second",
-    "part_time": "its sensor looks only part of the time",
-    "sampling_gap": "there is a gap in its readings",
-    "sensor_uncalibrated": "its sensor is not calibrated, which widens the interval",
-    "stalled_reads": "a read took longer than 0.1 s",
-    "unknown_tail": "power died away after the window as its calibration never saw it",
-}
+from llenergymeasure.domain.warnings import FINDINGS
 
 _READ = {
     "counter": "energy counter",
@@ -123,7 +107,7 @@ def component(
 def findings(name: str, estimate: EnergyEstimate) -> Iterator[str]:
     """Say in words what was found about one device's figure."""
     for flag in estimate.flags:
-        yield f"{name}: {MEANINGS.get(flag, flag)}"
+        yield f"{name}: {FINDINGS[flag].shows if flag in FINDINGS else flag}"
     if estimate.energy_j is None:
         if "counter_reset" not in estimate.flags:
             yield f"{name}: what was read of it tells no energy"

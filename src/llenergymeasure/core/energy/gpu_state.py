@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from llenergymeasure.core.energy import nvml_reader as channels
-from llenergymeasure.domain.device_state import DeviceState, count_events
 from llenergymeasure.domain.energy import EnergyRecording, Reading
+from llenergymeasure.domain.environment import DeviceState, count_events
 from llenergymeasure.domain.samples import Window
 
 Grouped = Mapping[tuple[str, str], Sequence[Reading]]

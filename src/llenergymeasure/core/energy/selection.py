@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llenergymeasure.config.models import EnergyBackendName
-from llenergymeasure.config.registry import ENERGY_SOURCES, PluginEntry, load_object, missing
+from llenergymeasure.config.plugins import PluginEntry, load_object, missing
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.calibration_store import KnownSensors
 from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.energy.protocol import (

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llenergymeasure.config.registry import ENERGY_SOURCES, missing
+from llenergymeasure.config.plugins import missing
+from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
 from llenergymeasure.core.energy.gpu_source import UNKNOWN, GPUSource

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.ssot import Precision
+from llenergymeasure.config.precisions import Precision
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.core.models.sources import ModelSource

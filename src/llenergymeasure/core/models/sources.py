@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.config.rules import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.model_names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub

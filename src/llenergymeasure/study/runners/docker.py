@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.exceptions import ExperimentError, Problem
@@ -34,7 +35,6 @@ HANDSHAKE_WITHIN_S = 300.0
 _WORKER = "llenergymeasure.orchestration.worker"
 _PROBE = "llenergymeasure.orchestration.probe"
 _ASK_VERSION = "import llenergymeasure; print(llenergymeasure.__version__)"
-_DOCKERFILES = ("pytorch", "vllm", "tensorrt")
 
 _Arguments = Callable[[str], list[str]]
 """Gives the arguments of ``docker run`` for a container of a name."""
@@ -175,7 +175,7 @@ class DockerRunner:
         return self._problem(f"the image {self._image} {why}", self._build_line(self._backend))
 
     def _build_line(self, backend: str) -> str:
-        if backend not in _DOCKERFILES:
+        if not backend_entry(backend).has_dockerfile:
             return (
                 f"build it from a checkout of llenergymeasure {__version__}, as "
                 "docker/pytorch.Dockerfile is, with what the backend needs"
@@ -186,7 +186,7 @@ class DockerRunner:
         )
 
     def _rebuild_line(self, backend: str, remedy: str) -> str:
-        if backend not in _DOCKERFILES and remedy.startswith("pip "):
+        if not backend_entry(backend).has_dockerfile and remedy.startswith("pip "):
             return f'build it with "RUN python3 -m {remedy}"'
         return self._build_line(backend)
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from llenergymeasure.config.registry import backend_entry, missing
+from llenergymeasure.config.plugins import missing
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.config.user_config import default_path
 from llenergymeasure.exceptions import PreFlightError, Problem, in_order

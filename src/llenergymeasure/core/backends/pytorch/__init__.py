@@ -1,1 +1,74 @@
-"""The pytorch backend: Hugging Face transformers on PyTorch."""
+"""The pytorch backend, Hugging Face transformers on PyTorch: what it is, without importing it."""
+
+from llenergymeasure.config.backend_facts import (
+    LEFT_TO_ENGINES,
+    SAMPLING,
+    SPECULATION,
+    BackendFacts,
+)
+from llenergymeasure.core.backends.pytorch.settings import contradictions, spelled
+
+FACTS = BackendFacts(
+    name="pytorch",
+    implementation="llenergymeasure.core.backends.pytorch.loader:PyTorchBackend",
+    section="llenergymeasure.config.backend_configs:PyTorchConfig",
+    package="transformers",
+    module="transformers",
+    minimum="5.0",
+    install="pip install 'llenergymeasure[pytorch]'",
+    also=("torch",),
+    companions=("accelerate", "peft", "bitsandbytes"),
+    # int8 and int4 through bitsandbytes (LLM.int8(), NF4); no fp8 loader without extra kernels.
+    # https://huggingface.co/docs/transformers/quantization/bitsandbytes
+    precisions=("fp32", "fp16", "bf16", "int8", "int4"),
+    # https://huggingface.co/docs/transformers/generation_strategies
+    decoding=("greedy", "sampling", "beam"),
+    honours=SAMPLING
+    | SPECULATION
+    | {
+        "decoder.repetition_penalty",
+        "decoder.min_new_tokens",
+        "decoder.ignore_eos",
+        *LEFT_TO_ENGINES,
+    },
+    neutral={
+        "batch_size": 1,
+        "batching_strategy": "static",
+        "torch_compile": False,
+        "num_processes": 1,
+    },
+    spelled=spelled,
+    contradictions=contradictions,
+    differs={
+        "scheduling": "one padded batch after another ({batching_strategy}, batch_size "
+        "{batch_size}), TTFT from the start of the batch and the same for all its rows",
+        "kv_cache": "grown with each batch, so that peak memory is what the requests needed",
+        "clocks": "when a step's logits are there, by a hook in generate: the clock on a CPU, "
+        "CUDA events on a GPU",
+        "kernels": "attention by {attn_implementation}, the same batches in every pass",
+        "int8": "bitsandbytes LLM.int8()",
+        "int4": "bitsandbytes NF4",
+        "random_weights": "drawn by transformers from random_seed",
+        "sampling": "one stream of PyTorch's random numbers a pass, from random_seed",
+        "beam_search": "inside generate; times are those of search steps; it ends at every end of "
+        "sequence of the model",
+        "speculation": "transformers decides how many tokens are drafted, one request at a time",
+        "warm_up": "a warm-up batch is one batch; torch_compile ({torch_compile}) compiles in it",
+        "threads": "{num_threads}",
+    },
+    plain_fields=("batching_strategy", "attn_implementation"),
+    less_padding=("batching_strategy", "dynamic"),
+    # transformers imports most of itself on first use, so what loading and generating need is named
+    preload=(
+        "torch",
+        "transformers",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+        "transformers.generation.utils",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.mistral.modeling_mistral",
+        "transformers.models.qwen2.modeling_qwen2",
+    ),
+    needs_torch_for_gpus=True,
+    has_dockerfile=True,
+)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.rules import RANDOM_PREFIX
 from llenergymeasure.core.backends.shared.context import least_context
 from llenergymeasure.core.cpu_load import usable_cpus
 from llenergymeasure.core.models import quantised, sources

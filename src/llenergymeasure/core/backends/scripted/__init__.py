@@ -1,1 +1,16 @@
-"""The scripted backend: set latencies, token counts and failures against known energy."""
+"""The scripted backend, which keeps to a script of latencies: what it is."""
+
+from llenergymeasure.config.backend_facts import SAMPLING, BackendFacts
+from llenergymeasure.config.precisions import PRECISIONS
+
+FACTS = BackendFacts(
+    name="scripted",
+    implementation="llenergymeasure.core.backends.scripted.engine:ScriptedBackend",
+    section="llenergymeasure.config.backend_configs:ScriptedConfig",
+    # It computes nothing, so every name is as good as another, and so is every way of sampling.
+    precisions=PRECISIONS,
+    decoding=("greedy", "sampling"),
+    honours=SAMPLING
+    | {"decoder.repetition_penalty", "decoder.min_new_tokens", "decoder.ignore_eos"},
+    runs_a_model=False,
+)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -76,6 +77,14 @@ def to_standard_output(text: str) -> None:
         sys.stdout.write(text)
 
 
+class Endable(Protocol):
+    """Processes of an engine, whoever started them."""
+
+    def end(self) -> None:
+        """End all of them; safe to call twice."""
+        ...
+
+
 class EngineProcesses:
     """Watches over the processes of one engine.
 
@@ -105,7 +114,7 @@ class EngineProcesses:
         interpreter = spawn.get_executable()
         with (
             variables(self._environment),
-            _anonymous_main(),
+            anonymous_main(),
             not_without_processes(self._all_ended_unnoticed),
         ):
             spawn.set_executable(str(self._launcher(interpreter)))
@@ -191,7 +200,7 @@ def variables(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _anonymous_main() -> Iterator[None]:
+def anonymous_main() -> Iterator[None]:
     """Hide the main module: each process started would run it again, and it may have no guard."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -214,3 +223,13 @@ def end_processes(processes: Sequence[psutil.Process], patience_s: float) -> Non
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, patience_s)
+
+
+@contextlib.contextmanager
+def ended_on_failure(processes: Endable) -> Iterator[None]:
+    """End the processes of an engine that could not be loaded, for whatever reason."""
+    try:
+        yield
+    except BaseException:
+        processes.end()
+        raise

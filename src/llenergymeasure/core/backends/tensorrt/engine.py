@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.nvml_devices import MemoryUse, memory_use
+from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import EngineTokens, sampling_arguments
-from llenergymeasure.core.backends.tensorrt.cache import CachedEngine
 from llenergymeasure.core.backends.tensorrt.errors import translated
-from llenergymeasure.core.backends.tensorrt.facts import EngineFacts
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt.model import commit
 from llenergymeasure.core.backends.tensorrt.processes import (
     MarkedProcesses,
     has_ended,
@@ -27,6 +26,8 @@ from llenergymeasure.core.backends.tensorrt.trace import (
     shortfall,
 )
 from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.hub import CONFIG_FILE, Hub
+from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import BackendError
@@ -34,10 +35,6 @@ from llenergymeasure.exceptions import BackendError
 _EQUAL_NOTE = (
     "TensorRT-LLM schedules requests as they fit (in-flight batching over its KV cache): batches, "
     "and with them the arithmetic's rounding, are not those of another engine"
-)
-_CACHE_NOTE = (
-    "reuse of KV-cache blocks between requests is off, as nothing empties a TensorRT engine's "
-    "prefix cache between passes"
 )
 _MEMORY_NOTE = (
     "device memory is what NVML shows over that before loading, read after loading and at the end, "
@@ -52,22 +49,16 @@ class LoadedEngine(NamedTuple):
     """What a loaded engine is made of.
 
     Attributes:
-        library: It serves the engine.
+        library: It serves the model.
         tokenizer: The tokenizer of the model.
         processes: The processes of the engine.
-        facts: What the engine's files say.
-        cached: Where it came from.
         tokens: Tokens with a meaning of their own.
-        gpu_uuids: The GPUs it runs on.
     """
 
     library: TensorRTLibrary
     tokenizer: HFTokenizer
     processes: MarkedProcesses
-    facts: EngineFacts
-    cached: CachedEngine
     tokens: EngineTokens
-    gpu_uuids: tuple[str, ...]
 
 
 class DeviceMemory:
@@ -119,41 +110,61 @@ class TensorRTEngine:
     ) -> None:
         self._config, self._loaded, self._memory = config, loaded, memory
         self.tokenizer = loaded.tokenizer
+        self._settings = loaded.library.settings()
         self._workers = loaded.processes.workers()
         self._shortfalls: dict[int, Shortfall] = {}
+        self._passes = 0
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
         """Hand everything over at once; the engine's max_batch_size bounds what runs together."""
         return (tuple(requests),) if requests else ()
 
     def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> TensorRTTrace:
-        """Generate; returns when the last token is here, which is after the device's work."""
-        ends = frozenset(self._loaded.tokens.ends)
-        trace = TensorRTTrace(pass_index, time.monotonic_ns(), ends)
-        engine = str(self._loaded.cached.directory)
-        with translated("generate", self._config, engine), stdout_spared():
+        """Generate; returns when the last token is here, which is after the device's work.
+
+        Nothing empties TensorRT-LLM's prefix cache; a salt of its own keeps a pass from finding
+        what an earlier one left there.
+        """
+        trace = TensorRTTrace(pass_index, time.monotonic_ns(), frozenset(self._loaded.tokens.ends))
+        self._passes += 1
+        with translated("generate", self._config), stdout_spared():
             for batch in batches:
-                trace.records.append(self._record(batch, progress))
+                issued_ns = time.monotonic_ns()
+                finished = self._loaded.library.generate(
+                    [request.token_ids for request in batch],
+                    [self._options(request) for request in batch],
+                    f"pass {self._passes}",
+                    progress,
+                    self._check,
+                )
+                trace.records.append(BatchRecord(batch, issued_ns, finished))
         if pass_index >= 0:
             self._shortfalls[pass_index] = shortfall(trace)
         return trace
 
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
-        config, facts = self._config, self._loaded.facts
+        config = self._config
         source = sources.resolve(config.model, config.revision)
+        architecture = sources.architecture_of(source)
+        model_limit = architecture.context_limit if architecture else None
         self._memory.look()
+        reused = [one.reused for one in self._shortfalls.values() if one.reused is not None]
         return EngineReport(
-            resolved=self._resolved(),
+            resolved={
+                **dict.fromkeys(TensorRTConfig.model_fields),
+                **self._settings,
+                "eos_token_ids": [] if config.ignores_eos else list(self._loaded.tokens.ends),
+            },
             weights="random" if source.kind == "random" else "pretrained",
             memory=self._memory.reading(),
-            architecture=sources.architecture_of(source),
-            model_commit=commit(source),
+            architecture=architecture,
+            model_commit=_commit(source),
             tokenizer_sha256=self.tokenizer.sha256,
-            context_limit=facts.max_seq_len,
-            compute_devices=facts.world_size,
+            context_limit=self._settings["max_seq_len"] or model_limit,
+            compute_devices=problems.world_size(config),
             pads=False,
-            prefix_cache_hits=self._prefix_cache_hits(),
+            prefix_cache_hits=sum(reused) if reused else None,
             own_weight_seed=source.kind == "random",
             notes=tuple(self._notes()),
         )
@@ -166,19 +177,10 @@ class TensorRTEngine:
         finally:
             self._loaded.processes.end()
 
-    def _record(self, batch: Batch, progress: Progress) -> BatchRecord:
-        config, tokens = self._config, self._loaded.tokens
-        issued_ns = time.monotonic_ns()
-        finished = self._loaded.library.generate(
-            [request.token_ids for request in batch],
-            [
-                sampling_arguments(config, tokens, request.max_new_tokens, request.index)
-                for request in batch
-            ],
-            progress,
-            self._check,
+    def _options(self, request: Request) -> dict[str, Any]:
+        return sampling_arguments(
+            self._config, self._loaded.tokens, request.max_new_tokens, request.index
         )
-        return BatchRecord(batch, issued_ns, finished)
 
     def _check(self) -> None:
         dead = [worker.pid for worker in self._workers if has_ended(worker)]
@@ -190,53 +192,25 @@ class TensorRTEngine:
                 where="generate",
             )
 
-    def _resolved(self) -> dict[str, Any]:
-        facts, cached = self._loaded.facts, self._loaded.cached
-        return {
-            "max_batch_size": facts.max_batch_size,
-            "tp_size": facts.tp_size,
-            "pp_size": facts.pp_size,
-            "max_seq_len": facts.max_seq_len,
-            "kv_cache_type": facts.kv_cache_type,
-            "quantization": facts.quant_algo,
-            "builder_opt_level": None,
-            "engine_path": str(cached.directory),
-            "compute_dtype": facts.dtype,
-            "max_input_len": facts.max_input_len,
-            "max_num_tokens": facts.max_num_tokens,
-            "built_with": facts.version,
-            "build_seconds": cached.build_s,
-            "built_now": cached.built_now,
-            "eos_token_ids": [] if self._config.ignores_eos else list(self._loaded.tokens.ends),
-        }
-
-    def _prefix_cache_hits(self) -> int | None:
-        known = [one.reused for one in self._shortfalls.values() if one.reused is not None]
-        return sum(known) if known else None
-
     def _notes(self) -> Iterator[str]:
-        yield from (_EQUAL_NOTE, _CACHE_NOTE, _MEMORY_NOTE)
-        yield self._build_note()
+        yield from (_EQUAL_NOTE, _MEMORY_NOTE)
+        if self._settings["enable_block_reuse"]:
+            yield (
+                "prompts of a pass share KV-cache blocks of beginnings they have in common, never "
+                "with another pass (cache_salt)"
+            )
         if self._config.lora is not None:
             yield "FLOPs leave out the unmerged LoRA adapter"
-        yield from self._shortfall_notes()
-
-    def _build_note(self) -> str:
-        cached = self._loaded.cached
-        if cached.build_s is None:
-            return "the engine was built beforehand (tensorrt.engine_path); its weights are its own"
-        if cached.built_now:
-            return (
-                f"the engine was built in {cached.build_s:.1f} s, before it was loaded: part of a "
-                "measured load, never of the measured window; it is in the cache from now on"
-            )
-        return f"the engine comes from the cache; its build took {cached.build_s:.1f} s then"
-
-    def _shortfall_notes(self) -> Iterator[str]:
-        passes = self._shortfalls.values()
-        untimed = sum(one.untimed for one in passes)
-        if untimed:
+        if untimed := sum(one.untimed for one in self._shortfalls.values()):
             yield (
                 f"TensorRT-LLM told no times of {untimed} requests on this machine's clock: their "
                 "TTFT, TPOT and E2E are null"
             )
+
+
+def _commit(source: ModelSource) -> str | None:
+    """Give the commit of a model on the Hub, where its ``config.json`` is in the cache."""
+    if source.kind != "hub":
+        return None
+    found = Hub().cached(source.name, CONFIG_FILE, source.revision)
+    return found.parent.name if found and found.parent.parent.name == "snapshots" else None

@@ -1,10 +1,8 @@
 """Every call into TensorRT-LLM; nothing else of this package touches it.
 
-Written against the ``LLM`` class of the TensorRT engine (``tensorrt_llm._tensorrt_engine.LLM``),
-which versions 1.0 to 1.2 have beside that of their PyTorch backend, and which later ones removed
-(nvidia.github.io/TensorRT-LLM, "Migration Guide: TensorRT Backend Removed"). Its signatures are
-those of the source at commit 4c05a748 (1.2.0), ``tensorrt_llm/llmapi/llm.py``, ``llm_args.py`` and
-``sampling_params.py``.
+Written against 1.3.0rc29, ``tensorrt_llm/llmapi/llm.py``, ``llm_args.py``, ``sampling_params.py``
+and ``executor/result.py`` (https://nvidia.github.io/TensorRT-LLM/1.3.0rc29/llm-api/reference.html).
+``LLM`` loads a checkpoint itself; PyTorch is its only executor.
 
 Times of requests are those of ``RequestPerfMetrics.timing_metrics``: ``std::chrono::steady_clock``
 as a ``timedelta``, which on Linux is the monotonic clock of this machine, in microseconds.
@@ -16,49 +14,20 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
+from llenergymeasure.core.backends.tensorrt.arguments import ARGUMENTS, CACHE_ARGUMENTS
 from llenergymeasure.core.backends.tensorrt.trace import Finished
 
 _ADAPTER_NUMBER = 1
 _LOOK_S = 5.0
 
 
-class TimingMetrics(Protocol):
-    """Times of one request."""
-
-    first_scheduled_time: timedelta
-    first_token_time: timedelta
-    last_token_time: timedelta
-
-
-class CacheMetrics(Protocol):
-    """What one request found in the KV cache."""
-
-    num_reused_blocks: int
-
-
-class PerfMetrics(Protocol):
-    """What TensorRT-LLM measures of one request."""
-
-    timing_metrics: TimingMetrics
-    kv_cache_metrics: CacheMetrics
-
-
-class Answer(Protocol):
-    """A ``CompletionOutput``."""
-
-    token_ids: Sequence[int]
-    finish_reason: str | None
-    request_perf_metrics: PerfMetrics | None
-
-
 class Future(Protocol):
-    """A ``RequestOutput``."""
+    """A ``RequestOutput``: one of ``outputs`` is a ``CompletionOutput``."""
 
     prompt_token_ids: Sequence[int]
-    outputs: Sequence[Answer]
+    outputs: Sequence[Any]
 
     def result(self, timeout: float | None = None) -> object:
         """Wait until the request has ended; raises ``queue.Empty`` when the time is over."""
@@ -69,13 +38,9 @@ class LanguageModel(Protocol):
     """An ``LLM``."""
 
     def generate_async(
-        self, inputs: list[int], sampling_params: object, lora_request: object
+        self, inputs: list[int], *, sampling_params: Any, lora_request: Any, cache_salt: str
     ) -> Future:
-        """Hand one prompt over."""
-        ...
-
-    def save(self, engine_dir: str) -> None:
-        """Write the engine that was built."""
+        """Hand one prompt over; it shares KV-cache blocks with those of the same salt alone."""
         ...
 
     def shutdown(self) -> None:
@@ -84,25 +49,51 @@ class LanguageModel(Protocol):
 
 
 class TensorRTLibrary:
-    """One ``LLM`` that serves an engine built before.
+    """One loaded ``LLM``.
 
     Args:
-        arguments: Those of ``LLM``; see :mod:`~llenergymeasure.core.backends.tensorrt.arguments`.
+        arguments: Those of ``LLM``; see :func:`~.arguments.engine_arguments`.
         adapter: Directory of a LoRA adapter that every request uses.
     """
 
     def __init__(self, arguments: Mapping[str, Any], adapter: str | None) -> None:
+        from tensorrt_llm import LLM
         from tensorrt_llm.executor import LoRARequest
-        from tensorrt_llm.llmapi import SamplingParams
+        from tensorrt_llm.llmapi import CudaGraphConfig, KvCacheConfig, SamplingParams
 
+        records = {"kv_cache_config": KvCacheConfig, "cuda_graph_config": CudaGraphConfig}
+        converted = {
+            name: records[name](**value) if name in records and value is not None else value
+            for name, value in arguments.items()
+        }
         self._sampling = SamplingParams
         self._adapter = adapter and LoRARequest("adapter", _ADAPTER_NUMBER, adapter)
-        self._llm: LanguageModel | None = _language_model(arguments)
+        self._llm: LanguageModel | None = LLM(**converted)
+
+    def settings(self) -> dict[str, Any]:
+        """Give the values in force by the names of the section, from ``LLM.args``.
+
+        ``args`` is no part of the documented interface, so what it lacks is ``None``.
+        """
+        args = getattr(self._llm, "args", None)
+        cache = getattr(args, "kv_cache_config", None)
+        algorithm = getattr(getattr(args, "quant_config", None), "quant_algo", None)
+        unset = -1  # how TorchLlmArgs writes parallel sizes of experts that nobody set
+        graphs = getattr(args, "cuda_graph_config", unset)
+        found = {
+            **{ours: getattr(args, theirs, None) for ours, theirs in ARGUMENTS.items()},
+            **{ours: getattr(cache, theirs, None) for ours, theirs in CACHE_ARGUMENTS.items()},
+            "quantization": algorithm and str(getattr(algorithm, "value", algorithm)),
+            "cuda_graphs": graphs if graphs == unset else graphs is not None,
+            "compute_dtype": getattr(args, "dtype", None),
+        }
+        return {name: None if value == unset else value for name, value in found.items()}
 
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
         options: Sequence[Mapping[str, Any]],
+        salt: str,
         progress: Callable[[int], None],
         check: Callable[[], None],
     ) -> list[Finished]:
@@ -113,13 +104,17 @@ class TensorRTLibrary:
         Args:
             prompts: Token ids.
             options: Arguments of ``SamplingParams``, one a prompt.
+            salt: Only prompts of the same salt reuse each other's KV cache.
             progress: Called with 1 each time the next prompt in order has ended.
             check: Called every five seconds of waiting; raises where the wait is in vain.
         """
         assert self._llm is not None
         futures = [
             self._llm.generate_async(
-                list(prompt), sampling_params=self._sampling(**each), lora_request=self._adapter
+                list(prompt),
+                sampling_params=self._sampling(**each),
+                lora_request=self._adapter,
+                cache_salt=salt,
             )
             for prompt, each in zip(prompts, options, strict=True)
         ]
@@ -132,72 +127,19 @@ class TensorRTLibrary:
             self._llm = None
 
 
-def build(arguments: Mapping[str, Any], directory: Path) -> None:
-    """Build an engine and write it; the directory must not exist."""
-    model = _language_model(arguments)
-    try:
-        model.save(str(directory))
-    finally:
-        model.shutdown()
-
-
-def _language_model(arguments: Mapping[str, Any]) -> LanguageModel:
-    from tensorrt_llm._tensorrt_engine import LLM
-
-    model: LanguageModel = LLM(**dict(_converted(arguments)))
-    return model
-
-
-def _converted(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Turn the sections among plain arguments into the library's own records."""
-    from tensorrt_llm.llmapi import KvCacheConfig, QuantAlgo, QuantConfig
-
-    for name, value in arguments.items():
-        if name == "build_config":
-            yield name, _build_config(value)
-        elif name == "quant_config":
-            yield name, QuantConfig(quant_algo=QuantAlgo[value["quant_algo"]])
-        elif name == "kv_cache_config":
-            yield name, KvCacheConfig(**value)
-        else:
-            yield name, value
-
-
-def _build_config(values: Mapping[str, Any]) -> Any:
-    from tensorrt_llm.builder import KVCacheType
-    from tensorrt_llm.llmapi import BuildConfig
-
-    plain = {name: value for name, value in values.items() if name not in _CONVERTED}
-    if "kv_cache_type" in values:
-        plain["kv_cache_type"] = getattr(KVCacheType, values["kv_cache_type"])
-    config = BuildConfig(**plain)
-    # The class of lora_config moved between modules; that of the default is always the right one.
-    for name, value in values.get("lora_config", {}).items():
-        setattr(config.lora_config, name, value)
-    return config
-
-
-_CONVERTED = ("kv_cache_type", "lora_config")
-
-
 def _ended(
     futures: Sequence[Future], progress: Callable[[int], None], check: Callable[[], None]
 ) -> Iterator[Finished]:
     for future in futures:
-        _wait(future, check)
+        while True:  # TensorRT-LLM alone would wait for ever for a worker that died
+            try:
+                future.result(timeout=_LOOK_S)
+                break
+            except (queue.Empty, TimeoutError):
+                check()
         delivered_ns = time.monotonic_ns()
         progress(1)
         yield _finished(future, delivered_ns)
-
-
-def _wait(future: Future, check: Callable[[], None]) -> None:
-    """Wait for a request; TensorRT-LLM alone would wait for ever for a worker that died."""
-    while True:
-        try:
-            future.result(timeout=_LOOK_S)
-            return
-        except (queue.Empty, TimeoutError):
-            check()
 
 
 def _finished(future: Future, delivered_ns: int) -> Finished:

@@ -5,15 +5,14 @@ TensorRT-LLM itself is not imported: that takes seconds, and starts with touchin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
-from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import backend_entry, installed_version
-from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.config.ssot import QUANTISED
+from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.precisions import QUANTISED
 from llenergymeasure.core.backends.shared.context import least_context
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
@@ -21,131 +20,101 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
     visible_devices,
 )
 from llenergymeasure.core.backends.tensorrt.arguments import (
+    CACHE_ARGUMENTS,
     DECIDED_ELSEWHERE,
+    DEFAULT_MAX_NUM_TOKENS,
     OURS,
-    QUANT_ALGOS,
-    longest_prompt,
-)
-from llenergymeasure.core.backends.tensorrt.facts import EngineFacts, read_engine
-from llenergymeasure.core.backends.tensorrt.model import (
-    adapter_directory,
-    checkpoint_algorithm,
 )
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.core.models.hub import ADAPTER_FILE
-from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.exceptions import Problem
 
-LAST_WITH_ENGINES = (1, 2)
-"""Later versions have no TensorRT engine (nvidia.github.io/TensorRT-LLM, "Migration Guide: TensorRT
-Backend Removed")."""
+READS = ("modelopt", "fp8")
+"""Methods of checkpoints that it reads: those of NVIDIA's Model Optimizer, and FP8 in blocks
+(https://nvidia.github.io/TensorRT-LLM/features/quantization.html)."""
 
-_FIXED_BY_ENGINE = ("max_batch_size", "max_seq_len", "kv_cache_type", "tp_size", "pp_size")
-_CALIBRATED = ("int4_gptq",)  # cannot be made while building, only by who makes the checkpoint
-_OLDER_GPUS = "use precision: fp16, or a weight-only one (int8, int4)"
+ALGORITHMS = {
+    "fp8": ("FP8", "FP8_BLOCK_SCALES", "FP8_PB_WO", "FP8_PER_CHANNEL_PER_TOKEN"),
+    "int4_awq": ("W4A16_AWQ", "W4A8_AWQ"),
+    "int4_gptq": ("W4A16_GPTQ",),
+}
+"""Algorithms (``QuantAlgo`` in ``tensorrt_llm/quantization/mode.py``) behind each method."""
 
 
-def found(
-    config: ExperimentConfig, section: TensorRTConfig, devices: ListDevices = visible_devices
-) -> list[Problem]:
+def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> list[Problem]:
     """List every problem.
 
     Args:
         config: What to measure.
-        section: Its tensorrt section, or the defaults.
         devices: Lists the GPUs that can be seen.
     """
-    engine, engine_problems = _given_engine(config, section)
     return [
-        *version_problems(installed_version(backend_entry("tensorrt"))),
-        *engine_problems,
-        *_device_problems(config, section, engine, devices),
-        *_builder_problems(section),
-        *([] if section.engine_path else _quantisation_problems(config, section)),
-        *_length_problems(config, section, engine),
-        *_decoding_problems(config),
-        *_adapter_problems(config, section),
+        *_device_problems(config, devices),
+        *checkpoint_problems(
+            config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
+        ),
+        *_length_problems(config),
+        *_adapter_problems(config),
         *_passthrough_problems(config.passthrough_kwargs or {}),
     ]
 
 
-def world_size(section: TensorRTConfig) -> int:
-    """Count the GPUs that work.
-
-    Raises:
-        ConfigError: ``engine_path`` names no engine.
-    """
-    if section.engine_path is not None:
-        return read_engine(Path(section.engine_path).expanduser()).world_size
+def world_size(config: ExperimentConfig) -> int:
+    """Count the GPUs that work."""
+    section = config.tensorrt or TensorRTConfig()
     return (section.tp_size or 1) * (section.pp_size or 1)
 
 
-def version_problems(version: str | None) -> Iterator[Problem]:
-    """Refuse versions that have no TensorRT engine any more; older ones are the registry's."""
-    numbers = tuple(int(part) for part in (version or "").split(".")[:2] if part.isdecimal())
-    if numbers > LAST_WITH_ENGINES:
-        yield Problem(
-            f"TensorRT-LLM {version} builds no TensorRT engines; the last that does is 1.2",
-            "backend",
-            "pip install 'tensorrt-llm>=1.0,<1.3', or a container of that version "
-            "(nvcr.io/nvidia/tensorrt-llm/release)",
-        )
+def adapter_directory(config: ExperimentConfig) -> Path | None:
+    """Give the directory of the LoRA adapter, or ``None`` without one."""
+    path = config.lora.adapter_path if config.lora else None
+    return Path(path).expanduser() if path is not None else None
 
 
-def precision_of(engine: EngineFacts) -> str | None:
-    """Name the precision of an engine, or ``None`` for one that has no name here."""
-    algorithm = engine.quant_algo or ""
-    if algorithm not in ("", "NO_QUANT"):
-        return quantised.of_algorithm(algorithm)
-    return {"float16": "fp16", "bfloat16": "bf16"}.get(engine.dtype or "")
-
-
-def _given_engine(
-    config: ExperimentConfig, section: TensorRTConfig
-) -> tuple[EngineFacts | None, list[Problem]]:
-    if section.engine_path is None:
-        return None, []
+def adapter_rank(adapter: Path) -> int | None:
+    """Read the rank of a LoRA adapter; ``None`` where its configuration states none."""
     try:
-        engine = read_engine(Path(section.engine_path).expanduser())
-    except ConfigError as error:
-        remedy = "name a directory that trtllm-build or LLM.save wrote, or remove engine_path"
-        return None, [Problem(error.message, "tensorrt.engine_path", remedy)]
-    return engine, [*_engine_precision(config, engine), *_engine_shape(section, engine)]
+        rank = json.loads((adapter / ADAPTER_FILE).read_text(encoding="utf-8"))["r"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rank if isinstance(rank, int) else None
 
 
-def _engine_precision(config: ExperimentConfig, engine: EngineFacts) -> Iterator[Problem]:
-    stated = precision_of(engine)
-    if stated != config.precision:
-        what = f"{engine.dtype}, {engine.quant_algo or 'not quantised'}"
-        yield Problem(
-            f"the engine is {stated or 'of another precision'} ({what}), not {config.precision}",
-            "precision",
-            f"use precision: {stated}" if stated else "name another engine",
-        )
+def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[Problem]:
+    """Hold what was asked for against what the checkpoint says of its quantisation.
 
-
-def _engine_shape(section: TensorRTConfig, engine: EngineFacts) -> Iterator[Problem]:
-    for name in _FIXED_BY_ENGINE:
-        asked, has = getattr(section, name), getattr(engine, name)
-        if asked is not None and has is not None and asked != has:
+    Args:
+        config: What to measure.
+        is_here: Whether all files are on this machine, so that what they do not say is not so.
+    """
+    method = config.tensorrt.quantization if config.tensorrt else None
+    stated = quantised.of_model(config.model, config.revision)
+    if stated is None:
+        if is_here and config.precision in QUANTISED:
             yield Problem(
-                f"the engine was built with {name}: {has}, not {asked}",
-                f"tensorrt.{name}",
-                f"remove it, or remove engine_path to have an engine built with {asked}",
+                f"'{config.model}' is not quantised, and TensorRT-LLM quantises nothing itself",
+                "precision",
+                f"name a checkpoint of {config.precision} by NVIDIA's Model Optimizer, or use "
+                "precision: bf16",
             )
-    if section.quantization is not None:
+    elif problem := quantised.disagreement(stated, config.precision):
+        yield problem
+    elif stated.method not in READS:
         yield Problem(
-            "the engine in engine_path is quantised as it is",
+            f"the checkpoint is quantised ({stated}) in a format that TensorRT-LLM does not read",
+            "model",
+            "name a checkpoint of NVIDIA's Model Optimizer (hf_quant_config.json), or use "
+            "backend: vllm",
+        )
+    elif method and stated.said not in {f"quant_algo: {name}" for name in ALGORITHMS[method]}:
+        yield Problem(
+            f"the checkpoint is quantised otherwise ({stated}), not by {method}",
             "tensorrt.quantization",
-            "remove it; precision tells what the engine is",
+            "remove it; the checkpoint decides",
         )
 
 
-def _device_problems(
-    config: ExperimentConfig,
-    section: TensorRTConfig,
-    engine: EngineFacts | None,
-    list_all: ListDevices,
-) -> Iterator[Problem]:
+def _device_problems(config: ExperimentConfig, list_all: ListDevices) -> Iterator[Problem]:
     try:
         devices = list_all()
     except LookupError as error:
@@ -156,96 +125,39 @@ def _device_problems(
             kind="hardware",
         )
         return
-    wanted = engine.world_size if engine else (section.tp_size or 1) * (section.pp_size or 1)
+    wanted = world_size(config)
     if wanted > len(devices):
         yield Problem(
             f"{wanted} GPUs are asked for (tp_size x pp_size), {len(devices)} can be seen",
-            "tensorrt.engine_path" if engine else "tensorrt.tp_size",
+            "tensorrt.tp_size",
             "use fewer, or check CUDA_VISIBLE_DEVICES",
             kind="hardware",
         )
-    yield from capability_problems(config.precision, devices[:wanted], _OLDER_GPUS)
+    yield from capability_problems(config.precision, devices[:wanted], "use precision: fp16")
 
 
-def _builder_problems(section: TensorRTConfig) -> Iterator[Problem]:
-    if section.builder_opt_level is not None:
+def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    section, needed = config.tensorrt or TensorRTConfig(), least_context(config)
+    if section.max_seq_len is not None and section.max_seq_len < needed:
         yield Problem(
-            "the LLM API of TensorRT-LLM 1.x takes no level of optimisation; engines are built "
-            "with TensorRT's default",
-            "tensorrt.builder_opt_level",
-            "remove it",
-        )
-
-
-def _quantisation_problems(config: ExperimentConfig, section: TensorRTConfig) -> Iterator[Problem]:
-    method, stated = section.quantization, checkpoint_algorithm(config)
-    if stated is not None:
-        yield from _checkpoint_problems(config, method, stated)
-    elif other := quantised.in_config(sources.resolve(config.model, config.revision)):
-        yield Problem(
-            f"the checkpoint is quantised ({other}) by other means than NVIDIA's Model Optimizer, "
-            "and no engine is built of it here",
-            "model",
-            "name the unquantised model, which is quantised while its engine is built, or a "
-            "checkpoint with a hf_quant_config.json",
-        )
-    elif method in _CALIBRATED and not config.model.startswith(RANDOM_PREFIX):
-        yield Problem(
-            f"{method} needs a checkpoint that is quantised so; '{config.model}' is none",
-            "tensorrt.quantization",
-            "name such a checkpoint, or use int4_wo or int4_awq",
-        )
-
-
-def _checkpoint_problems(
-    config: ExperimentConfig, method: str | None, stated: str
-) -> Iterator[Problem]:
-    facts = EngineFacts(Path(), None, None, stated, 1, 1)
-    precision = precision_of(facts)
-    if precision != config.precision:
-        yield Problem(
-            f"the checkpoint is quantised ({stated}), which {config.precision} is not",
-            "precision",
-            f"use precision: {precision}" if precision else "name another checkpoint",
-        )
-    elif method is not None and QUANT_ALGOS.get(method) != stated and config.precision in QUANTISED:
-        yield Problem(
-            f"the checkpoint is quantised as {stated}, not {method}",
-            "tensorrt.quantization",
-            "remove it",
-        )
-
-
-def _length_problems(
-    config: ExperimentConfig, section: TensorRTConfig, engine: EngineFacts | None
-) -> Iterator[Problem]:
-    limit = engine.max_seq_len if engine else section.max_seq_len
-    needed = least_context(config)
-    if limit is not None and limit < needed:
-        yield Problem(
-            f"max_seq_len: {limit} is less than the {needed} tokens of a prompt with its answer",
-            "tensorrt.engine_path" if engine else "tensorrt.max_seq_len",
+            f"max_seq_len: {section.max_seq_len} is less than the {needed} tokens of a prompt with "
+            "its answer",
+            "tensorrt.max_seq_len",
             f"use {needed} or more, or lower max_new_tokens",
         )
-    longest = longest_prompt(config)
-    if engine and engine.max_input_len and longest and longest > engine.max_input_len:
+    step = section.max_num_tokens or DEFAULT_MAX_NUM_TOKENS
+    synthetic = config.dataset.synthetic if isinstance(config.dataset, SyntheticDataset) else None
+    prompt = synthetic.input_len if synthetic else 1
+    if prompt > step and not section.enable_chunked_prefill:
         yield Problem(
-            f"prompts may have {longest} tokens, and the engine takes {engine.max_input_len}",
-            "max_input_tokens",
-            f"set it to {engine.max_input_len} or less",
+            f"prompts of {prompt} tokens are longer than a step of the engine (max_num_tokens: "
+            f"{step})",
+            "tensorrt.max_num_tokens",
+            f"use {prompt} or more, or set tensorrt.enable_chunked_prefill: true",
         )
 
 
-def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.decoder.speculative_decoding:
-        yield Problem(
-            "this version has no speculative decoding on tensorrt",
-            "decoder.speculative_decoding",
-            "remove it, or use backend: pytorch or vllm",
-        )
-
-
-def _adapter_problems(config: ExperimentConfig, section: TensorRTConfig) -> Iterator[Problem]:
+def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
     if config.lora is None:
         return
     if config.lora.merge_weights:
@@ -253,12 +165,6 @@ def _adapter_problems(config: ExperimentConfig, section: TensorRTConfig) -> Iter
             "TensorRT-LLM keeps an adapter beside the weights; it does not merge them",
             "lora.merge_weights",
             "remove it, or merge with peft's merge_and_unload and name the merged model",
-        )
-    if section.engine_path is not None:
-        yield Problem(
-            "an engine takes adapters only if it was built for them, which its files do not say",
-            "tensorrt.engine_path",
-            "remove it to have an engine built, or remove lora",
         )
     adapter = adapter_directory(config)
     if adapter is None:
@@ -282,14 +188,13 @@ def _passthrough_problems(extra: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{field} already decides '{name}'", where, f"remove it; set {field}")
         elif reason := OURS.get(name):
             yield Problem(f"'{name}' cannot be changed: {reason}", where, "remove it")
-        elif name == "kv_cache_config" and not _is_usable_cache(value):
-            yield Problem(
-                "kv_cache_config is a mapping without enable_block_reuse, which stays off: nothing "
-                "empties a TensorRT engine's prefix cache between passes",
-                where,
-                "e.g. {free_gpu_memory_fraction: 0.8}",
-            )
-
-
-def _is_usable_cache(value: object) -> bool:
-    return isinstance(value, dict) and "enable_block_reuse" not in value
+        elif name == "kv_cache_config" and not isinstance(value, dict):
+            yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
+        elif name == "kv_cache_config":
+            decided = {theirs: ours for ours, theirs in CACHE_ARGUMENTS.items() if theirs in value}
+            for theirs, ours in decided.items():
+                yield Problem(
+                    f"tensorrt.{ours} already decides '{theirs}'",
+                    f"{where}.{theirs}",
+                    f"remove it; set tensorrt.{ours}",
+                )

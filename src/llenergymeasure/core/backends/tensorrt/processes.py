@@ -1,6 +1,6 @@
-"""The processes of a TensorRT-LLM engine: its builder, and the workers that MPI starts for it.
+"""The workers that MPI starts for TensorRT-LLM.
 
-MPI's workers need not be descendants of ours, so all of them carry a mark in their environment.
+They need not be descendants of ours, so all of them carry a mark in their environment.
 """
 
 from __future__ import annotations
@@ -8,35 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import subprocess
 import sys
-import threading
-import types
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import psutil
 
-from llenergymeasure.core.backends.shared.engine_processes import end_processes, variables
+from llenergymeasure.core.backends.shared.engine_processes import (
+    anonymous_main,
+    end_processes,
+    variables,
+)
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 MARK = "LLENERGYMEASURE_TENSORRT"
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
-KEPT_LINES = 200
+# What it tells NVIDIA of its use is no part of a measurement (tensorrt_llm/usage/config.py).
+_NO_TELEMETRY = {"TRTLLM_NO_USAGE_STATS": "1"}
 _PATIENCE_S = 5.0  # for a process that was asked to end
-
-
-class Ended(NamedTuple):
-    """A program that has ended.
-
-    Attributes:
-        code: Its exit code; negative for the signal that killed it.
-        printed: The last lines it printed.
-    """
-
-    code: int
-    printed: tuple[str, ...]
 
 
 class MarkedProcesses:
@@ -48,32 +36,9 @@ class MarkedProcesses:
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Let what is started inside the block be ours, and print to standard error."""
-        with variables({MARK: self._mark, **BUS_ORDER}), _anonymous_main(), stdout_spared():
+        ours = {MARK: self._mark, **BUS_ORDER, **_NO_TELEMETRY}
+        with variables(ours), anonymous_main(), stdout_spared():
             yield
-
-    def run(self, command: Sequence[str]) -> Ended:
-        """Run a program to its end, printing what it prints; end it if we are interrupted."""
-        with self.starting():
-            program = subprocess.Popen(  # noqa: S603 - our own module
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is ours to hear, and to pass on
-            )
-        printed: deque[str] = deque(maxlen=KEPT_LINES)
-        pump = threading.Thread(target=_pass_on, args=(program, printed), daemon=True)
-        pump.start()
-        try:
-            program.wait()
-        finally:
-            self.end()  # its own workers may outlive it, and hold its output open
-            program.wait()
-            pump.join()
-        return Ended(program.returncode, tuple(printed))
 
     def running(self) -> list[psutil.Process]:
         """List them, whoever their parent is by now."""
@@ -129,26 +94,3 @@ def _is_worker(process: psutil.Process) -> bool:
         return any(WORKER in argument for argument in process.cmdline())
     except psutil.Error:
         return False
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def _pass_on(program: subprocess.Popen[str], kept: deque[str]) -> None:
-    assert program.stdout is not None
-    with program.stdout as lines:
-        for line in lines:
-            kept.append(line.rstrip())
-            sys.stdout.write(line)
-
-
-@contextlib.contextmanager
-def _anonymous_main() -> Iterator[None]:
-    """Hide the main module: mpi4py's workers would run it again, and it may have no guard."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
-from llenergymeasure.config.ssot import Precision, compute_dtype
+from llenergymeasure.config.precisions import Precision, compute_dtype
 from llenergymeasure.core.backends.shared.nvml_devices import (
     Device,
     ListDevices,

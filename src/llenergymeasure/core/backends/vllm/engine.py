@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -209,13 +208,3 @@ class VLLMEngine:
 
 def _budget(request: Request) -> int:
     return request.max_new_tokens
-
-
-@contextlib.contextmanager
-def ended_on_failure(processes: EngineProcesses) -> Iterator[None]:
-    """End the processes of an engine that could not be loaded, for whatever reason."""
-    try:
-        yield
-    except BaseException:
-        processes.end()
-        raise

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.vllm import problems
 from llenergymeasure.core.backends.vllm.arguments import ModelFiles, engine_arguments
 from llenergymeasure.core.backends.vllm.devices import check_workers, gpus_used
-from llenergymeasure.core.backends.vllm.engine import VLLMEngine, ended_on_failure
+from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
 from llenergymeasure.core.models import quantised, sources, tokenizers

@@ -8,14 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llenergymeasure.config.backend_configs import VLLMConfig
+from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import backend_entry, installed_version
-from llenergymeasure.config.rules import RANDOM_PREFIX
-from llenergymeasure.config.ssot import (
-    QUANTISATION_PRECISION,
-    QUANTISE_WHILE_LOADING,
-    QUANTISED,
-)
+from llenergymeasure.config.plugins import installed_version
+from llenergymeasure.config.precisions import QUANTISED
+from llenergymeasure.core.backends.vllm import FACTS
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import Problem
 
@@ -23,6 +20,9 @@ from llenergymeasure.exceptions import Problem
 _ON_CPU = ("awq", "auto_awq", "gptq", "auto_gptq", "compressed-tensors")
 _TABLE = Path("model_executor", "layers", "quantization", "__init__.py")
 _NAME = "QuantizationMethods"
+
+_WHILE_LOADING = ("fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "bitsandbytes")
+"""Methods that take plain weights; the others need a checkpoint of their own."""
 
 Known = Sequence[str] | None
 
@@ -89,16 +89,15 @@ def _texts(value: ast.expr) -> Iterator[str]:
 
 def _while_loading(config: ExperimentConfig, known: Known) -> str:
     """Name the methods that make this precision of plain weights; empty where there is none."""
-    precisions = QUANTISATION_PRECISION["vllm"]
     return ", ".join(
         method
-        for method in QUANTISE_WHILE_LOADING
-        if config.precision in precisions[method] and method in (known or ())
+        for method in _WHILE_LOADING
+        if config.precision in FACTS.quantisation[method] and method in (known or ())
     )
 
 
 def _unknown(config: ExperimentConfig, method: str, known: Known, *, in_file: bool) -> Problem:
-    version = installed_version(backend_entry("vllm"))
+    version = installed_version(FACTS)
     while_loading = _while_loading(config, known)
     checkpoint = f"name a checkpoint that is {config.precision} (AWQ, GPTQ, compressed-tensors)"
     return Problem(
@@ -110,7 +109,7 @@ def _unknown(config: ExperimentConfig, method: str, known: Known, *, in_file: bo
 
 def _lacks_checkpoint(config: ExperimentConfig, method: str | None) -> bool:
     on_hub = sources.resolve(config.model).kind == "hub"  # where not every file is here yet
-    return method is not None and method not in QUANTISE_WHILE_LOADING and not on_hub
+    return method is not None and method not in _WHILE_LOADING and not on_hub
 
 
 def _no_such_checkpoint(config: ExperimentConfig, method: str, known: Known) -> Problem:

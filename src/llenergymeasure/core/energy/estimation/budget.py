@@ -35,13 +35,12 @@ def merged(lines: Iterable[BudgetLine]) -> tuple[BudgetLine, ...]:
     found: dict[str, list[BudgetLine]] = {}
     for line in lines:
         found.setdefault(line.name, []).append(line)
-    return tuple(_one(same) for same in found.values())
-
-
-def _one(same: list[BudgetLine]) -> BudgetLine:
-    if same[0].shared:
-        return BudgetLine(same[0].name, sum(line.standard_j for line in same), shared=True)
-    return BudgetLine(same[0].name, sqrt(sum(line.standard_j**2 for line in same)))
+    return tuple(
+        BudgetLine(name, sum(line.standard_j for line in same), shared=True)
+        if same[0].shared
+        else BudgetLine(name, sqrt(sum(line.standard_j**2 for line in same)))
+        for name, same in found.items()
+    )
 
 
 def shortest_window_s(lines: Iterable[BudgetLine], power_w: float, length_s: float) -> float | None:

@@ -1,11 +1,36 @@
-"""Whether an engine computes in what the precision of a configuration means. Pure."""
+"""Names of arithmetic and of decoding, and what each takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
-from llenergymeasure.config.ssot import QUANTISED, Precision, compute_dtype
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4"]
+DecodingStrategy = Literal["greedy", "sampling", "beam"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DECODING_STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
+
+WEIGHT_BITS: dict[Precision, int] = {
+    "fp32": 32,
+    "fp16": 16,
+    "bf16": 16,
+    "int8": 8,
+    "fp8": 8,
+    "int4": 4,
+}
+
+QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
+
+
+def compute_dtype(precision: Precision) -> str:
+    """Name the type of what is not quantised, as torch does; the same in every engine."""
+    return {"fp32": "float32", "fp16": "float16"}.get(precision, "bfloat16")
+
+
+def compute_bytes(precision: Precision) -> int:
+    """Bytes of a value that is not quantised: KV cache, embeddings, norms, activations."""
+    return 4 if precision == "fp32" else 2
 
 
 def other_arithmetic(precision: Precision, in_force: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,98 @@
+"""What a backend says about itself: everything that the rest of the package knows of it by name.
+
+A backend of this package and one of another package say it in the same way: an object of
+:class:`BackendFacts` in a module that imports no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llenergymeasure.config.base import FieldProblem
+from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.plugins import PluginEntry
+from llenergymeasure.config.precisions import DecodingStrategy, Precision
+
+SAMPLING = frozenset({"decoder.temperature", "decoder.top_p", "decoder.top_k"})
+SPECULATION = frozenset({"decoder.speculative_decoding", "decoder.draft_model"})
+LEFT_TO_ENGINES = (
+    "revision",
+    "trust_remote_code",
+    "apply_chat_template",
+    "lora",
+    "passthrough_kwargs",
+)
+"""Settings outside ``decoder`` that only the engine itself can carry out."""
+
+
+def _any_spelling(section: dict[str, Any], _prompts: int) -> dict[str, Any]:
+    return section
+
+
+def _no_contradictions(_config: ExperimentFields) -> Iterable[FieldProblem]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts(PluginEntry):
+    """One inference backend.
+
+    Attributes:
+        section: ``"module:Class"`` of the model behind its section of the configuration.
+        batch_field: The field of that section which ``--batch-size`` sets.
+        precisions: Names of ``precision`` it can run.
+        decoding: Decoding strategies it can run.
+        honours: Settings that it carries out, of those that are left to engines: the fields of
+            ``decoder`` as ``decoder.top_p``, and :data:`LEFT_TO_ENGINES`. What is not named here is
+            refused, but ``decoding_strategy`` and ``num_beams``, which ``decoding`` decides.
+        quantisation: Which ``precision`` each method of the section's ``quantization`` can mean;
+            a method that is not named is refused. Empty where there is no such field.
+        neutral: Values of the section that ask for what happens without them.
+        spelled: Gives one spelling to sections that run the same computation, from the fields that
+            are given and the number of prompts.
+        contradictions: Lists what in a configuration contradicts its section.
+        default_batch: Requests served at once where the batch field is null.
+        pass_tokens: Most tokens of one pass through the model, or ``None`` without a limit.
+        shard_fields: Fields of the section whose product is the number of devices a copy of the
+            model is spread over.
+        differs: What it does in its own way, by the key of a row of ``config.differences``; a name
+            in braces is a setting in force.
+        plain_fields: Fields of the section whose values say by themselves what they are of.
+        less_padding: Field and value that make it pad less.
+        companions: Further distributions that decide what it computes, recorded with each result.
+        preload: Modules of the engine that a fork server imports once for all experiments. None may
+            start a thread or touch a GPU when it is imported; if one does, workers are spawned.
+        runs_a_model: Whether ``model`` is loaded at all.
+        needs_torch_for_gpus: Whether it computes on a GPU only where the torch of its interpreter
+            can.
+        has_dockerfile: Whether ``docker/`` has a recipe for an image of it.
+    """
+
+    section: str = ""
+    batch_field: str = "batch_size"
+    precisions: tuple[Precision, ...] = ()
+    decoding: tuple[DecodingStrategy, ...] = ()
+    honours: frozenset[str] = frozenset()
+    quantisation: Mapping[str, tuple[Precision, ...]] = field(default_factory=dict)
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+    spelled: Callable[[dict[str, Any], int], dict[str, Any]] = _any_spelling
+    contradictions: Callable[[ExperimentFields], Iterable[FieldProblem]] = _no_contradictions
+    default_batch: int = 1
+    pass_tokens: int | None = None
+    shard_fields: tuple[str, ...] = ()
+    differs: Mapping[str, str] = field(default_factory=dict)
+    plain_fields: tuple[str, ...] = ()
+    less_padding: tuple[str, str] | None = None
+    companions: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    runs_a_model: bool = True
+    needs_torch_for_gpus: bool = False
+    has_dockerfile: bool = False
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Every distribution that decides what it computes, by its normalised name."""
+        engine = () if self.package is None else (self.package,)
+        return (*self.also, *engine, *self.companions, *self.alternatives)

@@ -1,0 +1,119 @@
+"""What a plugin needs to be used, and whether it is here; nothing heavy is imported to tell."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from llenergymeasure.exceptions import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class PluginEntry:
+    """One row of a plugin table.
+
+    Attributes:
+        name: What a configuration calls it.
+        implementation: ``"module:Class"``.
+        package: The distribution it needs, or ``None``.
+        module: The import name of that distribution.
+        minimum: The oldest version of it that works.
+        install: The line that installs it.
+        alternatives: Other distributions of the same module that do as well.
+        also: Further distributions it needs, each with a module of the same name.
+    """
+
+    name: str
+    implementation: str
+    package: str | None = None
+    module: str | None = None
+    minimum: str | None = None
+    install: str = ""
+    alternatives: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+
+class InstalledPackage(NamedTuple):
+    """A distribution that is installed."""
+
+    name: str
+    version: str
+
+
+def load_object(path: str) -> Any:
+    """Import what ``"module:name"`` points at."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def installed_version(entry: PluginEntry) -> str | None:
+    """Read the version of the package behind an entry, without importing it."""
+    found = installed_package(entry)
+    return None if found is None else found.version
+
+
+def installed_package(entry: PluginEntry) -> InstalledPackage | None:
+    """Find the distribution behind an entry, or one of its alternatives."""
+    if entry.package is None:
+        return None
+    for name in (entry.package, *entry.alternatives):
+        try:
+            return InstalledPackage(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def missing(entry: PluginEntry, field: str) -> Problem | None:
+    """Say why an entry cannot be used here, or ``None`` when it can.
+
+    Looks at installed metadata only; nothing heavy is imported.
+    """
+    if entry.package is None or entry.module is None:
+        return None
+    found = installed_package(entry)
+    if found is None or not _importable(entry.module):
+        return _not_installed(entry, entry.package, field)
+    if entry.minimum and _is_older(found.version, entry.minimum):
+        substitute = found.name in entry.alternatives
+        return Problem(
+            f"'{entry.name}' needs {found.name} {entry.minimum} or newer, found {found.version}",
+            field,
+            f"{f'pip install {found.name}' if substitute else entry.install} --upgrade",
+        )
+    absent = [name for name in entry.also if not _importable(name)]
+    return _not_installed(entry, absent[0], field) if absent else None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # some finders say so by raising
+        return False
+
+
+def _not_installed(entry: PluginEntry, package: str, field: str) -> Problem:
+    what = f"'{entry.name}' needs the package {package}, which is not installed"
+    return Problem(what, field, entry.install)
+
+
+def _is_older(version: str, minimum: str) -> bool:
+    """Compare release numbers, and release candidates only where the minimum is one."""
+    if _numbers(version) != _numbers(minimum):
+        return _numbers(version) < _numbers(minimum)
+    candidates = [re.search(r"rc(\d+)", each) for each in (version, minimum)]
+    has, least = (int(each[1]) if each else None for each in candidates)
+    return has is not None and least is not None and has < least
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Take the release numbers of a version, without the zeros at their end."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    parts = release[0].split(".") if release else []
+    while parts and not int(parts[-1]):
+        parts.pop()
+    return tuple(map(int, parts))
