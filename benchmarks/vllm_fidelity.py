@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import machine
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
-from llenergymeasure.core.backends.protocol import Batch
+from llenergymeasure.core.backends.protocol import Arrival
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.core.metrics import throughput_result
@@ -56,14 +56,14 @@ class Turns:
         )
         requests = build_requests(dataset.prompts, engine.tokenizer, config).requests
         self._size, self._engine = size, engine
-        self._plan: tuple[Batch, ...] = engine.plan(requests)
+        self._arrivals = [Arrival(request) for request in requests]
         self._events = EventLog(folder / "events.jsonl")
 
     def llem(self) -> float:
         """Run a pass as an experiment does; output tokens a second as its result has them."""
-        self._events.expect(len(self._plan[0]))
+        self._events.expect(len(self._arrivals))
         start_ns = time.monotonic_ns()
-        trace = self._engine.run(self._plan, 0, self._events.progress)
+        trace = self._engine.serve(self._arrivals, 0, self._events.progress)
         window = Window(start_ns, time.monotonic_ns())
         made = throughput_result(trace.samples(), window, passes=1, prompts_truncated=0)
         assert made.output_tokens_per_second is not None
@@ -73,12 +73,12 @@ class Turns:
         """Call ``LLM.generate`` with the same prompts, as vLLM's own examples do."""
         from vllm import SamplingParams
 
-        llm, batch = self._engine._library.llm, self._plan[0]
+        llm = self._engine._library.llm
         choice = SAMPLED if self._size.sampling else {"temperature": 0.0}
         start_s = time.perf_counter()
         llm.reset_prefix_cache()
         outputs = llm.generate(
-            [{"prompt_token_ids": list(request.token_ids)} for request in batch],
+            [{"prompt_token_ids": list(one.request.token_ids)} for one in self._arrivals],
             SamplingParams(
                 max_tokens=self._size.new_tokens, ignore_eos=True, detokenize=False, **choice
             ),

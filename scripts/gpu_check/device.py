@@ -9,10 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from gpu_check.plan import Plan
-from llenergymeasure.core.energy.calibration import LoadGenerator
+from llenergymeasure.core.energy.calibration import LoadGenerator, TorchLoad
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
-from llenergymeasure.core.energy.torch_load import TorchLoad
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.energy import EnergyRecording

@@ -1,6 +1,7 @@
 """Every seam of the package on one page.
 
-- :class:`ModelLoader` and :class:`InferenceEngine`: an inference backend.
+- :class:`ModelLoader` and :data:`InferenceEngine`, which is a :class:`BatchEngine` or a
+  :class:`RequestEngine`: an inference backend.
 - :class:`EnergyBackend`: an energy source.
 - :class:`MetricsCollector`: raw samples to the figures of a result.
 - :class:`ResultsRepository`: where an experiment's files go.
@@ -11,16 +12,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from llenergymeasure.core.backends.protocol import InferenceEngine, ModelLoader
+from llenergymeasure.core.backends.protocol import (
+    BatchEngine,
+    InferenceEngine,
+    ModelLoader,
+    RequestEngine,
+)
 from llenergymeasure.core.energy.protocol import EnergyBackend
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 
 __all__ = [
+    "BatchEngine",
     "EnergyBackend",
     "InferenceEngine",
     "MetricsCollector",
     "ModelLoader",
+    "RequestEngine",
     "ResultsRepository",
 ]
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from llenergymeasure.core.energy import nvml_reader as channels
+from llenergymeasure.core.energy.calibration import TorchLoad
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
-from llenergymeasure.core.energy.torch_load import TorchLoad
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window

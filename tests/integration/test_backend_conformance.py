@@ -1,20 +1,24 @@
-"""What every inference backend does, run over all that are registered."""
+"""What every inference backend does, run over all registered ones and one of the tests."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES
+from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES, BackendFacts
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.config.registry import BACKENDS, plugin_backends
-from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.protocol import Arrival, Request, RequestEngine
+from llenergymeasure.core.workload import batches_for, run_batches
+from llenergymeasure.exceptions import BackendError
 
-ENTRIES = {**BACKENDS, **plugin_backends()}
+QUEUE = replace(BACKENDS["scripted"], implementation="tests.support.queue_engine:QueueBackend")
+ENTRIES = {**BACKENDS, **plugin_backends(), "a queue": QUEUE}
 REGISTERED = list(ENTRIES)
 READ: dict[str, set[str]] = {name: set() for name in REGISTERED}
 TEXTS = ["One", "Two words are here", "A longer request, which asks for a list of five rivers."] * 3
@@ -41,8 +45,12 @@ class WatchedExperiment(ExperimentConfig):
 
 
 @pytest.fixture(scope="module", params=REGISTERED)
-def config(request: pytest.FixtureRequest) -> ExperimentConfig:
-    entry = ENTRIES[request.param]
+def entry(request: pytest.FixtureRequest) -> BackendFacts:
+    return ENTRIES[request.param]
+
+
+@pytest.fixture(scope="module")
+def config(entry: BackendFacts) -> ExperimentConfig:
     if problem := missing(entry, "backend"):
         pytest.skip(str(problem))
     precision = "fp32" if "fp32" in entry.precisions else entry.precisions[0]
@@ -62,8 +70,8 @@ def config(request: pytest.FixtureRequest) -> ExperimentConfig:
 
 
 @pytest.fixture(scope="module")
-def loader(config):
-    made = load_object(ENTRIES[config.backend].implementation)()
+def loader(config, entry):
+    made = load_object(entry.implementation)()
     if problems := made.problems(config):
         pytest.skip(str(problems[0]))
     return made
@@ -86,7 +94,12 @@ def requests(engine) -> list[Request]:
 
 @pytest.fixture(scope="module")
 def samples(engine, requests):
-    return engine.run(engine.plan(requests), 3, lambda _: None).samples()
+    return played(engine, requests, pass_index=3)
+
+
+def played(engine, requests, pass_index=0, progress=lambda _: None):
+    traces = run_batches(engine, batches_for(engine, requests), pass_index, progress)
+    return [sample for trace in traces for sample in trace.samples()]
 
 
 def test_the_target_names_gpus_only_for_work_on_gpus(loader, config):
@@ -107,21 +120,21 @@ def test_a_text_has_tokens_and_the_same_ones_every_time(engine):
 
 def test_ordinary_ids_are_distinct_and_can_be_generated_from(engine):
     ids = engine.tokenizer.ordinary_ids()
-    batch = (Request(0, tuple(ids[:7]), 2),)
+    asked = [Request(0, tuple(ids[:7]), 2)]
 
     assert len(set(ids)) == len(ids) > 100
-    assert engine.run((batch,), 0, lambda _: None).samples()[0].input_tokens == 7
+    assert played(engine, asked)[0].input_tokens == 7
 
 
 def test_a_plan_is_a_partition_of_the_requests_and_always_the_same(engine, requests):
     before = list(requests)
-    plan = engine.plan(requests)
+    plan = batches_for(engine, requests)
 
     assert Counter(request for batch in plan for request in batch) == Counter(requests)
     assert all(plan)
-    assert engine.plan(requests) == plan
+    assert batches_for(engine, requests) == plan
     assert requests == before
-    assert engine.plan([]) == ()
+    assert batches_for(engine, []) == ()
 
 
 def test_a_run_gives_one_sample_a_request(engine, requests, samples):
@@ -132,16 +145,39 @@ def test_a_run_gives_one_sample_a_request(engine, requests, samples):
         request = by_index[sample.request]
         assert sample.input_tokens == len(request.token_ids)
         assert 1 <= sample.output_tokens <= request.max_new_tokens
-        assert sample.padded_input_tokens >= sample.input_tokens
-        assert sample.executed_output_tokens >= sample.output_tokens
+        assert sample.computed_input_tokens >= sample.input_tokens
+        assert sample.computed_output_tokens >= sample.output_tokens
         assert sample.pass_index == 3
         assert sample.error is None
 
 
 def test_the_samples_of_a_batch_share_its_index(engine, requests, samples):
-    where = {request.index: n for n, batch in enumerate(engine.plan(requests)) for request in batch}
+    if isinstance(engine, RequestEngine):
+        assert {sample.batch_index for sample in samples} == {None}
+        return
+    where = {
+        request.index: n
+        for n, batch in enumerate(batches_for(engine, requests))
+        for request in batch
+    }
 
     assert {sample.request: sample.batch_index for sample in samples} == where
+
+
+def test_a_request_that_is_due_later_is_handed_over_then_or_refused(engine, entry, requests):
+    if not isinstance(engine, RequestEngine):
+        pytest.skip("it works on batches, which nobody is waiting for")
+    offsets_ns = [0, 20_000_000, 21_000_000]
+    load = [Arrival(*pair) for pair in zip(requests, offsets_ns, strict=False)]
+    if ENTRIES["a queue"] is not entry:  # what is built in is handed everything at once
+        with pytest.raises(BackendError, match="due at different times"):
+            engine.serve(load, 0, lambda _: None)
+        return
+    samples = engine.serve(load, 0, lambda _: None).samples()
+    by_request = {sample.request: sample for sample in samples}
+    ordered = [by_request[arrival.request.index] for arrival in load]
+    assert [one.due_ns - ordered[0].due_ns for one in ordered] == offsets_ns
+    assert all(one.due_ns <= one.issued_ns <= one.scheduled_ns for one in ordered)
 
 
 def test_times_of_a_request_never_run_backwards(samples):
@@ -168,20 +204,20 @@ def test_gaps_add_up_to_the_time_from_the_first_token_to_the_last(samples):
 
 def test_progress_adds_up_to_the_requests(engine, requests):
     seen: list[int] = []
-    engine.run(engine.plan(requests), 0, seen.append)
+    played(engine, requests, progress=seen.append)
 
     assert sum(seen) == len(requests)
 
 
 def test_running_nothing_gives_no_samples(engine):
-    assert engine.run((), 0, lambda _: None).samples() == ()
+    assert played(engine, []) == []
 
 
-def test_the_report_resolves_every_field_of_the_section(config, engine, samples):
+def test_the_report_resolves_every_field_of_the_section(config, entry, engine, samples):
     report = engine.inspect()
 
     assert set(report.resolved) >= set(type(config.section).model_fields)
-    assert report.resolved[ENTRIES[config.backend].batch_field] == 2
+    assert report.resolved[entry.batch_field] == 2
     assert report.compute_devices >= 1
     assert report.weights in ("random", "none")
     assert (report.architecture is None) == (report.weights == "none")

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.cli.commands.config import _sensors
-from llenergymeasure.core.energy.baseline_cache import FILE
-from llenergymeasure.core.energy.calibration_store import StoredCalibration, keep
 from llenergymeasure.core.energy.estimation.sensor import Calibration
+from llenergymeasure.core.energy.stored import BASELINES, StoredCalibration, keep
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.samples import Window
@@ -51,7 +50,7 @@ def test_steady_idle_power_is_kept_by_device_driver_and_source(tmp_path: Path) -
     data = tmp_path / "data"
     measured = measure(tmp_path, str(data), "570.1", baseline={"duration_seconds": 2.1})
     assert measured.baseline.device_idle_steady
-    kept = json.loads((data / FILE).read_text())
+    kept = json.loads((data / BASELINES).read_text())
     assert list(kept) == [f"{UUID}|570.1|known"]
     assert kept[f"{UUID}|570.1|known"]["power_w"] == pytest.approx(60.0)
 

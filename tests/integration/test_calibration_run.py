@@ -13,9 +13,9 @@ import pytest
 
 from llenergymeasure.cli.calibration import calibrate_gpus
 from llenergymeasure.core.energy.calibration import Script, make_script
-from llenergymeasure.core.energy.calibration_store import known_sensors
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.stored import known_sensors
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget

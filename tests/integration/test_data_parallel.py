@@ -18,7 +18,7 @@ from llenergymeasure import run_experiment
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.energy.estimator import estimate_energy
 from llenergymeasure.core.energy.gpu_state import by_channel
-from llenergymeasure.core.energy.nvml import device_readings
+from llenergymeasure.core.energy.sampled_source import gpu_readings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.events import EventLog
 from llenergymeasure.orchestration.fleet import FleetExecutor
@@ -363,10 +363,7 @@ def adjusted_j(found: ExperimentDirectory, uuids: list[str]) -> float:
     energy_j, seconds = {}, {}
     for one in read_timeseries(found.timeseries):
         taken = by_channel(one.readings)
-        estimates = [
-            estimate_energy(device_readings(uuid, taken, (), one.window), one.window)
-            for uuid in uuids
-        ]
+        estimates = [estimate_energy(gpu_readings(uuid, taken), one.window) for uuid in uuids]
         energy_j[one.name] = sum(estimate.energy_j or 0.0 for estimate in estimates)
         seconds[one.name] = one.window.seconds
     idle_w = energy_j["loaded_idle"] / seconds["loaded_idle"]

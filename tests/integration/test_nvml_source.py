@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from llenergymeasure.core.energy import nvml_reader as channels
-from llenergymeasure.core.energy.gpu_source import reader_spec
 from llenergymeasure.core.energy.nvml import READER, NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
+from llenergymeasure.core.energy.sampled_source import reader_spec
 from llenergymeasure.core.energy.sampler import ReaderSpec, SamplerProcess
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window

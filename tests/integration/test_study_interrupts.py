@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import THIRD_PARTY, Done, Llem, interrupt, wait_for
-from tests.support.injectors import NAP_AT, is_napping, slow_disk
+from tests.support.injectors import healed_disk, is_napping, slow_disk
 from tests.support.nursery import Nursery
+from tests.support.samples import EXHAUSTIVE
 from tests.support.study_run import Left, in_phase, leftovers, scripted_study
 
 NAPS = """
@@ -61,7 +62,7 @@ def resumes(llem: Llem, experiments: int = 2) -> None:
     """Go on to the end, and see that nothing was measured twice."""
     left = Left.by(llem)
     kept = left.results
-    llem.environment.pop(NAP_AT, None)
+    healed_disk(llem)
     (llem.folder / "mended").touch()
     done = llem("run", "--resume", left.path)
     assert done.code == 0, done.err
@@ -233,17 +234,23 @@ def test_json_says_so_too(llem: Llem) -> None:
     assert Left.by(llem).resume_line in done.error["message"]
 
 
-def test_at_random_instants_it_keeps_what_is_finished_and_says_how_to_go_on(llem: Llem) -> None:
+@pytest.mark.parametrize("times", [6, pytest.param(15, marks=EXHAUSTIVE)])
+def test_at_random_instants_it_keeps_what_is_finished_and_says_how_to_go_on(
+    llem: Llem, times: int
+) -> None:
     seed = 20260301
     print(f"seed {seed}")
     instants, kept = random.Random(seed), {}
     study = scripted_study(llem, "random_seed: [1, 2, 3]", cycles=3)
+
+    def way_on() -> list[str]:
+        planned = list(llem.folder.glob("results/*/study_manifest.json"))
+        return ["--resume", Left.by(llem).path] if planned else [study]
+
     with Nursery(llem) as nursery:
         codes = []
-        for _ in range(15):
-            there = bool(list(llem.folder.glob("results/*/study_manifest.json")))
-            what = ["--resume", Left.by(llem).path] if there else [study]
-            pid = nursery.start("run", *what)
+        for _ in range(times):
+            pid = nursery.start("run", *way_on())
             time.sleep(instants.uniform(0, 1.5))
             codes.append(nursery.kill(pid, signal.SIGINT))
             nursery.wait_until_alone()
@@ -251,12 +258,12 @@ def test_at_random_instants_it_keeps_what_is_finished_and_says_how_to_go_on(llem
             bare = codes[-1] == -signal.SIGINT
             assert codes[-1] in {0, 130} or bare, nursery.said
             assert bare or "Traceback" not in nursery.said
-            found = Left.by(llem).results if there else {}
+            found = Left.by(llem).results if way_on()[0] == "--resume" else {}
             assert kept.items() <= found.items()
             kept = found
     assert 130 in codes
+    assert llem("run", *way_on()).code == 0
     left = Left.by(llem)
-    assert llem("run", "--resume", left.path).code == 0
     assert left.summary["ran"] == len(left.results) == 9
     assert all("complete" not in left.statuses(slot)[:-1] for slot in range(1, 10))
     assert list((llem.folder / "results").iterdir()) == [left.study.root]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.domain.results import StudyResult
-from tests.support.cli import Llem
+from tests.support.cli import Done, Llem
 from tests.support.study_run import Left, misbehaving_study, scripted_study
 
 
@@ -34,16 +34,25 @@ def test_in_a_pipe_nothing_is_wider_than_80_columns_or_coloured(llem: Llem, colo
     assert "\r" not in done.out + done.err
 
 
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Llem, Done]:
+    """A study of which one experiment was killed, and what was said of it."""
+    llem = Llem(tmp_path_factory.mktemp("failing"))
+    return llem, llem("run", misbehaving_study(llem, "well", "kill"))
+
+
 def test_a_failure_is_told_within_80_columns_too_but_for_paths_which_stay_whole(
-    llem: Llem,
+    failing: tuple[Llem, Done],
 ) -> None:
-    done = llem("run", misbehaving_study(llem, "well", "kill"))
+    _llem, done = failing
     long = [line for line in (done.out + done.err).splitlines() if len(line) > 80]
     assert [line for line in long if "/experiments/0002_" not in line] == []
 
 
-def test_a_failure_names_its_log_its_configuration_and_the_way_on(llem: Llem) -> None:
-    done = llem("run", misbehaving_study(llem, "well", "kill"))
+def test_a_failure_names_its_log_its_configuration_and_the_way_on(
+    failing: tuple[Llem, Done],
+) -> None:
+    llem, done = failing
     left = Left.by(llem)
     lies = next(left.study.experiments.glob("0002_*")).relative_to(llem.folder)
     assert f"    log: {lies}/log.txt\n" in done.err

@@ -27,9 +27,18 @@ def llem(tmp_path: Path) -> Llem:
     return Llem(tmp_path)
 
 
-@pytest.fixture
-def finished(llem: Llem) -> Left:
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    llem = Llem(tmp_path_factory.mktemp("measured"))
     assert llem("run", scripted_study(llem)).code == 0
+    return llem.folder
+
+
+@pytest.fixture
+def finished(llem: Llem, measured_once: Path) -> Left:
+    """A study that is done, free to change; one that has moved goes on like any other."""
+    shutil.copytree(measured_once / "results", llem.folder / "results")
+    shutil.copy(measured_once / "study.yaml", llem.folder)
     return Left.by(llem)
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.ssot import QUANTISATION_PRECISION
 from llenergymeasure.core.asked import asked_of, departures
-from llenergymeasure.core.backends.protocol import PREFILL_PASS
+from llenergymeasure.core.backends.protocol import PREFILL_PASS, Arrival
 from llenergymeasure.core.backends.vllm.arguments import DECIDED_ELSEWHERE, ELSEWHERE
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.problems import is_cpu_build
@@ -181,7 +181,7 @@ def test_no_more_requests_run_side_by_side_than_the_section_allows(engine, promp
 def test_progress_tells_of_requests_as_they_end(engine, prompts):
     seen: list[int] = []
     asked = ignoring_eos(engine)
-    asked.run(asked.plan(requests(prompts, BUDGETS)), 0, seen.append)
+    asked.serve([Arrival(one) for one in requests(prompts, BUDGETS)], 0, seen.append)
 
     assert sum(seen) == len(prompts)
     assert len(seen) > 1

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.backends.protocol import Arrival
 from llenergymeasure.core.backends.shared.engine_processes import MARK
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.domain.target import DeviceTarget
@@ -105,7 +106,7 @@ def test_a_process_of_the_engine_that_dies_alone_ends_the_run(tmp_path, name):
     with loaded(tmp_path, model=TINY) as engine:
         made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
         with pytest.raises(BackendError, match="the engine core died") as caught:
-            engine.run(engine.plan(made), 0, kill)
+            engine.serve([Arrival(request) for request in made], 0, kill)
 
     assert caught.value.where == "generate"
     if name == "VLLM::EngineCore":

@@ -17,6 +17,8 @@ Sources, github.com/NVIDIA/TensorRT-LLM (Apache-2.0); names, defaults and behavi
 - ``CompletionOutput``: https://nvidia.github.io/TensorRT-LLM/llm-api/reference/CompletionOutput.html;
   the members of its ``request_perf_metrics`` as ``test_llm_perf_metrics`` of TensorRT-LLM's own
   tests uses them (times are ``datetime.timedelta``, cpp ``steady_clock``).
+- ``RequestOutput.cached_tokens``: ``tensorrt_llm/serve/postprocess_handlers.py`` reads it, since
+  https://github.com/NVIDIA/TensorRT-LLM/pull/7637
 - ``LoRARequest``: ``tensorrt_llm/executor/request.py``, commit 08c33130.
 
 What it does besides comes from the environment variable ``FAKE_TENSORRT_LLM``, JSON:
@@ -191,13 +193,8 @@ class TimingMetrics(NamedTuple):
     last_token_time: timedelta
 
 
-class KvCacheMetrics(NamedTuple):
-    num_reused_blocks: int = 0
-
-
 class RequestPerfMetrics(NamedTuple):
     timing_metrics: TimingMetrics
-    kv_cache_metrics: KvCacheMetrics
 
 
 @dataclass(slots=True)
@@ -218,12 +215,12 @@ class RequestOutput:
         prompt_token_ids: list[int],
         params: SamplingParams,
         worker: subprocess.Popen[bytes],
-        reused_blocks: int,
+        cached_tokens: int,
     ) -> None:
+        self.cached_tokens = cached_tokens
         self.prompt_token_ids = prompt_token_ids
         self.outputs = [CompletionOutput(0)]
         self._params, self._arrival_s, self._worker = params, time.monotonic(), worker
-        self._reused_blocks = reused_blocks
 
     def result(self, timeout: float | None = None) -> RequestOutput:
         _step("generate")
@@ -245,7 +242,7 @@ class RequestOutput:
         last_s = time.monotonic()
         moments = (self._arrival_s, self._arrival_s, (self._arrival_s + last_s) / 2, last_s)
         times = (timedelta(seconds=moment + offset_s) for moment in moments)
-        return RequestPerfMetrics(TimingMetrics(*times), KvCacheMetrics(self._reused_blocks))
+        return RequestPerfMetrics(TimingMetrics(*times))
 
 
 class LLM:
@@ -317,7 +314,8 @@ class LLM:
         key = (cache_salt, tuple(inputs))
         reused = self.args.kv_cache_config.enable_block_reuse and key in self._seen
         self._seen.add(key)
-        return RequestOutput(inputs, sampling_params, self._worker, int(reused))
+        cached = len(inputs) - 1 if reused else 0  # the last token is computed anew
+        return RequestOutput(inputs, sampling_params, self._worker, cached)
 
     def shutdown(self) -> None:
         self._worker.kill()

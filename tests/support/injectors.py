@@ -73,6 +73,12 @@ def slow_disk(llem: Llem, name: str) -> None:
     llem.environment[NAP_AT] = name
 
 
+def healed_disk(llem: Llem) -> None:
+    """Let the disk be as quick again as it was."""
+    llem.environment.pop(NAP_AT, None)
+    llem.source_path[:] = [path for path in llem.source_path if path != _place(llem)]
+
+
 def is_napping(llem: Llem) -> bool:
     """Tell whether a process has fallen asleep."""
     return (llem.folder / "home" / "napping").exists()
@@ -98,4 +104,8 @@ def jumping_clock(llem: Llem) -> bool:
 
 def _install(llem: Llem, text: str) -> None:
     llem.write("injected/sitecustomize.py", text)
-    llem.source_path.insert(0, str(llem.folder / "injected"))
+    llem.source_path.insert(0, _place(llem))
+
+
+def _place(llem: Llem) -> str:
+    return str(llem.folder / "injected")

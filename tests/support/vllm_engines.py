@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.protocol import Arrival, Request
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.core.backends.vllm.trace import VLLMTrace
@@ -55,7 +55,7 @@ def requests(prompts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[R
 
 def run(engine: VLLMEngine, made: Sequence[Request], pass_index: int = 0) -> VLLMTrace:
     """Run one pass."""
-    return engine.run(engine.plan(made), pass_index, lambda _: None)
+    return engine.serve([Arrival(request) for request in made], pass_index, lambda _: None)
 
 
 def tokens(trace: VLLMTrace) -> list[list[int]]:

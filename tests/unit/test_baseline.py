@@ -10,8 +10,9 @@ import pytest
 
 from llenergymeasure.config.models import BaselineConfig
 from llenergymeasure.core.energy import Selection
-from llenergymeasure.core.energy.baseline_cache import (
-    FILE,
+from llenergymeasure.core.energy.protocol import Coverage
+from llenergymeasure.core.energy.stored import (
+    BASELINES,
     LIMIT_S,
     SPOT_S,
     BaselineCache,
@@ -19,7 +20,6 @@ from llenergymeasure.core.energy.baseline_cache import (
     StoredIdle,
     confirmed,
 )
-from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording, Idle
 from llenergymeasure.domain.samples import Window
@@ -142,7 +142,7 @@ def test_what_is_not_steady_or_has_no_interval_is_not_kept(tmp_path: Path, idle:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"GPU-1|570.1|nvml": {"power_w": "hot"}}'])
 def test_a_damaged_file_is_no_knowledge_and_no_failure(tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / BASELINES).write_text(text)
     assert cache(tmp_path).find(30.0) is None
     cache(tmp_path).keep(STEADY, 30.0)
     assert cache(tmp_path).find(30.0) is not None
@@ -155,8 +155,8 @@ def test_a_directory_that_refuses_does_not_end_the_experiment(tmp_path: Path) ->
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     cache(tmp_path).keep(STEADY, 30.0)
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    assert json.loads((tmp_path / FILE).read_text())
+    assert [path.name for path in tmp_path.iterdir()] == [BASELINES]
+    assert json.loads((tmp_path / BASELINES).read_text())
 
 
 def test_a_spot_check_confirms_within_both_intervals_and_two_per_cent() -> None:

@@ -23,16 +23,16 @@ from llenergymeasure.core.energy.calibration import (
     calibrate,
     make_script,
 )
-from llenergymeasure.core.energy.calibration_store import (
-    FILE,
-    StoredCalibration,
-    keep,
-    known_sensors,
-)
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
+from llenergymeasure.core.energy.stored import (
+    CALIBRATIONS,
+    StoredCalibration,
+    keep,
+    known_sensors,
+)
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.samples import Window
@@ -198,7 +198,7 @@ STORED = StoredCalibration(
 
 
 def test_a_calibration_comes_back_as_it_was_kept(tmp_path: Path) -> None:
-    assert keep(tmp_path / "deep", STORED) == tmp_path / "deep" / FILE
+    assert keep(tmp_path / "deep", STORED) == tmp_path / "deep" / CALIBRATIONS
     known = known_sensors(tmp_path / "deep", "570.1")
     assert known.knowledge["GPU-1"].counter == STORED.counter
     assert known.knowledge["GPU-1"].power is None
@@ -226,9 +226,9 @@ def test_a_calibration_of_another_driver_is_ignored_with_a_note(
 
 def test_a_damaged_calibration_is_ignored_with_a_note(tmp_path: Path) -> None:
     keep(tmp_path, STORED)
-    content = json.loads((tmp_path / FILE).read_text())
+    content = json.loads((tmp_path / CALIBRATIONS).read_text())
     content["GPU-1"]["counter"]["lag_s"] = "late"
-    (tmp_path / FILE).write_text(json.dumps(content))
+    (tmp_path / CALIBRATIONS).write_text(json.dumps(content))
     assert "damaged" in known_sensors(tmp_path, "570.1").notes["GPU-1"]
 
 

@@ -23,7 +23,7 @@ from llenergymeasure.core.energy.rapl import (
     cpu_coverage,
     domain_energy,
 )
-from llenergymeasure.core.energy.rapl_reader import RaplReader, find_domains
+from llenergymeasure.core.energy.rapl_reader import CHANNEL, RaplReader, find_domains
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.domain.energy import Reading, SamplingCost
 from llenergymeasure.domain.samples import Window
@@ -171,15 +171,15 @@ def test_a_counter_that_cannot_be_read_is_named_until_it_can_be_read_again(tmp_p
     reader.begin()
     memory.rename(memory.with_name("gone"))
     assert [row.device for row in reader.poll()] == ["package-0"]
-    assert "No such file" in reader.end()["failing"]["dram-0"]
+    assert "No such file" in reader.end()["failing"]["dram-0"][CHANNEL]
 
     memory.write_text("garbage")
     list(reader.poll())
-    assert "garbage" in reader.end()["failing"]["dram-0"]
+    assert "garbage" in reader.end()["failing"]["dram-0"][CHANNEL]
 
     overwrite(memory, 5)
     assert [row.value for row in reader.poll()] == [1_000_000.0, 5.0]
-    assert reader.end()["failing"] == {}
+    assert not any(reader.end()["failing"].values())
 
 
 def taken(values: list[int], step_ms: float = 5.0) -> CounterReadings:
@@ -273,8 +273,7 @@ def test_a_counter_that_was_never_read_tells_no_energy():
 def test_one_unknown_counter_makes_the_total_unknown_but_not_the_other_counter():
     readings = readings_of("package-0", rising(5, 100, 201, INTEL_RANGE_UJ))
     ranges = {"package-0": INTEL_RANGE_UJ, "dram-0": INTEL_RANGE_UJ}
-    summary = {"range_uj": ranges, "failing": {"dram-0": "[Errno 19] No such device"}}
-    recording = recorded(readings, summary)
+    recording = recorded(readings, ranges, {"dram-0": "[Errno 19] No such device"})
 
     assert recording.total_j is None
     assert recording.interval_j is None
@@ -290,8 +289,7 @@ def test_two_sockets_add_up_and_their_interval_is_no_wider_than_the_sum_of_both(
         for name, watts in power_w.items()
         for reading in readings_of(name, rising(7, watts, 201, INTEL_RANGE_UJ))
     ]
-    summary = {"range_uj": dict.fromkeys(power_w, INTEL_RANGE_UJ), "failing": {}}
-    recording = recorded(readings, summary)
+    recording = recorded(readings, dict.fromkeys(power_w, INTEL_RANGE_UJ))
 
     assert recording.total_j == pytest.approx(315.0 * 0.8, rel=1e-4)
     assert [part.name for part in recording.components] == list(power_w)
@@ -311,11 +309,19 @@ def readings_of(name: str, values: list[int]) -> list[Reading]:
 
 
 def record(values: list[int], failing: dict[str, str] | None = None):
-    summary = {"range_uj": {"package-0": INTEL_RANGE_UJ}, "failing": failing or {}}
-    return recorded(readings_of("package-0", values), summary)
+    return recorded(readings_of("package-0", values), {"package-0": INTEL_RANGE_UJ}, failing)
 
 
-def recorded(readings: list[Reading], summary: dict):
+def recorded(
+    readings: list[Reading], range_uj: dict[str, int], failing: dict[str, str] | None = None
+):
+    lost = {name: {CHANNEL: reason} for name, reason in (failing or {}).items()}
+    summary = {
+        "offered": {name: [CHANNEL] for name in range_uj},
+        "refused": {name: {} for name in range_uj},
+        "failing": {name: lost.get(name, {}) for name in range_uj},
+        "range_uj": range_uj,
+    }
     window = Window(100 * MS, 900 * MS)
     source = RaplSource(CPU, SamplingRates())
     return source.recording(Recorded(tuple(readings), summary, COST, window), window)

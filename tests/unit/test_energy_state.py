@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llenergymeasure.core.energy.gpu_state import state_spec, told_by_nvml
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.protocol import SamplingRates
-from llenergymeasure.core.energy.state_beside import state_spec, told_by_nvml
 from llenergymeasure.core.gpu_survey import GPUSurvey
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.samples import Window

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llenergymeasure.core.energy.steps import step_times_ns
+from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
 from llenergymeasure.domain.samples import RequestSample
 
 MS = 1_000_000

@@ -98,7 +98,7 @@ def test_only_the_devices_asked_for_are_read_in_the_order_asked_for():
 
     counters = [row for row in polled(made) if row[0] == "gpu_energy_mj"]
     assert counters == [("gpu_energy_mj", "GPU-2", 3.0), ("gpu_energy_mj", "GPU-0", 1.0)]
-    assert made.end()["devices"] == ["GPU-2", "GPU-0"]
+    assert list(made.end()["offered"]) == ["GPU-2", "GPU-0"]
 
 
 def test_a_device_that_zeus_does_not_see_is_refused():
@@ -167,7 +167,7 @@ def power_rows(name: str, watts: float, channel: str = "gpu_power_w") -> list[Re
 def recorded(rows: list[Reading], source: ZeusSource | None = None, **summary):
     names = list(dict.fromkeys(row.device for row in rows))
     told = {
-        "devices": names,
+        "offered": {name: [] for name in names},
         "refused": {},
         "failing": {name: {} for name in names},
         "shared": {},

@@ -10,6 +10,7 @@ import pytest
 from llenergymeasure.core.backends.protocol import PREFILL_PASS
 from llenergymeasure.core.backends.scripted.engine import ScriptedBackend
 from llenergymeasure.orchestration.executor import ALL_PROMPTS, LocalExecutor, Share
+from tests.support.queue_engine import QueueBackend
 from tests.support.scripted_run import make_order, scripted_config
 
 
@@ -78,6 +79,26 @@ def test_warm_up_tells_its_tokens_and_every_finished_request(tmp_path: Path) -> 
     assert executor.warm_up(2) == 2 * 2 * 3, "batches of two, three tokens each"
     assert (listener.expected, listener.finished) == (4, 4)
     assert executor.warm_up(0) == 0
+
+
+def test_an_engine_that_schedules_itself_gets_every_request_of_a_pass_in_one_go(
+    tmp_path: Path,
+) -> None:
+    executor = LocalExecutor(QueueBackend(), make_order(scripted_config(), tmp_path), Listener())
+    executor.load()
+    work = executor.prepare()
+    assert work.batches == 1
+    assert executor.warm_up(2) == 2 * 4 * 3, "each warm-up batch is a pass of four requests"
+    executor.rehearse_prefill()
+    for begun_ns in (5, 7):
+        executor.run_pass("measure", begun_ns)
+    executor.run_pass("prefill", 9)
+    samples = executor.samples("measure")
+    assert [(one.pass_index, one.request) for one in samples] == [
+        (number, request) for number in range(2) for request in range(4)
+    ]
+    assert {one.output_tokens for one in executor.samples("prefill")} == {1}
+    assert work.latency_start == "scheduled", "offline, nobody stands in the queue"
 
 
 def test_closing_twice_is_harmless(tmp_path: Path) -> None:

@@ -148,9 +148,41 @@ def test_the_figures_of_a_distribution_are_in_order(spans_ns: list[int]) -> None
     assert figures[-1] == max(spans_ns) / MS
 
 
+def test_under_a_load_times_count_from_when_a_request_was_due() -> None:
+    """Requests come every 10 ms, each takes 30: the third waits for 40 and is served in 30."""
+    load = [
+        replace(
+            SAMPLE,
+            due_ns=10 * MS * number,
+            issued_ns=30 * MS * number,  # a client that waits for answers comes late itself
+            scheduled_ns=30 * MS * number,
+            first_token_ns=30 * MS * number + 20 * MS,
+            last_token_ns=30 * MS * number + 30 * MS,
+        )
+        for number in range(3)
+    ]
+    waited, served = latency_result(load, "due"), latency_result(load)
+    assert (waited.counted_from, served.counted_from) == ("due", "scheduled")
+    for found, most_ms in ((waited, (60, 70, 40)), (served, (20, 30, 0))):
+        times = (found.ttft_ms, found.e2e_ms, found.queue_ms)
+        assert tuple(one.maximum for one in times if one is not None) == most_ms
+    assert waited.tpot_ms == served.tpot_ms
+
+
+def test_requests_without_a_due_time_have_no_latency_from_it() -> None:
+    found = latency_result([SAMPLE], "due")
+    assert (found.ttft_ms, found.e2e_ms, found.queue_ms) == (None, None, None)
+
+
+def test_what_an_engine_does_not_tell_of_padding_counts_as_none() -> None:
+    silent = replace(SAMPLE, padded_input_tokens=None, executed_output_tokens=None)
+    assert throughput(silent).padding_waste == 0
+
+
 def test_nothing_completed_gives_no_figures() -> None:
     for samples in ([], [FAILED]):
-        assert set(latency_result(samples).model_dump().values()) == {None}
+        found = latency_result(samples).model_dump(exclude={"counted_from"})
+        assert set(found.values()) == {None}
     work = throughput(FAILED)
     assert work.output_tokens_per_second == 0
     assert work.padding_waste is None

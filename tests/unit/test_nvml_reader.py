@@ -10,12 +10,13 @@ import pynvml
 import pytest
 
 from llenergymeasure.core.energy.gpu_state import device_states, foreign_pids
-from llenergymeasure.core.energy.nvml_processes import kin, pids_are_of_the_host
 from llenergymeasure.core.energy.nvml_reader import (
     CLOCK_EVENTS,
     COUNTER,
     PROCESSES,
     NVMLReader,
+    kin,
+    pids_are_of_the_host,
     visible_uuids,
 )
 from llenergymeasure.core.visible_gpus import counted_uuids

@@ -149,6 +149,13 @@ def test_a_combination_that_contradicts_itself_is_skipped_with_a_reason_on_one_l
     }
 
 
+def test_a_value_that_reads_like_a_remedy_stays_in_the_reason():
+    found = expansion(backend="vllm", sweep={"vllm.quantization": [None, "odd; set it"]})
+
+    (reason,) = reasons(found)
+    assert reason.startswith("vllm.quantization: 'odd; set it' is no method whose precision")
+
+
 def test_what_a_backend_cannot_run_is_skipped_for_it_alone():
     found = expansion(backend=["pytorch", "vllm"], sweep={"precision": ["bf16", "fp8"]})
 

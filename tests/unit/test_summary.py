@@ -284,6 +284,12 @@ def test_an_unmeasurable_figure_is_not_shown_as_if_it_were_one() -> None:
     assert "812" not in text
 
 
+def test_times_that_count_from_when_a_request_was_due_say_so() -> None:
+    title = "Latency, from due "
+    assert title in make_result(latency=make_latency(counted_from="due")).summary()
+    assert title not in make_result().summary()
+
+
 def test_energy_that_was_switched_off_is_told_apart() -> None:
     text = _nothing().summary()
     assert "not measured: switched off with energy_backend: none" in text

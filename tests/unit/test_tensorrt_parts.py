@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse
+from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
 from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
@@ -27,19 +27,11 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt.engine import DeviceMemory
-from llenergymeasure.core.backends.tensorrt.errors import _REMEDIES, backend_error
+from llenergymeasure.core.backends.tensorrt.errors import WORDS, backend_error
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
 from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
-from llenergymeasure.core.backends.tensorrt.trace import (
-    BatchRecord,
-    Finished,
-    TensorRTTrace,
-    shortfall,
-    times_within,
-    tokens_produced,
-)
+from llenergymeasure.core.backends.tensorrt.trace import Finished, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
 from tests.support import fake_tensorrt_llm as fake
 
@@ -196,7 +188,7 @@ def test_prompts_reuse_the_cache_of_their_own_salt_alone(installed: Path) -> Non
     second = library.generate(prompts, options, "pass 2", seen.append, lambda: None)
     library.shut_down()
 
-    assert [done.reused_blocks for done in (*first, *second)] == [0, 1, 0, 1]
+    assert [done.cached_tokens for done in (*first, *second)] == [0, 2, 0, 2]
     assert seen == [1, 1, 1, 1]
     done = first[0]
     assert (done.prompt_tokens, len(done.token_ids), done.reason) == (3, 3, "length")
@@ -298,22 +290,24 @@ def done(**values: Any) -> Finished:
     return Finished(**{**given, **values})
 
 
-def test_times_of_the_engine_are_those_of_a_sample() -> None:
-    trace = TensorRTTrace(1, 1_000_000, frozenset({2}))
-    trace.records.append(BatchRecord((Request(5, (1, 1), 3),), 1_500_000, [done()]))
+def trace_of(*ended: Finished, issued_ns: int = 1_000_000) -> TensorRTTrace:
+    requests = [Request(5 + index, (1, 1), 3) for index in range(len(ended))]
+    return TensorRTTrace(1, issued_ns, frozenset({2}), requests, ended)
 
-    (sample,) = trace.samples()
+
+def test_times_of_the_engine_are_those_of_a_sample() -> None:
+    (sample,) = trace_of(done(cached_tokens=1)).samples()
 
     assert (sample.request, sample.issued_ns, sample.scheduled_ns) == (5, 1_000_000, 2_000_000)
     assert (sample.first_token_ns, sample.last_token_ns) == (4_000_000, 8_000_000)
     assert (sample.output_tokens, sample.gaps_ns) == (3, None)
+    assert sample.cached_input_tokens == 1
 
 
 def test_rounding_never_lets_times_run_backwards() -> None:
-    times = times_within(done(scheduled_ns=999_400, last_token_ns=9_000_300), 1_000_000)
+    (sample,) = trace_of(done(scheduled_ns=999_400, last_token_ns=9_000_300)).samples()
 
-    assert times is not None
-    assert (times.scheduled_ns, times.last_token_ns) == (1_000_000, 9_000_000)
+    assert (sample.scheduled_ns, sample.last_token_ns) == (1_000_000, 9_000_000)
 
 
 @pytest.mark.parametrize(
@@ -326,31 +320,26 @@ def test_rounding_never_lets_times_run_backwards() -> None:
     ],
 )
 def test_times_that_cannot_be_of_our_clock_are_none(values: dict[str, Any]) -> None:
-    assert times_within(done(**values), 1_900_000) is None
+    (sample,) = trace_of(done(**values), issued_ns=1_900_000).samples()
+
+    assert (sample.first_token_ns, sample.last_token_ns) == (None, None)
+    assert sample.scheduled_ns == sample.issued_ns
 
 
 def test_an_end_of_sequence_counts_whether_it_is_given_or_held_back() -> None:
-    ends = frozenset({2})
+    ended = [
+        done(reason="stop", token_ids=(7, 2)),
+        done(reason="stop", token_ids=(7,)),
+        done(token_ids=(7, 7)),
+    ]
 
-    assert tokens_produced(done(reason="stop", token_ids=(7, 2)), ends) == 2
-    assert tokens_produced(done(reason="stop", token_ids=(7,)), ends) == 2
-    assert tokens_produced(done(token_ids=(7, 7)), ends) == 2
-
-
-def test_reused_blocks_and_requests_without_times_are_counted() -> None:
-    requests = (Request(0, (1, 1), 3), Request(1, (1, 1, 1), 4), Request(2, (1, 1), 5))
-    ended = [done(reused_blocks=1), done(reused_blocks=0), done(scheduled_ns=None)]
-    trace = TensorRTTrace(0, 1_000_000, frozenset({2}))
-    trace.records.append(BatchRecord(requests, 1_000_000, ended))
-
-    assert shortfall(trace) == (1, 1)
+    assert [sample.output_tokens for sample in trace_of(*ended).samples()] == [2, 2, 2]
 
 
 def test_a_request_that_was_cancelled_has_failed() -> None:
-    trace = TensorRTTrace(0, 1_000_000, frozenset())
-    trace.records.append(BatchRecord((Request(0, (1, 1), 3),), 1, [done(reason="cancelled")]))
+    (sample,) = trace_of(done(reason="cancelled")).samples()
 
-    assert trace.samples()[0].error == "TensorRT-LLM ended it: cancelled"
+    assert sample.error == "TensorRT-LLM ended it: cancelled"
 
 
 # --- memory
@@ -358,7 +347,7 @@ def test_a_request_that_was_cancelled_has_failed() -> None:
 
 def test_memory_is_what_the_engine_takes_over_what_was_there() -> None:
     readings = [MemoryUse(900.0, 4000.0), MemoryUse(1300.0, 4000.0), MemoryUse(1000.0, 4000.0)]
-    memory = DeviceMemory(("GPU-1",), MemoryUse(100.0, 4000.0), lambda _: readings.pop(0))
+    memory = NvmlMemory(("GPU-1",), MemoryUse(100.0, 4000.0), lambda _: readings.pop(0))
     memory.look()
     memory.look()
 
@@ -367,7 +356,7 @@ def test_memory_is_what_the_engine_takes_over_what_was_there() -> None:
 
 @pytest.mark.parametrize("after", [None, MemoryUse(100.0, 4000.0)])
 def test_memory_that_cannot_be_told_is_unknown_and_not_zero(after: MemoryUse | None) -> None:
-    memory = DeviceMemory(("GPU-1",), MemoryUse(100.0, 4000.0), lambda _: after)
+    memory = NvmlMemory(("GPU-1",), MemoryUse(100.0, 4000.0), lambda _: after)
 
     assert memory.reading() == MemoryReading("none")
 
@@ -474,7 +463,7 @@ def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algor
 
 
 def test_every_remedy_can_be_told() -> None:
-    for mark, _ in _REMEDIES:
+    for mark, _ in WORDS.remedies:
         assert "\n    " in backend_error("load", configuration(), ValueError(mark)).message
 
 

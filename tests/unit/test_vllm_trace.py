@@ -45,7 +45,8 @@ def sample(made=EACH, **fields):
 def test_times_become_nanoseconds_of_the_same_clock():
     made = sample()
 
-    assert (made.request, made.pass_index, made.batch_index) == (7, 2, 0)
+    assert (made.request, made.pass_index, made.batch_index) == (7, 2, None)
+    assert made.due_ns == made.issued_ns
     assert made.issued_ns == 400_000_000
     assert made.scheduled_ns == 1_000_000_000
     assert made.first_token_ns == 1_500_000_000
@@ -88,8 +89,8 @@ def test_reasons_of_vllm_are_put_into_ours(reason, finish):
 def test_counts_are_those_of_the_engine():
     made = sample(prompt_tokens=2, token_ids=(5, 6), cached_tokens=1)
 
-    assert (made.input_tokens, made.padded_input_tokens, made.cached_input_tokens) == (2, 2, 1)
-    assert (made.output_tokens, made.executed_output_tokens) == (2, 2)
+    assert (made.input_tokens, made.computed_input_tokens, made.cached_input_tokens) == (2, 2, 1)
+    assert (made.output_tokens, made.computed_output_tokens) == (2, 2)
 
 
 def test_prompts_found_in_the_prefix_cache_are_named():

@@ -13,14 +13,14 @@ from llenergymeasure.core.energy.calibration import (
     Learned,
     LoadGenerator,
     Script,
+    TorchLoad,
     calibrate,
     make_script,
 )
-from llenergymeasure.core.energy.calibration_store import keep
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
-from llenergymeasure.core.energy.torch_load import TorchLoad
+from llenergymeasure.core.energy.stored import keep
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem

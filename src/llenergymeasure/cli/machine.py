@@ -21,9 +21,9 @@ from llenergymeasure.config.user_config import (
     load_settings,
 )
 from llenergymeasure.core.energy import get_active_energy_backend
-from llenergymeasure.core.energy.calibration_store import FILE, known_sensors
 from llenergymeasure.core.energy.protocol import Coverage, EnergySourceType, SamplingRates
 from llenergymeasure.core.energy.selection import AUTO_ORDER
+from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
@@ -83,7 +83,7 @@ def _sections(
     """Yield what is shown; rows are found while they are shown, and slow places come last."""
     yield Section("machine", _machine(machine))
     yield Section("energy sources", _sources(settings, machine))
-    yield Section(f"energy sensors ({data_path() / FILE})", _sensors(machine))
+    yield Section(f"energy sensors ({data_path() / CALIBRATIONS})", _sensors(machine))
     yield Section(f"settings ({default_path()})", _settings(settings))
     if verbose:
         yield Section("packages", _packages(machine))

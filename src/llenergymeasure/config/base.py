@@ -81,14 +81,21 @@ class FieldProblem(NamedTuple):
 
     Attributes:
         field: Its dotted name.
-        message: What is wrong, without the name of the field.
+        what: What is wrong, without the name of the field.
+        remedy: What to change, where that is not said yet.
     """
 
     field: str
-    message: str
+    what: str
+    remedy: str = ""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+    @property
+    def message(self) -> str:
+        """Both, without the name of the field."""
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
 
 def refuse(title: str, problems: Iterable[FieldProblem]) -> None:
@@ -97,7 +104,7 @@ def refuse(title: str, problems: Iterable[FieldProblem]) -> None:
     Raises:
         ValidationError: There are problems.
     """
-    refuse_at(title, ((tuple(field.split(".")), message) for field, message in problems))
+    refuse_at(title, ((tuple(one.field.split(".")), one.message) for one in problems))
 
 
 def refuse_at(title: str, problems: Iterable[tuple[tuple[str, ...], str]]) -> None:

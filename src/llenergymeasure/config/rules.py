@@ -44,8 +44,8 @@ def _sections_match_backend(config: ExperimentFields) -> Iterator[FieldProblem]:
         if name != config.backend and getattr(config, name, None) is not None:
             yield FieldProblem(
                 name,
-                f"does not apply to backend: {config.backend}; remove the line '{name}:' or set "
-                f"backend: {name}",
+                f"does not apply to backend: {config.backend}",
+                f"remove the line '{name}:' or set backend: {name}",
             )
 
 
@@ -74,7 +74,8 @@ def _settings_are_honoured(config: ExperimentFields) -> Iterator[FieldProblem]:
         if name not in honours:
             others = [other for other, facts in all_backends().items() if name in facts.honours]
             elsewhere = f", or use backend: {' or '.join(others)}" if others else ""
-            yield FieldProblem(name, f"{config.backend} does not honour it; remove it{elsewhere}")
+            what = f"{config.backend} does not honour it"
+            yield FieldProblem(name, what, f"remove it{elsewhere}")
 
 
 def asked_of_engines(config: ExperimentFields) -> Iterator[str]:
@@ -97,9 +98,9 @@ def _revision_has_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     if config.revision is None:
         return
     if config.model.startswith(RANDOM_PREFIX):
-        yield FieldProblem("revision", "has no effect on random weights; remove it")
+        yield FieldProblem("revision", "has no effect on random weights", "remove it")
     if config.model.startswith(PATH_PREFIXES):
-        yield FieldProblem("revision", "has no effect on a local directory; remove it")
+        yield FieldProblem("revision", "has no effect on a local directory", "remove it")
 
 
 def _baseline_settings_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
@@ -107,7 +108,8 @@ def _baseline_settings_have_effect(config: ExperimentFields) -> Iterator[FieldPr
     if not config.baseline.enabled and config.baseline.duration_seconds != default_s:
         yield FieldProblem(
             "baseline.duration_seconds",
-            "has no effect while baseline.enabled is false; remove one of them",
+            "has no effect while baseline.enabled is false",
+            "remove one of them",
         )
 
 
@@ -119,8 +121,8 @@ def _sampling_parameters_have_effect(config: ExperimentFields) -> Iterator[Field
         if getattr(decoder, name) is not None:
             yield FieldProblem(
                 f"decoder.{name}",
-                f"has no effect under {decoder.decoding_strategy} decoding; remove it or set "
-                "decoder.decoding_strategy: sampling",
+                f"has no effect under {decoder.decoding_strategy} decoding",
+                "remove it or set decoder.decoding_strategy: sampling",
             )
 
 
@@ -133,7 +135,8 @@ def _beams_go_with_beam_search(config: ExperimentFields) -> Iterator[FieldProble
     if not beam and config.decoder.num_beams is not None:
         yield FieldProblem(
             "decoder.num_beams",
-            "has no effect without beam search; remove it or set decoder.decoding_strategy: beam",
+            "has no effect without beam search",
+            "remove it or set decoder.decoding_strategy: beam",
         )
 
 
@@ -144,8 +147,8 @@ def _speculation_is_whole(config: ExperimentFields) -> Iterator[FieldProblem]:
     if decoder.draft_model is not None and not decoder.speculative_decoding:
         yield FieldProblem(
             "decoder.draft_model",
-            "has no effect unless decoder.speculative_decoding: true; remove it or switch "
-            "speculation on",
+            "has no effect unless decoder.speculative_decoding: true",
+            "remove it or switch speculation on",
         )
     if decoder.speculative_decoding and decoder.decoding_strategy == "beam":
         yield FieldProblem("decoder.speculative_decoding", "does not combine with beam search")
@@ -158,7 +161,8 @@ def _end_of_sequence_settings_have_effect(config: ExperimentFields) -> Iterator[
     if ignores_eos(config):
         yield FieldProblem(
             "decoder.min_new_tokens",
-            "has no effect while the end of sequence is ignored; remove it",
+            "has no effect while the end of sequence is ignored",
+            "remove it",
         )
     elif minimum > limit:
         yield FieldProblem(
@@ -176,7 +180,8 @@ def _synthetic_counts_agree(config: ExperimentFields) -> Iterator[FieldProblem]:
         yield FieldProblem(
             "max_input_tokens",
             f"{config.max_input_tokens} would truncate prompts of "
-            f"dataset.synthetic.input_len: {shape.input_len}; remove it",
+            f"dataset.synthetic.input_len: {shape.input_len}",
+            "remove it",
         )
     if config.max_new_tokens != shape.output_len:
         yield FieldProblem(
@@ -210,8 +215,8 @@ def _quantisation_agrees(config: ExperimentFields) -> Iterator[FieldProblem]:
     elif config.precision not in allowed:
         yield FieldProblem(
             field,
-            f"{method} contradicts precision: {config.precision}; set precision to "
-            f"{' or '.join(allowed)}",
+            f"{method} contradicts precision: {config.precision}",
+            f"set precision to {' or '.join(allowed)}",
         )
 
 
@@ -224,7 +229,8 @@ def _phases_have_energy_to_part(config: ExperimentFields) -> Iterator[FieldProbl
         yield FieldProblem(
             "window.phases",
             "differential tells the energy of prefill from that of decode, and energy_backend: "
-            "none reads no energy; remove one of them",
+            "none reads no energy",
+            "remove one of them",
         )
 
 

@@ -60,9 +60,9 @@ class RequestTokens(NamedTuple):
         rows = [
             (
                 s.input_tokens,
-                s.padded_input_tokens,
+                s.computed_input_tokens,
                 s.output_tokens,
-                s.executed_output_tokens,
+                s.computed_output_tokens,
                 s.cached_input_tokens or 0,
             )
             for s in samples
@@ -187,7 +187,7 @@ def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTr
         samples do not tell, and this must not be used.
     """
     done = [sample for sample in samples if sample.finish != "failed"]
-    if not done:
+    if not done or any(sample.batch_index is None for sample in done):
         return None
     tokens, batch = RequestTokens.from_samples(done), _batch_numbers(done)
     lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
@@ -296,7 +296,7 @@ def _batch_numbers(samples: Sequence[RequestSample]) -> Whole:
     import numpy as np
 
     keys = [(sample.pass_index, sample.batch_index) for sample in samples]
-    numbers: dict[tuple[int, int], int] = {}
+    numbers: dict[tuple[int, int | None], int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 

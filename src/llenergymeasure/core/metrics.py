@@ -20,7 +20,7 @@ from llenergymeasure.domain.results import (
     PassComparison,
     ThroughputResult,
 )
-from llenergymeasure.domain.samples import RequestSample, Window
+from llenergymeasure.domain.samples import LatencyStart, RequestSample, Window
 from llenergymeasure.units import NS_PER_MS
 
 _AMORTISED = (
@@ -31,25 +31,40 @@ _DIFFERENTIAL = (
 )
 
 
-def latency_result(samples: Sequence[RequestSample]) -> LatencyResult:
+def latency_result(
+    samples: Sequence[RequestSample], start: LatencyStart = "scheduled"
+) -> LatencyResult:
     """Pool the times of completed requests, all in ms.
 
-    * TTFT: first token - scheduled
+    * TTFT: first token - start
     * TPOT: (last token - first token) / (output tokens - 1), of requests with two tokens or more
     * ITL: each gap between successive arrivals; a gap that delivered several tokens is one gap
-    * E2E: last token - scheduled
-    * queue: scheduled - issued
+    * E2E: last token - start
+    * queue: scheduled - issued, or scheduled - due
 
     A request without one of the times is left out of the figures that need it; a figure without
     any request is ``None``.
+
+    Args:
+        samples: Every request of every pass.
+        start: What a request's times count from. Offline everything is handed over at once, so its
+            time in the queue says nothing, and they count from ``scheduled``. Under a load they
+            count from ``due``, however late the request was handed over: what a user waits.
+            Counting from later leaves out the waits that a slow server itself causes (coordinated
+            omission, https://www.scylladb.com/2021/04/22/on-coordinated-omission/).
     """
     done = _completed(samples)
+    due = start == "due"
+    firsts = ((s.first_token_ns, s.due_ns if due else s.scheduled_ns) for s in done)
+    lasts = ((s.last_token_ns, s.due_ns if due else s.scheduled_ns) for s in done)
+    queue = ((s.scheduled_ns, s.due_ns if due else s.issued_ns) for s in done)
     return LatencyResult(
-        ttft_ms=_distribution(_ttft_ns(done)),
+        counted_from=start,
+        ttft_ms=_distribution(_between_ns(firsts)),
         tpot_ms=_distribution(_tpot_ns(done)),
         itl_ms=_distribution(chain.from_iterable(s.gaps_ns for s in done if s.gaps_ns)),
-        e2e_ms=_distribution(_e2e_ns(done)),
-        queue_ms=_distribution(s.scheduled_ns - s.issued_ns for s in done),
+        e2e_ms=_distribution(_between_ns(lasts)),
+        queue_ms=_distribution(_between_ns(queue)),
     )
 
 
@@ -194,12 +209,8 @@ def _completed(samples: Sequence[RequestSample]) -> list[RequestSample]:
     return [sample for sample in samples if sample.finish != "failed"]
 
 
-def _ttft_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
-    return (s.first_token_ns - s.scheduled_ns for s in samples if s.first_token_ns is not None)
-
-
-def _e2e_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
-    return (s.last_token_ns - s.scheduled_ns for s in samples if s.last_token_ns is not None)
+def _between_ns(times: Iterable[tuple[int | None, int | None]]) -> Iterator[float]:
+    return (at - since for at, since in times if at is not None and since is not None)
 
 
 def _tpot_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
@@ -230,7 +241,7 @@ def _distribution(values_ns: Iterable[float]) -> Distribution | None:
 def _padding_waste(samples: Sequence[RequestSample]) -> float | None:
     """Give padding / all tokens computed: of prompts, and of rows that waited for their batch."""
     useful = sum(s.input_tokens + s.output_tokens for s in samples)
-    computed = sum(s.padded_input_tokens + s.executed_output_tokens for s in samples)
+    computed = sum(s.computed_input_tokens + s.computed_output_tokens for s in samples)
     return _ratio(computed - useful, computed)
 
 

@@ -1,4 +1,4 @@
-"""What an engine gets: prompts as tokens, and the batches that warm it up."""
+"""What an engine gets: prompts as tokens, batches of them, and others that warm it up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Batch, Request, Tokenizer
+from llenergymeasure.core.backends.protocol import (
+    Arrival,
+    Batch,
+    InferenceEngine,
+    PassTrace,
+    Progress,
+    Request,
+    RequestEngine,
+    Tokenizer,
+)
 from llenergymeasure.domain.prompts import Prompt
+from llenergymeasure.domain.samples import LatencyStart
 from llenergymeasure.exceptions import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -23,10 +33,12 @@ class Workload:
     Attributes:
         requests: One a prompt, in the order of the dataset.
         truncated: How many prompts were cut to ``max_input_tokens``.
+        latency_start: What the times of a request count from.
     """
 
     requests: tuple[Request, ...]
     truncated: int
+    latency_start: LatencyStart = "scheduled"
 
 
 def build_requests(
@@ -58,6 +70,32 @@ def build_requests(
         requests.append(Request(index, tokens, prompt.max_new_tokens or config.max_new_tokens))
     _check_context(requests, context_limit)
     return Workload(tuple(requests), truncated)
+
+
+def batches_for(engine: InferenceEngine, requests: Sequence[Request]) -> tuple[Batch, ...]:
+    """Group requests as an engine works on them; one that schedules itself gets them in one go."""
+    if isinstance(engine, RequestEngine):
+        return (tuple(requests),) if requests else ()
+    return engine.plan(requests)
+
+
+def run_batches(
+    engine: InferenceEngine, batches: Sequence[Batch], pass_index: int, progress: Progress
+) -> list[PassTrace]:
+    """Have an engine of either kind generate, batch after batch; nothing waits for a due time.
+
+    Args:
+        engine: The engine.
+        batches: What :func:`batches_for` gave for it, or others to the same pattern.
+        pass_index: Number of this pass.
+        progress: Called with the number of requests that finished since it was last called.
+    """
+    if isinstance(engine, RequestEngine):
+        return [
+            engine.serve([Arrival(request) for request in batch], pass_index, progress)
+            for batch in batches
+        ]
+    return [engine.run(batches, pass_index, progress)]
 
 
 def warmup_batches(

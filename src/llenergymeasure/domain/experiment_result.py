@@ -15,11 +15,11 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.co2 import CO2Estimate
+from llenergymeasure.domain.energy import EnergyResult
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.result_parts import (
     BaselineResult,
     CPULoad,
-    EnergyResult,
     FlopsResult,
     LatencyResult,
     LoadResult,
@@ -97,14 +97,12 @@ class ExperimentResult(Record):
         """Give the result as JSON, and write it where a path is given."""
         text = self.model_dump_json(indent=2) + "\n"
         if path is not None:
-            load_object("llenergymeasure.results.files:write_text")(text, Path(path))
+            load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
         return text
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the result as one flat row; nested fields become dotted columns."""
-        load_object("llenergymeasure.results.files:write_row")(
-            self.model_dump(mode="json"), Path(path), type(self)
-        )
+        load_object("llenergymeasure.results.columns:write_row")(self, Path(path))
 
     def summary(self) -> str:
         """Render the result as plain text for a terminal of 80 columns."""

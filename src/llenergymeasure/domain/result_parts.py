@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from llenergymeasure.domain.base import Record
-from llenergymeasure.domain.energy import EnergyComponent, EnergyKind, SamplingCost
-from llenergymeasure.domain.samples import MemoryKind
+from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 
 class Distribution(Record):
@@ -30,8 +30,13 @@ class Distribution(Record):
 class LatencyResult(Record):
     """Times of completed requests, pooled over passes and processes."""
 
+    counted_from: LatencyStart = Field(
+        "scheduled",
+        description="Start of TTFT and E2E: scheduled, when work on a request began, as everything "
+        "is handed over at once; or due, when it was to be handed over, under a load.",
+    )
     ttft_ms: Distribution | None = Field(
-        description="Time to first token: first output token - request scheduled, ms. In a static "
+        description="Time to first token: first output token - start, ms. In a static "
         "batch the end of prefill, the same for all rows."
     )
     tpot_ms: Distribution | None = Field(
@@ -42,11 +47,9 @@ class LatencyResult(Record):
         description="Inter-token latency: each gap between successive token arrivals, ms; null "
         "where the engine tells no token times."
     )
-    e2e_ms: Distribution | None = Field(
-        description="End to end: last token - request scheduled, ms."
-    )
+    e2e_ms: Distribution | None = Field(description="End to end: last token - start, ms.")
     queue_ms: Distribution | None = Field(
-        description="Waiting: request scheduled - request issued, ms."
+        description="Waiting: request scheduled - request issued, or due, ms."
     )
 
 
@@ -97,86 +100,6 @@ class MemoryResult(Record):
         description="Use right after loading, MiB; of several processes as for peak_mb."
     )
     capacity_mb: float | None = Field(description="What one device, or the machine, has, MiB.")
-
-
-class EnergyPhases(Record):
-    """Prefill told from decode by a second, prefill-only window."""
-
-    prefill_j: float | None = Field(description="Energy of a prefill-only pass, J.")
-    prefill_interval95_j: float | None = Field(
-        None, description="Half-width of its 95 % interval, J; null as for energy.interval95_j."
-    )
-    decode_j: float | None = Field(description="Energy of a whole pass - prefill_j, J.")
-    decode_interval95_j: float | None = Field(
-        None, description="The same of the difference: root of the sum of both squares, J."
-    )
-    prefill_window_s: float = Field(description="Length of the prefill-only window, s.")
-    prefill_passes: int = Field(description="Prefill-only passes in it.")
-
-
-class PassComparison(Record):
-    """The first passes of the window and the last ones, which did the same work."""
-
-    passes_each: int = Field(description="Passes in each half; of an odd number one is left out.")
-    first_j: float = Field(description="Energy of the first half, J.")
-    second_j: float = Field(description="Energy of the second half, J.")
-    allowed_j: float = Field(
-        description="By how much they may differ, J: root of the sum of their squared intervals, "
-        "and 1 % of their mean."
-    )
-    closes: bool = Field(description="Whether they agree.")
-    power_change: float | None = Field(
-        None, description="Mean power of the second half / of the first - 1."
-    )
-    power_change_interval95: float | None = Field(
-        None, description="Half-width of its 95 % interval."
-    )
-    clock_change: float | None = Field(
-        None,
-        description="Mean SM clock of the second half / of the first - 1, of the device where it "
-        "is largest; null where no clock was read.",
-    )
-
-
-class EnergyResult(Record):
-    """Energy of the measured window, with source, kind and uncertainty."""
-
-    source: str = Field(description="Energy source that was read.")
-    selection_reason: str = Field(description="Why this source.")
-    kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
-    scope: str = Field(description="What the total covers.")
-    total_j: float | None = Field(description="Energy of the devices that did the work, J.")
-    interval95_j: float | None = Field(
-        description="Half-width of the 95 % interval on the sensor's scale, J; null for modelled "
-        "energy, which has none."
-    )
-    absolute_accuracy: Literal["unknown"] = Field(
-        "unknown", description="Gain and offset of the sensor itself; not known without a meter."
-    )
-    per_output_token_j: float | None = Field(description="total_j / output tokens, J.")
-    per_request_j: float | None = Field(description="total_j / completed requests, J.")
-    tokens_per_j: float | None = Field(description="Output tokens / total_j.")
-    mean_power_w: float | None = Field(description="total_j / window, W.")
-    edp_js: float | None = Field(description="Energy-delay product: J per request x mean E2E, J s.")
-    adjusted_j: float | None = Field(
-        description="total_j - loaded_idle_w x window, J; never clipped; null without a baseline."
-    )
-    adjusted_interval95_j: float | None = Field(
-        None,
-        description="Half-width of the 95 % interval of adjusted_j, J: root of interval95_j "
-        "squared + (loaded_idle_interval95_w x window) squared.",
-    )
-    attribution: str = Field(description="How energy is attributed to tokens and requests.")
-    phases: EnergyPhases | None = Field(None, description="Only for window.phases: differential.")
-    comparison: PassComparison | None = Field(
-        None,
-        description="Closure test: halves of the window that did the same work; null for a single "
-        "pass, and for sources that cannot be divided.",
-    )
-    components: tuple[EnergyComponent, ...] = Field((), description="Every part that was told.")
-    sampling: SamplingCost | None = Field(None, description="Cost of taking the readings.")
-    flags: tuple[str, ...] = Field((), description="Codes of what the readings show.")
-    notes: tuple[str, ...] = Field((), description="What to know about the source.")
 
 
 class FlopsPhase(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llenergymeasure.domain.energy import EnergyPhases, EnergyResult, PassComparison
 from llenergymeasure.domain.experiment_result import (
     SCHEMA_VERSION,
     ExperimentResult,
@@ -12,8 +13,6 @@ from llenergymeasure.domain.result_parts import (
     CPULoad,
     DatasetInfo,
     Distribution,
-    EnergyPhases,
-    EnergyResult,
     FlopsPhase,
     FlopsResult,
     LatencyResult,
@@ -21,7 +20,6 @@ from llenergymeasure.domain.result_parts import (
     MemoryResult,
     ModelInfo,
     MultiGPUResult,
-    PassComparison,
     ResolvedSettings,
     ThermalResult,
     ThroughputResult,

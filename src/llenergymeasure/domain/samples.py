@@ -11,21 +11,27 @@ from typing import Literal
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 
 Finish = Literal["length", "stop", "failed"]
+LatencyStart = Literal["scheduled", "due"]
+"""What TTFT and E2E count from: work on a request began, or it was due, whether it began or not."""
+
 MemoryKind = Literal["device", "resident_set", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSample:
     """One request of one pass.
 
     Attributes:
         request: Position of the prompt in the dataset.
         pass_index: Which pass over the prompts, from 0.
-        batch_index: Which batch of that pass, from 0.
+        batch_index: Which batch of that pass, from 0; ``None`` where the engine forms none that
+            last.
         input_tokens: Tokens of the prompt as the engine got it.
-        padded_input_tokens: Positions the engine computed for the prompt, padding included.
+        padded_input_tokens: Positions the engine computed for the prompt, padding included;
+            ``None`` where it pads nothing, or does not say.
         output_tokens: Tokens produced, the end of sequence included.
-        executed_output_tokens: Steps the row took part in, those after its own end included.
+        executed_output_tokens: Steps the row took part in, those after its own end included;
+            ``None`` where there are none of these, or the engine does not say.
         issued_ns: Handed to the engine.
         scheduled_ns: Work on it began.
         first_token_ns: Its first token was there.
@@ -37,15 +43,16 @@ class RequestSample:
         error: What went wrong, for a failed one.
         cached_input_tokens: Tokens of the prompt that the engine found in its prefix cache and did
             not compute; ``None`` where it does not say.
+        due_ns: It was to be handed to the engine; ``None`` of an engine that works on batches.
     """
 
     request: int
     pass_index: int
-    batch_index: int
+    batch_index: int | None = None
     input_tokens: int
-    padded_input_tokens: int
+    padded_input_tokens: int | None = None
     output_tokens: int
-    executed_output_tokens: int
+    executed_output_tokens: int | None = None
     issued_ns: int
     scheduled_ns: int
     first_token_ns: int | None
@@ -56,6 +63,19 @@ class RequestSample:
     finish: Finish = "length"
     error: str | None = None
     cached_input_tokens: int | None = None
+    due_ns: int | None = None
+
+    @property
+    def computed_input_tokens(self) -> int:
+        """Positions computed for the prompt; those of the prompt where nothing else is known."""
+        known = self.padded_input_tokens
+        return self.input_tokens if known is None else known
+
+    @property
+    def computed_output_tokens(self) -> int:
+        """Steps computed for the answer; its tokens where nothing else is known."""
+        known = self.executed_output_tokens
+        return self.output_tokens if known is None else known
 
 
 @dataclass(frozen=True, slots=True)

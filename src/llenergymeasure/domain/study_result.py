@@ -265,7 +265,7 @@ class StudyResult(Record):
         Where the place in the study is known, the columns ``study.configuration``,
         ``study.cycle`` and ``study.slot`` tell it.
         """
-        table: pa.Table = load_object("llenergymeasure.results.files:study_table")(self)
+        table: pa.Table = load_object("llenergymeasure.results.columns:study_table")(self)
         return table
 
     def to_dataframe(self) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def _result(
     first: Measurement, processes: Sequence[RawProcessResult], environment: EnvironmentSnapshot
 ) -> ExperimentResult:
     config, pooled = first.order.config, pool(processes)
-    latency = metrics.latency_result(pooled.requests)
+    latency = metrics.latency_result(pooled.requests, first.work.latency_start)
     throughput = _throughput(first, pooled)
     energy = _energy(first, pooled, latency, throughput)
     work = _flops(first, processes, pooled, environment)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from llenergymeasure.config.models import BaselineConfig
 from llenergymeasure.core.energy import Selection
-from llenergymeasure.core.energy.baseline_cache import (
+from llenergymeasure.core.energy.parts import idle_power
+from llenergymeasure.core.energy.stored import (
     SPOT_S,
     BaselineCache,
     StoredIdle,
     confirmed,
 )
-from llenergymeasure.core.energy.parts import idle_power
 from llenergymeasure.domain.energy import Idle
 from llenergymeasure.domain.results import BaselineResult
 from llenergymeasure.domain.samples import Window, WindowName, WindowReadings

@@ -17,11 +17,16 @@ from llenergymeasure.core.backends.protocol import (
     ModelLoader,
     PassTrace,
 )
-from llenergymeasure.core.energy.steps import step_times_ns
-from llenergymeasure.core.workload import build_requests, warmup_batches
+from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
+from llenergymeasure.core.workload import (
+    batches_for,
+    build_requests,
+    run_batches,
+    warmup_batches,
+)
 from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.results import DatasetInfo
-from llenergymeasure.domain.samples import RawProcessResult, RequestSample, Window
+from llenergymeasure.domain.samples import LatencyStart, RawProcessResult, RequestSample, Window
 from llenergymeasure.orchestration.order import WorkOrder
 
 PassKind = Literal["measure", "prefill"]
@@ -36,12 +41,14 @@ class PreparedWork:
         truncated: Prompts cut to ``max_input_tokens``.
         dataset: Where the prompts are from.
         asked: What each request asks for, by position in the dataset; of all processes.
+        latency_start: What the times of a request count from.
     """
 
     batches: int
     truncated: int
     dataset: DatasetInfo
     asked: tuple[Asked, ...]
+    latency_start: LatencyStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,35 +188,38 @@ class LocalExecutor:
             ordinary_ids=engine.tokenizer.ordinary_ids(),
         )
         limit = engine.inspect().context_limit
-        workload = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
+        work = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
         info = DatasetInfo(
             name=dataset.name,
             size=dataset.size,
-            used=len(workload.requests),
+            used=len(work.requests),
             sha256=dataset.sha256,
             provenance=dataset.provenance,
         )
-        plan = engine.plan(workload.requests[self._share.process :: self._share.of])
+        plan = batches_for(engine, work.requests[self._share.process :: self._share.of])
         self._passes["measure"].plan = plan
-        self._passes["prefill"].plan = _prefill_only(plan)
-        return PreparedWork(len(plan), workload.truncated, info, asked_of(workload.requests))
+        self._passes["prefill"].plan = tuple(
+            tuple(replace(request, max_new_tokens=1) for request in batch) for batch in plan
+        )
+        asked = asked_of(work.requests)
+        return PreparedWork(len(plan), work.truncated, info, asked, work.latency_start)
 
     def warm_up(self, count: int, first: int = 0) -> int:
         """Run warm-up batches; give the tokens they produced."""
         plan, ids = self._passes["measure"].plan, self._engine.tokenizer.ordinary_ids()
         batches = warmup_batches(plan, count, ids, self._config.random_seed, first=first)
-        return sum(sample.output_tokens for sample in self._play(batches))
+        traces = self._run(batches, WARMUP_PASS) if batches else ()
+        return sum(sample.output_tokens for trace in traces for sample in trace.samples())
 
     def rehearse_prefill(self) -> None:
         """Run the first prefill-only batch."""
-        self._play(self._passes["prefill"].plan[:1])
+        self._run(self._passes["prefill"].plan[:1], WARMUP_PASS)
 
     def run_pass(self, kind: PassKind, begun_ns: int) -> Window:
         """Run every request of this share once."""
         passes = self._passes[kind]
-        self._audience.expect(_requests(passes.plan))
-        number = len(passes.traces) if kind == "measure" else PREFILL_PASS
-        passes.traces.append(self._engine.run(passes.plan, number, self._audience.progress))
+        number = len(passes.windows) if kind == "measure" else PREFILL_PASS
+        passes.traces += self._run(passes.plan, number)
         window = Window(begun_ns, time.monotonic_ns())
         passes.windows.append(window)
         return window
@@ -248,16 +258,6 @@ class LocalExecutor:
         assert self._loaded is not None, "load() comes first"
         return self._loaded
 
-    def _play(self, batches: Sequence[Batch]) -> tuple[RequestSample, ...]:
-        if not batches:
-            return ()
-        self._audience.expect(_requests(batches))
-        return self._engine.run(batches, WARMUP_PASS, self._audience.progress).samples()
-
-
-def _prefill_only(plan: Sequence[Batch]) -> tuple[Batch, ...]:
-    return tuple(tuple(replace(request, max_new_tokens=1) for request in batch) for batch in plan)
-
-
-def _requests(batches: Sequence[Batch]) -> int:
-    return sum(len(batch) for batch in batches)
+    def _run(self, batches: Sequence[Batch], pass_index: int) -> list[PassTrace]:
+        self._audience.expect(sum(len(batch) for batch in batches))
+        return run_batches(self._engine, batches, pass_index, self._audience.progress)

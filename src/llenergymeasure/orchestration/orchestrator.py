@@ -27,9 +27,9 @@ from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import DataParallelLoader, ModelLoader
 from llenergymeasure.core.cpu_load import cpu_load, read_cpu_times
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
-from llenergymeasure.core.energy.baseline_cache import BaselineCache, DeviceIdentity
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
+from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
 from llenergymeasure.core.metrics import load_result
 from llenergymeasure.domain.results import LoadResult, WarmupResult
 from llenergymeasure.domain.samples import Window, WindowReadings

@@ -23,7 +23,7 @@ from llenergymeasure import locks
 from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.energy import get_active_energy_backend
-from llenergymeasure.core.energy.calibration_store import known_sensors
+from llenergymeasure.core.energy.stored import known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError

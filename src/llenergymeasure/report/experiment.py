@@ -164,6 +164,7 @@ def _memory(result: ExperimentResult) -> Iterator[str]:
 def _latency(result: ExperimentResult) -> Fact | Table:
     if not result.throughput.requests_completed:
         return Fact("Latency", ("none: no request completed",))
+    title = "Latency, from due" if result.latency.counted_from == "due" else "Latency"
     rows: list[tuple[str, ...]] = []
     for field, label, absent in _LATENCIES:
         times_ms: Distribution | None = getattr(result.latency, field)
@@ -172,7 +173,7 @@ def _latency(result: ExperimentResult) -> Fact | Table:
         else:
             quantiles = (times_ms.p50, times_ms.p95, times_ms.p99)
             rows.append((label, *map(fmt.milliseconds, quantiles), f"{times_ms.count:,}"))
-    return Table("latency", ("Latency", "p50", "p95", "p99", "samples"), tuple(rows))
+    return Table("latency", (title, "p50", "p95", "p99", "samples"), tuple(rows))
 
 
 def _trust(result: ExperimentResult) -> Iterator[Fact]:

@@ -1,4 +1,4 @@
-"""Columns of a table from plain Python values, laid out in Arrow's own buffers.
+"""Tables of results, a row each, and columns of plain Python values in Arrow's own buffers.
 
 ``pyarrow.array`` imports pandas wherever it is installed, which takes longer than all that an
 experiment writes. The layout is that of https://arrow.apache.org/docs/format/Columnar.html.
@@ -6,14 +6,98 @@ experiment writes. The layout is that of https://arrow.apache.org/docs/format/Co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from pydantic import BaseModel
+
+from llenergymeasure.config import introspection
+from llenergymeasure.config.paths import flatten
+from llenergymeasure.domain.results import ExperimentResult, Placement, StudyResult
+from llenergymeasure.results import files
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Kind = Literal["int64", "float64", "bool", "string", "list<int64>"]
+
+_KINDS: Mapping[str, Kind] = {
+    "number": "float64",
+    "integer": "int64",
+    "boolean": "bool",
+    "string": "string",
+}
+
+
+def write_row(result: BaseModel, path: Path) -> None:
+    """Write a result as one row of a Parquet file; see :func:`rows_table`.
+
+    Raises:
+        LLEMError: The file cannot be written.
+    """
+    content = io.BytesIO()
+    fill_row(result, content)
+    files.write(path, content.getvalue())
+
+
+def fill_row(result: BaseModel, sink: BinaryIO) -> None:
+    """Write a result as one row of Parquet; see :func:`rows_table`."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(rows_table([result], type(result)), sink)
+
+
+def rows_table(results: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table:
+    """Lay results out as an Arrow table, a row each; nested fields become dotted columns.
+
+    Every field the model declares is a column of its declared type, so that tables of different
+    results can be put together even where one of them has nulls. Entries of free mappings are
+    columns where they are not null; one that is text in one row and a number in another becomes
+    text in all of them. Lists become JSON text.
+    """
+    import pyarrow as pa
+
+    declared = dict(_declared_columns(model))
+    rows = [_cells(result.model_dump(mode="json"), declared) for result in results]
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        kind = declared.get(name) or kind_of(values)
+        if kind == "string":
+            values = [None if value is None else str(value) for value in values]
+        columns[name] = make_column(values, kind)
+    return pa.table(columns)
+
+
+def study_table(study: StudyResult) -> pa.Table:
+    """Lay the experiments of a study out, a row each, with the place of each in the study."""
+    table = rows_table(study.experiments, ExperimentResult)
+    for name in reversed(Placement.model_fields if study.placements else ()):
+        values = make_column([getattr(place, name) for place in study.placements], "int64")
+        table = table.add_column(0, f"study.{name}", values)
+    return table
+
+
+def _declared_columns(model: type[BaseModel]) -> Iterator[tuple[str, Kind]]:
+    for field in introspection.fields(model):
+        options = field.schema.get("anyOf", [field.schema])
+        types = {option.get("type", "string") for option in options} - {"null"}
+        kind = types.pop() if len(types) == 1 else "string"
+        if kind != "object":
+            yield field.name, _KINDS.get(kind, "string")
+
+
+def _cells(data: Mapping[str, Any], declared: Mapping[str, Kind]) -> dict[str, Any]:
+    leaves = {
+        name: json.dumps(value) if isinstance(value, list | tuple) else value
+        for name, value in flatten(data)
+    }
+    free = {name: value for name, value in leaves.items() if value is not None}
+    return {name: leaves.get(name) for name in declared} | free
 
 
 def make_column(values: Sequence[Any], kind: Kind) -> pa.Array:
@@ -62,15 +146,11 @@ def _array(
 ) -> pa.Array:
     import pyarrow as pa
 
+    there = [value is not None for value in values]
+    valid = None if all(there) else _bits(there)
     return pa.Array.from_buffers(
-        arrow_type(kind), len(values), [_validity(values), *buffers], children=children
+        arrow_type(kind), len(values), [valid, *buffers], children=children
     )
-
-
-def _validity(values: Sequence[Any]) -> pa.Buffer | None:
-    if all(value is not None for value in values):
-        return None
-    return _bits([value is not None for value in values])
 
 
 def _bits(values: Sequence[Any]) -> pa.Buffer:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ExperimentError
-from llenergymeasure.results import atomic_file, files
+from llenergymeasure.results import columns, files
 from llenergymeasure.results.layout import ExperimentDirectory
 
 
@@ -36,8 +36,7 @@ def to_parquet(result: ExperimentResult, path: Path) -> None:
     Raises:
         ExperimentError: It cannot be written.
     """
-    data = result.model_dump(mode="json")
-    write_atomically(path, lambda sink: files.fill_row(data, sink, type(result)))
+    write_atomically(path, lambda sink: columns.fill_row(result, sink))
 
 
 from_json = ExperimentResult.from_json
@@ -64,7 +63,7 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             message names path, reason and remedy, and nothing is left behind.
     """
     try:
-        atomic_file.write_atomically(path, fill)
+        files.write_atomically(path, fill)
     except OSError as error:
         raise ExperimentError(
             f"cannot write {path}: {error.strerror or error}; make room, or put results on another "

@@ -44,11 +44,11 @@ REQUEST_COLUMNS = (
     Column("process", "int64", False, "Process it was a share of, from 0."),
     Column("request", "int64", False, "Position of the prompt in the dataset."),
     Column("pass_index", "int64", False, "Pass over the prompts, from 0."),
-    Column("batch_index", "int64", False, "Batch of that pass, from 0."),
+    Column("batch_index", "int64", True, "Batch of that pass, from 0; null: it has none."),
     Column("input_tokens", "int64", False, "Tokens of the prompt as the engine got it."),
-    Column("padded_input_tokens", "int64", False, "Prompt positions computed, with padding."),
+    Column("padded_input_tokens", "int64", True, "Prompt positions computed, with padding."),
     Column("output_tokens", "int64", False, "Tokens produced, end of sequence included."),
-    Column("executed_output_tokens", "int64", False, "Steps, those after its own end included."),
+    Column("executed_output_tokens", "int64", True, "Steps, those after its own end included."),
     Column("issued_ns", "int64", False, "Handed to the engine, ns."),
     Column("scheduled_ns", "int64", False, "Work on it began, ns."),
     Column("first_token_ns", "int64", True, "Its first token was there, ns."),
@@ -59,6 +59,7 @@ REQUEST_COLUMNS = (
     Column("finish", "string", False, "Why it ended: length, stop or failed."),
     Column("error", "string", True, "What went wrong, for a failed one."),
     Column("cached_input_tokens", "int64", True, "Prompt tokens found in the prefix cache."),
+    Column("due_ns", "int64", True, "To be handed to the engine, ns; null: with its batch."),
 )
 READING_COLUMNS = (
     Column("window", "string", False, "Window it belongs to, e.g. measure or loaded_idle."),
@@ -117,7 +118,9 @@ def read_requests(path: Path) -> tuple[RequestSample, ...]:
     columns, _ = _read(path, REQUEST_COLUMNS)
     for name in ("gaps_ns", "gap_tokens"):
         columns[name] = [None if cell is None else tuple(cell) for cell in columns[name]]
-    return tuple(map(RequestSample, *(columns[column.name] for column in REQUEST_COLUMNS[1:])))
+    del columns["process"]
+    rows = zip(*columns.values(), strict=True)
+    return tuple(RequestSample(**dict(zip(columns, row, strict=True))) for row in rows)
 
 
 def read_timeseries(path: Path) -> tuple[WindowReadings, ...]:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.energy.baseline_cache import SPOT_S
+from llenergymeasure.core.energy.stored import SPOT_S
 from llenergymeasure.core.flops import weight_bytes_read
 from llenergymeasure.core.memory_estimate import estimate_memory, rows_at_once, weight_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture

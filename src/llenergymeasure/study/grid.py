@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +25,6 @@ MAX_COMBINATIONS = 200_000
 """Combinations of a design that nobody has confirmed."""
 
 _COLD = WarmupConfig(n_warmup=0, thermal_floor_seconds=0.0)
-_REMEDY = re.compile(r"; (remove|set|keep) .*$|; remove it$")
 _REASONS_SHOWN = 10
 
 OwnLengths = Callable[[ExperimentConfig], bool]
@@ -232,14 +230,10 @@ def _checked(
         config = ExperimentConfig.model_validate(parts(places, values), context=STORED)
     except ValidationError as error:
         texts = (f"{'.'.join(one.loc)}: {one.message}" for one in plain_problems(error, {}))
-        return _Candidate(settings, None, _one_line(texts))
+        return _Candidate(settings, None, "; ".join(texts))
     if problems := rules.contradictions(config):
-        return _Candidate(settings, None, _one_line(map(str, problems)))
+        return _Candidate(settings, None, "; ".join(f"{p.field}: {p.what}" for p in problems))
     return _Candidate(settings, config)
-
-
-def _one_line(problems: Iterable[str]) -> str:
-    return "; ".join(_REMEDY.sub("", problem) for problem in problems)
 
 
 # Counting -----------------------------------------------------------------------------------------

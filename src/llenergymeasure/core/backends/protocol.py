@@ -1,5 +1,8 @@
 """The contract of an inference backend: a loader that makes an engine, and the engine.
 
+An engine is of one of two kinds. A :class:`BatchEngine` works on batches that it plans beforehand;
+a :class:`RequestEngine` schedules requests itself, each from the time it is due.
+
 To add one, write both, a section model, and ``BackendFacts`` (see ``config/backend_facts.py``) that
 a package offers through the entry-point group ``llenergymeasure.backends``.
 """
@@ -37,6 +40,20 @@ class Request:
     index: int
     token_ids: tuple[int, ...]
     max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that comes at a certain time.
+
+    Attributes:
+        request: What is asked.
+        due_ns: When, from the start of its pass; 0 for all of them where everything is there from
+            the start, as offline.
+    """
+
+    request: Request
+    due_ns: int = 0
 
 
 Batch = tuple[Request, ...]
@@ -98,13 +115,25 @@ class PassTrace(Protocol):
         ...
 
 
-class InferenceEngine(Protocol):
-    """A loaded model that generates."""
+class Engine(Protocol):
+    """A loaded model; what both kinds have."""
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the loaded model."""
         ...
+
+    def inspect(self) -> EngineReport:
+        """Report settings, memory and model."""
+        ...
+
+    def close(self) -> None:
+        """Free everything, child processes included; safe to call twice."""
+        ...
+
+
+class BatchEngine(Engine, Protocol):
+    """A loaded model that generates for one batch after another."""
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
         """Group requests as the engine will work on them; pure, and the same for equal input."""
@@ -125,13 +154,31 @@ class InferenceEngine(Protocol):
         """
         ...
 
-    def inspect(self) -> EngineReport:
-        """Report settings, memory and model."""
+
+@runtime_checkable
+class RequestEngine(Engine, Protocol):
+    """A loaded model that takes requests as they come and decides itself what runs side by side."""
+
+    def serve(self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress) -> PassTrace:
+        """Generate for every request; return when all are done and the device is synchronised.
+
+        Each request is handed over when it is due, whatever has become of earlier ones, and its
+        sample says when that was (``due_ns``, on the monotonic clock). A cache that outlives a
+        request, such as a prefix cache, is emptied first.
+
+        Args:
+            arrivals: The requests, by the time they are due.
+            pass_index: Number of this pass, recorded in the samples.
+            progress: Called with the number of requests that finished since it was last called.
+
+        Raises:
+            BackendError: The engine failed, or cannot take requests at different times; the message
+                names the phase and the field to change.
+        """
         ...
 
-    def close(self) -> None:
-        """Free everything, child processes included; safe to call twice."""
-        ...
+
+InferenceEngine = BatchEngine | RequestEngine
 
 
 class Rank(NamedTuple):

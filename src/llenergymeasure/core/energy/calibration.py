@@ -7,26 +7,26 @@ every phase of the sensor's tick. What is fitted to the readings is in
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from llenergymeasure.core.energy.calibration_store import StoredCalibration
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
 from llenergymeasure.core.energy.estimation.readings import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimator import DeviceReadings
-from llenergymeasure.core.energy.figures import counter_readings, power_readings
-from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
+from llenergymeasure.core.energy.gpu_state import by_channel
 from llenergymeasure.core.energy.protocol import EnergyBackend
+from llenergymeasure.core.energy.sampled_source import gpu_readings
+from llenergymeasure.core.energy.stored import StoredCalibration
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
-from llenergymeasure.units import MJ
 
 WHERE = "--calibrate"
 SHORT_S, LONG_S = 0.03, 1.0
@@ -35,6 +35,9 @@ LEAST_GAP_S, RANDOM_GAP_S = (
     0.2,
 )  # idle between bursts: the fit needs three quarters of a second
 EDGE_S = 1.0
+SIDE = 4096  # of the matrices that make load
+QUEUED = 4  # products between two looks at the clock, so that the device never waits for us
+WARMUP_S = 1.0
 MOST_LAG_S = 0.5  # a sensor that seems later than this was not looking at our load
 
 
@@ -112,7 +115,9 @@ def calibrate(
     finally:
         source.stop()
     _refuse_company(recording)
-    return learn(device, _readings(device.uuid, recording), bursts)
+    if not recording.readings:
+        raise BackendError("; ".join(recording.notes) or "nothing was read", where=WHERE)
+    return learn(device, gpu_readings(device.uuid, by_channel(recording.readings)), bursts)
 
 
 def learn(device: Device, readings: DeviceReadings, bursts: Sequence[Window]) -> Learned:
@@ -153,15 +158,6 @@ def _play(
     return bursts
 
 
-def _readings(uuid: str, recording: EnergyRecording) -> DeviceReadings:
-    if not recording.readings:
-        raise BackendError("; ".join(recording.notes) or "nothing was read", where=WHERE)
-    return DeviceReadings(
-        counter=counter_readings(recording.readings, COUNTER, uuid, MJ),
-        power=power_readings(recording.readings, POWER, uuid),
-    )
-
-
 def _refuse_company(recording: EnergyRecording) -> None:
     others = sorted(
         set(chain.from_iterable(one.foreign_pids or () for one in recording.device_state))
@@ -188,3 +184,58 @@ def _fit(
     if not all(math.isfinite(value) and value <= MOST_LAG_S for value in told):
         return None, f"its {what} does not follow the load"
     return found, ""
+
+
+class TorchLoad:
+    """Multiplies square matrices on a device for as long as it is told.
+
+    Args:
+        uuid: The device.
+
+    Raises:
+        BackendError: PyTorch is not installed, or does not see the device.
+    """
+
+    def __init__(self, uuid: str) -> None:
+        if importlib.util.find_spec("torch") is None:
+            raise BackendError(
+                "calibration drives the GPU through PyTorch, which is not installed: "
+                "pip install 'llenergymeasure[pytorch]'",
+                where=WHERE,
+            )
+        import torch
+
+        self._torch: Any = torch
+        self._device = torch.device("cuda", _index(torch, uuid))
+        self._factor = torch.randn(SIDE, SIDE, device=self._device, dtype=torch.float16)
+        self._product = torch.empty_like(self._factor)
+        self.burst(WARMUP_S)
+
+    def burst(self, seconds: float) -> Window:
+        """Multiply for about so long; the last products that were queued are waited for."""
+        torch = self._torch
+        torch.cuda.synchronize(self._device)
+        t0_ns = time.monotonic_ns()
+        while time.monotonic_ns() - t0_ns < seconds * 1e9:
+            for _ in range(QUEUED):
+                torch.matmul(self._factor, self._factor, out=self._product)
+            torch.cuda.synchronize(self._device)
+        return Window(t0_ns, time.monotonic_ns())
+
+    def close(self) -> None:
+        """Free the matrices."""
+        del self._factor, self._product
+        self._torch.cuda.empty_cache()
+
+
+def _index(torch: Any, uuid: str) -> int:
+    """Find a device among those that PyTorch sees."""
+    count = torch.cuda.device_count()
+    for index in range(count):
+        if f"GPU-{torch.cuda.get_device_properties(index).uuid}" == uuid:
+            return index
+    raise BackendError(
+        f"PyTorch sees {count} CUDA devices, and {uuid} is none of them; check "
+        "CUDA_VISIBLE_DEVICES and that this PyTorch is built for CUDA",
+        where=WHERE,
+    )

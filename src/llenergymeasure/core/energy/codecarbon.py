@@ -11,12 +11,11 @@ from typing import Any
 
 from llenergymeasure.config.plugins import missing
 from llenergymeasure.config.registry import ENERGY_SOURCES
-from llenergymeasure.core.energy.gpu_state import with_state
+from llenergymeasure.core.energy.gpu_state import beside, with_state, working_uuids
 from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
-from llenergymeasure.core.energy.state_beside import beside, working_uuids
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.samples import Window

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from llenergymeasure.core.energy.gpu_state import with_state
+from llenergymeasure.core.energy.gpu_state import state_spec, with_state
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
-from llenergymeasure.core.energy.state_beside import state_spec
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget

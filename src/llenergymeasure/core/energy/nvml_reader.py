@@ -4,17 +4,20 @@ What NVML says (nvml.h): the energy counter is there on Volta and newer; field 1
 power and field 185 its mean over a second; ``nvmlDeviceGetPowerUsage`` is such a mean on Ampere
 and newer, except on GA100, and instantaneous before. Its indices are not CUDA's, so devices are
 found by UUID. Where the driver is not persistent, counters start again once its last client is
-gone: this process stays a client from its start to its end.
+gone: this process stays a client from its start to its end. It tells process ids of the host: in a
+container they may be meaningless, or hidden. What is known is said here, and what it means is
+decided elsewhere.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from llenergymeasure.core.energy.nvml_processes import ProcessWatch
-from llenergymeasure.core.energy.sampling_child import Row
+from llenergymeasure.core.energy.sampled import Quantity, Read, SampledReader
+from llenergymeasure.core.energy.sampling_child import Reader, Row, make_reader
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.units import MW_PER_W
 
@@ -32,25 +35,13 @@ PROCESSES = "gpu_process_count"
 
 SLOW_POLL_S = 0.25  # within the guard on either side of a window at least once
 GA100 = (8, 0)  # compute capability of the one Ampere chip that averages nothing
+# PROC_PID_INIT_INO of the Linux sources (include/linux/proc_ns.h): the host's own namespace.
+HOST_NAMESPACE = "pid:[4026531836]"
 
-Read = Callable[[], float]
-
-
-class Quantity(NamedTuple):
-    """One thing that is read of one device.
-
-    Attributes:
-        channel: What it is, with its unit.
-        uuid: Whose it is.
-        read: Reads it in that unit.
-    """
-
-    channel: str
-    uuid: str
-    read: Read
+Kin = Literal["own", "other", "unseen"]
 
 
-class NVMLReader:
+class NVMLReader(SampledReader):
     """Reads counters at every poll, power and clocks at some, heat, limits and processes at few.
 
     Args:
@@ -82,84 +73,46 @@ class NVMLReader:
         self._nvml = _pynvml() if nvml is None else nvml
         self._nvml.nvmlInit()
         handles = find_handles(self._nvml, uuids)
+        super().__init__(handles, (self._nvml.NVMLError,))
         self._watch = ProcessWatch(self._nvml, owner_pid or os.getppid(), host_pids)
-        self._refused: dict[str, dict[str, str]] = {uuid: {} for uuid in handles}
-        self._failing: dict[Quantity, str] = {}
         offers = [DeviceOffer(self._nvml, uuid, handle) for uuid, handle in handles.items()]
         metered = offers if energy else []
-        counters = self._kept(one for offer in metered for one in offer.counter())
-        power = self._kept(one for offer in metered for one in offer.power())
-        power += self._kept(
-            one for offer in metered for one in offer.stand_in(self._refused[offer.uuid])
+        counters = self.kept(one for offer in metered for one in offer.counter())
+        power = self.kept(one for offer in metered for one in offer.power())
+        power += self.kept(
+            one for offer in metered for one in offer.stand_in(self.refused[offer.uuid])
         )
-        state = self._kept(one for offer in offers for one in offer.state())
-        slow = self._kept(one for offer in offers for one in offer.slow(self._watch))
-        quick, spare = _by_need(power)
+        state = self.kept(one for offer in offers for one in offer.state())
+        slow = self.kept(one for offer in offers for one in offer.slow(self._watch))
+        # Means that are read beside better power readings are not what energy rests on.
+        prompt = {one.device for one in power if one.channel == POWER}
+        spare = [one for one in power if one.channel == AVERAGE_POWER and one.device in prompt]
+        quick = [one for one in power if one not in spare]
         self.period_s = counter_poll_s if counters else power_poll_s
-        self._plan = (
-            (1, counters),
-            (self._every(power_poll_s), (*quick, *state)),
-            (self._every(SLOW_POLL_S), (*spare, *slow)),
-        )
-        self._polls = 0
+        at_some, at_few = self.every(power_poll_s), self.every(SLOW_POLL_S)
+        self.quantities = [
+            *counters,
+            *(one._replace(every=at_some) for one in (*quick, *state)),
+            *(one._replace(every=at_few) for one in (*spare, *slow)),
+        ]
+
+    def refusal(self, read: Read) -> str | None:
+        """Say why a device will never tell something; ``None`` when it does, or might later."""
+        return refusal(self._nvml, read)
 
     def begin(self) -> None:
-        """Begin a window; everything is due at its first poll."""
-        self._failing.clear()
+        """Begin a window; nobody has been seen on a device yet."""
+        super().begin()
         self._watch.clear()
-        self._polls = 0
-
-    def poll(self) -> Iterator[Row]:
-        """Read what is due, counters first; what fails is asked again when it is due again."""
-        number, self._polls = self._polls, self._polls + 1
-        for every, quantities in self._plan:
-            if number % every:
-                continue
-            for one in quantities:
-                try:
-                    value = one.read()
-                except self._nvml.NVMLError as error:
-                    self._failing[one] = str(error)
-                    continue
-                if self._failing:
-                    self._failing.pop(one, None)
-                yield Row(one.channel, one.uuid, value)
 
     def end(self) -> dict[str, Any]:
-        """End the window; give what each device offers and refuses, and what failed last."""
-        failing: dict[str, dict[str, str]] = {uuid: {} for uuid in self._refused}
-        for one, reason in self._failing.items():
-            failing[one.uuid][one.channel] = reason
-        offered: dict[str, list[str]] = {uuid: [] for uuid in self._refused}
-        for _, quantities in self._plan:
-            for one in quantities:
-                offered[one.uuid].append(one.channel)
-        return {
-            "offered": offered,
-            "refused": self._refused,
-            "failing": failing,
-            "processes": self._watch.seen,
-            "host_pids": self._watch.host_pids,
-        }
+        """End the window; give also who was seen on each device."""
+        seen = {"processes": self._watch.seen, "host_pids": self._watch.host_pids}
+        return {**super().end(), **seen}
 
     def close(self) -> None:
         """Let go of the driver."""
         self._nvml.nvmlShutdown()
-
-    def _every(self, seconds: float) -> int:
-        return max(1, round(seconds / self.period_s))
-
-    def _kept(self, offered: Iterator[Quantity]) -> tuple[Quantity, ...]:
-        """Try each quantity once; one that the device does not have is not asked for again."""
-        kept = []
-        for one in offered:
-            reason = refusal(self._nvml, one.read)
-            if reason is None:
-                kept.append(one)
-                self._refused[one.uuid].pop(one.channel, None)
-            else:
-                self._refused[one.uuid][one.channel] = reason
-        return tuple(kept)
 
 
 class DeviceOffer:
@@ -231,13 +184,6 @@ class DeviceOffer:
         return older if refusal(nvml, lambda: named(self._handle)) else named
 
 
-def _by_need(power: Sequence[Quantity]) -> tuple[list[Quantity], list[Quantity]]:
-    """Tell power readings that energy may rest on from means that are read beside better ones."""
-    prompt = {one.uuid for one in power if one.channel == POWER}
-    spare = [one for one in power if one.channel == AVERAGE_POWER and one.uuid in prompt]
-    return [one for one in power if one not in spare], spare
-
-
 def find_handles(nvml: Any, uuids: Sequence[str]) -> dict[str, Any]:
     """Give NVML's handles of devices by UUID; of those that CUDA would see, where none is named.
 
@@ -278,6 +224,119 @@ def usage_is_a_mean(nvml: Any, handle: Any) -> bool:
         return tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)) != GA100
     except nvml.NVMLError:
         return True
+
+
+class StateBeside:
+    """Another reader, and NVML beside it in the same sampling process.
+
+    Args:
+        reader: The other one, as ``"module:Class"``.
+        arguments: Its keyword arguments.
+        state: Those of :class:`NVMLReader`.
+    """
+
+    def __init__(self, reader: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        self._state: Reader = NVMLReader(**state)
+        self._other = make_reader(reader, dict(arguments))
+        self.period_s = self._state.period_s
+        self._every = max(1, round(self._other.period_s / self.period_s))
+        self._polls = 0
+
+    def begin(self) -> None:
+        """Begin a window."""
+        self._state.begin()
+        self._other.begin()
+        self._polls = 0
+
+    def poll(self) -> Iterator[Row]:
+        """Read the state, and the other where that is due."""
+        number, self._polls = self._polls, self._polls + 1
+        if number % self._every == 0:
+            yield from self._other.poll()
+        yield from self._state.poll()
+
+    def end(self) -> dict[str, Any]:
+        """End the window; give what the other made of it, and the state."""
+        return {**self._other.end(), "state": self._state.end()}
+
+    def close(self) -> None:
+        """Let go of both."""
+        self._other.close()
+        self._state.close()
+
+
+class ProcessWatch:
+    """Keeps every process that was seen on a device, and whether it belongs to the experiment.
+
+    Args:
+        nvml: A module with the functions of ``pynvml``.
+        owner_pid: The experiment's process.
+        host_pids: Whether process ids here are the host's; by default found out.
+        proc: Where the kernel shows processes.
+    """
+
+    def __init__(
+        self,
+        nvml: Any,
+        owner_pid: int,
+        host_pids: bool | None = None,
+        proc: Path = Path("/proc"),
+    ) -> None:
+        self._nvml, self._owner, self._proc = nvml, owner_pid, proc
+        self.host_pids = pids_are_of_the_host(proc) if host_pids is None else host_pids
+        self.seen: dict[str, list[tuple[int, Kin]]] = {}
+        self._known: set[tuple[str, int]] = set()
+
+    def clear(self) -> None:
+        """Forget who was seen."""
+        self.seen = {}
+        self._known.clear()
+
+    def count(self, uuid: str, handle: Any) -> int:
+        """Look at a device once; give how many compute on it.
+
+        Raises:
+            NVMLError: It does not tell.
+        """
+        pids = [process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+        seen = self.seen.setdefault(uuid, [])
+        for pid in pids:
+            if (uuid, pid) not in self._known:
+                self._known.add((uuid, pid))
+                seen.append((pid, kin(pid, self._owner, self._proc)))
+        return len(pids)
+
+
+def kin(pid: int, owner: int, proc: Path = Path("/proc")) -> Kin:
+    """Say whether a process is the owner or comes from it.
+
+    Returns:
+        ``own``, ``other``, or ``unseen`` where there is no such process here.
+    """
+    if not (proc / str(pid)).exists():
+        return "unseen"
+    while pid > 1:
+        if pid == owner:
+            return "own"
+        pid = _parent(pid, proc)
+    return "other"
+
+
+def pids_are_of_the_host(proc: Path = Path("/proc")) -> bool:
+    """Tell whether this process counts processes as the host does."""
+    try:
+        return str((proc / "self" / "ns" / "pid").readlink()) == HOST_NAMESPACE
+    except OSError:
+        return False
+
+
+def _parent(pid: int, proc: Path) -> int:
+    """Give a process's parent, or 0 when it is gone."""
+    try:
+        text = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])  # the name before it may hold anything
 
 
 def _pynvml() -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     estimate_energy,
 )
-from llenergymeasure.core.energy.figures import counter_readings, record_devices
+from llenergymeasure.core.energy.gpu_state import Grouped
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.rapl_reader import (
     CHANNEL,
@@ -26,9 +25,8 @@ from llenergymeasure.core.energy.rapl_reader import (
     find_domains,
     sockets,
 )
-from llenergymeasure.core.energy.sampled_source import SampledSource
+from llenergymeasure.core.energy.sampled_source import Fault, MeteredSource, counter_readings
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
-from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 
@@ -44,6 +42,7 @@ SLACK_S = 0.2  # energy may show this much later than it was drawn
 # Every tick counts all energy since the one before it; its time is good to about a tick.
 CALIBRATION = Calibration(fully_integrating=True, edge_time_s=TICK_S)
 
+UNUSABLE = ("counter_unusable",)
 WHY_ROOT = (
     "only root may read them on most kernels since 5.10, because fine power readings leak secrets "
     "(PLATYPUS, CVE-2020-8694 and CVE-2020-8695)"
@@ -57,19 +56,7 @@ NOT_A_GPU = Coverage(
 Readable = Callable[[str], bool]
 
 
-class Fault(NamedTuple):
-    """Why a counter tells no energy.
-
-    Attributes:
-        reason: In words that follow "its counter".
-        flags: Findings by their stable codes.
-    """
-
-    reason: str
-    flags: tuple[str, ...] = ("counter_unusable",)
-
-
-class RaplSource(SampledSource):
+class RaplSource(MeteredSource):
     """RAPL's counters, read in the sampling process.
 
     Args:
@@ -98,23 +85,20 @@ class RaplSource(SampledSource):
         """Say what RAPL would tell of these devices on this machine."""
         return NOT_A_GPU if target.kind == "gpu" else cpu_coverage(POWERCAP)
 
-    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
-        """Give every counter's energy; one that cannot be trusted is unknown, with the reason."""
-        estimates: dict[str, EnergyEstimate] = {}
-        reasons: dict[str, str] = {}
-        for name, range_uj in recorded.summary["range_uj"].items():
-            taken = counter_readings(recorded.readings, CHANNEL, name, UJ)
-            failure = recorded.summary["failing"].get(name)
-            fault = Fault(f"cannot be read: {failure}") if failure else None
-            fault = fault or counter_fault(taken, range_uj)
-            if fault is None and taken is not None:
-                estimates[name] = domain_energy(taken, range_uj, window)
-            elif fault is not None:
-                reasons[name] = f"its counter {fault.reason}"
-                estimates[name] = EnergyEstimate(
-                    None, None, "unmeasurable", "none", flags=fault.flags
-                )
-        return record_devices(self.name, recorded, estimates, reasons=reasons)
+    def energy(
+        self, device: str, taken: Grouped, recorded: Recorded, window: Window
+    ) -> EnergyEstimate | Fault:
+        """Give a counter's energy, or why it cannot be trusted."""
+        range_uj = recorded.summary["range_uj"][device]
+        counter = counter_readings(taken.get((CHANNEL, device), ()), UJ)
+        failure = recorded.summary["failing"][device].get(CHANNEL)
+        fault = counter_fault(counter, range_uj)
+        if failure:
+            fault = Fault(f"cannot be read: {failure}", UNUSABLE)
+        if fault is not None:
+            return fault._replace(reason=f"its counter {fault.reason}")
+        assert counter is not None  # one that was never read has a fault
+        return domain_energy(counter, range_uj, window)
 
 
 def cpu_coverage(root: Path, readable: Readable | None = None) -> Coverage:
@@ -172,15 +156,16 @@ def counter_fault(taken: CounterReadings | None, range_uj: int) -> Fault | None:
     which the counter could have wrapped unseen leaves the number of wraps open.
     """
     if taken is None:
-        return Fault("was never read")
+        return Fault("was never read", UNUSABLE)
     value = taken.value
     if value.min() < 0 or value.max() > range_uj:
-        return Fault(f"left its range of 0 to {range_uj} µJ")
+        return Fault(f"left its range of 0 to {range_uj} µJ", UNUSABLE)
     if value.min() == value.max():
-        return Fault(f"did not move in {len(value)} reads")
+        return Fault(f"did not move in {len(value)} reads", UNUSABLE)
     gaps_s = (taken.after_ns[1:] - taken.before_ns[:-1]) / 1e9
     if gaps_s.max() * MOST_W > range_uj * UJ:
-        return Fault(f"was not read for {gaps_s.max():.3g} s, in which it may have wrapped unseen")
+        why = f"was not read for {gaps_s.max():.3g} s, in which it may have wrapped unseen"
+        return Fault(why, UNUSABLE)
     rises_j = np.diff(unwrap(value, range_uj)) * UJ
     wrong = np.flatnonzero(rises_j > MOST_W * (gaps_s + SLACK_S))
     return _jump(value, int(wrong[0]), float(gaps_s[wrong[0]])) if len(wrong) else None
@@ -191,7 +176,7 @@ def _jump(value: Ints, at: int, gap_s: float) -> Fault:
     said = f"from {before_uj} to {after_uj} µJ within {gap_s * 1e3:.3g} ms"
     if after_uj < before_uj:
         return Fault(f"fell back {said}, which is no wrap", ("counter_reset",))
-    return Fault(f"leapt {said}, more than a package can draw")
+    return Fault(f"leapt {said}, more than a package can draw", UNUSABLE)
 
 
 def _absent(root: Path) -> Coverage:

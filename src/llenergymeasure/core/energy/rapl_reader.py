@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llenergymeasure.core.energy.sampling_child import Row
+from llenergymeasure.core.energy.sampled import Quantity, SampledReader
 
 CHANNEL = "cpu_energy_uj"
 MOST_W = 2000.0  # more than any package draws
@@ -87,7 +87,7 @@ def read_uj(counter: str) -> int:
         os.close(descriptor)
 
 
-class RaplReader:
+class RaplReader(SampledReader):
     """Reads every counter at every poll.
 
     Args:
@@ -99,39 +99,21 @@ class RaplReader:
     """
 
     def __init__(self, root: str, poll_s: float) -> None:
-        self._domains = find_domains(root)
-        if not self._domains:
+        domains = find_domains(root)
+        if not domains:
             raise FileNotFoundError(f"no RAPL counters under {root}")
-        for domain in self._domains:
-            read_uj(domain.counter)
-        smallest_j = min(domain.range_uj for domain in self._domains) / 1e6
-        self.period_s = min(poll_s, smallest_j / MOST_W / 2)
-        self._failing: dict[str, str] = {}
-
-    def begin(self) -> None:
-        """Begin a window."""
-        self._failing.clear()
-
-    def poll(self) -> Iterator[Row]:
-        """Read each counter; one that fails is asked again at the next poll."""
-        for domain in self._domains:
-            try:
-                value_uj = read_uj(domain.counter)
-            except (OSError, ValueError) as error:
-                self._failing[domain.name] = str(error)
-                continue
-            self._failing.pop(domain.name, None)
-            yield Row(CHANNEL, domain.name, float(value_uj))
+        super().__init__((domain.name for domain in domains), (OSError, ValueError))
+        self._range_uj = {domain.name: domain.range_uj for domain in domains}
+        self.period_s = min(poll_s, min(self._range_uj.values()) / 1e6 / MOST_W / 2)
+        self.quantities = [
+            Quantity(CHANNEL, domain.name, partial(read_uj, domain.counter)) for domain in domains
+        ]
+        for one in self.quantities:
+            one.read()
 
     def end(self) -> dict[str, Any]:
-        """End the window; give every counter's range, and which one cannot be read and why."""
-        return {
-            "range_uj": {domain.name: domain.range_uj for domain in self._domains},
-            "failing": dict(self._failing),
-        }
-
-    def close(self) -> None:
-        """Do nothing: no file stays open between polls."""
+        """End the window; give also every counter's range."""
+        return {**super().end(), "range_uj": self._range_uj}
 
 
 def _domain(name: str, zone: Path) -> Domain:

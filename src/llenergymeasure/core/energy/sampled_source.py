@@ -1,19 +1,43 @@
-"""What every energy source that reads in a sampling process has in common."""
+"""What energy sources that read in a sampling process have in common, on the parent's side."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
-from llenergymeasure.core.energy.protocol import StepTimes, no_steps
-from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
-from llenergymeasure.domain.energy import EnergyRecording
+import numpy as np
+
+from llenergymeasure.core.energy.estimator import (
+    CounterReadings,
+    DeviceReadings,
+    EnergyEstimate,
+    Knowledge,
+    PowerReadings,
+    estimate_energy,
+    sum_devices,
+)
+from llenergymeasure.core.energy.gpu_state import Grouped, by_channel, with_state
+from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
+from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
+from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.exceptions import BackendError
+from llenergymeasure.units import MJ
 
 PART_GUARD_NS = 2_000_000_000  # of readings on each side of a part: ticks, and a mean over 1 s
+
+_READ = {
+    "counter": "energy counter",
+    "power": "integrated power readings",
+    "average_power": "integrated power readings, each a mean over a second",
+}
 
 
 class SampledSource(ABC):
@@ -87,3 +111,217 @@ class SampledSource(ABC):
     def stop(self) -> None:
         """End the sampler; safe to call twice and after a failure."""
         self._sampler.stop()
+
+
+class Fault(NamedTuple):
+    """Why the readings of a device tell no energy.
+
+    Attributes:
+        reason: In words.
+        flags: Findings by their stable codes.
+    """
+
+    reason: str
+    flags: tuple[str, ...] = ()
+
+
+class MeteredSource(SampledSource):
+    """A source whose readings are counters or power of the devices that did the work."""
+
+    @abstractmethod
+    def energy(
+        self, device: str, taken: Grouped, recorded: Recorded, window: Window
+    ) -> EnergyEstimate | Fault:
+        """Give the energy of one device, or why its readings tell none.
+
+        Args:
+            device: Its name.
+            taken: Readings by channel and device.
+            recorded: What the sampler recorded.
+            window: Its start and end.
+        """
+
+    def notes(self, summary: Mapping[str, Any]) -> Iterator[str]:
+        """Say what else a reader of the result should know."""
+        yield from ()
+
+    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
+        """Give every device's energy; one that cannot be trusted is unknown, with the reason.
+
+        A figure whose interval is too wide alone still counts where the sum is measured: a device
+        that idles beside busy ones has a wide interval and little energy.
+        """
+        taken = by_channel(recorded.readings)
+        estimates: dict[str, EnergyEstimate] = {}
+        reasons: dict[str, str] = {}
+        for name in recorded.summary["offered"]:
+            found = self.energy(name, taken, recorded, window)
+            if isinstance(found, Fault):
+                reasons[name] = found.reason
+                found = EnergyEstimate(None, None, "unmeasurable", "none", flags=found.flags)
+            estimates[name] = found
+        total = sum_devices(list(estimates.values())) if estimates else None
+        measured = total is not None and total.kind == "measured"
+        notes = [f"{name}: {reason}" for name, reason in reasons.items()]
+        for name, estimate in estimates.items():
+            notes += () if name in reasons else findings(name, estimate)
+        return EnergyRecording(
+            source=self.name,
+            components=tuple(
+                component(name, estimate, self.name, accepted=measured)
+                for name, estimate in estimates.items()
+            ),
+            interval_j=total.interval95_j if total is not None and measured else None,
+            readings=recorded.readings,
+            cost=recorded.cost,
+            notes=(*notes, *self.notes(recorded.summary)),
+            flags=tuple(dict.fromkeys(flag for one in estimates.values() for flag in one.flags)),
+        )
+
+
+class GPUSource(MeteredSource):
+    """Counters and power of GPUs, read in the sampling process with whichever library.
+
+    Args:
+        target: The devices that do the work.
+        rates: How often to read.
+        sampler: The process that reads; by default one of its own.
+        knowledge: What is known of devices beyond their readings, by UUID.
+
+    Attributes:
+        reader: What the sampling process runs, as ``"module:Class"``.
+    """
+
+    reader: str
+
+    def __init__(
+        self,
+        target: DeviceTarget,
+        rates: SamplingRates,
+        sampler: SamplerProcess | None = None,
+        knowledge: Mapping[str, Knowledge] | None = None,
+    ) -> None:
+        super().__init__(sampler or SamplerProcess(reader_spec(self.reader, target, rates)))
+        self._knowledge = knowledge or {}
+
+    @abstractmethod
+    def fault(self, readings: DeviceReadings, summary: Mapping[str, Any], uuid: str) -> str | None:
+        """Say why readings of a GPU tell no energy; ``None`` where they might."""
+
+    def silent(self, uuid: str, taken: Grouped, recorded: Recorded, window: Window) -> set[str]:
+        """Name the sensors of a GPU whose readings are not to be used."""
+        return set()
+
+    def energy(
+        self, device: str, taken: Grouped, recorded: Recorded, window: Window
+    ) -> EnergyEstimate | Fault:
+        """Give the energy of one GPU, with what is known of it and of the load's steps."""
+        silent = self.silent(device, taken, recorded, window)
+        readings = gpu_readings(device, taken, silent)
+        if reason := self.fault(readings, recorded.summary, device):
+            return Fault(reason)
+        known = self._knowledge.get(device, Knowledge())
+        known = replace(known, step_times_ns=recorded.step_times_ns)
+        return estimate_energy(readings, window, known)
+
+    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
+        """Give every GPU's energy and state; one that went away in the window is unknown."""
+        # NVML's reader tells the state as its own summary; others have it beside theirs.
+        state = recorded.summary.get("state", recorded.summary)
+        return with_state(super().recording(recorded, window), state, window)
+
+
+def reader_spec(reader: str, target: DeviceTarget, rates: SamplingRates) -> ReaderSpec:
+    """Say what the sampling process is to read of GPUs."""
+    arguments = {
+        "uuids": list(target.gpu_uuids),
+        "counter_poll_s": rates.counter_poll_ms / 1e3,
+        "power_poll_s": rates.power_poll_ms / 1e3,
+    }
+    return ReaderSpec(reader, arguments)
+
+
+def gpu_readings(uuid: str, taken: Grouped, without: Container[str] = ()) -> DeviceReadings:
+    """Gather what was read of one GPU.
+
+    Args:
+        uuid: The GPU.
+        taken: Readings by channel and device.
+        without: Channels to leave out.
+    """
+
+    def of(channel: str) -> Sequence[Reading]:
+        return () if channel in without else taken.get((channel, uuid), ())
+
+    return DeviceReadings(
+        counter=counter_readings(of(COUNTER), MJ),
+        power=power_readings(of(POWER)),
+        average_power=power_readings(of(AVERAGE_POWER)),
+    )
+
+
+def counter_readings(rows: Sequence[Reading], unit_j: float) -> CounterReadings | None:
+    """Gather what one counter said, or ``None`` where it said nothing."""
+    if not rows:
+        return None
+    before_ns, after_ns, value = _columns(rows)
+    # A count below 2**53 is whole in a double, so rounding only changes the type.
+    return CounterReadings(before_ns, after_ns, np.rint(value).astype(np.int64), unit_j)
+
+
+def power_readings(rows: Sequence[Reading]) -> PowerReadings | None:
+    """Gather what one power sensor said in watts, or ``None`` where it said nothing."""
+    return PowerReadings(*_columns(rows)) if rows else None
+
+
+def _columns(rows: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.array([row.before_ns for row in rows], dtype=np.int64),
+        np.array([row.after_ns for row in rows], dtype=np.int64),
+        np.array([row.value for row in rows], dtype=np.float64),
+    )
+
+
+def component(
+    name: str, estimate: EnergyEstimate, source: str, *, accepted: bool = False
+) -> EnergyComponent:
+    """Label one device's figure; without one that can be stood by, it is unknown.
+
+    Args:
+        name: The device.
+        estimate: Its energy.
+        source: Name of the source.
+        accepted: Take the figure however wide its own interval is.
+    """
+    known = estimate.energy_j is not None and (accepted or estimate.kind == "measured")
+    tick_s, jitter_s = estimate.tick_s, estimate.jitter_s
+    return EnergyComponent(
+        name=name,
+        energy_j=estimate.energy_j if known else None,
+        kind="measured" if known else "unmeasurable",
+        method=f"{source}: {_READ.get(estimate.source, 'nothing')}",
+        in_scope=True,
+        interval95_j=estimate.interval95_j if known else None,
+        tick_ms=None if tick_s is None else tick_s * 1e3,
+        jitter_ms=None if jitter_s is None else jitter_s * 1e3,
+        start_edge=estimate.start,
+        end_edge=estimate.end,
+        counter_over_power=estimate.counter_over_power,
+        budget=tuple(BudgetEntry(name=x.name, standard_j=x.standard_j) for x in estimate.budget),
+    )
+
+
+def findings(name: str, estimate: EnergyEstimate) -> Iterator[str]:
+    """Say in words what was found about one device's figure."""
+    for flag in estimate.flags:
+        yield f"{name}: {FINDINGS[flag].shows if flag in FINDINGS else flag}"
+    if estimate.energy_j is None or estimate.interval95_j is None:
+        if "counter_reset" not in estimate.flags:
+            yield f"{name}: what was read of it tells no energy"
+    elif estimate.kind == "unmeasurable":
+        share, shortest_s = estimate.interval95_j / estimate.energy_j, estimate.shortest_window_s
+        would_do = "" if shortest_s is None else f"; a window of {shortest_s:.2g} s would do"
+        yield (
+            f"{name}: {estimate.energy_j:.3g} J with an interval of {share:.0%} is no "
+            f"measurement{would_do}"
+        )

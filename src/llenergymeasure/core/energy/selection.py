@@ -9,7 +9,6 @@ from typing import Protocol
 from llenergymeasure.config.models import EnergyBackendName
 from llenergymeasure.config.plugins import PluginEntry, load_object, missing
 from llenergymeasure.config.registry import ENERGY_SOURCES
-from llenergymeasure.core.energy.calibration_store import KnownSensors
 from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.energy.protocol import (
     Coverage,
@@ -17,6 +16,7 @@ from llenergymeasure.core.energy.protocol import (
     EnergySourceType,
     SamplingRates,
 )
+from llenergymeasure.core.energy.stored import KnownSensors
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem
 

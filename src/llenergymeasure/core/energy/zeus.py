@@ -12,19 +12,16 @@ from typing import Any
 from llenergymeasure.config.plugins import missing
 from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
-from llenergymeasure.core.energy.figures import counter_readings, power_readings, record_devices
-from llenergymeasure.core.energy.gpu_source import UNKNOWN, GPUSource
-from llenergymeasure.core.energy.gpu_state import with_state
+from llenergymeasure.core.energy.gpu_state import Grouped
 from llenergymeasure.core.energy.nvml_coverage import Sensors, covered, sliced, zeus_sensors
-from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
+from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER
 from llenergymeasure.core.energy.protocol import Coverage
+from llenergymeasure.core.energy.sampled_source import Fault, GPUSource
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.zeus_reader import Device, hidden_by
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
-from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
-from llenergymeasure.units import MJ
 
 READER = "llenergymeasure.core.energy.zeus_reader:ZeusReader"
 LEAD_S = 0.6  # half a second of level and a tick before the window
@@ -61,32 +58,33 @@ class ZeusSource(GPUSource):
             return Coverage(None, problem.what, problem.remedy)
         return gpu_coverage(target.gpu_uuids, survey_gpus())
 
-    def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
-        """Give every GPU's energy; one that went away in the window is unknown."""
-        summary = recorded.summary
-        estimates: dict[str, EnergyEstimate] = {}
-        reasons: dict[str, str] = {}
-        for name in summary["devices"]:
-            if needed := _needed(summary, name):
-                reasons[name] = f"it no longer answered when the window ended ({needed})"
-                estimates[name] = UNKNOWN
-            else:
-                taken = device_readings(recorded.readings, name)
-                estimates[name] = self.estimate(name, taken, recorded, window)
-        if any(one.source == "average_power" for one in estimates.values()):
+    def energy(
+        self, device: str, taken: Grouped, recorded: Recorded, window: Window
+    ) -> EnergyEstimate | Fault:
+        """Give the energy of one GPU; means over a second need readings for longer after it."""
+        found = super().energy(device, taken, recorded, window)
+        if isinstance(found, EnergyEstimate) and found.source == "average_power":
             self.tail_s = SLOW_TAIL_S  # from the next window on
-        notes = tuple(_notes(summary))
-        made = record_devices(self.name, recorded, estimates, reasons=reasons, notes=notes)
-        return with_state(made, summary["state"], window)
+        return found
 
+    def fault(self, readings: DeviceReadings, summary: Mapping[str, Any], uuid: str) -> str | None:
+        """Say why what the energy rests on could not be read at last."""
+        needed = _needed(summary, uuid)
+        return needed and f"it no longer answered when the window ended ({needed})"
 
-def device_readings(readings: tuple[Reading, ...], name: str) -> DeviceReadings:
-    """Gather what was read of one GPU."""
-    return DeviceReadings(
-        counter=counter_readings(readings, COUNTER, name, MJ),
-        power=power_readings(readings, POWER, name),
-        average_power=power_readings(readings, AVERAGE_POWER, name),
-    )
+    def notes(self, summary: Mapping[str, Any]) -> Iterator[str]:
+        """Say what is missing, what no longer answered, and whose readings these are."""
+        for name, refused in summary["refused"].items():
+            if COUNTER in refused:
+                why = refused[COUNTER]
+                yield f"{name}: no energy counter ({why}), so power is integrated instead"
+            if AVERAGE_POWER in refused:
+                yield f"{name}: no power reading ({refused[AVERAGE_POWER]})"
+        for name, failing in summary["failing"].items():
+            if failing and _needed(summary, name) is None:
+                yield f"{name}: power no longer answered ({'; '.join(failing.values())})"
+        for name, what in summary["shared"].items():
+            yield f"{name}: the readings are those of {what}"
 
 
 def gpu_coverage(
@@ -155,16 +153,3 @@ def _needed(summary: Mapping[str, Any], name: str) -> str | None:
     if COUNTER not in refused:
         return failing.get(COUNTER)
     return "; ".join(failing.values()) or None
-
-
-def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
-    for name, refused in summary["refused"].items():
-        if COUNTER in refused:
-            yield f"{name}: no energy counter ({refused[COUNTER]}), so power is integrated instead"
-        if AVERAGE_POWER in refused:
-            yield f"{name}: no power reading ({refused[AVERAGE_POWER]})"
-    for name, failing in summary["failing"].items():
-        if failing and _needed(summary, name) is None:
-            yield f"{name}: power no longer answered ({'; '.join(failing.values())})"
-    for name, what in summary["shared"].items():
-        yield f"{name}: the readings are those of {what}"

@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER, NVMLReader
+from llenergymeasure.core.energy.sampled import Quantity, SampledReader, said
 from llenergymeasure.core.energy.sampling_child import Reader, Row
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.units import MW_PER_W
@@ -63,26 +64,7 @@ class Layer(NamedTuple):
     errors: tuple[type[Exception], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """One thing that is read of one device.
-
-    Attributes:
-        channel: What it is, with its unit.
-        device: Whose it is.
-        read: Reads it in Zeus's unit.
-        per_unit: Zeus's units in one of ours.
-        every: It is read at every so many polls.
-    """
-
-    channel: str
-    device: str
-    read: Callable[[], int]
-    per_unit: float = 1.0
-    every: int = 1
-
-
-class ZeusReader:
+class ZeusReader(SampledReader):
     """Reads the counter at every poll, and power at some.
 
     Zeus tells no clocks, processes or limits: on NVIDIA devices, NVML tells these beside it.
@@ -107,86 +89,59 @@ class ZeusReader:
         layer: Layer | None = None,
         state: Reader | None = None,
     ) -> None:
-        self.period_s = counter_poll_s
         environ = dict(os.environ)  # before Zeus is kept from it
-        self._layer = open_layer() if layer is None else layer
-        self._power_every = max(1, round(power_poll_s / counter_poll_s))
-        self._refused: dict[str, dict[str, str]] = {}
-        self._failing: dict[tuple[str, str], str] = {}
-        self._devices = chosen(self._layer, uuids, environ)
-        self._quantities = [one for device in self._devices for one in self._offered(device)]
+        found = open_layer() if layer is None else layer
+        self._devices = chosen(found, uuids, environ)
+        names = [device.name for device in self._devices]
+        super().__init__(names, found.errors)
+        self.period_s = counter_poll_s
+        self._power_every = self.every(power_poll_s)
+        self.quantities = [one for device in self._devices for one in self._offered(device)]
         self._state = state
-        if layer is None and self._layer.vendor == "nvidia":
-            names = [device.name for device in self._devices]
+        if layer is None and found.vendor == "nvidia":
             self._state = NVMLReader(names, power_poll_s, power_poll_s, energy=False)
-        self._polls = 0
-        if not self._quantities:
-            raise LookupError(f"no GPU tells energy or power: {self._refused}")
+        if not self.quantities:
+            raise LookupError(f"no GPU tells energy or power: {self.refused}")
 
     def begin(self) -> None:
         """Begin a window."""
-        self._failing.clear()
-        self._polls = 0
+        super().begin()
         if self._state is not None:
             self._state.begin()
 
     def poll(self) -> Iterator[Row]:
-        """Read what is due; what fails is asked again when it is due again."""
-        number, self._polls = self._polls, self._polls + 1
-        for one in self._quantities:
-            if number % one.every:
-                continue
-            try:
-                value = one.read()
-            except self._layer.errors as error:
-                self._failing[one.device, one.channel] = _said(error)
-                continue
-            self._failing.pop((one.device, one.channel), None)
-            yield Row(one.channel, one.device, value / one.per_unit)
-        if self._state is not None and number % self._power_every == 0:
+        """Read what is due, and then the state with power."""
+        state_is_due = self._polls % self._power_every == 0
+        yield from super().poll()
+        if self._state is not None and state_is_due:
             yield from self._state.poll()
 
     def end(self) -> dict[str, Any]:
-        """End the window; give the devices, what each does not offer, and what failed last."""
-        names = [device.name for device in self._devices]
-        failing: dict[str, dict[str, str]] = {name: {} for name in names}
-        for (name, channel), reason in self._failing.items():
-            failing[name][channel] = reason
+        """End the window; give also the state, and what readings hold beyond their device."""
         return {
+            **super().end(),
             "state": None if self._state is None else self._state.end(),
-            "devices": names,
-            "refused": self._refused,
-            "failing": failing,
             "shared": {one.name: one.holds for one in self._devices if one.holds},
         }
 
-    def close(self) -> None:
-        """Do nothing: Zeus lets go of the devices with the process."""
-
     def _offered(self, device: Device) -> Iterator[Quantity]:
         """Try what a device offers: its counter, and power, of the moment before of a second."""
-        gpu, refused = device.gpu, self._refused.setdefault(device.name, {})
-        reason = self._refusal(gpu.get_total_energy_consumption)
-        if reason is None and not gpu.supports_get_total_energy_consumption():
-            reason = "Zeus does not trust it"
-        if reason is None:
-            yield Quantity(COUNTER, device.name, gpu.get_total_energy_consumption)
+        gpu = device.gpu
+        counters = self.kept([Quantity(COUNTER, device.name, gpu.get_total_energy_consumption)])
+        if counters and not gpu.supports_get_total_energy_consumption():
+            self.refused[device.name][COUNTER] = "Zeus does not trust it"
         else:
-            refused[COUNTER] = reason
+            yield from counters
         powers = {POWER: gpu.get_instant_power_usage, AVERAGE_POWER: gpu.get_average_power_usage}
-        for channel, read in powers.items():
-            reason = self._refusal(read)
-            if reason is None:
-                yield Quantity(channel, device.name, read, MW_PER_W, self._power_every)
+        for channel, read_mw in powers.items():
+            watts = partial(_watts, read_mw)
+            if power := self.kept([Quantity(channel, device.name, watts, self._power_every)]):
+                yield from power
                 return
-            refused[channel] = reason
 
-    def _refusal(self, read: Callable[[], object]) -> str | None:
-        try:
-            read()
-        except self._layer.errors as error:
-            return _said(error)
-        return None
+
+def _watts(read_mw: Callable[[], int]) -> float:
+    return read_mw() / MW_PER_W
 
 
 def open_layer() -> Layer:
@@ -246,7 +201,7 @@ def print_devices() -> None:
         layer = open_layer()
         print(json.dumps({"devices": [[one.name, *one.also] for one in layer.devices]}))  # noqa: T201 - the answer to the process that asked
     except Exception as error:  # noqa: BLE001 - whatever Zeus raises is the answer
-        print(json.dumps({"error": _said(error)}))  # noqa: T201
+        print(json.dumps({"error": said(error)}))  # noqa: T201
 
 
 def _nvidia(gpu: Any) -> Device:
@@ -275,7 +230,3 @@ def _amd(gpu: Any) -> Device:
 
 def _bare(name: str) -> str:
     return name.lower().removeprefix("gpu-").replace("-", "")
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__

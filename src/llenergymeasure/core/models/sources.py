@@ -160,6 +160,14 @@ def architecture_of(source: ModelSource, hub: Hub = _HUB) -> ModelArchitecture |
         return None
 
 
+def commit_of(source: ModelSource, hub: Hub = _HUB) -> str | None:
+    """Give the commit of a model on the Hub, where its ``config.json`` is in the cache."""
+    if source.kind != "hub":
+        return None
+    found = hub.cached(source.name, CONFIG_FILE, source.revision)
+    return found.parent.name if found and found.parent.parent.name == "snapshots" else None
+
+
 def reference(source: ModelSource, cache_dir: Path) -> str:
     """Give what an engine is told to load: a Hub id, or a directory.
 

@@ -3,57 +3,45 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.foreign_errors import SLIPS, first_lines, is_own_slip
+from llenergymeasure.core.backends.shared import errors
+from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, SLIPS, Words, first_lines
 from llenergymeasure.exceptions import BackendError
 
-_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, *SLIPS)
-
-# A piece of the message (lower case) and the option that mends it, most telling first.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
-_REMEDIES = (
-    ("unexpected keyword argument", "check passthrough_kwargs: the model does not take it"),
-    ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
-    ("does not support an attention", "choose another pytorch.attn_implementation"),
-    ("target modules", "check that lora names an adapter of this model"),
-    ("size mismatch", "check that lora or decoder.draft_model belongs to this model"),
-    ("assistant", "decoder.draft_model must share the model's vocabulary"),
-    ("c++ compiler", "install gcc, or set pytorch.torch_compile: false"),
+_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, MemoryError, *SLIPS)
+_WORDS = Words(
+    "PyTorch",
+    remedies=(
+        ("unexpected keyword argument", "check passthrough_kwargs: the model does not take it"),
+        ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
+        ("does not support an attention", "choose another pytorch.attn_implementation"),
+        ("target modules", "check that lora names an adapter of this model"),
+        ("size mismatch", "check that lora or decoder.draft_model belongs to this model"),
+        ("assistant", "decoder.draft_model must share the model's vocabulary"),
+        ("c++ compiler", "install gcc, or set pytorch.torch_compile: false"),
+    ),
 )
 
 
-@contextmanager
-def translated(phase: str, config: ExperimentConfig) -> Iterator[None]:
+def translated(phase: str, config: ExperimentConfig) -> AbstractContextManager[None]:
     """Turn foreign errors inside the block into :class:`BackendError`.
 
     Args:
         phase: What was going on: ``load``, or ``generate``.
         config: The experiment, for the values that the message names.
     """
-    try:
-        yield
-    except MemoryError:
-        raise _out_of_memory(phase, config) from None
-    except (*_FOREIGN, _damaged_weights()) as error:
-        if is_own_slip(error):
-            raise
-        if _is_out_of_memory(error):
-            raise _out_of_memory(phase, config) from error
-        raise _plain(phase, error) from error
+    damaged_weights: type[Exception] = importlib.import_module("safetensors").SafetensorError
 
+    def tell(error: Exception) -> BackendError:
+        torch, text = importlib.import_module("torch"), str(error).lower()
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if full or any(mark in text for mark in OUT_OF_MEMORY):
+            return _out_of_memory(phase, config)
+        return _WORDS.error(phase, config, first_lines(error))
 
-def _damaged_weights() -> type[Exception]:
-    error: type[Exception] = importlib.import_module("safetensors").SafetensorError
-    return error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    torch = importlib.import_module("torch")
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(mark in text for mark in _OUT_OF_MEMORY)
+    return errors.translated(tell, (*_FOREIGN, damaged_weights))
 
 
 def _out_of_memory(phase: str, config: ExperimentConfig) -> BackendError:
@@ -70,10 +58,3 @@ def _out_of_memory(phase: str, config: ExperimentConfig) -> BackendError:
         f"{remedy}",
         where=phase,
     )
-
-
-def _plain(phase: str, error: Exception) -> BackendError:
-    text = str(error).lower()
-    hint = next((remedy for mark, remedy in _REMEDIES if mark in text), None)
-    message = f"PyTorch failed to {phase}: {type(error).__name__}: {first_lines(error)}"
-    return BackendError(f"{message}\n    {hint}" if hint else message, where=phase)

@@ -16,6 +16,7 @@ from llenergymeasure.core.backends.pytorch.engine import (
     generating_model,
 )
 from llenergymeasure.core.backends.pytorch.errors import translated
+from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
@@ -112,8 +113,10 @@ def _load_parts(
     source = sources.resolve(config.model, config.revision)
     path = sources.reference(source, cache_dir)
     model = _load_model(config, section, device, source.kind, path)
-    if config.lora is not None:
-        model = _with_adapter(model, config)
+    if adapter := adapter_name(config):
+        model = _with_adapter(
+            model, adapter, merged=bool(config.lora and config.lora.merge_weights)
+        )
     if section.torch_compile:
         generating_model(model).compile(dynamic=True)
     tokenizer = tokenizers.load_tokenizer(
@@ -161,22 +164,16 @@ def _quantisation(precision: str) -> Any:
     )
 
 
-def _with_adapter(model: Any, config: ExperimentConfig) -> Any:
-    from peft import PeftModel
+def _with_adapter(model: Any, adapter: str, *, merged: bool) -> Any:
+    """Put an adapter on a model.
 
-    assert config.lora is not None
-    path = config.lora.adapter_path
-    adapter = str(config.lora.adapter_id if path is None else Path(path).expanduser())
+    Raises:
+        BackendError: It is one of another model: peft leaves out what finds no place, in silence.
+    """
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+
     # peft would keep the adapter in fp32 beside half-precision weights; `precision` decides
     adapted = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
-    _check_adapter_fits(adapted, adapter)
-    return adapted.merge_and_unload() if config.lora.merge_weights else adapted
-
-
-def _check_adapter_fits(adapted: Any, adapter: str) -> None:
-    """Refuse an adapter of another model: peft leaves out what finds no place, in silence."""
-    from peft import get_peft_model_state_dict, load_peft_weights
-
     placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     apart = {name for name in {*placed} ^ {*load_peft_weights(adapter, "cpu")} if "lora_" in name}
     if apart:
@@ -185,6 +182,7 @@ def _check_adapter_fits(adapted: Any, adapter: str) -> None:
             f"counterpart, such as {min(apart)}; check that lora names an adapter of this model",
             where="load",
         )
+    return adapted.merge_and_unload() if merged else adapted
 
 
 def _load_draft(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.core.backends.shared.context import least_context
+from llenergymeasure.core.backends.shared.problems import (
+    adapter_problems,
+    least_context,
+    passthrough_problems,
+)
 from llenergymeasure.core.cpu_load import usable_cpus
 from llenergymeasure.core.models import quantised, sources
-from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import Problem
 
 QUANTISED = ("int8", "int4")
@@ -49,9 +51,10 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
         *_context_problems(config),
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
-        *_adapter_problems(config),
+        *_package_problems(config),
+        *adapter_problems(config),
         *_process_problems(config, section, device),
-        *_passthrough_problems(config),
+        *passthrough_problems(config, _DECIDED_ELSEWHERE),
     ]
 
 
@@ -173,19 +176,10 @@ def _attention_problems(section: PyTorchConfig, device: str) -> Iterator[Problem
         )
 
 
-def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is None:
-        return
-    if importlib.util.find_spec("peft") is None:
+def _package_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is not None and importlib.util.find_spec("peft") is None:
         yield Problem(
             "LoRA needs the package peft, which is not installed", "lora", "pip install peft"
-        )
-    path = config.lora.adapter_path
-    if path is not None and not (Path(path).expanduser() / ADAPTER_FILE).is_file():
-        yield Problem(
-            f"'{path}' holds no {ADAPTER_FILE}",
-            "lora.adapter_path",
-            "name the directory that peft's save_pretrained wrote",
         )
 
 
@@ -232,13 +226,3 @@ def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
             f"set num_processes: {there} or less{remedy}",
             kind="hardware",
         )
-
-
-def _passthrough_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    for name in config.passthrough_kwargs or {}:
-        if field := _DECIDED_ELSEWHERE.get(name):
-            yield Problem(
-                f"{field} already decides '{name}'",
-                f"passthrough_kwargs.{name}",
-                f"remove it and set {field}",
-            )

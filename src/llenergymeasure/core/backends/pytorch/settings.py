@@ -19,21 +19,23 @@ def contradictions(config: ExperimentFields) -> Iterator[FieldProblem]:
     if section is None:
         return
     if config.decoder.speculative_decoding:
-        alone = "speculative decoding in transformers takes one request at a time; "
+        alone = "speculative decoding in transformers takes one request at a time"
         if section.batching_strategy == "dynamic":
-            yield FieldProblem("pytorch.batching_strategy", f"{alone}remove it")
+            yield FieldProblem("pytorch.batching_strategy", alone, "remove it")
         if (section.batch_size or 1) > 1:
-            yield FieldProblem("pytorch.batch_size", f"{alone}set batch_size: 1")
+            yield FieldProblem("pytorch.batch_size", alone, "set batch_size: 1")
     for flag, precision in _BY_PRECISION.items():
         wanted = getattr(section, flag)
         if wanted is not None and wanted != (config.precision == precision):
             yield FieldProblem(
                 f"pytorch.{flag}",
-                f"{str(wanted).lower()} contradicts precision: {config.precision}; remove it "
-                f"(precision decides) or set precision: {precision}",
+                f"{str(wanted).lower()} contradicts precision: {config.precision}",
+                f"remove it (precision decides) or set precision: {precision}",
             )
     if section.device is not None and section.device_map is not None:
-        yield FieldProblem("pytorch.device_map", "contradicts pytorch.device; keep one of the two")
+        yield FieldProblem(
+            "pytorch.device_map", "contradicts pytorch.device", "keep one of the two"
+        )
 
 
 def spelled(section: dict[str, Any], prompts: int) -> dict[str, Any]:

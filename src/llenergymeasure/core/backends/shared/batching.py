@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llenergymeasure.core.backends.protocol import Batch, Request
+from llenergymeasure.core.backends.protocol import Arrival, Batch, Request
+from llenergymeasure.exceptions import BackendError
+
+
+def all_at_once(arrivals: Sequence[Arrival], engine: str) -> Batch:
+    """Give the requests of arrivals to an engine that can only be handed all of them at once.
+
+    Raises:
+        BackendError: Some are due later than others.
+    """
+    if any(arrival.due_ns for arrival in arrivals):
+        raise BackendError(
+            f"{engine} is handed every request at once here; it cannot serve a load whose requests "
+            "are due at different times",
+            where="generate",
+        )
+    return tuple(arrival.request for arrival in arrivals)
 
 
 def static_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch, ...]:

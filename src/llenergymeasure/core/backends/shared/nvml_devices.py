@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.visible_gpus import counted_uuids
+from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.units import MIB
 
@@ -29,12 +30,6 @@ class Device(NamedTuple):
     uuid: str
     name: str
     capability: tuple[int, int] | None
-
-    @property
-    def architecture(self) -> str:
-        """What engines are bound to: a build picks its kernels by timing them on the board."""
-        major, minor = self.capability or (0, 0)
-        return f"{self.name} sm_{major}{minor}"
 
 
 ListDevices = Callable[[], tuple[Device, ...]]
@@ -78,6 +73,44 @@ def memory_use(uuids: Sequence[str]) -> MemoryUse | None:
         return None
     used = sum(int(reading.used) for reading in readings)
     return MemoryUse(used / MIB, min(int(reading.total) for reading in readings) / MIB)
+
+
+class NvmlMemory:
+    """Memory that an engine takes on its GPUs, as NVML shows it.
+
+    Args:
+        gpu_uuids: The GPUs.
+        before: What was in use before it was loaded.
+        read: Reads what is in use.
+    """
+
+    def __init__(
+        self,
+        gpu_uuids: tuple[str, ...],
+        before: MemoryUse | None,
+        read: Callable[[Sequence[str]], MemoryUse | None] = memory_use,
+    ) -> None:
+        self._gpu_uuids, self._before, self._read = gpu_uuids, before, read
+        self._model_mb = self._taken_mb()
+        self._peak_mb = self._model_mb
+
+    def look(self) -> None:
+        """Read once more."""
+        known = [mb for mb in (self._peak_mb, self._taken_mb()) if mb is not None]
+        self._peak_mb = max(known, default=None)
+
+    def reading(self) -> MemoryReading:
+        """Give the peak so far; the capacity is that of one GPU, the smallest."""
+        if self._before is None or self._model_mb is None:
+            return MemoryReading("none")
+        return MemoryReading("device", self._peak_mb, self._model_mb, self._before.capacity_mb)
+
+    def _taken_mb(self) -> float | None:
+        now = self._read(self._gpu_uuids)
+        if now is None or self._before is None:
+            return None
+        taken_mb = now.used_mb - self._before.used_mb
+        return taken_mb if taken_mb > 0 else None  # others gave back more than we took
 
 
 def capability_problems(

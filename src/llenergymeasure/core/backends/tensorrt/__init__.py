@@ -15,7 +15,8 @@ def removed_settings(config: ExperimentFields) -> Iterator[FieldProblem]:
     section = config.tensorrt
     for name, field in type(section).model_fields.items() if section else ():
         if field.json_schema_extra == REMOVED and getattr(section, name) is not None:
-            yield FieldProblem(f"tensorrt.{name}", str(field.description))
+            what, _, remedy = str(field.description).partition("; ")
+            yield FieldProblem(f"tensorrt.{name}", what, remedy)
 
 
 FACTS = BackendFacts(

@@ -146,16 +146,15 @@ def _finished(future: Future, delivered_ns: int) -> Finished:
     answer = future.outputs[0]
     metrics = getattr(answer, "request_perf_metrics", None)
     times = getattr(metrics, "timing_metrics", None)
-    cache = getattr(metrics, "kv_cache_metrics", None)
     return Finished(
         prompt_tokens=len(future.prompt_token_ids),
         token_ids=tuple(answer.token_ids),
         reason=answer.finish_reason,
         delivered_ns=delivered_ns,
+        cached_tokens=getattr(future, "cached_tokens", None),
         scheduled_ns=_ns(getattr(times, "first_scheduled_time", None)),
         first_token_ns=_ns(getattr(times, "first_token_time", None)),
         last_token_ns=_ns(getattr(times, "last_token_time", None)),
-        reused_blocks=getattr(cache, "num_reused_blocks", None),
     )
 
 

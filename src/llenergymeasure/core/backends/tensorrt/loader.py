@@ -6,23 +6,19 @@ from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.engine_processes import ended_on_failure
-from llenergymeasure.core.backends.shared.nvml_devices import memory_use, visible_devices
+from llenergymeasure.core.backends.shared.nvml_devices import (
+    NvmlMemory,
+    memory_use,
+    visible_devices,
+)
+from llenergymeasure.core.backends.shared.problems import adapter_directory, adapter_rank
 from llenergymeasure.core.backends.tensorrt import problems
-from llenergymeasure.core.backends.tensorrt.arguments import (
-    EngineTokens,
-    ModelFiles,
-    engine_arguments,
-)
-from llenergymeasure.core.backends.tensorrt.engine import (
-    DeviceMemory,
-    LoadedEngine,
-    TensorRTEngine,
-)
+from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles, engine_arguments
+from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
 from llenergymeasure.core.models import sources, tokenizers
-from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
 
@@ -54,12 +50,12 @@ class TensorRTBackend:
         gpu_uuids = self.target(config).gpu_uuids
         before = memory_use(gpu_uuids)
         with ended_on_failure(processes), translated("load", config):
-            adapter = problems.adapter_directory(config)
+            adapter = adapter_directory(config)
             files = ModelFiles(
                 sources.reference(source, cache_dir),
                 source.kind == "random",
                 str(adapter) if adapter else None,
-                problems.adapter_rank(adapter) if adapter else None,
+                adapter_rank(config),
             )
             tokenizer = tokenizers.load_tokenizer(
                 files.model, config.revision, config.trust_remote_code, config.apply_chat_template
@@ -68,7 +64,5 @@ class TensorRTBackend:
                 library = TensorRTLibrary(engine_arguments(config, files), files.adapter)
             for problem in problems.checkpoint_problems(config, is_here=True):
                 raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
-            ends, pad = end_tokens(source, tokenizer), tokenizer.inner.pad_token_id
-            tokens = EngineTokens(ends, min(ends, default=0) if pad is None else pad)
-            loaded = LoadedEngine(library, tokenizer, processes, tokens)
-            return TensorRTEngine(config, loaded, DeviceMemory(gpu_uuids, before))
+            memory = NvmlMemory(gpu_uuids, before)
+            return TensorRTEngine(config, library, tokenizer, processes, memory)

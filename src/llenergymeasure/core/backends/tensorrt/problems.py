@@ -5,19 +5,21 @@ TensorRT-LLM itself is not imported: that takes seconds, and starts with touchin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.precisions import QUANTISED
-from llenergymeasure.core.backends.shared.context import least_context
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
     capability_problems,
     visible_devices,
+)
+from llenergymeasure.core.backends.shared.problems import (
+    adapter_problems,
+    length_problems,
+    passthrough_problems,
 )
 from llenergymeasure.core.backends.tensorrt.arguments import (
     CACHE_ARGUMENTS,
@@ -26,7 +28,6 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     OURS,
 )
 from llenergymeasure.core.models import quantised, sources
-from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import Problem
 
 READS = ("modelopt", "fp8")
@@ -55,7 +56,8 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         ),
         *_length_problems(config),
         *_adapter_problems(config),
-        *_passthrough_problems(config.passthrough_kwargs or {}),
+        *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
+        *_cache_problems(config.passthrough_kwargs or {}),
     ]
 
 
@@ -63,21 +65,6 @@ def world_size(config: ExperimentConfig) -> int:
     """Count the GPUs that work."""
     section = config.tensorrt or TensorRTConfig()
     return (section.tp_size or 1) * (section.pp_size or 1)
-
-
-def adapter_directory(config: ExperimentConfig) -> Path | None:
-    """Give the directory of the LoRA adapter, or ``None`` without one."""
-    path = config.lora.adapter_path if config.lora else None
-    return Path(path).expanduser() if path is not None else None
-
-
-def adapter_rank(adapter: Path) -> int | None:
-    """Read the rank of a LoRA adapter; ``None`` where its configuration states none."""
-    try:
-        rank = json.loads((adapter / ADAPTER_FILE).read_text(encoding="utf-8"))["r"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return rank if isinstance(rank, int) else None
 
 
 def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[Problem]:
@@ -137,14 +124,8 @@ def _device_problems(config: ExperimentConfig, list_all: ListDevices) -> Iterato
 
 
 def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    section, needed = config.tensorrt or TensorRTConfig(), least_context(config)
-    if section.max_seq_len is not None and section.max_seq_len < needed:
-        yield Problem(
-            f"max_seq_len: {section.max_seq_len} is less than the {needed} tokens of a prompt with "
-            "its answer",
-            "tensorrt.max_seq_len",
-            f"use {needed} or more, or lower max_new_tokens",
-        )
+    yield from length_problems(config, "max_seq_len")
+    section = config.tensorrt or TensorRTConfig()
     step = section.max_num_tokens or DEFAULT_MAX_NUM_TOKENS
     synthetic = config.dataset.synthetic if isinstance(config.dataset, SyntheticDataset) else None
     prompt = synthetic.input_len if synthetic else 1
@@ -158,37 +139,19 @@ def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
 
 
 def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is None:
-        return
-    if config.lora.merge_weights:
-        yield Problem(
-            "TensorRT-LLM keeps an adapter beside the weights; it does not merge them",
-            "lora.merge_weights",
-            "remove it, or merge with peft's merge_and_unload and name the merged model",
-        )
-    adapter = adapter_directory(config)
-    if adapter is None:
+    yield from adapter_problems(config, keeps_apart="TensorRT-LLM")
+    if config.lora is not None and config.lora.adapter_path is None:
         yield Problem(
             "TensorRT-LLM reads adapters from a directory, not from the Hub",
             "lora.adapter_id",
             f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
         )
-    elif not (adapter / ADAPTER_FILE).is_file():
-        yield Problem(
-            f"'{adapter}' holds no {ADAPTER_FILE}",
-            "lora.adapter_path",
-            "name the directory that peft's save_pretrained wrote",
-        )
 
 
-def _passthrough_problems(extra: dict[str, Any]) -> Iterator[Problem]:
+def _cache_problems(extra: dict[str, Any]) -> Iterator[Problem]:
     for name, value in extra.items():
         where = f"passthrough_kwargs.{name}"
-        if field := DECIDED_ELSEWHERE.get(name):
-            yield Problem(f"{field} already decides '{name}'", where, f"remove it; set {field}")
-        elif reason := OURS.get(name):
-            yield Problem(f"'{name}' cannot be changed: {reason}", where, "remove it")
-        elif name == "kv_cache_config" and not isinstance(value, dict):
+        if name == "kv_cache_config" and not isinstance(value, dict):
             yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
         elif name == "kv_cache_config":
             decided = {theirs: ours for ours, theirs in CACHE_ARGUMENTS.items() if theirs in value}

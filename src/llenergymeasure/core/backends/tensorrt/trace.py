@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from llenergymeasure.core.backends.protocol import Batch, Request
+from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.domain.samples import Finish, RequestSample
 
 _FINISHES: Mapping[str, Finish] = {"length": "length", "stop": "stop"}
@@ -21,58 +21,41 @@ class Finished(NamedTuple):
         token_ids: Tokens it produced.
         reason: Why it ended, in TensorRT-LLM's words.
         delivered_ns: It was handed to us.
+        cached_tokens: Tokens of the prompt that were in the KV cache; ``None`` if unknown.
         scheduled_ns: Work on it began, monotonic; ``None`` where the engine tells no times.
         first_token_ns: Its first token was there.
         last_token_ns: Its last token was there.
-        reused_blocks: Blocks of the KV cache that an earlier request had filled; ``None`` if
-            unknown.
     """
 
     prompt_tokens: int
     token_ids: tuple[int, ...]
     reason: str | None
     delivered_ns: int
+    cached_tokens: int | None = None
     scheduled_ns: int | None = None
     first_token_ns: int | None = None
     last_token_ns: int | None = None
-    reused_blocks: int | None = None
 
+    def with_times_since(self, issued_ns: int) -> Finished:
+        """Keep the engine's times where they can be those of our clock, else none of them.
 
-class Times(NamedTuple):
-    """Times of a request on the monotonic clock, each between the one before and the next."""
+        They are if they lie in order between issue and delivery; a difference within 1 ms is
+        rounding and is cut off. Anything else is the clock of another machine, or no time at all.
+        """
+        known = self.scheduled_ns, self.first_token_ns, self.last_token_ns
+        times = [time_ns for time_ns in known if time_ns is not None]
+        early_ns = issued_ns - min(times, default=issued_ns)
+        late_ns = max(times, default=issued_ns) - self.delivered_ns
+        in_order = len(times) == len(known) and times == sorted(times)
+        if not in_order or max(early_ns, late_ns) > _CLOCK_TOLERANCE_NS:
+            return self._replace(scheduled_ns=None, first_token_ns=None, last_token_ns=None)
+        begun, first, last = (min(max(each, issued_ns), self.delivered_ns) for each in times)
+        return self._replace(scheduled_ns=begun, first_token_ns=first, last_token_ns=last)
 
-    scheduled_ns: int
-    first_token_ns: int
-    last_token_ns: int
-
-
-def times_within(done: Finished, issued_ns: int) -> Times | None:
-    """Give the engine's times of a request where they can be those of our clock.
-
-    They are if they lie in order between issue and delivery; a difference within 1 ms is rounding
-    and is cut off. Anything else is the clock of another machine, or no time at all.
-    """
-    stated = (done.scheduled_ns, done.first_token_ns, done.last_token_ns)
-    known = [time_ns for time_ns in stated if time_ns is not None]
-    if len(known) < len(stated) or known != sorted(known):
-        return None
-    early, late = issued_ns - known[0], known[-1] - done.delivered_ns
-    if max(early, late) > _CLOCK_TOLERANCE_NS:
-        return None
-    return Times(*(min(max(time_ns, issued_ns), done.delivered_ns) for time_ns in known))
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """Requests that were handed over together, and what became of them, in the same order."""
-
-    batch: Batch
-    issued_ns: int
-    finished: Sequence[Finished]
-
-    def pairs(self) -> Iterator[tuple[Request, Finished]]:
-        """Give each request with what became of it."""
-        return zip(self.batch, self.finished, strict=True)
+    def tokens_produced(self, end_ids: frozenset[int]) -> int:
+        """Count its tokens, the end of sequence included even where it is held back."""
+        is_given = bool(self.token_ids) and self.token_ids[-1] in end_ids
+        return len(self.token_ids) + (self.reason == "stop" and not is_given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,72 +64,42 @@ class TensorRTTrace:
 
     Attributes:
         pass_index: Its number.
-        issued_ns: When it began.
+        issued_ns: When its requests were handed over.
         end_ids: Tokens that end a sequence.
-        records: What happened in it.
+        requests: Its requests.
+        finished: What became of each, in the same order.
     """
 
     pass_index: int
     issued_ns: int
     end_ids: frozenset[int]
-    records: list[BatchRecord] = field(default_factory=list)
+    requests: Sequence[Request]
+    finished: Sequence[Finished]
 
     def samples(self) -> tuple[RequestSample, ...]:
         """Give one sample a request, in the order they were handed over."""
+        pairs = zip(self.requests, self.finished, strict=True)
         return tuple(
-            self._sample(index, record.issued_ns, request, done)
-            for index, record in enumerate(self.records)
-            for request, done in record.pairs()
+            self._sample(request, done.with_times_since(self.issued_ns)) for request, done in pairs
         )
 
-    def _sample(
-        self, index: int, issued_ns: int, request: Request, done: Finished
-    ) -> RequestSample:
+    def _sample(self, request: Request, done: Finished) -> RequestSample:
         finish = _FINISHES.get(done.reason or "", "failed")
-        times = times_within(done, self.issued_ns)
-        tokens = tokens_produced(done, self.end_ids)
+        tokens = done.tokens_produced(self.end_ids)
         return RequestSample(
             request=request.index,
             pass_index=self.pass_index,
-            batch_index=index,
+            batch_index=0,
             input_tokens=done.prompt_tokens,
             padded_input_tokens=done.prompt_tokens,
             output_tokens=tokens,
             executed_output_tokens=tokens,
             issued_ns=self.issued_ns,
-            scheduled_ns=times.scheduled_ns if times else issued_ns,
-            first_token_ns=times.first_token_ns if times else None,
-            last_token_ns=times.last_token_ns if times else None,
+            scheduled_ns=self.issued_ns if done.scheduled_ns is None else done.scheduled_ns,
+            first_token_ns=done.first_token_ns,
+            last_token_ns=done.last_token_ns,
             delivered_ns=done.delivered_ns,
             finish=finish,
             error=f"TensorRT-LLM ended it: {done.reason}" if finish == "failed" else None,
+            cached_input_tokens=done.cached_tokens,
         )
-
-
-def tokens_produced(done: Finished, end_ids: frozenset[int]) -> int:
-    """Count the tokens of an answer, the end of sequence included even where it is held back."""
-    held_back = done.reason == "stop" and (not done.token_ids or done.token_ids[-1] not in end_ids)
-    return len(done.token_ids) + held_back
-
-
-class Shortfall(NamedTuple):
-    """What the engine did otherwise than asked, over all requests of a pass.
-
-    Attributes:
-        reused: Prompts that found blocks of the KV cache filled by an earlier one; ``None`` where
-            the engine does not say.
-        untimed: Requests without times on our clock.
-    """
-
-    reused: int | None = None
-    untimed: int = 0
-
-
-def shortfall(trace: TensorRTTrace) -> Shortfall:
-    """Compare what the engine did in a pass with what it was asked to do."""
-    finished = [done for record in trace.records for done in record.finished]
-    known = [done.reused_blocks for done in finished if done.reused_blocks is not None]
-    return Shortfall(
-        sum(blocks > 0 for blocks in known) if known else None,
-        sum(times_within(done, trace.issued_ns) is None for done in finished),
-    )

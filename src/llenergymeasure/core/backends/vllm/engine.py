@@ -8,7 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.batching import all_at_once
 from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
 from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
@@ -36,7 +37,7 @@ _TRIES = 10  # each waits for a step of the engine
 
 
 class VLLMEngine:
-    """Runs each batch of a plan as one crowd of requests; see the protocol for the contract.
+    """Hands all requests over at once and lets vLLM schedule them; see the protocol's contract.
 
     Args:
         config: What is measured.
@@ -63,17 +64,16 @@ class VLLMEngine:
         self._memory = self._watched_memory()
         self._cached: dict[int, frozenset[int]] = {}
 
-    def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
-        """Hand everything over at once; ``vllm.max_num_seqs`` bounds what runs side by side."""
-        return (tuple(requests),) if requests else ()
+    def serve(self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress) -> VLLMTrace:
+        """Generate; returns when the last token is here, which is after the device's work.
 
-    def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> VLLMTrace:
-        """Generate; returns when the last token is here, which is after the device's work."""
+        ``vllm.max_num_seqs`` bounds what runs side by side.
+        """
+        requests = all_at_once(arrivals, "vLLM")
         with translated("generate", self._config, self._witness):
             self._forget_prompts()
             trace = VLLMTrace(pass_index, time.monotonic_ns())
-            for batch in batches:
-                trace.records.extend(self._records(batch, progress))
+            trace.records.extend(self._records(requests, progress))
         if pass_index >= 0:
             self._cached[pass_index] = cached_prompts(trace.records)
         return trace

@@ -5,85 +5,86 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.foreign_errors import first_lines, is_own_slip
-from llenergymeasure.exceptions import BackendError, LLEMError
+from llenergymeasure.core.backends.shared import errors
+from llenergymeasure.core.backends.shared.errors import Words, first_lines
+from llenergymeasure.exceptions import BackendError
 
-# Pieces of a message (lower case) and the option that mends it, most telling first.
-_MEMORY: tuple[tuple[str, str], ...] = (
-    (
-        "larger than the available kv cache memory",
-        "lower vllm.max_model_len, or raise vllm.gpu_memory_utilization",
-    ),
-    (
-        "no available memory for the cache blocks",
-        "raise vllm.gpu_memory_utilization, or choose a smaller model or precision",
-    ),
-    (
-        "memory utilization",
-        "lower vllm.gpu_memory_utilization, or end what else holds the memory",
-    ),
-)
-_OUT_OF_MEMORY = ("out of memory", "outofmemory", "can't allocate", "cannot allocate", "bad_alloc")
-_LESS_AT_LOAD = (
-    "lower vllm.gpu_memory_utilization, vllm.max_model_len or vllm.max_num_seqs, or choose a "
-    "smaller model or precision (on a CPU the environment variable VLLM_CPU_KVCACHE_SPACE sets "
-    "the GiB of the KV cache)"
-)
-_LESS_AT_RUN = "lower vllm.max_num_seqs, vllm.max_model_len or vllm.gpu_memory_utilization"
 _LONGER_CONTEXT = "raise vllm.max_model_len, or lower max_input_tokens"
-_REMEDIES: tuple[tuple[str, str], ...] = (
-    ("unexpected keyword argument", "check passthrough_kwargs: vLLM does not take it"),
-    ("divisible by tensor parallel size", "set vllm.tensor_parallel_size to a divisor of them"),
-    (
-        "is larger than the number of available gpus",
-        "lower vllm.tensor_parallel_size or vllm.pipeline_parallel_size, or show more GPUs in "
-        "CUDA_VISIBLE_DEVICES",
+_WORDS = Words(
+    "vLLM",
+    remedies=(
+        ("unexpected keyword argument", "check passthrough_kwargs: vLLM does not take it"),
+        ("divisible by tensor parallel size", "set vllm.tensor_parallel_size to a divisor of them"),
+        (
+            "is larger than the number of available gpus",
+            "lower vllm.tensor_parallel_size or vllm.pipeline_parallel_size, or show more GPUs in "
+            "CUDA_VISIBLE_DEVICES",
+        ),
+        (
+            "bfloat16 is only supported on gpus with compute capability",
+            "set precision: fp16 or fp32; everything else computes in bfloat16",
+        ),
+        ("longer than the maximum model length", _LONGER_CONTEXT),
+        ("maximum context length", _LONGER_CONTEXT),
+        (
+            "no valid attention backend",
+            "change vllm.kv_cache_dtype, vllm.block_size or precision, as the reasons say, or use "
+            "a newer vLLM or GPU",
+        ),
+        (
+            "nccl error",
+            "the GPUs cannot reach each other: set the variable NCCL_DEBUG=INFO and read log.txt; "
+            "NCCL_P2P_DISABLE=1 helps where one GPU cannot read another's memory, and a container "
+            "needs room in /dev/shm; vllm.tensor_parallel_size: 1 does without",
+        ),
+        (
+            "greater than max allowed",
+            "raise passthrough_kwargs.max_logprobs to twice decoder.num_beams, or remove it",
+        ),
+        ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
+        ("lora rank", "set passthrough_kwargs: {max_lora_rank: ...} to the rank of the adapter"),
+        ("lora", "check that lora names an adapter of this model"),
+        ("speculative", "check that decoder.draft_model shares the model's vocabulary"),
+        ("c++ compiler", "install g++, or set vllm.enforce_eager: true"),
     ),
-    (
-        "bfloat16 is only supported on gpus with compute capability",
-        "set precision: fp16 or fp32; everything else computes in bfloat16",
+    less={
+        "load": "lower vllm.gpu_memory_utilization, vllm.max_model_len or vllm.max_num_seqs, or "
+        "choose a smaller model or precision (on a CPU the environment variable "
+        "VLLM_CPU_KVCACHE_SPACE sets the GiB of the KV cache)",
+        "generate": "lower vllm.max_num_seqs, vllm.max_model_len or vllm.gpu_memory_utilization",
+    },
+    memory=(
+        (
+            "larger than the available kv cache memory",
+            "lower vllm.max_model_len, or raise vllm.gpu_memory_utilization",
+        ),
+        (
+            "no available memory for the cache blocks",
+            "raise vllm.gpu_memory_utilization, or choose a smaller model or precision",
+        ),
+        (
+            "memory utilization",
+            "lower vllm.gpu_memory_utilization, or end what else holds the memory",
+        ),
     ),
-    ("longer than the maximum model length", _LONGER_CONTEXT),
-    ("maximum context length", _LONGER_CONTEXT),
-    (
-        "no valid attention backend",
-        "change vllm.kv_cache_dtype, vllm.block_size or precision, as the reasons say, or use a "
-        "newer vLLM or GPU",
-    ),
-    (
-        "nccl error",
-        "the GPUs cannot reach each other: set the variable NCCL_DEBUG=INFO and read log.txt; "
-        "NCCL_P2P_DISABLE=1 helps where one GPU cannot read another's memory, and a container "
-        "needs room in /dev/shm; vllm.tensor_parallel_size: 1 does without",
-    ),
-    (
-        "greater than max allowed",
-        "raise passthrough_kwargs.max_logprobs to twice decoder.num_beams, or remove it",
-    ),
-    ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
-    ("lora rank", "set passthrough_kwargs: {max_lora_rank: ...} to the rank of the adapter"),
-    ("lora", "check that lora names an adapter of this model"),
-    ("speculative", "check that decoder.draft_model shares the model's vocabulary"),
-    ("c++ compiler", "install g++, or set vllm.enforce_eager: true"),
+    fields={
+        **{name: f"vllm.{name}" for name in VLLMConfig.model_fields},
+        "cache_dtype": "vllm.kv_cache_dtype",
+        "temperature": "decoder.temperature",
+        "top_p": "decoder.top_p",
+        "top_k": "decoder.top_k",
+        "repetition_penalty": "decoder.repetition_penalty",
+        "min_tokens": "decoder.min_new_tokens",
+        "beam_width": "decoder.num_beams",
+    },
 )
-_FIELDS = {
-    **{name: f"vllm.{name}" for name in VLLMConfig.model_fields},
-    "cache_dtype": "vllm.kv_cache_dtype",
-    "temperature": "decoder.temperature",
-    "top_p": "decoder.top_p",
-    "top_k": "decoder.top_k",
-    "repetition_penalty": "decoder.repetition_penalty",
-    "min_tokens": "decoder.min_new_tokens",
-    "beam_width": "decoder.num_beams",
-}
 _REASON = re.compile(r"(?:^|\s)((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b:? .+)$")
 _HARMLESS = re.compile(r"^(?:\(.*?\) )?(?:DEBUG|INFO|WARNING)\b|\b\w*Warning: ")
-_KILLED = re.compile(r"sigkill|failed core proc.*: -9\b")
 _POINTER = ("root cause", "initialization failed", "see stack trace")
 
 
@@ -124,8 +125,9 @@ class Witness:
         return f"killed by {signal.Signals(signals[0]).name}" if signals else None
 
 
-@contextmanager
-def translated(phase: str, config: ExperimentConfig, witness: Witness) -> Iterator[None]:
+def translated(
+    phase: str, config: ExperimentConfig, witness: Witness
+) -> AbstractContextManager[None]:
     """Turn foreign errors inside the block into :class:`BackendError`.
 
     Args:
@@ -133,34 +135,21 @@ def translated(phase: str, config: ExperimentConfig, witness: Witness) -> Iterat
         config: The experiment, for the values that the message names.
         witness: What the engine's processes said.
     """
-    try:
-        yield
-    except LLEMError:
-        raise
-    except Exception as error:  # vLLM raises bare Exception for a call that failed
-        if is_own_slip(error):
-            raise
-        raise backend_error(phase, config, error, witness) from error
+    return errors.translated(lambda error: backend_error(phase, config, error, witness))
 
 
 def backend_error(
     phase: str, config: ExperimentConfig, error: Exception, witness: Witness
 ) -> BackendError:
     """Say what went wrong, where, and which field mends it."""
-    own = f"{type(error).__name__}: {first_lines(error)}"
-    points = any(mark in own.lower() for mark in _POINTER) and not _KILLED.search(own.lower())
-    secondhand = _is_dead(error) or points
-    if _is_dead(error):
+    own = first_lines(error)
+    dead = type(error).__name__ == "EngineDeadError"
+    points = any(mark in own.lower() for mark in _POINTER)
+    if dead:
         witness.wait_for_end()
+    secondhand = dead or (points and not errors.KILLED.search(own.lower()))
     said = (witness.reason() if secondhand else None) or own
-    head = "the engine core died" if _is_dead(error) else f"vLLM failed to {phase}"
-    remedy = _remedy(phase, config, said)
-    message = f"{head}: {said}"
-    return BackendError(f"{message}\n    {remedy}" if remedy else message, where=phase)
-
-
-def _is_dead(error: Exception) -> bool:
-    return type(error).__name__ == "EngineDeadError"
+    return _WORDS.error(phase, config, said, "the engine core died" if dead else None)
 
 
 def _named(lines: Sequence[str]) -> str | None:
@@ -169,30 +158,3 @@ def _named(lines: Sequence[str]) -> str | None:
     found = [match[1].strip()[:500] for line in telling if (match := _REASON.search(line))]
     causes = [text for text in found if not any(mark in text.lower() for mark in _POINTER)]
     return (causes or found or [None])[-1]
-
-
-def _remedy(phase: str, config: ExperimentConfig, said: str) -> str | None:
-    text = said.lower()
-    for mark, remedy in _MEMORY:
-        if mark in text:
-            return _with_values(config, remedy)
-    if any(mark in text for mark in _OUT_OF_MEMORY):
-        return _with_values(config, _LESS_AT_LOAD if phase == "load" else _LESS_AT_RUN)
-    if _KILLED.search(text):
-        less = _LESS_AT_LOAD if phase == "load" else _LESS_AT_RUN
-        return f"the system kills where memory runs out (see dmesg): {less}"
-    for mark, remedy in _REMEDIES:
-        if mark in text:
-            return remedy
-    return _field_named(text)
-
-
-def _with_values(config: ExperimentConfig, remedy: str) -> str:
-    section = (config.vllm or VLLMConfig()).model_dump(exclude_none=True)
-    asked = ", ".join(f"vllm.{name} {value}" for name, value in section.items())
-    return f"{remedy}; asked for: {asked}" if asked else remedy
-
-
-def _field_named(text: str) -> str | None:
-    named = [ours for theirs, ours in _FIELDS.items() if re.search(rf"\b{theirs}\b", text)]
-    return f"check {' and '.join(named)}" if named else None

