@@ -15,13 +15,13 @@ from types import UnionType
 
 from pydantic import BaseModel
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES, DeviceKind, auto_order
 from llenergymeasure.config.introspection import escaped, markdown_table, type_name
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.plugins import PluginEntry
 from llenergymeasure.config.precisions import DECODING_STRATEGIES, PRECISIONS
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
+from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.user_config import UserConfig
-from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
@@ -86,8 +86,11 @@ def energy_table() -> str:
 def energy_order() -> str:
     """Say in which order ``auto`` tries the sources."""
     rows = (
-        (f"a {kind.upper()}", ", then ".join(f"`{name}`" for name in order))
-        for kind, order in AUTO_ORDER.items()
+        (
+            f"a {kind.upper()}",
+            ", then ".join(f"`{name}`" for name in auto_order(kind, ENERGY_SOURCES)),
+        )
+        for kind in typing.get_args(DeviceKind)
     )
     return table(("work on", "first of these that can tell something"), rows)
 

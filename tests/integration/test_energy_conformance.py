@@ -11,15 +11,16 @@ import time
 import psutil
 import pytest
 
+from llenergymeasure.config.energy_sources import energy_sources
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.target import DeviceTarget
 
 TARGETS = {"cpu": DeviceTarget("cpu"), "gpu": DeviceTarget("gpu")}
-REGISTERED = list(ENERGY_SOURCES)
+SOURCES = energy_sources()  # those of installed packages included
+REGISTERED = list(SOURCES)
 
 
 EARLIER: set[psutil.Process] = set()
@@ -38,7 +39,7 @@ def children() -> list[psutil.Process]:
 @pytest.fixture(params=[(name, kind) for name in REGISTERED for kind in TARGETS], ids="-".join)
 def source(request: pytest.FixtureRequest):
     name, kind = request.param
-    entry = ENERGY_SOURCES[name]
+    entry = SOURCES[name]
     if problem := missing(entry, "energy_backend"):
         pytest.skip(str(problem))
     make = load_object(entry.implementation)
@@ -121,20 +122,20 @@ def test_a_source_whose_process_is_killed_gives_a_reason_and_no_figure(source):
 
 @pytest.mark.parametrize("name", [name for name in REGISTERED if name != "none"])
 def test_no_process_outlives_a_killed_parent(name):
-    if problem := missing(ENERGY_SOURCES[name], "energy_backend"):
+    if problem := missing(SOURCES[name], "energy_backend"):
         pytest.skip(str(problem))
-    find = load_object(ENERGY_SOURCES[name].implementation).coverage
+    find = load_object(SOURCES[name].implementation).coverage
     covered = {kind: find(target) for kind, target in TARGETS.items()}
     kind = next((kind for kind, found in covered.items() if found.kind is not None), None)
     if kind is None:
         pytest.skip("; ".join(found.scope for found in covered.values()))
     script = (
         "import time, psutil\n"
-        "from llenergymeasure.config.registry import ENERGY_SOURCES\n"
+        "from llenergymeasure.config.energy_sources import energy_sources\n"
         "from llenergymeasure.config.plugins import load_object\n"
         "from llenergymeasure.core.energy.protocol import SamplingRates\n"
         "from llenergymeasure.domain.target import DeviceTarget\n"
-        f"make = load_object(ENERGY_SOURCES[{name!r}].implementation)\n"
+        f"make = load_object(energy_sources()[{name!r}].implementation)\n"
         f"source = make(DeviceTarget({kind!r}), SamplingRates())\n"
         "source.start(); source.open_window()\n"
         "print(*[c.pid for c in psutil.Process().children(recursive=True)], flush=True)\n"

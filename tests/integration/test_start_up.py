@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.cli.app import DISTRIBUTIONS
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.registry import BACKENDS
 from tests.support.cli import QUICK, Llem
 from tests.support.study_run import Left, scripted_study
@@ -125,4 +126,5 @@ def test_help_and_versions_need_no_models(llem: Llem, arguments: tuple[str, ...]
 
 def test_the_versions_told_are_those_of_every_backend() -> None:
     engines = [name for facts in BACKENDS.values() for name in facts.distributions]
-    assert (*engines, "codecarbon", "zeus") == DISTRIBUTIONS
+    meters = [facts.package for facts in ENERGY_SOURCES.values() if facts.package]
+    assert (*engines, *meters) == DISTRIBUTIONS

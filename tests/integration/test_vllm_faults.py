@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import queue
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -12,11 +18,12 @@ pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival
-from llenergymeasure.core.backends.shared.engine_processes import MARK
+from llenergymeasure.core.backends.shared.answering import WORKING, Patience
+from llenergymeasure.core.backends.shared.processes import MARK, EngineProcesses
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError
-from tests.support.vllm_engines import QUICK, loaded, requests, vllm_config
+from tests.support.vllm_engines import QUICK, loaded, requests, run, vllm_config
 
 TINY = "random:tiny-llama"
 
@@ -112,3 +119,76 @@ def test_a_process_of_the_engine_that_dies_alone_ends_the_run(tmp_path, name):
     if name == "VLLM::EngineCore":
         assert "SIGKILL" in caught.value.message
         assert "vllm.max_num_seqs" in caught.value.message
+
+
+def core() -> psutil.Process:
+    return next(process for process in marked() if process.name() == "VLLM::EngineCore")
+
+
+@contextlib.contextmanager
+def later(do: Callable[[], object]) -> Iterator[None]:
+    """Do something as soon as it can be done, beside the block."""
+
+    def keep_trying() -> None:
+        for _ in range(2000):
+            with contextlib.suppress(StopIteration, psutil.NoSuchProcess):
+                do()
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=keep_trying, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+STOPPED = "vLLM no longer answers: its process [0-9]+ has been stopped for 10 s"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGSTOP, STOPPED), (signal.SIGKILL, "vLLM failed to load|died")]
+)
+def test_an_engine_core_that_is_stopped_or_killed_while_loading_ends_the_load(
+    tmp_path, number, said
+):
+    begun_s = time.monotonic()
+    with later(lambda: core().send_signal(number)):
+        message = failure(tmp_path)
+
+    assert re.search(said, message)
+    assert time.monotonic() - begun_s < 90
+
+
+def test_an_engine_core_that_is_stopped_ends_the_run(tmp_path):
+    with loaded(tmp_path, model=TINY) as engine:
+        made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
+        with pytest.raises(BackendError, match=STOPPED) as caught:
+            engine.serve([Arrival(request) for request in made], 0, lambda _: core().suspend())
+
+    assert caught.value.where == "generate"
+
+
+def test_an_engine_whose_output_is_lost_ends_the_run(tmp_path):
+    with loaded(tmp_path, model=TINY) as engine:
+        engine._processes = Impatient(engine._processes)
+        engine._library._core.outputs_queue = queue.Queue()  # nobody fills it any more
+        with pytest.raises(BackendError, match="its processes have done nothing for 8 s"):
+            run(engine, requests([[10, 11, 12]], [2]))
+
+
+class Impatient:
+    """Processes of an engine that may not be idle for long."""
+
+    def __init__(self, processes: EngineProcesses) -> None:
+        self._processes = processes
+
+    def __getattr__(self, name: str):
+        return getattr(self._processes, name)
+
+    def answering(self, phase: str, patience: Patience = WORKING):
+        return self._processes.answering(phase, patience._replace(idle_s=8.0))
+
+
+def test_an_engine_core_that_is_stopped_is_closed(tmp_path):
+    with loaded(tmp_path, model=TINY):
+        core().suspend()

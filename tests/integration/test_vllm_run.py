@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
-from llenergymeasure.core.backends.shared.engine_processes import MARK
+from llenergymeasure.core.backends.shared.processes import MARK
 from tests.support.cli import Done, Llem, wait_for
 
 EXPERIMENT = """

@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from llenergymeasure.config.models import EnergyBackendName
 from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
@@ -90,8 +89,6 @@ class KnownPower:
     def stop(self) -> None:
         self.calls.append("stop")
 
-    def select(
-        self, name: EnergyBackendName, target: DeviceTarget, rates: SamplingRates
-    ) -> Selection:
+    def select(self, name: str, target: DeviceTarget, rates: SamplingRates) -> Selection:
         """Choose this source, whatever was asked for."""
         return Selection(self, self.name, "known in a test", Coverage(self._kind, "the device"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llenergymeasure.config.plugins import PluginEntry
-from llenergymeasure.config.registry import ENERGY_SOURCES
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.calibration import (
     EDGE_S,
@@ -249,8 +249,8 @@ class Told(NoSource):
 
 def select(name: str, folder: Path, driver: str, *uuids: str):
     table = {
-        known: PluginEntry(known, f"{__name__}:Told" if known == name else None)
-        for known in ENERGY_SOURCES
+        known: replace(facts, implementation=f"{__name__}:Told", package=None)
+        for known, facts in ENERGY_SOURCES.items()
     }
     target, rates = DeviceTarget("gpu", uuids), SamplingRates()
     known = known_sensors(folder, driver)

@@ -16,15 +16,17 @@ import llenergymeasure
 from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure.cli.commands import config as config_command
 from llenergymeasure.cli.commands import run as run_command
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.introspection import fields
-from llenergymeasure.config.loader import is_study, load_study_config
+from llenergymeasure.config.loader import load_study_config
 from llenergymeasure.config.plugins import load_object
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
+from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.user_config import UserConfig, load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.grid import expand
+from tests.support.study_files import is_study
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import load_object
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.estimation.readings import CounterReadings, unwrap
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import (
@@ -113,7 +113,7 @@ def test_work_on_a_gpu_is_not_covered():
 
     assert coverage.kind is None
     assert "no device that did the work" in coverage.scope
-    assert "zeus or nvml" in coverage.remedy
+    assert "zeus, nvml or codecarbon" in coverage.remedy
 
 
 def test_a_machine_without_counters_is_told_why(tmp_path):

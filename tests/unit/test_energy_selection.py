@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.plugins import PluginEntry
-from llenergymeasure.config.registry import ENERGY_SOURCES
+import llenergymeasure
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES, EnergySourceFacts, auto_order
 from llenergymeasure.core.energy import energy_problems, get_active_energy_backend
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
-from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError
 
@@ -38,7 +40,7 @@ class SeesNothing(NoSource):
         return Coverage(None, "counters are for root only", "grant read access")
 
 
-def table(**implementations: type) -> dict[str, PluginEntry]:
+def table(**implementations: type) -> dict[str, EnergySourceFacts]:
     """Put test sources in place of those of the registry; of the others the package is absent."""
     bare = {
         name: replace(entry, package="no-such-package", module="no_such", install="pip install it")
@@ -46,7 +48,11 @@ def table(**implementations: type) -> dict[str, PluginEntry]:
     }
     bare["none"] = ENERGY_SOURCES["none"]
     for name, kind in implementations.items():
-        bare[name] = PluginEntry(name, f"{__name__}:{kind.__name__}")
+        bare[name] = replace(
+            ENERGY_SOURCES[name],
+            implementation=f"{__name__}:{kind.__name__}",
+            package=None,
+        )
     return bare
 
 
@@ -54,8 +60,18 @@ def chosen(target: DeviceTarget, **implementations: type) -> str:
     return get_active_energy_backend("auto", target, RATES, table(**implementations)).name
 
 
-def test_every_source_of_the_automatic_order_is_in_the_table():
-    assert {name for order in AUTO_ORDER.values() for name in order} == set(ENERGY_SOURCES)
+def test_every_source_has_a_place_in_the_automatic_order_of_its_own():
+    for device in ("gpu", "cpu"):
+        places = [facts.auto[device] for facts in ENERGY_SOURCES.values() if device in facts.auto]
+        assert len(set(places)) == len(places)
+    assert {*auto_order("gpu"), *auto_order("cpu")} == set(ENERGY_SOURCES)
+
+
+def test_measured_sources_go_before_modelled_ones_and_none_is_the_last_resort():
+    worth = ["measured", "modelled", "unmeasurable"]
+    for device in ("gpu", "cpu"):
+        kinds = [ENERGY_SOURCES[name].kind for name in auto_order(device, ENERGY_SOURCES)]
+        assert kinds == sorted(kinds, key=worth.index)
 
 
 def test_auto_on_a_gpu_prefers_zeus_then_nvml_then_codecarbon_then_none():
@@ -144,3 +160,30 @@ def test_the_package_has_only_the_names_it_lists():
 
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = energy.nonsense
+
+
+SOURCE = Path(llenergymeasure.__file__).parent
+TABLE = Path("config/energy_sources.py")
+NAMES = set(ENERGY_SOURCES) - {"none"}
+"""Not ``none``, which is also what an edge, a sensor or a baseline is that there is not."""
+
+
+def named_in(path: Path) -> set[str]:
+    """Give the sources that a text of a file is, or tells to set."""
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    told = {word for text in texts for word in re.findall(r"energy_backend: (\w+)", text)}
+    return NAMES & {*texts, *told}
+
+
+def test_no_source_is_named_outside_its_own_files_and_the_table():
+    found = {
+        str(file): named
+        for path in SOURCE.rglob("*.py")
+        if (file := path.relative_to(SOURCE)) != TABLE
+        and (named := named_in(path) - {file.stem.split("_")[0]})
+    }
+    assert found == {}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import load_object
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.sampling_child import Row

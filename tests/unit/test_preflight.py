@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import missing
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight, probe
@@ -54,6 +54,19 @@ def test_the_message_counts_the_problems_and_names_each_remedy(tmp_path):
         assert problem.what in caught.value.message
         assert problem.remedy in caught.value.message
     assert caught.value.where == ", ".join(one.where for one in caught.value.problems)
+
+
+def test_a_folder_of_locks_that_is_not_there_is_a_problem(tmp_path, monkeypatch):
+    absent = tmp_path / "absent"
+    monkeypatch.setenv("LLEM_LOCK_DIR", str(absent))
+    found = problems(tmp_path)
+    assert list(found) == ["LLEM_LOCK_DIR"]
+    assert f"mkdir -p {absent}" in found["LLEM_LOCK_DIR"]
+
+    order = make_order(scripted_config(), tmp_path, runner="docker:image")
+    assert [one.where for one in preflight.problems_for_plan([order])] == ["LLEM_LOCK_DIR"]
+    absent.mkdir()
+    assert problems(tmp_path) == {}
 
 
 def test_a_single_problem_is_counted_in_the_singular(tmp_path):

@@ -5,6 +5,7 @@ import importlib.metadata
 import pytest
 
 from llenergymeasure.config.base import nearest
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import (
     PluginEntry,
@@ -13,7 +14,7 @@ from llenergymeasure.config.plugins import (
     load_object,
     missing,
 )
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES, backend_entry, backend_names
+from llenergymeasure.config.registry import BACKENDS, backend_entry, backend_names
 from llenergymeasure.exceptions import ConfigError
 from tests.support.plugins import installed_plugin
 

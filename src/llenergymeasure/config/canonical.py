@@ -28,31 +28,20 @@ def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
         it is, so the same model at two places counts as two.
     """
     kept = dict(asked)
+    synthetic = isinstance(kept.get("dataset"), dict)
     if decoder := kept.get("decoder"):
-        kept["decoder"] = _decoder(decoder, kept)
-    if isinstance(kept.get("dataset"), dict):
-        _synthetic(kept)
+        kept["decoder"] = _without(decoder, NEUTRAL_DECODER)
+        if synthetic or kept["model"].startswith(RANDOM_PREFIX):
+            kept["decoder"].pop("ignore_eos", None)  # implied
+    if synthetic:
+        # Prompt i is the same however many are drawn, and n says how many are used.
+        shape = kept["dataset"]["synthetic"]
+        kept["dataset"] = {"synthetic": {name: shape[name] for name in shape if name != "n"}}
+        kept.pop("max_input_tokens", None)  # one that would cut a synthetic prompt is an error
     for name, facts in all_backends().items():
         if section := kept.get(name):
             kept[name] = _without(facts.spelled(section, prompts), facts.neutral)
     return {name: value for name, value in kept.items() if value != {}}
-
-
-def _decoder(decoder: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    left = _without(decoder, NEUTRAL_DECODER)
-    if asked["model"].startswith(RANDOM_PREFIX) or isinstance(asked.get("dataset"), dict):
-        left.pop("ignore_eos", None)  # implied
-    return left
-
-
-def _synthetic(kept: dict[str, Any]) -> None:
-    """Drop the size of the draw: prompt i is the same however many are drawn, and n says how many.
-
-    max_input_tokens never cuts a synthetic prompt; one that would is an error.
-    """
-    shape = {name: value for name, value in kept["dataset"]["synthetic"].items() if name != "n"}
-    kept["dataset"] = {"synthetic": shape}
-    kept.pop("max_input_tokens", None)
 
 
 def _without(section: dict[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from llenergymeasure.config.backend_configs import (
     VLLMConfig,
 )
 from llenergymeasure.config.base import ConfigModel
+from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.precisions import Precision
 from llenergymeasure.config.sections import (
     BaselineConfig,
     Count,
     DecoderConfig,
-    EnergyBackendName,
     LoRAConfig,
     SyntheticDataset,
     WarmupConfig,

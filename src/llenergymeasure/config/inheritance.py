@@ -58,7 +58,11 @@ def _read(path: Path, experiment: type[BaseModel], chain: tuple[Path, ...]) -> Y
     if base is None:
         return file
     chain = (*chain, path.resolve())
-    return _laid_over(file, _read(_base_path(file, base, chain), experiment, chain))
+    lower = _read(_base_path(file, base, chain), experiment, chain)
+    kept = {loc: line for loc, line in lower.lines.items() if not _is_replaced(loc, file.data)}
+    origins = {loc: lower.origins.get(loc, lower.path) for loc in kept if loc not in file.lines}
+    data = merged(lower.data, file.data)
+    return file._replace(data=data, lines={**kept, **file.lines}, origins=origins)
 
 
 def _base_path(file: YamlFile, base: Any, chain: tuple[Path, ...]) -> Path:
@@ -80,16 +84,6 @@ def _base_path(file: YamlFile, base: Any, chain: tuple[Path, ...]) -> Path:
             where=where,
         )
     return path
-
-
-def _laid_over(upper: YamlFile, lower: YamlFile) -> YamlFile:
-    kept = {loc: line for loc, line in lower.lines.items() if not _is_replaced(loc, upper.data)}
-    origins = {loc: lower.origins.get(loc, lower.path) for loc in kept}
-    return upper._replace(
-        data=merged(lower.data, upper.data),
-        lines={**kept, **upper.lines},
-        origins={loc: path for loc, path in origins.items() if loc not in upper.lines},
-    )
 
 
 def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,14 +113,13 @@ def _anchored(model: type[BaseModel], data: dict[str, Any], folder: Path) -> dic
     if isinstance(entries := data.get("experiments"), list):
         result["experiments"] = [yaml_file.anchor_paths(model, entry, folder) for entry in entries]
     if isinstance(sweep := data.get("sweep"), dict):
-        result["sweep"] = {key: _anchored_values(model, key, sweep[key], folder) for key in sweep}
+        result["sweep"] = {
+            key: [_anchored_value(model, str(key), value, folder) for value in values]
+            if isinstance(values, list)
+            else values
+            for key, values in sweep.items()
+        }
     return result
-
-
-def _anchored_values(model: type[BaseModel], key: Any, values: Any, folder: Path) -> Any:
-    if not isinstance(values, list):
-        return values
-    return [_anchored_value(model, str(key), value, folder) for value in values]
 
 
 def _anchored_value(model: type[BaseModel], key: str, value: Any, folder: Path) -> Any:

@@ -66,7 +66,7 @@ def sample_values(schema: dict[str, Any]) -> list[Any]:
         return [schema["const"]]
     if "anyOf" in schema:
         return [value for option in schema["anyOf"] for value in sample_values(option)]
-    make: Callable[[dict[str, Any]], list[Any]] = _SAMPLES.get(schema.get("type", ""), _no_samples)
+    make: Callable[[dict[str, Any]], list[Any]] = _SAMPLES.get(schema.get("type", ""), lambda _: [])
     return make(schema)
 
 
@@ -76,10 +76,6 @@ def _numbers(schema: dict[str, Any], step: float) -> list[Any]:
     start = (low if "minimum" in schema else low + step) if low is not None else step
     values = [start, start + step]
     return [value for value in values if high is None or value <= high]
-
-
-def _no_samples(_: dict[str, Any]) -> list[Any]:
-    return []
 
 
 _SAMPLES: dict[str, Callable[[dict[str, Any]], list[Any]]] = {

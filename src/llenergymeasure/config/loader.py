@@ -60,12 +60,21 @@ def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = N
     file, given = _file(path), dict(overrides or {})
     if describes_study(file.data):
         refuse_empty(file)
-        return yaml_file.build(StudyConfig, _overridden(file, given))
+        _refuse_lost_sections(file, given.get("backend"))
+        fields = _with_batch_fields(file.data, given)
+        for name, value in fields.items():
+            put(file.data, name, value)
+            if not name.startswith(EXECUTION):
+                _override(file.data, name, value)
+        return yaml_file.build(StudyConfig, _with_flags(file, fields))
     execution = {name: given.pop(name) for name in list(given) if name.startswith(EXECUTION)}
-    for field in _batch_fields(file.data, given):
-        given[field] = given[BATCH_SIZE]
-    given.pop(BATCH_SIZE, None)
-    return StudyConfig.of(_experiment(file, given), _once(load_execution(execution)))
+    experiment = _experiment(file, _with_batch_fields(file.data, given))
+    flags = load_execution(execution)
+    # One experiment runs once where nothing else is said; that number does not count as given.
+    values = dict(flags) if "n_cycles" in flags.model_fields_set else {**dict(flags), "n_cycles": 1}
+    return StudyConfig.of(
+        experiment, ExecutionConfig.model_construct(flags.model_fields_set, **values)
+    )
 
 
 def load_execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
@@ -87,15 +96,6 @@ def load_execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
     inside = {name.removeprefix(EXECUTION): flag_name(name) for name in overrides}
     flags: dict[tuple[str, ...], str] = {(name,): flag for name, flag in inside.items()}
     return yaml_file.build(ExecutionConfig, file._replace(flags=flags))
-
-
-def is_study(path: Path) -> bool:
-    """Tell whether a file, with what it builds on, describes a study.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
-    return describes_study(_file(path).data)
 
 
 def flag_name(field: str) -> str:
@@ -120,31 +120,9 @@ def _experiment(file: YamlFile, overrides: Mapping[str, Any]) -> ExperimentConfi
     return yaml_file.build(ExperimentConfig, _with_flags(file, overrides))
 
 
-def _once(execution: ExecutionConfig) -> ExecutionConfig:
-    """Run once where nothing else is said; that number does not count as given."""
-    given = execution.model_fields_set
-    values = dict(execution) if "n_cycles" in given else {**dict(execution), "n_cycles": 1}
-    return ExecutionConfig.model_construct(given, **values)
-
-
 def _with_flags(file: YamlFile, overrides: Mapping[str, Any]) -> YamlFile:
     flags = {tuple(name.split(".")): flag_name(name) for name in overrides}
     return file._replace(flags=flags)
-
-
-def _overridden(file: YamlFile, overrides: dict[str, Any]) -> YamlFile:
-    """Let flags win over the defaults, the explicit entries and the sweep of a study."""
-    _refuse_lost_sections(file, overrides.get("backend"))
-    fields = dict(overrides)
-    for field in _batch_fields(file.data, fields):
-        fields[field] = fields[BATCH_SIZE]
-    fields.pop(BATCH_SIZE, None)
-    for name, value in fields.items():
-        put(file.data, name, value)
-        if not name.startswith(EXECUTION):
-            _override_entries(file.data, name, value)
-            _override_sweep(file.data, name)
-    return _with_flags(file, fields)
 
 
 def _refuse_lost_sections(file: YamlFile, backend: str | None) -> None:
@@ -174,38 +152,32 @@ def _sections(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str | 
             yield ("experiments", str(place), str(name)), scope(str(name))
 
 
-def _batch_fields(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[str]:
-    if BATCH_SIZE not in overrides:
-        return
-    given = overrides.get("backend", data.get("backend"))
+def _with_batch_fields(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the field that each backend has for it in the place of ``batch_size``."""
+    fields = dict(overrides)
+    if BATCH_SIZE not in fields:
+        return fields
+    size, given = fields.pop(BATCH_SIZE), fields.get("backend", data.get("backend"))
     named = list(given) if isinstance(given, list) else [given] if given else []
     implied = [scope(str(key)) for key in data.get("sweep") or ()]
     for name in dict.fromkeys(named or list(filter(None, implied)) or [DEFAULT_BACKEND]):
         if name in backend_names():
-            yield f"{name}.{backend_entry(name).batch_field}"
+            fields[f"{name}.{backend_entry(name).batch_field}"] = size
+    return fields
 
 
-def _override_entries(data: dict[str, Any], name: str, value: Any) -> None:
-    entries = data.get("experiments")
-    if not isinstance(entries, list):
-        return
-    for entry in entries:
-        if isinstance(entry, dict) and _concerns(entry, name):
+def _override(data: dict[str, Any], name: str, value: Any) -> None:
+    """Let a flag win over the explicit entries that it concerns, and over its own line in a sweep.
+
+    Both are what somebody wrote: not every entry need be a section, nor a sweep a mapping.
+    """
+    section, entries, sweep = scope(name), data.get("experiments"), data.get("sweep")
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and section in (None, entry.get("backend", section)):
             put(entry, name, value)
-
-
-def _concerns(entry: Mapping[str, Any], name: str) -> bool:
-    section = scope(name)
-    return section is None or entry.get("backend", section) == section
-
-
-def _override_sweep(data: dict[str, Any], name: str) -> None:
-    sweep = data.get("sweep")
     if isinstance(sweep, dict):
         data["sweep"] = {
-            key: values for key, values in sweep.items() if key != name and not _inside(key, name)
+            key: values
+            for key, values in sweep.items()
+            if key != name and not str(key).startswith(f"{name}.")
         }
-
-
-def _inside(key: Any, name: str) -> bool:
-    return str(key).startswith(f"{name}.")

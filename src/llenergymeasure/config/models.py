@@ -4,7 +4,6 @@ from llenergymeasure.config.experiment import STORED, ExperimentConfig, refuse_c
 from llenergymeasure.config.sections import (
     BaselineConfig,
     DecoderConfig,
-    EnergyBackendName,
     LoRAConfig,
     SyntheticDataset,
     SyntheticSpec,
@@ -18,7 +17,6 @@ __all__ = [
     "BaselineConfig",
     "CycleOrder",
     "DecoderConfig",
-    "EnergyBackendName",
     "ExecutionConfig",
     "ExperimentConfig",
     "LoRAConfig",

@@ -59,7 +59,10 @@ def plain_problems(error: ValidationError, data: Any) -> Iterator[PlainProblem]:
     meant = [line for line in lines if _is_meant(_parts(line), data)]
     for line in meant or lines:
         loc = tuple(part for part in _parts(line) if not _is_branch(part))
-        message = _WORDS.get(line["type"]) or _rephrased(line["msg"])
+        message = line["msg"]
+        for pattern, replacement in _PHRASES:
+            message = re.sub(pattern, replacement, message)
+        message = _WORDS.get(line["type"], message)
         yield PlainProblem(loc, message, is_value=line["type"] != COMBINATION)
 
 
@@ -94,9 +97,3 @@ def _at(data: Any, loc: tuple[str, ...]) -> Any:
         elif isinstance(data, Sequence) and not isinstance(data, str) and part.isdigit():
             data = data[int(part)]
     return data
-
-
-def _rephrased(message: str) -> str:
-    for pattern, replacement in _PHRASES:
-        message = re.sub(pattern, replacement, message)
-    return message

@@ -7,9 +7,11 @@ import importlib.metadata
 import importlib.util
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from llenergymeasure.exceptions import Problem
+from llenergymeasure.exceptions import ConfigError, Problem
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,39 @@ def load_object(path: str) -> Any:
     """Import what ``"module:name"`` points at."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def offered(group: str, kind: type[T], what: str, where: str) -> dict[str, T]:
+    """Collect what installed packages offer through an entry-point group, by name.
+
+    Args:
+        group: The group.
+        kind: What they are to offer.
+        what: What that is called.
+        where: The setting that names one.
+
+    Raises:
+        ConfigError: A package offers something else.
+    """
+
+    def loaded(point: importlib.metadata.EntryPoint) -> T:
+        try:
+            entry = point.load()
+        except (ImportError, AttributeError) as error:
+            raise broken(point, str(error)) from error
+        if not isinstance(entry, kind):
+            raise broken(point, f"it is a {type(entry).__name__}, not {kind.__name__}")
+        return entry
+
+    def broken(point: importlib.metadata.EntryPoint, reason: str) -> ConfigError:
+        package = point.dist.name if point.dist else point.module
+        return ConfigError(
+            f"the {what} '{point.name}' ({point.value}) cannot be used: {reason}; mend or remove "
+            f"the package: pip uninstall {package}",
+            where=where,
+        )
+
+    return {point.name: loaded(point) for point in importlib.metadata.entry_points(group=group)}
 
 
 def installed_version(entry: PluginEntry) -> str | None:

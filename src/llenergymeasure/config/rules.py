@@ -34,11 +34,25 @@ def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:
     return {**implied, **data}
 
 
+Rule = Callable[[ExperimentFields], Iterator[FieldProblem]]
+_RULES: list[Rule] = []
+
+
+def _rule(rule: Rule) -> Rule:
+    """Put a rule among those that every configuration is held against."""
+    _RULES.append(rule)
+    return rule
+
+
 def contradictions(config: ExperimentFields) -> list[FieldProblem]:
     """List everything in a configuration that contradicts something else in it."""
-    return [problem for rule in _RULES for problem in rule(config)]
+    return [
+        *(problem for rule in _RULES for problem in rule(config)),
+        *backend_entry(config.backend).contradictions(config),
+    ]
 
 
+@_rule
 def _sections_match_backend(config: ExperimentFields) -> Iterator[FieldProblem]:
     for name in backend_names():
         if name != config.backend and getattr(config, name, None) is not None:
@@ -49,6 +63,7 @@ def _sections_match_backend(config: ExperimentFields) -> Iterator[FieldProblem]:
             )
 
 
+@_rule
 def _precision_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
     allowed = backend_entry(config.backend).precisions
     if config.precision not in allowed:
@@ -58,6 +73,7 @@ def _precision_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
         )
 
 
+@_rule
 def _decoding_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
     allowed, strategy = backend_entry(config.backend).decoding, config.decoder.decoding_strategy
     if strategy not in allowed:
@@ -67,6 +83,7 @@ def _decoding_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
         )
 
 
+@_rule
 def _settings_are_honoured(config: ExperimentFields) -> Iterator[FieldProblem]:
     """Refuse what the engine would drop in silence."""
     honours = backend_entry(config.backend).honours
@@ -94,6 +111,7 @@ def asked_of_engines(config: ExperimentFields) -> Iterator[str]:
             yield name
 
 
+@_rule
 def _revision_has_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     if config.revision is None:
         return
@@ -103,6 +121,7 @@ def _revision_has_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
         yield FieldProblem("revision", "has no effect on a local directory", "remove it")
 
 
+@_rule
 def _baseline_settings_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     default_s = type(config.baseline).model_fields["duration_seconds"].default
     if not config.baseline.enabled and config.baseline.duration_seconds != default_s:
@@ -113,6 +132,7 @@ def _baseline_settings_have_effect(config: ExperimentFields) -> Iterator[FieldPr
         )
 
 
+@_rule
 def _sampling_parameters_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     decoder = config.decoder
     if decoder.decoding_strategy == "sampling":
@@ -126,6 +146,7 @@ def _sampling_parameters_have_effect(config: ExperimentFields) -> Iterator[Field
             )
 
 
+@_rule
 def _beams_go_with_beam_search(config: ExperimentFields) -> Iterator[FieldProblem]:
     beam = config.decoder.decoding_strategy == "beam"
     if beam and config.decoder.num_beams is None:
@@ -140,6 +161,7 @@ def _beams_go_with_beam_search(config: ExperimentFields) -> Iterator[FieldProble
         )
 
 
+@_rule
 def _speculation_is_whole(config: ExperimentFields) -> Iterator[FieldProblem]:
     decoder = config.decoder
     if decoder.speculative_decoding and decoder.draft_model is None:
@@ -154,6 +176,7 @@ def _speculation_is_whole(config: ExperimentFields) -> Iterator[FieldProblem]:
         yield FieldProblem("decoder.speculative_decoding", "does not combine with beam search")
 
 
+@_rule
 def _end_of_sequence_settings_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
     minimum, limit = config.decoder.min_new_tokens, config.max_new_tokens
     if minimum is None:
@@ -170,6 +193,7 @@ def _end_of_sequence_settings_have_effect(config: ExperimentFields) -> Iterator[
         )
 
 
+@_rule
 def _synthetic_counts_agree(config: ExperimentFields) -> Iterator[FieldProblem]:
     if isinstance(config.dataset, str):
         return
@@ -195,12 +219,14 @@ def _synthetic_counts_agree(config: ExperimentFields) -> Iterator[FieldProblem]:
         )
 
 
+@_rule
 def _adapter_has_one_origin(config: ExperimentFields) -> Iterator[FieldProblem]:
     adapter = config.lora
     if adapter and (adapter.adapter_id is None) == (adapter.adapter_path is None):
         yield FieldProblem("lora", "give exactly one of adapter_id and adapter_path")
 
 
+@_rule
 def _quantisation_agrees(config: ExperimentFields) -> Iterator[FieldProblem]:
     field, methods = f"{config.backend}.quantization", backend_entry(config.backend).quantisation
     method = getattr(getattr(config, config.backend, None), "quantization", None)
@@ -220,10 +246,7 @@ def _quantisation_agrees(config: ExperimentFields) -> Iterator[FieldProblem]:
         )
 
 
-def _section_agrees(config: ExperimentFields) -> Iterator[FieldProblem]:
-    yield from backend_entry(config.backend).contradictions(config)
-
-
+@_rule
 def _phases_have_energy_to_part(config: ExperimentFields) -> Iterator[FieldProblem]:
     if config.window.phases == "differential" and config.energy_backend == "none":
         yield FieldProblem(
@@ -232,25 +255,6 @@ def _phases_have_energy_to_part(config: ExperimentFields) -> Iterator[FieldProbl
             "none reads no energy",
             "remove one of them",
         )
-
-
-_RULES: tuple[Callable[[Any], Iterator[FieldProblem]], ...] = (
-    _sections_match_backend,
-    _precision_is_supported,
-    _decoding_is_supported,
-    _settings_are_honoured,
-    _revision_has_effect,
-    _baseline_settings_have_effect,
-    _sampling_parameters_have_effect,
-    _beams_go_with_beam_search,
-    _speculation_is_whole,
-    _end_of_sequence_settings_have_effect,
-    _synthetic_counts_agree,
-    _adapter_has_one_origin,
-    _quantisation_agrees,
-    _section_agrees,
-    _phases_have_energy_to_part,
-)
 
 
 def ignores_eos(config: ExperimentFields) -> bool:

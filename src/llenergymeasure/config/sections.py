@@ -13,8 +13,6 @@ from llenergymeasure.config.precisions import DecodingStrategy
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
-EnergyBackendName = Literal["auto", "nvml", "zeus", "rapl", "codecarbon", "none"]
-
 
 class DecoderConfig(ConfigModel):
     """How tokens are chosen. A null sampling parameter is neutral in every engine."""

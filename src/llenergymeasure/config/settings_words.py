@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -16,22 +16,18 @@ _FIRST = ("model", "backend", "precision")
 
 def described(settings: Mapping[str, Any]) -> str:
     """Write settings, nested or with dotted names, on one line: ``pytorch bf16 batch_size=8``."""
-    flat = dict(flatten(settings))
-    return " ".join(_word(name, flat[name]) for name in ordered(flat))
+    flat, words, backends = dict(flatten(settings)), [], all_backends()
+    for name in ordered(flat):
+        (section, _, field), value = name.rpartition("."), flat[name]
+        plain = name in _BARE or (section in backends and field in backends[section].plain_fields)
+        words.append(value if plain and isinstance(value, str) else f"{field}={_plain(value)}")
+    return " ".join(words)
 
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Put the names that everybody asks for first; the others stay in their order."""
     given = list(names)
     return [*(name for name in _FIRST if name in given), *(n for n in given if n not in _FIRST)]
-
-
-def _word(name: str, value: Any) -> str:
-    section, _, field = name.rpartition(".")
-    facts = all_backends().get(section)
-    if isinstance(value, str) and (name in _BARE or (facts and field in facts.plain_fields)):
-        return value
-    return f"{field}={_plain(value)}"
 
 
 def _plain(value: Any) -> str:
@@ -64,12 +60,10 @@ def varied_settings(configs: Sequence[ExperimentConfig]) -> list[dict[str, Any]]
     varying = [name for name in names if len(seen[name]) > 1]
     # What is a section in one configuration may be a single value in another, as dataset.
     told = {part for name in varying for part in (name, name.partition(".")[0])}
-    return [
-        {name: value for name, value in _in_force(config) if name in told} for config in configs
-    ]
-
-
-def _in_force(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
-    asked = config.model_dump(mode="json", exclude_none=True)
-    section = config.section.model_dump(mode="json", exclude_none=True)
-    return flatten({**asked, config.backend: section})
+    found = []
+    for config in configs:
+        asked = config.model_dump(mode="json", exclude_none=True)
+        section = config.section.model_dump(mode="json", exclude_none=True)
+        in_force = flatten({**asked, config.backend: section})
+        found.append({name: value for name, value in in_force if name in told})
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -77,14 +77,11 @@ def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
             inner = next(iter(values), "field")
             yield _Located(loc, f"must be a list; a field inside it is swept as '{key}.{inner}'")
         elif not isinstance(values, list | tuple):
-            yield _Located(loc, f"must be a list of values; write [{_shown(values)}] for one")
+            # A number or a truth value is shown; text may be a secret.
+            shown = str(values).lower() if isinstance(values, int | float) else "value"
+            yield _Located(loc, f"must be a list of values; write [{shown}] for one")
         elif not values:
             yield _Located(loc, "is an empty list; give at least one value, or remove the line")
-
-
-def _shown(value: Any) -> str:
-    """Show a number or a truth value; text may be a secret."""
-    return str(value).lower() if isinstance(value, int | float) else "value"
 
 
 def design_problems(study: Design) -> Iterator[_Located]:
@@ -98,8 +95,8 @@ def design_problems(study: Design) -> Iterator[_Located]:
         yield from _key_problems(study, key, values)
     for position, entry in enumerate(study.experiments):
         if isinstance(entry, dict):
-            loc = ("experiments", str(position))
-            yield from _located(_partial_problems(entry), loc)
+            for loc, message in _partial_problems(entry):
+                yield _Located(("experiments", str(position), *loc), message)
     yield from _combined_problems(study)
 
 
@@ -138,13 +135,9 @@ def _warmup_problems(study: Design) -> Iterator[_Located]:
     if study.defaults.get("warmup") is not None:
         yield _Located(("warmup",), COLD)
     for position, entry in enumerate(study.experiments):
-        given = entry.get("warmup") if isinstance(entry, dict) else _given_warmup(entry)
-        if given is not None:
+        warmup = entry.get("warmup") if isinstance(entry, dict) else entry.warmup
+        if warmup is not None and (isinstance(entry, dict) or "warmup" in entry.model_fields_set):
             yield _Located(("experiments", str(position), "warmup"), COLD)
-
-
-def _given_warmup(entry: ExperimentConfig) -> object:
-    return entry.warmup if "warmup" in entry.model_fields_set else None
 
 
 def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
@@ -159,17 +152,13 @@ def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[
     elif study.cold_start and key.partition(".")[0] == "warmup":
         yield _Located(loc, COLD)
     else:
-        yield from _value_problems(loc, key, values)
-
-
-def _value_problems(loc: tuple[str, ...], key: str, values: tuple[Any, ...]) -> Iterator[_Located]:
-    found: dict[str, list[str]] = {}
-    for position, value in enumerate(values, start=1):
-        for problem in _partial_problems(nest({key: value})):
-            found.setdefault(problem.message, []).append(str(position))
-    for message, positions in found.items():
-        whole = len(positions) == len(values)
-        yield _Located(loc, message if whole else f"value {', '.join(positions)}: {message}")
+        found: dict[str, list[str]] = {}
+        for position, value in enumerate(values, start=1):
+            for problem in _partial_problems(nest({key: value})):
+                found.setdefault(problem.message, []).append(str(position))
+        for message, positions in found.items():
+            whole = len(positions) == len(values)
+            yield _Located(loc, message if whole else f"value {', '.join(positions)}: {message}")
 
 
 def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
@@ -183,8 +172,10 @@ def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
 
 
 def _combined_problems(study: Design) -> Iterator[_Located]:
-    if _lacks_model(study):
-        yield _Located(("model",), "this field is required")
+    if "model" not in study.defaults and "model" not in study.sweep:
+        entries = [entry for entry in study.experiments if isinstance(entry, dict)]
+        if study.sweep or not study.experiments or any("model" not in each for each in entries):
+            yield _Located(("model",), "this field is required")
     several = study.lists_backends
     kwargs = study.defaults.get("passthrough_kwargs") is not None
     if several and (kwargs or any(key.startswith("passthrough_kwargs") for key in study.sweep)):
@@ -193,15 +184,3 @@ def _combined_problems(study: Design) -> Iterator[_Located]:
             "is handed to one engine's constructor and cannot go with a list of backends; put it "
             "into an entry of experiments: that names its backend",
         )
-
-
-def _lacks_model(study: Design) -> bool:
-    if "model" in study.defaults or "model" in study.sweep:
-        return False
-    entries = [entry for entry in study.experiments if isinstance(entry, dict)]
-    return bool(study.sweep) or not study.experiments or any("model" not in e for e in entries)
-
-
-def _located(problems: Iterable[_Located], prefix: tuple[str, ...]) -> Iterator[_Located]:
-    for loc, message in problems:
-        yield _Located((*prefix, *loc), message)

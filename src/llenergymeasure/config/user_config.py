@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
 from llenergymeasure.config.base import ConfigModel, invalid, nearest
-from llenergymeasure.config.models import EnergyBackendName
+from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.paths import flatten, nest
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.exceptions import ConfigError, FlagError
@@ -217,8 +217,12 @@ def load_settings(
         ConfigError: A layer is invalid; the message names the file and line, or the variable.
     """
     file = path or default_path()
+    own = yaml_file.YamlFile(file, {})
+    if file.exists():
+        own = yaml_file.read(file, "runners: {pytorch: local}", may_be_empty=True)
+    given = yaml_file.build(UserConfig, own).model_dump(exclude_unset=True)
     layers = [
-        (str(file), _file_layer(file)),
+        (str(file), dict(flatten(given))),
         *_environment_layers(os.environ if environ is None else environ),
         ("command line", {k: v for k, v in (flags or {}).items() if v is not None}),
     ]
@@ -235,14 +239,6 @@ def _validated(values: dict[str, Any], origin: str) -> UserConfig:
     return yaml_file.build(UserConfig, yaml_file.YamlFile(Path(origin), nest(values)))
 
 
-def _file_layer(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    file = yaml_file.read(path, "runners: {pytorch: local}", may_be_empty=True)
-    config = yaml_file.build(UserConfig, file)
-    return dict(flatten(config.model_dump(exclude_unset=True)))
-
-
 def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for variable, setting in (
         ("LLEM_CARBON_INTENSITY", "measurement.carbon_intensity_gco2_kwh"),
@@ -254,18 +250,15 @@ def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[
         yield "$LLEM_RESULTS_DIR", {"output.results_dir": directory}
     if environ.get("LLEM_NO_PROMPT", "").lower() not in _FALSE:
         yield "$LLEM_NO_PROMPT", {"ui.prompt": False}
+    names = {RUNNER_VARIABLE + name.upper().replace("-", "_"): name for name in backend_names()}
     for variable, runner in environ.items():
         if variable.startswith(RUNNER_VARIABLE) and runner:
-            yield f"${variable}", {f"runners.{_backend_of(variable)}": runner}
-
-
-def _backend_of(variable: str) -> str:
-    names = {RUNNER_VARIABLE + name.upper().replace("-", "_"): name for name in backend_names()}
-    if variable not in names:
-        raise ConfigError(
-            f"${variable} names no backend, {nearest(variable, names)}", where=f"${variable}"
-        )
-    return names[variable]
+            if variable not in names:
+                raise ConfigError(
+                    f"${variable} names no backend, {nearest(variable, names)}",
+                    where=f"${variable}",
+                )
+            yield f"${variable}", {f"runners.{names[variable]}": runner}
 
 
 def _number(variable: str, text: str) -> float:

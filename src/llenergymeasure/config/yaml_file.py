@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.plain_words import PlainProblem, listed, plain_problems
@@ -78,11 +77,18 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
             raise ConfigError(
                 f"{path} is empty; it needs at least a line '{example}'", where=str(path)
             )
-        _check_size(root, path)
+        if _expanded_size(root, {}) > MAX_NODES:
+            raise ConfigError(
+                f"{path} expands to more than {MAX_NODES:,} values through its aliases",
+                where=str(path),
+            )
         lines = dict(_lines(root, path))
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
-        raise _syntax_error(path, error) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise ConfigError(f"{where}: not valid YAML: {problem}", where=where) from None
     except ValueError as error:  # a date that does not exist, a number without end
         raise ConfigError(f"{path}: not valid YAML: {error}", where=str(path)) from None
     if not isinstance(data, dict):
@@ -111,11 +117,6 @@ def build(model: type[Model], file: YamlFile) -> Model:
         raise kind(listed(texts), where=file.where(problems[0].loc)) from None
 
 
-def anchored(model: type[BaseModel], file: YamlFile) -> YamlFile:
-    """Take relative paths in a file from the folder it lies in."""
-    return file._replace(data=anchor_paths(model, file.data, file.path.parent))
-
-
 def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
     """Make relative paths absolute, for the fields marked ``is_path`` that name an existing one.
 
@@ -127,18 +128,13 @@ def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
     for name, field in model.model_fields.items():
         if name not in data:
             continue
-        suffix, value = _path_suffix(field), data[name]
-        if suffix is None or not isinstance(value, str):
+        extra, value = field.json_schema_extra, data[name]
+        suffix = extra.get("is_path") if isinstance(extra, dict) else None
+        if not isinstance(suffix, str) or not isinstance(value, str):
             result[name] = _anchor_inside(field.annotation, value, folder)
         elif value.endswith(suffix):
             result[name] = _anchored(value, folder)
     return result
-
-
-def _path_suffix(field: FieldInfo) -> str | None:
-    extra = field.json_schema_extra
-    suffix = extra.get("is_path") if isinstance(extra, dict) else None
-    return suffix if isinstance(suffix, str) else None
 
 
 def _anchor_inside(annotation: Any, value: Any, folder: Path) -> Any:
@@ -201,14 +197,6 @@ def _check_depth(text: str, path: Path) -> None:
             raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep", where=where)
 
 
-def _check_size(root: yaml.Node, path: Path) -> None:
-    if _expanded_size(root, {}) > MAX_NODES:
-        raise ConfigError(
-            f"{path} expands to more than {MAX_NODES:,} values through its aliases",
-            where=str(path),
-        )
-
-
 def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values a node stands for once every alias in it is written out."""
     if id(node) not in known:
@@ -256,13 +244,6 @@ def _merged_lines(
             merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
             for mapping in reversed(merged):  # of several, the first wins
                 yield from _lines(mapping, path, prefix)
-
-
-def _syntax_error(path: Path, error: yaml.YAMLError) -> ConfigError:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path}, line {mark.line + 1}" if mark else str(path)
-    problem = getattr(error, "problem", None) or "it cannot be parsed"
-    return ConfigError(f"{where}: not valid YAML: {problem}", where=where)
 
 
 def _describe(file: YamlFile, problem: PlainProblem) -> str:

@@ -8,15 +8,10 @@ one by one, so each command is a barrier: nobody begins a pass before everybody 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from llenergymeasure.core.backends.protocol import EngineReport, Rank
@@ -25,9 +20,11 @@ from llenergymeasure.exceptions import BackendError, ConfigError, ExperimentErro
 from llenergymeasure.orchestration.capture import tail
 from llenergymeasure.orchestration.executor import Audience, Collected, PassKind, PreparedWork
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.processes import ChildProcess, same_modules
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import read_process
 
+_MODULE = "llenergymeasure.orchestration.rank"
 EXIT_S = 10.0  # to drop a model and leave; after that a process is killed
 
 _ERRORS: dict[str, type[LLEMError]] = {
@@ -107,12 +104,12 @@ class FleetExecutor:
                 for member in members:
                     member.send("stop")
                 for member in members:
-                    member.leave(EXIT_S)
+                    member.process.wait(EXIT_S)
         finally:
             for member in members:
-                member.kill()
+                member.process.kill()
             for member in members:
-                member.reap()
+                member.close()
 
     def _all(self, *command: object) -> list[Any]:
         return self._ask(self._members, *command)
@@ -140,7 +137,7 @@ class FleetExecutor:
 
 
 class _Member:
-    """One process, its channel and its log.
+    """One process, what it is asked and what it answers.
 
     Raises:
         BackendError: The process cannot be started.
@@ -149,14 +146,17 @@ class _Member:
     def __init__(self, index: int, ranks: Sequence[Rank], directory: ExperimentDirectory) -> None:
         self.index, self._count, self._rank = index, len(ranks), ranks[index]
         self._log = directory.process_log(index)
+        self._log.write_bytes(b"")  # an earlier attempt may have left one
         job = {"directory": str(directory.root.absolute()), "share": (index, len(ranks))}
+        environment = {**self._rank.environment, **same_modules()}
         try:
-            self.channel, self._process = _launch(job, self._rank, self._log)
+            self.process = ChildProcess(_MODULE, job, self._log, environment)
         except OSError as error:
             raise BackendError(
                 f"process {index} of 0 to {self._count - 1} cannot be started: {error.strerror}; "
                 "look for a limit on processes (ulimit -u), on open files (ulimit -n) or on memory"
             ) from None
+        self.channel = Connection(self.process.end.detach())
 
     def receive_order(self, order: WorkOrder) -> None:
         """Tell the process what it is to do.
@@ -168,7 +168,7 @@ class _Member:
         try:
             self.channel.send_bytes(own.model_dump_json().encode())
         except OSError:
-            raise self._told(BackendError, self._last_exit()) from None
+            raise self._told(BackendError, self.process.last_exit()) from None
 
     def send(self, *command: object) -> None:
         """Pass a command on; a dead process shows in the answer."""
@@ -184,70 +184,22 @@ class _Member:
         try:
             word, value = self.channel.recv()
         except (EOFError, OSError):
-            raise self._told(BackendError, self._last_exit()) from None
+            raise self._told(BackendError, self.process.last_exit()) from None
         if word == "failed":
             kind = _ERRORS.get(value["code"], BackendError)
             raise self._told(kind, f"failed: {value['message']}", value["where"])
         return word, value
 
-    def leave(self, limit_s: float) -> None:
-        """Wait for the process to end by itself."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(limit_s)
-
-    def kill(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-
-    def reap(self) -> None:
-        """Wait until it is gone."""
-        self._process.wait()
+    def close(self) -> None:
+        """End the process, and let go of its channel."""
+        self.process.close(0)
         self.channel.close()
-
-    def _last_exit(self) -> str:
-        try:
-            code = self._process.wait(EXIT_S)
-        except subprocess.TimeoutExpired:
-            return "closed its channel"
-        if code < 0:
-            return f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        return f"ended with exit code {code}"
 
     def _told(self, kind: type[LLEMError], what: str, where: str | None = None) -> LLEMError:
         error = kind(f"process {self.index} of 0 to {self._count - 1} {what}", where=where)
         if said := tail(self._log):
             error.add_note(f"{self._log.name} ends with:\n{said}")
         return error
-
-
-def _launch(
-    job: dict[str, Any], rank: Rank, log: Path
-) -> tuple[Connection, subprocess.Popen[bytes]]:
-    """Start a process, and give our end of its channel with it."""
-    ours, theirs = Pipe()
-    with theirs:
-        try:
-            job = {**job, "fd": theirs.fileno(), "parent": os.getpid()}
-            return ours, _process(job, rank, log)
-        except OSError:
-            ours.close()
-            raise
-
-
-def _process(job: dict[str, Any], rank: Rank, log: Path) -> subprocess.Popen[bytes]:
-    places = [str(Path(place).absolute()) for place in sys.path if Path(place).exists()]
-    environment = {**os.environ, **rank.environment, "PYTHONPATH": os.pathsep.join(places)}
-    module = "llenergymeasure.orchestration.rank"
-    log.write_bytes(b"")  # an earlier attempt may have left one
-    with log.open("ab") as output:  # to which the process appends by its name as well
-        return subprocess.Popen(  # noqa: S603 - this interpreter and our own code
-            [sys.executable, "-P", "-m", module, json.dumps(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            pass_fds=[job["fd"]],
-        )
 
 
 def _united(reports: Sequence[EngineReport]) -> EngineReport:

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import DataParallelLoader, ModelLoader
@@ -52,7 +52,7 @@ from llenergymeasure.state.machine import ExperimentState, StateMachine
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SourceChoice = Callable[[EnergyBackendName, DeviceTarget, SamplingRates], Selection]
+SourceChoice = Callable[[str, DeviceTarget, SamplingRates], Selection]
 
 
 def load_backend(name: str) -> ModelLoader:

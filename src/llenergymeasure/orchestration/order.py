@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field
 
 from llenergymeasure._version import __version__
-from llenergymeasure.config.models import EnergyBackendName, ExperimentConfig
+from llenergymeasure.config.energy_sources import EnergyBackendName
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
 from llenergymeasure.domain.base import Record
 

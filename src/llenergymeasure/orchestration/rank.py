@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -24,7 +22,6 @@ from typing import Any, TypedDict
 from llenergymeasure import lifeline
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.backends.protocol import EngineReport
-from llenergymeasure.core.energy.sampling_child import listen
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.orchestration.capture import captured_output
 from llenergymeasure.orchestration.events import PROGRESS_PERIOD_NS
@@ -147,15 +144,11 @@ def _work(
 
 def main(arguments: list[str]) -> int:
     """Run one of several processes."""
-    # Both reach the whole group; the coordinating process decides, and ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # unlike SIG_IGN, not passed on to children
     job = json.loads(arguments[0])
     lifeline.die_with(job["parent"])
     logging.captureWarnings(True)
-    channel, inbox = Connection(job["fd"]), queue.SimpleQueue[str]()
-    threading.Thread(target=listen, args=(channel, job["parent"], inbox), daemon=True).start()
-    return run(job, inbox, channel)
+    line = lifeline.answer(job["parent"], job["fd"])
+    return run(job, line.inbox, line.channel)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -34,7 +35,7 @@ from llenergymeasure.orchestration.interruption import Interruption
 from llenergymeasure.orchestration.measurement import Measurement
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
 from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.orchestration.own_tools import own_tools_found
+from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
@@ -85,7 +86,8 @@ def run(
         except OSError as error:
             return _fail(repository, order, "start", "experiment", _unwritable(error))
         stack.enter_context(interruption.noticed())
-        stack.enter_context(own_tools_found())
+        search_path = with_programs_of(sys.executable, os.environ.get("PATH", os.defpath))
+        stack.enter_context(variables({"PATH": search_path}))
         return _run_phases(repository, order, events, interruption)
 
 

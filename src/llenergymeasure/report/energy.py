@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from llenergymeasure.config.energy_sources import energy_sources
 from llenergymeasure.report import format as fmt
 from llenergymeasure.report.section import Fact, fact
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from llenergymeasure.domain.energy import EnergyComponent
     from llenergymeasure.domain.environment import DeviceState
     from llenergymeasure.domain.results import BaselineResult, EnergyResult, ExperimentResult
-
-_SOURCES = {"nvml": "NVML", "zeus": "Zeus", "rapl": "RAPL", "codecarbon": "CodeCarbon"}
 
 
 def facts(result: ExperimentResult) -> Iterator[Fact]:
@@ -27,8 +26,9 @@ def _energy(result: ExperimentResult) -> Iterator[str]:
     energy = result.energy
     if energy.total_j is not None and energy.kind != "unmeasurable":
         yield _total(energy, energy.total_j)
-        source = _SOURCES.get(energy.source, energy.source)
-        yield f"{energy.kind} by {source}: {energy.scope}"
+        facts = energy_sources().get(energy.source)
+        title = facts.title if facts is not None and facts.title else energy.source
+        yield f"{energy.kind} by {title}: {energy.scope}"
         yield from _shares(result)
         yield from _beside(energy)
         return
@@ -58,30 +58,34 @@ def _idle(baseline: BaselineResult) -> Iterator[str]:
 def _devices(devices: Sequence[DeviceState]) -> Iterator[str]:
     """Say how hot devices were, how fast they ran, and what held them back."""
     for device in devices:
-        told = ", ".join(_state(device))
+        told = []
+        if device.start_c is not None and device.end_c is not None:
+            told.append(f"{device.start_c:.0f} to {device.end_c:.0f} °C")
+        if device.clock_sm_mhz is not None:
+            told.append(f"SM clock {device.clock_sm_mhz:.0f} MHz on average")
+        if device.power_limit_w is not None:
+            told.append(f"power limit {device.power_limit_w:g} W")
+        for event, count in device.clock_events.items():
+            told.append(f"{event.replace('_', ' ')} in {count} of {device.state_samples} samples")
         if told:
-            yield f"{device.device}: {told}" if len(devices) > 1 else told
+            yield f"{device.device}: " * (len(devices) > 1) + ", ".join(told)
 
 
 def _total(energy: EnergyResult, total_j: float) -> str:
+    """Give the total with its interval, what was read for it and how often that changes."""
     shown = fmt.with_interval(total_j, energy.interval95_j, "J")
     if energy.interval95_j is None:
         return f"{shown}, no interval; absolute accuracy {energy.absolute_accuracy}"
-    accuracy = f"(95 %, sensor scale; absolute accuracy {energy.absolute_accuracy})"
-    return ", ".join([f"{shown} {accuracy}", *_sensor(energy)])
-
-
-def _sensor(energy: EnergyResult) -> Iterator[str]:
-    """Name what was read and how often it changes, of the parts that make up the total."""
+    told = [f"{shown} (95 %, sensor scale; absolute accuracy {energy.absolute_accuracy})"]
     parts = [part for part in energy.components if part.in_scope]
-    read = {"counter" if "counter" in part.method else "power" for part in parts}
-    if read:
-        yield f"{energy.source} {' and '.join(sorted(read))}"
+    if read := {"counter" if "counter" in part.method else "power" for part in parts}:
+        told.append(f"{energy.source} {' and '.join(sorted(read))}")
     ticks_ms = sorted({round(part.tick_ms) for part in parts if part.tick_ms and part.tick_ms >= 1})
     if len(ticks_ms) == 1:
-        yield f"tick {ticks_ms[0]} ms"
+        told.append(f"tick {ticks_ms[0]} ms")
     elif ticks_ms:
-        yield f"ticks {ticks_ms[0]} to {ticks_ms[-1]} ms"
+        told.append(f"ticks {ticks_ms[0]} to {ticks_ms[-1]} ms")
+    return ", ".join(told)
 
 
 def _shares(result: ExperimentResult) -> Iterator[str]:
@@ -129,14 +133,3 @@ def _component(part: EnergyComponent) -> str:
     # what a modelled figure was made from, such as an assumed rated power
     model = f": {part.method.rpartition(': ')[2]}" if part.kind == "modelled" else ""
     return f"{part.name} {shown} ({part.kind}{model})"
-
-
-def _state(device: DeviceState) -> Iterator[str]:
-    if device.start_c is not None and device.end_c is not None:
-        yield f"{device.start_c:.0f} to {device.end_c:.0f} °C"
-    if device.clock_sm_mhz is not None:
-        yield f"SM clock {device.clock_sm_mhz:.0f} MHz on average"
-    if device.power_limit_w is not None:
-        yield f"power limit {device.power_limit_w:g} W"
-    for event, count in device.clock_events.items():
-        yield f"{event.replace('_', ' ')} in {count} of {device.state_samples} samples"

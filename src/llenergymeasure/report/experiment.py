@@ -12,8 +12,7 @@ from llenergymeasure.report import format as fmt
 from llenergymeasure.report.section import Fact, Section, Table, fact
 
 if TYPE_CHECKING:
-    from llenergymeasure.domain.environment import GPUInfo
-    from llenergymeasure.domain.results import Distribution, ExperimentResult, FlopsResult
+    from llenergymeasure.domain.results import Distribution, ExperimentResult, MemoryResult
 
 MUCH_PADDING = 0.2
 _LATENCIES = (
@@ -43,7 +42,15 @@ def _subject(result: ExperimentResult) -> Iterator[Fact]:
     weights = f"{'no' if model.weights == 'none' else model.weights} weights"
     size = f", {fmt.count(model.parameters, 'parameter')}" if model.parameters else ""
     yield Fact("Model", (model.name, weights + size))
-    yield Fact("Backend", (", ".join(_backend(result)),))
+    in_force, field = result.resolved.backend, backend_entry(result.config.backend).batch_field
+    backend = [result.config.backend, result.config.precision]
+    if (batch := in_force.get(field)) is not None:
+        backend.append(f"{field} {batch}")
+    if (processes := in_force.get("num_processes", 1)) > 1:
+        backend.append(fmt.count(processes, "process", "processes"))
+    if result.resolved.runner != "local":
+        backend.append(f"run by {result.resolved.runner}")
+    yield Fact("Backend", (", ".join(backend),))
     yield Fact("Machine", (_machine(result),))
     limit, cut = result.config.max_input_tokens, result.throughput.prompts_truncated
     shortened = f"; {cut:,} cut" if cut else ""
@@ -52,22 +59,14 @@ def _subject(result: ExperimentResult) -> Iterator[Fact]:
     yield Fact("Prompts", (f"{dataset.name}, {dataset.used:,} of {dataset.size:,}{shortened}",))
 
 
-def _backend(result: ExperimentResult) -> Iterator[str]:
-    yield result.config.backend
-    yield result.config.precision
-    field = backend_entry(result.config.backend).batch_field
-    if (batch := result.resolved.backend.get(field)) is not None:
-        yield f"{field} {batch}"
-    if (processes := result.resolved.backend.get("num_processes", 1)) > 1:
-        yield fmt.count(processes, "process", "processes")
-    if result.resolved.runner != "local":
-        yield f"run by {result.resolved.runner}"
-
-
 def _machine(result: ExperimentResult) -> str:
+    """Name the GPUs that did the work, as far as the result tells, or the CPU."""
     environment = result.environment
-    if gpus := _gpus(result):
-        names = Counter(gpu.name for gpu in gpus)
+    named = {part.name for part in result.energy.components if part.in_scope}
+    named.update(result.multi_gpu.devices if result.multi_gpu else ())
+    used = [gpu for gpu in environment.gpus if gpu.uuid in named]
+    if used or (environment.gpus and result.memory.kind == "device"):
+        names = Counter(gpu.name for gpu in used or environment.gpus)
         return ", ".join(f"{n} x {name}" if n > 1 else name for name, n in names.items())
     parts = [environment.cpu_model or "unknown CPU"]
     if environment.cpu_count_usable:
@@ -75,15 +74,6 @@ def _machine(result: ExperimentResult) -> str:
     if environment.ram_mb:
         parts.append(fmt.memory(environment.ram_mb))
     return ", ".join(parts)
-
-
-def _gpus(result: ExperimentResult) -> list[GPUInfo]:
-    """Pick the GPUs that did the work, as far as the result tells."""
-    named = {part.name for part in result.energy.components if part.in_scope}
-    named.update(result.multi_gpu.devices if result.multi_gpu else ())
-    every = result.environment.gpus
-    used = [gpu for gpu in every if gpu.uuid in named]
-    return used or [gpu for gpu in every if result.memory.kind == "device"]
 
 
 def _co2(result: ExperimentResult) -> Iterator[str]:
@@ -99,8 +89,13 @@ def _co2(result: ExperimentResult) -> Iterator[str]:
 
 
 def _work(result: ExperimentResult) -> Iterator[Fact]:
-    yield from fact("Loading", _loading(result))
-    yield from fact("Work", _amount(result))
+    if (load := result.load) is not None:
+        energy = ""
+        if load.energy_j is not None and load.kind != "unmeasurable":
+            shown = fmt.with_interval(load.energy_j, load.interval95_j, "J")
+            energy = f", {shown} ({load.kind})"
+        yield Fact("Loading", (f"{fmt.seconds(load.seconds)}{energy}; cold start",))
+    yield Fact("Work", tuple(_amount(result)))
     work = result.throughput
     rates = (
         (work.output_tokens_per_second, "output tokens/s"),
@@ -109,27 +104,14 @@ def _work(result: ExperimentResult) -> Iterator[Fact]:
     )
     if known := [f"{fmt.significant(rate)} {unit}" for rate, unit in rates if rate is not None]:
         yield Fact("Throughput", (", ".join(known),))
-    yield from fact("Memory", _memory(result))
-    if result.flops is not None:
-        yield from fact("Compute", _compute(result.flops))
-
-
-def _compute(flops: FlopsResult) -> Iterator[str]:
-    executed = fmt.quantity(flops.executed_total, "FLOP")
-    yield f"{fmt.quantity(flops.useful_total, 'FLOP')} useful, {executed} executed (analytic)"
-    shares = (("MFU", flops.mfu), ("MBU", flops.mbu))
-    if known := [f"{name} {fmt.percent(share)}" for name, share in shares if share is not None]:
+    yield Fact("Memory", tuple(_memory(result.memory)))
+    if (flops := result.flops) is not None:
+        executed = fmt.quantity(flops.executed_total, "FLOP")
+        did = f"{fmt.quantity(flops.useful_total, 'FLOP')} useful, {executed} executed (analytic)"
+        shares = (("MFU", flops.mfu), ("MBU", flops.mbu))
+        used = ", ".join(f"{name} {fmt.percent(one)}" for name, one in shares if one is not None)
         peak = f" of the peak of {flops.peak_source}" if flops.peak_source else ""
-        yield f"{', '.join(known)}{peak}"
-
-
-def _loading(result: ExperimentResult) -> Iterator[str]:
-    load = result.load
-    if load is None:
-        return
-    known = load.energy_j is not None and load.kind != "unmeasurable"
-    energy = fmt.with_interval(load.energy_j or 0.0, load.interval95_j, "J") if known else ""
-    yield f"{fmt.seconds(load.seconds)}{f', {energy} ({load.kind})' if known else ''}; cold start"
+        yield Fact("Compute", (did, f"{used}{peak}") if used else (did,))
 
 
 def _amount(result: ExperimentResult) -> Iterator[str]:
@@ -150,8 +132,7 @@ def _amount(result: ExperimentResult) -> Iterator[str]:
             yield f"-> {backend}.{field}: {value} sorts prompts by length and pads less"
 
 
-def _memory(result: ExperimentResult) -> Iterator[str]:
-    memory = result.memory
+def _memory(memory: MemoryResult) -> Iterator[str]:
     capacity = f" of {fmt.memory(memory.capacity_mb)}" if memory.capacity_mb is not None else ""
     if memory.peak_mb is None:
         yield "not known: the backend tells none"

@@ -247,6 +247,7 @@ def _notes(study: StudyResult) -> Iterator[str]:
 
 
 def _left_out(study: StudyResult) -> Iterator[Text]:
+    """Say what broke, which configurations it met and where the first lies, and what is skipped."""
     alike: dict[str, list[FailedExperiment]] = {}
     for one in study.failed:
         phase = f" in {one.phase}" if one.phase else ""
@@ -254,25 +255,20 @@ def _left_out(study: StudyResult) -> Iterator[Text]:
         alike.setdefault(f"{one.code}{phase}: {said}", []).append(one)
     for reason, ones in sorted(alike.items(), key=lambda item: -len(item[1]))[:_MOST_REASONS]:
         yield Text(f"Failed {len(ones):,} x {reason}")
-        yield from _where_failed(ones)
+        times = Counter(one.configuration for one in ones if one.configuration is not None)
+        labels = {one.configuration: described(one.settings) for one in ones}
+        for number, count in sorted(times.items())[:_MOST_FAILING]:
+            yield Text(f"#{number} {labels[number]}".rstrip() + f", {count:,} x", 2)
+        if len(times) > _MOST_FAILING:
+            yield Text(f"and {len(times) - _MOST_FAILING:,} more configurations: {_ALL}", 2)
+        if ones[0].directory is not None:
+            first = "first " if len(ones) > 1 else ""
+            yield Text(f"{first}in {ones[0].directory}", 2, whole=True)
     yield from _more("Failed", len(alike))
     skips = Counter(one.reason for one in study.skipped)
     for reason, count in skips.most_common(_MOST_REASONS):
         yield Text(f"Skipped {count:,} x {reason}")
     yield from _more("Skipped", len(skips))
-
-
-def _where_failed(alike: Sequence[FailedExperiment]) -> Iterator[Text]:
-    """Name the configurations that a reason met, and where the first one lies."""
-    times = Counter(one.configuration for one in alike if one.configuration is not None)
-    labels = {one.configuration: described(one.settings) for one in alike}
-    for number, count in sorted(times.items())[:_MOST_FAILING]:
-        yield Text(f"#{number} {labels[number]}".rstrip() + f", {count:,} x", 2)
-    if len(times) > _MOST_FAILING:
-        yield Text(f"and {len(times) - _MOST_FAILING:,} more configurations: {_ALL}", 2)
-    if alike[0].directory is not None:
-        first = "first " if len(alike) > 1 else ""
-        yield Text(f"{first}in {alike[0].directory}", 2, whole=True)
 
 
 def _more(title: str, reasons: int) -> Iterator[Text]:

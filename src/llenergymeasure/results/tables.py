@@ -147,14 +147,17 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(columns, about)
+    fields = [
+        pa.field(one.name, arrow_type(one.type), one.nullable, {"description": one.description})
+        for one in columns
+    ]
     arrays = [
         make_column(
             given.get(column.name) or [getattr(row, column.name) for row in rows], column.type
         )
         for column in columns
     ]
-    table = pa.Table.from_arrays(arrays, schema=schema)
+    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=dict(about)))
     write_atomically(path, lambda sink: pq.write_table(table, sink, compression="zstd"))
 
 
@@ -165,21 +168,6 @@ def _about(window: Window) -> dict[str, str]:
         "t0_ns": str(window.t0_ns),
         "t1_ns": str(window.t1_ns),
     }
-
-
-def _schema(columns: Sequence[Column], about: Mapping[str, str]) -> pa.Schema:
-    import pyarrow as pa
-
-    fields = [
-        pa.field(
-            column.name,
-            arrow_type(column.type),
-            column.nullable,
-            {"description": column.description},
-        )
-        for column in columns
-    ]
-    return pa.schema(fields, metadata=dict(about))
 
 
 def _read(

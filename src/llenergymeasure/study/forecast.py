@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from llenergymeasure.config.energy_sources import AUTO, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
@@ -120,9 +121,10 @@ def _row(
     shape, gpu = limits.shape(config), limits.gpu_name(config)
     if source is not None:
         measured = source.coverage.kind == "measured"
-    else:  # a guess; only the run itself can tell
-        asked = order.energy_backend
-        measured = asked in ("nvml", "zeus", "rapl") or (asked == "auto" and gpu is not None)
+    elif order.energy_backend == AUTO:  # a guess; only the run itself can tell
+        measured = gpu is not None
+    else:
+        measured = energy_sources()[order.energy_backend].kind == "measured"
     expected = duration(
         config, shape, limits.rates(config), measured=measured, cold_start=order.cold_start
     )

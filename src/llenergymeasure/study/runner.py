@@ -126,10 +126,10 @@ class StudyRunner:
         directory: StudyDirectory,
         found: StudyState,
     ) -> StudyResult:
-        if self._keeps():
-            self.calls.listener(Placed(str(directory.root)))
         write_plan(directory, plan)
         write_manifest(directory, plan, found.progress(datetime.now().astimezone()))
+        if self._keeps():
+            self.calls.listener(Placed(str(directory.root)))
         try:
             return session.run(found)
         except KeyboardInterrupt as interrupt:

@@ -125,20 +125,21 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     may_ask = settings.config.ui.prompt and not (yes or as_json or quiet)
     if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
         yes = confirmed(study, lambda question: typer.confirm(question, err=True))
-    interrupts = context.find_root().obj
-
-    def impatient() -> bool:
-        return interrupts is not None and bool(interrupts.count > 1)
-
-    result, directory = _run(study, settings, impatient, resume, given, allow_large=yes)
+    stop = _pressed_again(context)
+    result, directory = _run(study, settings, stop, resume, given, allow_large=yes)
     _print(result, as_json=as_json)
     if directory is not None and not (as_json and quiet):
-        if not as_json:
-            typer.echo()
-        typer.echo(f"results in {directory}", err=as_json)
+        blank = "" if as_json else "\n"
+        typer.echo(f"{blank}results in {directory}", err=as_json)
     if left := len(result.failed) + result.missing:
         _tell_way_on(left, directory)
         raise typer.Exit(FAILED)
+
+
+def _pressed_again(context: typer.Context) -> Callable[[], bool]:
+    """Give what tells that Ctrl-C was pressed again."""
+    interrupts = context.find_root().obj
+    return (lambda: interrupts.count > 1) if interrupts is not None else (lambda: False)
 
 
 def _dataset(given: str | None) -> object:
@@ -271,7 +272,7 @@ def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
 def _run(  # noqa: PLR0913 - what flags say about running is given by name
     study: StudyConfig | None,
     settings: EffectiveSettings,
-    impatient: Callable[[], bool],
+    stop: Callable[[], bool],
     resume: Path | None,
     given: dict[str, Any],
     *,
@@ -298,7 +299,7 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
             study,
             settings,
             settings.config.results_path(),
-            Callbacks(listen, impatient),
+            Callbacks(listen, stop),
             resume=resume,
             execution=execution,
             allow_large=allow_large,

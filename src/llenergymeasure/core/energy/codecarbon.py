@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES, FIELD
 from llenergymeasure.config.plugins import missing
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.gpu_state import beside, with_state, working_uuids
 from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
@@ -47,7 +47,7 @@ class CodeCarbonSource(SampledSource):
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
         """Say what CodeCarbon would tell of these devices; it is not imported for that."""
-        problem = missing(ENERGY_SOURCES["codecarbon"], "energy_backend")
+        problem = missing(ENERGY_SOURCES[CodeCarbonSource.name], FIELD)
         if problem is not None:
             return Coverage(None, problem.what, problem.remedy)
         return gpu_coverage(target.gpu_uuids) if target.kind == "gpu" else cpu_coverage(POWERCAP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llenergymeasure.config.energy_sources import other_sources
 from llenergymeasure.core.energy.estimator import DeviceReadings
 from llenergymeasure.core.energy.gpu_state import Grouped
 from llenergymeasure.core.energy.nvml_coverage import gpu_coverage
@@ -19,11 +20,7 @@ READER = "llenergymeasure.core.energy.nvml_reader:NVMLReader"
 SENSORS = (COUNTER, POWER, AVERAGE_POWER)
 GUARD_S = 0.5
 SLOW_GUARD_S = 2.0  # a mean over a second shows a step for as long, and later
-NO_GPU = Coverage(
-    None,
-    "NVML reads GPUs, and covers no device that did the work: the CPU did",
-    "set energy_backend: rapl or codecarbon",
-)
+NO_GPU = "NVML reads GPUs, and covers no device that did the work: the CPU did"
 
 
 class NVMLSource(GPUSource):
@@ -37,7 +34,9 @@ class NVMLSource(GPUSource):
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
         """Say what NVML would tell of these devices on this machine."""
-        return gpu_coverage(target.gpu_uuids) if target.kind == "gpu" else NO_GPU
+        if target.kind == "gpu":
+            return gpu_coverage(target.gpu_uuids)
+        return Coverage(None, NO_GPU, other_sources(target.kind))
 
     def start(self) -> None:
         """Start the sampler, and learn from an empty window what its devices offer.

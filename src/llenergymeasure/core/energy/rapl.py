@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llenergymeasure.config.energy_sources import other_sources
 from llenergymeasure.core.energy.estimation.readings import CounterReadings, Ints, unwrap
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimator import (
@@ -47,11 +48,7 @@ WHY_ROOT = (
     "only root may read them on most kernels since 5.10, because fine power readings leak secrets "
     "(PLATYPUS, CVE-2020-8694 and CVE-2020-8695)"
 )
-NOT_A_GPU = Coverage(
-    None,
-    "RAPL counts the CPU and its memory, and covers no device that did the work: a GPU did",
-    "set energy_backend: zeus or nvml",
-)
+NO_CPU = "RAPL counts the CPU and its memory, and covers no device that did the work: a GPU did"
 
 Readable = Callable[[str], bool]
 
@@ -83,7 +80,9 @@ class RaplSource(MeteredSource):
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
         """Say what RAPL would tell of these devices on this machine."""
-        return NOT_A_GPU if target.kind == "gpu" else cpu_coverage(POWERCAP)
+        if target.kind == "cpu":
+            return cpu_coverage(POWERCAP)
+        return Coverage(None, NO_CPU, other_sources(target.kind))
 
     def energy(
         self, device: str, taken: Grouped, recorded: Recorded, window: Window

@@ -10,10 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -21,25 +17,18 @@ from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llenergymeasure.domain.energy import Reading, SamplingCost
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
+from llenergymeasure.processes import ChildProcess, same_modules
 
 WHERE = "energy_backend"
 REMEDY = "set energy_backend: none to run without energy figures"
-TAIL_BYTES = 2000
+_MODULE = "llenergymeasure.core.energy.sampling_child"
 LOOK_S = 0.5  # how often a wait for an answer checks that the child still lives
-
-# The parent's module path goes along, so that the child finds what the parent finds.
-_BOOT = (
-    "import json, sys; job = json.loads(sys.argv[1]); sys.path[:] = job['path']; "
-    "from llenergymeasure.core.energy.sampling_child import main; main(job)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +181,14 @@ class SamplerProcess:
 
 
 class _Child:
-    """One child process, its channel and its log."""
+    """One child process and its answers."""
 
     def __init__(self, reader: ReaderSpec) -> None:
         self._reader = reader
         self._failure: str | None = None
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-        self._channel, theirs = Pipe()
-        self.process = _launch(reader, theirs, self._log)
-        theirs.close()
+        job = {"reader": reader.path, "arguments": dict(reader.arguments)}
+        self.process = ChildProcess(_MODULE, job, environment=same_modules())
+        self._channel = Connection(self.process.end.detach())
 
     def send(self, command: str) -> None:
         """Pass a command on; a dead child shows in the answer."""
@@ -225,21 +213,21 @@ class _Child:
                 self._failure = f"did not answer '{command}' within {limit_s:g} s and was ended"
                 self.process.kill()
             except (EOFError, OSError):
-                self._failure = f"{self._last_exit()} before it answered '{command}'"
-        raise BackendError(self._message(self._failure), where=WHERE)
+                self._failure = f"{self.process.last_exit()} before it answered '{command}'"
+        said = self.process.printed()
+        raise BackendError(
+            f"the energy sampler ({self._reader.path}) {self._failure}"
+            + (f"; it last said:\n{said}\n{REMEDY}" if said else f"; {REMEDY}"),
+            where=WHERE,
+        )
 
     def close(self, exit_s: float) -> None:
         """End the process, asking it first."""
         self.send("stop")
         try:
-            self.process.wait(exit_s if self._failure is None else 0)
-        except subprocess.TimeoutExpired:
-            pass
+            self.process.close(exit_s if self._failure is None else 0)
         finally:
-            self.process.kill()
-            self.process.wait()
             self._channel.close()
-            self._log.close()
 
     def _wait(self, limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s
@@ -247,48 +235,9 @@ class _Child:
             if self._channel.poll(min(LOOK_S, left_s)):
                 return True
             # Another fork of this process may hold the child's end of the channel open.
-            if self.process.poll() is not None and not self._channel.poll():
+            if self.process.wait(0) is not None and not self._channel.poll():
                 raise EOFError
         return False
-
-    def _last_exit(self) -> str:
-        try:
-            code = self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return "closed its channel"
-        if code < 0:
-            return f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        return f"ended with exit code {code}"
-
-    def _message(self, failure: str) -> str:
-        tail = self._tail()
-        said = f"; it last said:\n{tail}\n" if tail else "; "
-        return f"the energy sampler ({self._reader.path}) {failure}{said}{REMEDY}"
-
-    def _tail(self) -> str:
-        # pread leaves the file offset alone, which the child shares.
-        size = os.fstat(self._log.fileno()).st_size
-        tail = os.pread(self._log.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES))
-        return tail.decode(errors="replace").strip()
-
-
-def _launch(reader: ReaderSpec, channel: Connection, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    job = {
-        "reader": reader.path,
-        "arguments": dict(reader.arguments),
-        "fd": channel.fileno(),
-        "parent": os.getpid(),
-        # Relative entries are made whole; names that only an import hook knows stay as they are.
-        "path": [str(Path(p).absolute()) if Path(p).exists() else p for p in sys.path],
-    }
-    return subprocess.Popen(  # noqa: S603 - this interpreter and our own code
-        [sys.executable, "-P", "-c", _BOOT, json.dumps(job)],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        pass_fds=[channel.fileno()],
-        start_new_session=True,  # a Ctrl-C before the child can ignore it must not end it either
-    )
 
 
 def _readings(keys: Sequence[Sequence[str]], columns: Sequence[bytes]) -> tuple[Reading, ...]:

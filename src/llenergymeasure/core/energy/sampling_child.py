@@ -1,7 +1,8 @@
 """The child side of the sampler: what runs in the sampling process.
 
-Only the standard library is imported here, so that the process starts in tens of milliseconds and
-stays small. A reader that polls fast lives in a module that does the same.
+It is ``python -m llenergymeasure.core.energy.sampling_child JOB``. Only the standard library is
+imported here, so that the process starts in tens of milliseconds and stays small. A reader that
+polls fast lives in a module that does the same.
 """
 
 from __future__ import annotations
@@ -9,17 +10,15 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import queue
-import signal
-import threading
+import sys
 import time
 from array import array
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, Protocol
 
-PARENT_CHECK_S = 1.0
+from llenergymeasure import lifeline
 
 
 class Row(NamedTuple):
@@ -177,21 +176,6 @@ class SamplingLoop:
             self._connection.send_bytes(column)
 
 
-def listen(connection: Connection, parent: int, inbox: queue.SimpleQueue[str]) -> NoReturn:
-    """Pass commands on, and end this process when its parent is gone.
-
-    In a thread of its own, because a reader may be stuck in its meter. The parent's process id is
-    looked at as well, because another fork of the parent can hold the channel open.
-    """
-    while os.getppid() == parent:
-        try:
-            if connection.poll(PARENT_CHECK_S):
-                inbox.put(connection.recv_bytes().decode())
-        except (EOFError, OSError):
-            break
-    os._exit(0)
-
-
 def make_reader(path: str, arguments: dict[str, Any]) -> Reader:
     """Import ``"module:Class"`` and make the reader."""
     module, _, name = path.partition(":")
@@ -199,11 +183,14 @@ def make_reader(path: str, arguments: dict[str, Any]) -> Reader:
     return reader
 
 
-def main(job: dict[str, Any]) -> None:
+def main(arguments: list[str]) -> int:
     """Run one reader; everything a library prints goes to standard error, never to the channel."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; parent decides
-    connection = Connection(job["fd"])
-    inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(connection, job["parent"], inbox), daemon=True).start()
+    job = json.loads(arguments[0])
+    line = lifeline.answer(job["parent"], job["fd"])
     reader = make_reader(job["reader"], job["arguments"])
-    SamplingLoop(reader, inbox, connection).run()
+    SamplingLoop(reader, line.inbox, line.channel).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

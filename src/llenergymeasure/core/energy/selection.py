@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from llenergymeasure.config.models import EnergyBackendName
-from llenergymeasure.config.plugins import PluginEntry, load_object, missing
-from llenergymeasure.config.registry import ENERGY_SOURCES
+from llenergymeasure.config.energy_sources import (
+    AUTO,
+    FIELD,
+    EnergySourceFacts,
+    auto_order,
+    energy_sources,
+)
+from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.energy.protocol import (
     Coverage,
@@ -20,16 +25,6 @@ from llenergymeasure.core.energy.stored import KnownSensors
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem
 
-FIELD = "energy_backend"
-
-# Measured before modelled; Zeus before NVML, because both must never read at once.
-AUTO_ORDER: dict[str, tuple[str, ...]] = {
-    "gpu": ("zeus", "nvml", "codecarbon", "none"),
-    "cpu": ("rapl", "codecarbon", "none"),
-}
-
-# Their sources read a device's own sensors, which a calibration speaks of.
-CALIBRATED = frozenset({"nvml", "zeus"})
 NOTHING_KNOWN = KnownSensors()
 
 
@@ -65,83 +60,82 @@ class Selection:
 
 
 def get_active_energy_backend(
-    name: EnergyBackendName,
+    name: str,
     target: DeviceTarget,
     rates: SamplingRates,
-    sources: Mapping[str, PluginEntry] = ENERGY_SOURCES,
+    sources: Mapping[str, EnergySourceFacts] | None = None,
     known: KnownSensors = NOTHING_KNOWN,
 ) -> Selection:
     """Choose the one source that reads energy for an experiment.
 
-    ``auto`` takes the first of :data:`AUTO_ORDER` that can tell something of the devices; a source
-    asked for by name is taken or refused, never replaced.
+    ``auto`` takes the first of its order that can tell something of the devices; a source asked
+    for by name is taken or refused, never replaced.
 
     Args:
         name: ``auto``, or the name of a source.
         target: The devices that do the work.
         rates: How often to read.
-        sources: The table of sources.
+        sources: The table of sources; by default all there are.
         known: Calibrations of sensors, for the sources that can use them.
 
     Raises:
         PreFlightError: The source asked for cannot be used here.
     """
-    if name != "auto":
+    sources = energy_sources() if sources is None else sources
+    if name != AUTO:
         problems = energy_problems(name, target, sources)
         if problems:
             raise PreFlightError(problems)
         return _select(target, rates, sources[name], f"{name} was asked for", known)
     passed_over = []
-    for candidate in AUTO_ORDER[target.kind]:
-        problem = _problem(candidate, target, sources)
+    for candidate in auto_order(target.kind, sources):
+        problem = _problem(sources[candidate], target)
         if problem is None:
             break
         passed_over.append(problem.what)
     reason = "; ".join([*passed_over, f"{candidate} is used"])
-    return _select(target, rates, sources[candidate], f"auto: {reason}", known)
+    return _select(target, rates, sources[candidate], f"{AUTO}: {reason}", known)
 
 
 def energy_problems(
-    name: EnergyBackendName,
-    target: DeviceTarget,
-    sources: Mapping[str, PluginEntry] = ENERGY_SOURCES,
+    name: str, target: DeviceTarget, sources: Mapping[str, EnergySourceFacts] | None = None
 ) -> list[Problem]:
     """List why a source cannot be used for these devices; ``auto`` always finds one."""
-    problem = None if name == "auto" else _problem(name, target, sources)
+    if name == AUTO:
+        return []
+    facts = (energy_sources() if sources is None else sources).get(name)
+    if facts is None:
+        what = f"there is no energy source '{name}' here"
+        return [Problem(what, FIELD, f"install the package that adds it, or set {FIELD}: {AUTO}")]
+    problem = _problem(facts, target)
     return [] if problem is None else [problem]
 
 
-def _problem(name: str, target: DeviceTarget, sources: Mapping[str, PluginEntry]) -> Problem | None:
-    problem = missing(sources[name], FIELD)
+def _problem(facts: EnergySourceFacts, target: DeviceTarget) -> Problem | None:
+    problem = missing(facts, FIELD)
     if problem is not None:
         return problem
-    coverage = _type(sources[name]).coverage(target)
+    source: EnergySourceType = load_object(facts.implementation)
+    coverage = source.coverage(target)
     if coverage.kind is not None:
         return None
-    return Problem(coverage.scope, FIELD, coverage.remedy or f"set {FIELD}: auto")
-
-
-def _type(entry: PluginEntry) -> EnergySourceType:
-    source: EnergySourceType = load_object(entry.implementation)
-    return source
+    return Problem(coverage.scope, FIELD, coverage.remedy or f"set {FIELD}: {AUTO}")
 
 
 def _select(
     target: DeviceTarget,
     rates: SamplingRates,
-    entry: PluginEntry,
+    facts: EnergySourceFacts,
     why: str,
     known: KnownSensors,
 ) -> Selection:
-    coverage = _type(entry).coverage(target)
+    make = load_object(facts.implementation)
+    plain: EnergySourceType = make
+    coverage = plain.coverage(target)
     reason = f"{why}: {coverage.kind}, {coverage.scope}"
-    if entry.name not in CALIBRATED or not (known.knowledge or known.notes):
-        return Selection(_type(entry)(target, rates), entry.name, reason, coverage)
+    if not facts.calibrated or not (known.knowledge or known.notes):
+        return Selection(plain(target, rates), facts.name, reason, coverage)
     notes = [known.notes[uuid] for uuid in target.gpu_uuids if uuid in known.notes]
-    source = _calibrated_type(entry)(target, rates, knowledge=known.knowledge)
-    return Selection(source, entry.name, "; ".join([reason, *notes]), coverage)
-
-
-def _calibrated_type(entry: PluginEntry) -> CalibratedSourceType:
-    source: CalibratedSourceType = load_object(entry.implementation)
-    return source
+    calibrated: CalibratedSourceType = make
+    source = calibrated(target, rates, knowledge=known.knowledge)
+    return Selection(source, facts.name, "; ".join([reason, *notes]), coverage)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llenergymeasure.config.energy_sources import ENERGY_SOURCES, FIELD, other_sources
 from llenergymeasure.config.plugins import missing
-from llenergymeasure.config.registry import ENERGY_SOURCES
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.gpu_state import Grouped
 from llenergymeasure.core.energy.nvml_coverage import Sensors, covered, sliced, zeus_sensors
@@ -33,11 +33,7 @@ _ASK = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from llenergymeasure.core.energy.zeus_reader import print_devices; print_devices()"
 )
-_CPU = Coverage(
-    None,
-    "Zeus is read for GPUs here, and covers no device that did the work: the CPU did",
-    "set energy_backend: rapl or codecarbon",
-)
+NO_GPU = "Zeus is read for GPUs here, and covers no device that did the work: the CPU did"
 
 
 class ZeusSource(GPUSource):
@@ -52,8 +48,8 @@ class ZeusSource(GPUSource):
     def coverage(target: DeviceTarget) -> Coverage:
         """Say what Zeus would tell of these devices on this machine."""
         if target.kind == "cpu":
-            return _CPU
-        problem = missing(ENERGY_SOURCES["zeus"], "energy_backend")
+            return Coverage(None, NO_GPU, other_sources(target.kind))
+        problem = missing(ENERGY_SOURCES[ZeusSource.name], FIELD)
         if problem is not None:
             return Coverage(None, problem.what, problem.remedy)
         return gpu_coverage(target.gpu_uuids, survey_gpus())

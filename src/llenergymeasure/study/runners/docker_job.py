@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import select
 import subprocess
-import sys
 import time
 
+from llenergymeasure.processes import wait_for
 from llenergymeasure.study.runners.container_entry import INTERRUPT
 from llenergymeasure.study.runners.docker_cli import DockerCommand
 from llenergymeasure.study.runners.protocol import Start
@@ -28,7 +26,6 @@ class DockerJob:
 
     def __init__(self, docker: DockerCommand, name: str, client: subprocess.Popen[bytes]) -> None:
         self._docker, self._client, self.name = docker, client, name
-        self._ended = _process_descriptor(client.pid)
         self._code: int | None = None
 
     @property
@@ -43,8 +40,8 @@ class DockerJob:
             The worker's exit code, negative for a signal; 125 where docker could not start it,
             for which the log says why.
         """
-        if self._code is None and self._client_ended(timeout_s):
-            self._code = self._take_leave()
+        if self._code is None and (code := wait_for(self._client, timeout_s)) is not None:
+            self._code = self._take_leave(code)
         return self._code
 
     def interrupt(self) -> None:
@@ -67,18 +64,8 @@ class DockerJob:
             if self.wait(_KILL_AGAIN_S) is None and time.monotonic() > deadline_s:
                 self._client.kill()
 
-    def _client_ended(self, timeout_s: float) -> bool:
-        if self._ended is None:
-            return _ends_within(self._client, timeout_s)
-        poll = select.poll()
-        poll.register(self._ended, select.POLLIN)
-        return bool(poll.poll(max(0.0, timeout_s) * 1e3))
-
-    def _take_leave(self) -> int:
-        code = self._client.wait()
+    def _take_leave(self, code: int) -> int:
         self._let_go()
-        if self._ended is not None:
-            os.close(self._ended)
         if code < 0:  # somebody killed the client, and the container may be on its way out still
             self._docker.quietly("rm", "--force", self.name)
         return 128 - code if code > 128 and code != _INTERRUPTED else code
@@ -90,21 +77,3 @@ class DockerJob:
                 self._client.stdin.close()
             except OSError:
                 return  # it has ended with a byte underway
-
-
-def _process_descriptor(pid: int) -> int | None:
-    """Open a descriptor that is readable once a child has ended; ``None`` where there is none."""
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # a kernel before 5.3
-        return None
-
-
-def _ends_within(client: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    try:
-        client.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

@@ -1,6 +1,6 @@
 """The small process between a study and its workers: it starts them, and answers for their end.
 
-It is ``python -m llenergymeasure.study.runners.fork_server DESCRIPTOR PARENT [BACKEND]``. With a
+It is ``python -m llenergymeasure.study.runners.fork_server JOB``. With a
 backend it imports the engine once, and its workers are forked from it; without, they are spawned.
 It runs one worker at a time. Whatever a worker leaves behind when it ends is killed; when the
 parent ends, everything is, and the server with it.
@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import functools
 import importlib
+import json
 import os
 import select
 import selectors
@@ -65,7 +66,9 @@ class Server:
         self._channel = channel
         self._worker: Worker | None = None
         self._told_to_end = False
-        self._parent = _process_descriptor(parent)
+        # The socket tells of the parent's end too, unless another child of it has inherited that.
+        descriptor = lifeline.descriptor_of(parent)
+        self._parent = [] if descriptor is None else [descriptor]
         self._wakeup, sender = os.pipe()
         self._descriptors = [self._wakeup, sender, *self._parent]
         for descriptor in (self._wakeup, sender):
@@ -171,19 +174,6 @@ def _wake_up(number: int, frame: FrameType | None) -> None:
     """Do nothing; a signal that has a handler writes to the wake-up descriptor."""
 
 
-def _process_descriptor(pid: int) -> list[int]:
-    """Open a descriptor that is readable once a process has ended; none where that is unknown.
-
-    The socket tells too, unless another child of the parent has inherited its other end.
-    """
-    if sys.platform != "linux":
-        return []
-    try:
-        return [os.pidfd_open(pid)]
-    except OSError:
-        return []
-
-
 def _redirect(log: str) -> None:
     """Send what is printed, from native code too, to a file, which never makes it wait."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -226,20 +216,21 @@ def _end_with_socket(end: socket.socket, active: bool) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run as a process of its own, or go on as a worker that was forked from it."""
-    descriptor, parent, *backend = arguments
+    job = json.loads(arguments[0])
+    parent, backend = job["parent"], job["backend"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     leave = _QuickExit()
     atexit.register(leave)  # before the engine's handlers, and so called after them
     lifeline.adopt_orphans()
-    end = socket.socket(fileno=int(descriptor))
-    if os.getppid() != int(parent):
+    end = socket.socket(fileno=job["fd"])
+    if os.getppid() != parent:
         return 1
-    for name in backend:
+    if backend is not None:
         _end_with_socket(end, active=True)
-        preload(name)
+        preload(backend)
         _end_with_socket(end, active=False)
-    entry = _serve(Channel(end), int(parent))
+    entry = _serve(Channel(end), parent)
     leave.code = 0 if entry is None else entry()
     return leave.code
 

@@ -32,7 +32,6 @@ __all__ = ["InterpreterRunner", "ServedJob"]
 WORKER = "llenergymeasure.orchestration.worker"
 PROBE = "llenergymeasure.orchestration.probe"
 
-_FOREVER_S = 86_400.0
 _PIP = re.compile(r"(?<!-m )\bpip (?=(?:un)?install )")
 
 
@@ -57,14 +56,12 @@ class ServedJob:
     def interrupt(self) -> None:
         """Send the worker SIGINT; harmless once it has ended."""
         if self._code is None:
-            self._server.ask("interrupt")
+            self._server.interrupt_worker()
 
     def kill(self) -> None:
         """Kill it and every process that it started; they are gone on return."""
         if self._code is None:
-            self._server.ask("kill")
-            while self.wait(_FOREVER_S) is None:
-                pass
+            self._code = self._server.kill_worker()
 
 
 class InterpreterRunner:

@@ -9,16 +9,17 @@ import contextlib
 import ctypes
 import gc
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from llenergymeasure import processes
+import psutil
+
 from llenergymeasure.config.registry import backend_entry, plugin_backends
 from llenergymeasure.core.environment import software
 from llenergymeasure.domain.base import Record
 from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.processes import variables
 
 OWN_MODULES = (
     "llenergymeasure.orchestration.worker",
@@ -39,7 +40,7 @@ def preload(backend: str) -> None:
     object of the engine, and so copy every page of it.
     """
     gc.disable()
-    with _environment(_WHILE_IMPORTING):
+    with variables(_WHILE_IMPORTING):
         entry = backend_entry(backend)  # imports the package of a third party's
         implementation = entry.implementation.partition(":")[0]
         for module in filter(None, (*OWN_MODULES, *entry.preload, implementation)):
@@ -77,24 +78,11 @@ def _subclasses(model: type[Record]) -> Iterator[type[Record]]:
         yield from _subclasses(each)
 
 
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
 def reason_not_to_fork() -> str | None:
     """Say why a child forked from this process could not work, or ``None`` when it can."""
     if sys.platform != "linux":
         return "processes are forked on Linux only"
-    if (count := processes.threads()) != 1:
+    if (count := psutil.Process().num_threads()) != 1:
         return f"importing the engine left {count} threads, which a fork does not survive"
     if _torch_uses_cuda() or _driver_initialised():
         return "importing the engine initialised CUDA, which a fork does not survive"

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from llenergymeasure import processes
-from llenergymeasure.orchestration.own_tools import with_tools
+from llenergymeasure.processes import (
+    GIVE_UP_S,
+    ChildProcess,
+    Mark,
+    how_it_ended,
+    with_programs_of,
+)
 from llenergymeasure.study.runners.channel import Channel
 
 READY_WITHIN_S = 600.0
 """Longest time for the import of an engine; some take minutes from a network file system."""
 
-_END_WITHIN_S = processes.GIVE_UP_S + 10
+_MODULE = "llenergymeasure.study.runners.fork_server"
+_END_WITHIN_S = GIVE_UP_S + 10
+_ANSWER_WITHIN_S = 60.0  # to fork; one that does not answer is ended
 
 
 class ServerLostError(Exception):
@@ -47,7 +50,7 @@ class Task(NamedTuple):
 
 
 class ServerProcess:
-    """A fork server in a session of its own, so that Ctrl-C does not reach it or its workers.
+    """A fork server, and the worker that it started last.
 
     Args:
         interpreter: What it runs in, and spawns workers with.
@@ -59,39 +62,16 @@ class ServerProcess:
 
     def __init__(self, interpreter: str, backend: str | None) -> None:
         self._interpreter, self._number = interpreter, 0
-        self._mark = uuid.uuid4().hex
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
+        self._mark = Mark("_LLENERGYMEASURE_SERVER")
+        path = with_programs_of(interpreter, os.environ.get("PATH", os.defpath))
+        environment = {"PATH": path, **self._mark.variables}
         try:
-            self._process = self._launch(theirs, backend)
+            self._process = ChildProcess(
+                _MODULE, {"backend": backend}, environment=environment, interpreter=interpreter
+            )
         except OSError as error:
-            self._channel.close()
             raise ServerLostError(f"cannot run {interpreter}: {error.strerror}") from None
-        finally:
-            theirs.close()
-        self._await_ready()
-
-    @property
-    def pid(self) -> int:
-        """Process id of the server."""
-        return self._process.pid
-
-    def _launch(self, end: socket.socket, backend: str | None) -> subprocess.Popen[bytes]:
-        module = "llenergymeasure.study.runners.fork_server"
-        arguments = [str(end.fileno()), str(os.getpid()), *([backend] if backend else [])]
-        path = with_tools(os.environ.get("PATH", os.defpath), self._interpreter)
-        return subprocess.Popen(  # noqa: S603 - the interpreter that the user chose and our own code
-            [self._interpreter, "-P", "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            pass_fds=(end.fileno(),),
-            start_new_session=True,
-            env={**os.environ, "PATH": path, processes.MARK: self._mark},
-        )
-
-    def _await_ready(self) -> None:
+        self._channel = Channel(self._process.end)
         try:
             ready = self._channel.receive(READY_WITHIN_S)
         except EOFError:
@@ -102,6 +82,11 @@ class ServerProcess:
         if ready is None:
             self.close()
             raise ServerLostError(f"importing the engine took over {READY_WITHIN_S:g} s")
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
 
     def start(self, task: Task) -> int:
         """Start a worker and give the number by which it goes here.
@@ -123,7 +108,7 @@ class ServerProcess:
 
     def _reply(self, *keys: str) -> dict[str, object]:
         while True:
-            message = self._channel.receive(READY_WITHIN_S)
+            message = self._channel.receive(_ANSWER_WITHIN_S)
             if message is None:
                 self._process.kill()
                 raise EOFError
@@ -150,8 +135,23 @@ class ServerProcess:
             if left_s <= 0:
                 return None
 
-    def ask(self, what: str) -> None:
-        """Ask to ``interrupt`` or ``kill`` the worker that was started last."""
+    def interrupt_worker(self) -> None:
+        """Send SIGINT to the worker that was started last; harmless once it has ended."""
+        self._ask("interrupt")
+
+    def kill_worker(self) -> int:
+        """Kill the worker that was started last, and whatever it started; give its exit code.
+
+        A server that does not answer in time goes with them.
+        """
+        self._ask("kill")
+        code = self.wait(_END_WITHIN_S)
+        if code is None:
+            self._process.kill()
+            self._lost()
+        return -signal.SIGKILL if code is None else code
+
+    def _ask(self, what: str) -> None:
         try:
             self._channel.send(do=what, number=self._number)
         except EOFError:
@@ -160,31 +160,14 @@ class ServerProcess:
     def close(self) -> None:
         """End the server and everything that it started."""
         self._channel.close()
-        self._end()
-        self._output.close()
-
-    def _end(self) -> int:
-        """Wait for the server to end by itself, or kill it; give its exit code."""
-        try:
-            return self._process.wait(_END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-            processes.end_marked(self._mark)
-            return code
+        if self._process.close(_END_WITHIN_S) != 0:
+            self._mark.end()
 
     def _lost(self) -> ServerLostError:
         """Tidy up after a server that died, and say what it said last."""
         self._channel.close()
-        code = self._end()
-        processes.end_marked(self._mark)
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return ServerLostError(f"the fork server ended with {how}{self._last_line()}")
-
-    def _last_line(self) -> str:
-        if self._output.closed:
-            return ""
-        with self._output as output:
-            output.seek(0)
-            lines = output.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
+        said = self._process.printed()
+        how = how_it_ended(self._process.close(_END_WITHIN_S))
+        self._mark.end()
+        last = f": {said.splitlines()[-1]}" if said else ""
+        return ServerLostError(f"the fork server {how}{last}")

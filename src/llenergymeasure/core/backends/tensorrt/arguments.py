@@ -1,12 +1,16 @@
-"""From a configuration to the arguments of TensorRT-LLM; pure, and plain data."""
+"""From a configuration to the arguments of TensorRT-LLM, as plain data."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
+from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
 
 DEFAULT_MAX_NUM_TOKENS = 8192
 """``TorchLlmArgs.max_num_tokens``, 1.3.0rc29."""
@@ -62,43 +66,20 @@ OURS = {
 """Arguments of ``LLM`` that a measurement depends on, and why."""
 
 
-class ModelFiles(NamedTuple):
-    """What is to be loaded.
+def engine_arguments(config: ExperimentConfig, model: str) -> dict[str, Any]:
+    """Give the arguments of ``LLM``; what is null stays TensorRT-LLM's choice.
 
-    Attributes:
-        model: Hub id or directory.
-        is_random: Whether TensorRT-LLM makes up the weights.
-        adapter: Directory of a LoRA adapter, or ``None``.
-        adapter_rank: Its rank, where it states one.
+    Args:
+        config: What to measure.
+        model: Hub id or directory of the model.
     """
-
-    model: str
-    is_random: bool = False
-    adapter: str | None = None
-    adapter_rank: int | None = None
-
-
-class EngineTokens(NamedTuple):
-    """Tokens with a meaning of their own.
-
-    Attributes:
-        ends: Those that end a sequence, ascending.
-        pad: The filler.
-    """
-
-    ends: tuple[int, ...]
-    pad: int
-
-
-def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, Any]:
-    """Give the arguments of ``LLM``; what is null stays TensorRT-LLM's choice."""
     section = config.tensorrt or TensorRTConfig()
     given = section.model_dump(exclude_none=True)
     passed: dict[str, Any] = dict(config.passthrough_kwargs or {})
     cache = {theirs: given[ours] for ours, theirs in CACHE_ARGUMENTS.items() if ours in given}
     arguments: dict[str, Any] = {
-        "model": files.model,
-        "tokenizer": files.model,
+        "model": model,
+        "tokenizer": model,
         "revision": config.revision,
         "tokenizer_revision": config.revision,
         "trust_remote_code": config.trust_remote_code,
@@ -109,12 +90,12 @@ def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, A
         arguments["kv_cache_config"] = cache
     if section.cuda_graphs is not None:
         arguments["cuda_graph_config"] = {} if section.cuda_graphs else None
-    if files.is_random:
+    if config.model.startswith(RANDOM_PREFIX):
         arguments["load_format"] = "dummy"
-    if files.adapter is not None:
+    if (adapter := adapter_name(config)) is not None:
         arguments["lora_config"] = {
-            "lora_dir": [files.adapter],
-            "max_lora_rank": files.adapter_rank or 64,
+            "lora_dir": [adapter],
+            "max_lora_rank": adapter_rank(config) or 64,
             "max_loras": 1,
             "max_cpu_loras": 1,
         }
@@ -122,33 +103,39 @@ def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, A
 
 
 def sampling_arguments(
-    config: ExperimentConfig, tokens: EngineTokens, max_new_tokens: int, request_index: int
+    config: ExperimentConfig, request: Request, ends: Sequence[int], pad: int
 ) -> dict[str, Any]:
     """Give the arguments of ``SamplingParams`` for one request; null becomes neutral.
 
     The end of sequence is told, so that the model's ``generation_config`` decides nothing. Each
     request draws from a seed of its own, so that what it draws depends neither on the requests
     beside it nor on the passes before.
+
+    Args:
+        config: What to measure.
+        request: The request.
+        ends: Tokens that end a sequence, ascending.
+        pad: The filler.
     """
     decoder = config.decoder
     arguments: dict[str, Any] = {
-        "max_tokens": max_new_tokens,
-        "end_id": tokens.ends[0] if tokens.ends else -1,
-        "pad_id": tokens.pad,
+        "max_tokens": request.max_new_tokens,
+        "end_id": ends[0] if ends else -1,
+        "pad_id": pad,
         "ignore_eos": config.ignores_eos,
         "repetition_penalty": decoder.repetition_penalty or 1.0,
         "top_k": 1,
         "detokenize": False,
         "return_perf_metrics": True,
     }
-    if len(tokens.ends) > 1 and not config.ignores_eos:
-        arguments["stop_token_ids"] = list(tokens.ends[1:])
+    if len(ends) > 1 and not config.ignores_eos:
+        arguments["stop_token_ids"] = list(ends[1:])
         arguments["include_stop_str_in_output"] = True
     if decoder.min_new_tokens is not None:
-        arguments["min_tokens"] = min(decoder.min_new_tokens, max_new_tokens)
+        arguments["min_tokens"] = min(decoder.min_new_tokens, request.max_new_tokens)
     if decoder.decoding_strategy == "sampling":
         arguments["temperature"] = decoder.temperature or 1.0
         arguments["top_p"] = decoder.top_p or 1.0
         arguments["top_k"] = decoder.top_k or 0
-        arguments["seed"] = config.random_seed + request_index
+        arguments["seed"] = config.random_seed + request.index
     return arguments

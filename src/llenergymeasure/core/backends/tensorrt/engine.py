@@ -1,4 +1,4 @@
-"""A loaded TensorRT-LLM engine: every pass is handed over at once, and the engine schedules it."""
+"""A loaded TensorRT-LLM engine, which schedules requests itself; see the protocol's contract."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
-from llenergymeasure.core.backends.tensorrt import problems
-from llenergymeasure.core.backends.tensorrt.arguments import EngineTokens, sampling_arguments
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
+from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt.processes import (
-    MarkedProcesses,
-    has_ended,
-    stdout_spared,
-)
-from llenergymeasure.core.backends.tensorrt.trace import TensorRTTrace
+from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
+from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.core.models.tokenizers import HFTokenizer
@@ -36,7 +34,7 @@ _MEMORY_NOTE = (
 
 
 class TensorRTEngine:
-    """Runs each batch of a plan as one crowd of requests; see the protocol for the contract.
+    """Hands each request over when it is due and lets TensorRT-LLM schedule them.
 
     Args:
         config: What is measured.
@@ -51,47 +49,38 @@ class TensorRTEngine:
         config: ExperimentConfig,
         library: TensorRTLibrary,
         tokenizer: HFTokenizer,
-        processes: MarkedProcesses,
+        processes: EngineProcesses,
         memory: NvmlMemory,
     ) -> None:
         self._config, self._library, self._processes = config, library, processes
         self._source = sources.resolve(config.model, config.revision)
         self._memory, self.tokenizer = memory, tokenizer
-        ends, pad = end_tokens(self._source, tokenizer), tokenizer.inner.pad_token_id
-        self._tokens = EngineTokens(ends, min(ends, default=0) if pad is None else pad)
+        self._ends = end_tokens(self._source, tokenizer)
         self._settings = library.settings()
-        self._workers = processes.workers()
+        self._workers = workers(processes)
         self._passes = 0
         self._measured: dict[int, TensorRTTrace] = {}
 
-    def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
-        """Hand everything over at once; the engine's max_batch_size bounds what runs together."""
-        return (tuple(requests),) if requests else ()
-
-    def run(self, batches: Sequence[Batch], pass_index: int, progress: Progress) -> TensorRTTrace:
+    def serve(
+        self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress
+    ) -> TensorRTTrace:
         """Generate; returns when the last token is here, which is after the device's work.
 
         Nothing empties TensorRT-LLM's prefix cache; a salt of its own keeps a pass from finding
-        what an earlier one left there.
+        what an earlier one left there. ``tensorrt.max_batch_size`` bounds what runs side by side.
         """
         self._passes += 1
-        requests = [request for batch in batches for request in batch]
-        issued_ns = time.monotonic_ns()
-        with translated("generate", self._config), stdout_spared():
-            finished = self._library.generate(
-                [request.token_ids for request in requests],
-                [
-                    sampling_arguments(
-                        self._config, self._tokens, request.max_new_tokens, request.index
-                    )
-                    for request in requests
-                ],
-                f"pass {self._passes}",
-                progress,
-                self._check,
-            )
-        ends = frozenset(self._tokens.ends)
-        trace = TensorRTTrace(pass_index, issued_ns, ends, requests, finished)
+        begun_ns = time.monotonic_ns()
+        asked = [self._asked(each.request, begun_ns + each.due_ns) for each in arrivals]
+        pauses_s = max((each.due_ns for each in arrivals), default=0) / 1e9
+        patience = WORKING._replace(idle_s=WORKING.idle_s + pauses_s)
+        with (
+            translated("generate", self._config),
+            self._processes.answering("generate", patience),
+            stdout_spared(),
+        ):
+            finished = self._library.serve(asked, f"pass {self._passes}", progress, self._check)
+        trace = TensorRTTrace(pass_index, frozenset(self._ends), asked, finished)
         if pass_index >= 0:
             self._measured[pass_index] = trace
         return trace
@@ -109,7 +98,7 @@ class TensorRTEngine:
             resolved={
                 **dict.fromkeys(TensorRTConfig.model_fields),
                 **self._settings,
-                "eos_token_ids": [] if config.ignores_eos else list(self._tokens.ends),
+                "eos_token_ids": [] if config.ignores_eos else list(self._ends),
             },
             weights="random" if source.kind == "random" else "pretrained",
             memory=self._memory.reading(),
@@ -117,7 +106,7 @@ class TensorRTEngine:
             model_commit=sources.commit_of(source),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=self._settings["max_seq_len"] or model_limit,
-            compute_devices=problems.world_size(config),
+            compute_devices=backend_entry(config.backend).shards(config.section),
             pads=False,
             prefix_cache_hits=sum(cached) if cached else None,
             own_weight_seed=source.kind == "random",
@@ -127,10 +116,18 @@ class TensorRTEngine:
     def close(self) -> None:
         """End the executor and its workers, whatever state they are in."""
         try:
-            with stdout_spared():
+            with self._processes.answering("close", CLOSING), stdout_spared():
                 self._library.shut_down()
+        except BackendError as error:  # nothing is lost: it has done its work
+            print(error.message)  # noqa: T201 - into log.txt
         finally:
             self._processes.end()
+
+    def _asked(self, request: Request, due_ns: int) -> Asked:
+        pad = self.tokenizer.inner.pad_token_id
+        filler = min(self._ends, default=0) if pad is None else pad
+        options = sampling_arguments(self._config, request, self._ends, filler)
+        return Asked(request, options, due_ns)
 
     def _samples(self) -> list[RequestSample]:
         return [sample for trace in self._measured.values() for sample in trace.samples()]

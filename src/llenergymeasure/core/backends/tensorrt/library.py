@@ -14,38 +14,13 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from llenergymeasure.core.backends.tensorrt.arguments import ARGUMENTS, CACHE_ARGUMENTS
-from llenergymeasure.core.backends.tensorrt.trace import Finished
+from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished
 
 _ADAPTER_NUMBER = 1
 _LOOK_S = 5.0
-
-
-class Future(Protocol):
-    """A ``RequestOutput``: one of ``outputs`` is a ``CompletionOutput``."""
-
-    prompt_token_ids: Sequence[int]
-    outputs: Sequence[Any]
-
-    def result(self, timeout: float | None = None) -> object:
-        """Wait until the request has ended; raises ``queue.Empty`` when the time is over."""
-        ...
-
-
-class LanguageModel(Protocol):
-    """An ``LLM``."""
-
-    def generate_async(
-        self, inputs: list[int], *, sampling_params: Any, lora_request: Any, cache_salt: str
-    ) -> Future:
-        """Hand one prompt over; it shares KV-cache blocks with those of the same salt alone."""
-        ...
-
-    def shutdown(self) -> None:
-        """End the executor and its workers."""
-        ...
 
 
 class TensorRTLibrary:
@@ -68,7 +43,7 @@ class TensorRTLibrary:
         }
         self._sampling = SamplingParams
         self._adapter = adapter and LoRARequest("adapter", _ADAPTER_NUMBER, adapter)
-        self._llm: LanguageModel | None = LLM(**converted)
+        self._llm: Any = LLM(**converted)
 
     def settings(self) -> dict[str, Any]:
         """Give the values in force by the names of the section, from ``LLM.args``.
@@ -89,36 +64,35 @@ class TensorRTLibrary:
         }
         return {name: None if value == unset else value for name, value in found.items()}
 
-    def generate(
+    def serve(
         self,
-        prompts: Sequence[Sequence[int]],
-        options: Sequence[Mapping[str, Any]],
+        asked: Sequence[Asked],
         salt: str,
         progress: Callable[[int], None],
         check: Callable[[], None],
     ) -> list[Finished]:
-        """Hand all prompts over at once and wait until every one has ended.
+        """Hand each prompt over when it is due and wait until every one has ended.
 
         The loop is that of ``LLM.generate``, without its progress bar.
 
         Args:
-            prompts: Token ids.
-            options: Arguments of ``SamplingParams``, one a prompt.
+            asked: The requests, by the time they are due.
             salt: Only prompts of the same salt reuse each other's KV cache.
             progress: Called with 1 each time the next prompt in order has ended.
-            check: Called every five seconds of waiting; raises where the wait is in vain.
+            check: Called every five seconds of waiting for an answer; raises where it is in vain.
         """
-        assert self._llm is not None
-        futures = [
-            self._llm.generate_async(
-                list(prompt),
-                sampling_params=self._sampling(**each),
+        submitted = []
+        for each in asked:
+            time.sleep(max(0, each.due_ns - time.monotonic_ns()) / 1e9)
+            issued_ns = time.monotonic_ns()
+            future = self._llm.generate_async(
+                list(each.request.token_ids),
+                sampling_params=self._sampling(**each.options),
                 lora_request=self._adapter,
                 cache_salt=salt,
             )
-            for prompt, each in zip(prompts, options, strict=True)
-        ]
-        return list(_ended(futures, progress, check))
+            submitted.append((future, issued_ns))
+        return list(_ended(submitted, progress, check))
 
     def shut_down(self) -> None:
         """End the executor and its workers; safe to call twice."""
@@ -128,9 +102,9 @@ class TensorRTLibrary:
 
 
 def _ended(
-    futures: Sequence[Future], progress: Callable[[int], None], check: Callable[[], None]
+    submitted: Sequence[tuple[Any, int]], progress: Callable[[int], None], check: Callable[[], None]
 ) -> Iterator[Finished]:
-    for future in futures:
+    for future, issued_ns in submitted:
         while True:  # TensorRT-LLM alone would wait for ever for a worker that died
             try:
                 future.result(timeout=_LOOK_S)
@@ -139,10 +113,10 @@ def _ended(
                 check()
         delivered_ns = time.monotonic_ns()
         progress(1)
-        yield _finished(future, delivered_ns)
+        yield _finished(future, issued_ns, delivered_ns)
 
 
-def _finished(future: Future, delivered_ns: int) -> Finished:
+def _finished(future: Any, issued_ns: int, delivered_ns: int) -> Finished:
     answer = future.outputs[0]
     metrics = getattr(answer, "request_perf_metrics", None)
     times = getattr(metrics, "timing_metrics", None)
@@ -150,6 +124,7 @@ def _finished(future: Future, delivered_ns: int) -> Finished:
         prompt_tokens=len(future.prompt_token_ids),
         token_ids=tuple(answer.token_ids),
         reason=answer.finish_reason,
+        issued_ns=issued_ns,
         delivered_ns=delivered_ns,
         cached_tokens=getattr(future, "cached_tokens", None),
         scheduled_ns=_ns(getattr(times, "first_scheduled_time", None)),

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.engine_processes import ended_on_failure
+from llenergymeasure.core.backends.shared.answering import LOADING
 from llenergymeasure.core.backends.shared.nvml_devices import (
     NvmlMemory,
+    gpu_target,
     memory_use,
-    visible_devices,
 )
-from llenergymeasure.core.backends.shared.problems import adapter_directory, adapter_rank
+from llenergymeasure.core.backends.shared.problems import adapter_name
+from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.tensorrt import problems
-from llenergymeasure.core.backends.tensorrt.arguments import ModelFiles, engine_arguments
+from llenergymeasure.core.backends.tensorrt.arguments import engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
 from llenergymeasure.core.backends.tensorrt.errors import translated
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt.processes import MarkedProcesses
+from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, stdout_spared
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
@@ -31,12 +32,8 @@ class TensorRTBackend:
         return problems.found(config)
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
-        """Name the GPUs that will do the work: the first that CUDA sees, where they can be told."""
-        try:
-            devices = visible_devices()[: problems.world_size(config)]
-        except LookupError:
-            devices = ()
-        return DeviceTarget("gpu", tuple(device.uuid for device in devices))
+        """Name the GPUs that will do the work."""
+        return gpu_target(config)
 
     def load(self, config: ExperimentConfig, cache_dir: Path) -> TensorRTEngine:
         """Load model, adapter and tokenizer; autotuning and graph capture are part of it.
@@ -46,22 +43,21 @@ class TensorRTBackend:
                 to change.
             ConfigError: The checkpoint, all of it here by now, is not of this precision.
         """
-        source, processes = sources.resolve(config.model, config.revision), MarkedProcesses()
+        source = sources.resolve(config.model, config.revision)
+        processes = EngineProcesses("TensorRT-LLM", ENVIRONMENT)
         gpu_uuids = self.target(config).gpu_uuids
         before = memory_use(gpu_uuids)
-        with ended_on_failure(processes), translated("load", config):
-            adapter = adapter_directory(config)
-            files = ModelFiles(
-                sources.reference(source, cache_dir),
-                source.kind == "random",
-                str(adapter) if adapter else None,
-                adapter_rank(config),
-            )
+        with (
+            ended_on_failure(processes),
+            translated("load", config),
+            processes.answering("load", LOADING),
+        ):
+            model = sources.reference(source, cache_dir)
             tokenizer = tokenizers.load_tokenizer(
-                files.model, config.revision, config.trust_remote_code, config.apply_chat_template
+                model, config.revision, config.trust_remote_code, config.apply_chat_template
             )
-            with processes.starting():
-                library = TensorRTLibrary(engine_arguments(config, files), files.adapter)
+            with processes.starting(), stdout_spared():
+                library = TensorRTLibrary(engine_arguments(config, model), adapter_name(config))
             for problem in problems.checkpoint_problems(config, is_here=True):
                 raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
             memory = NvmlMemory(gpu_uuids, before)

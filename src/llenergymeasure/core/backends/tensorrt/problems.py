@@ -13,7 +13,7 @@ from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.precisions import QUANTISED
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
-    capability_problems,
+    gpu_problems,
     visible_devices,
 )
 from llenergymeasure.core.backends.shared.problems import (
@@ -42,6 +42,13 @@ ALGORITHMS = {
 """Algorithms (``QuantAlgo`` in ``tensorrt_llm/quantization/mode.py``) behind each method."""
 
 
+_NO_GPU = (
+    "TensorRT-LLM needs an NVIDIA GPU",
+    "check nvidia-smi -L and CUDA_VISIBLE_DEVICES, or use backend: pytorch",
+)
+_INSTEAD = {"fp8": "use precision: bf16 or fp16", "bf16": "use precision: fp16"}
+
+
 def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> list[Problem]:
     """List every problem.
 
@@ -50,7 +57,7 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         devices: Lists the GPUs that can be seen.
     """
     return [
-        *_device_problems(config, devices),
+        *gpu_problems(config, devices, _NO_GPU, _INSTEAD),
         *checkpoint_problems(
             config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
         ),
@@ -59,12 +66,6 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
         *_cache_problems(config.passthrough_kwargs or {}),
     ]
-
-
-def world_size(config: ExperimentConfig) -> int:
-    """Count the GPUs that work."""
-    section = config.tensorrt or TensorRTConfig()
-    return (section.tp_size or 1) * (section.pp_size or 1)
 
 
 def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[Problem]:
@@ -99,28 +100,6 @@ def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[
             "tensorrt.quantization",
             "remove it; the checkpoint decides",
         )
-
-
-def _device_problems(config: ExperimentConfig, list_all: ListDevices) -> Iterator[Problem]:
-    try:
-        devices = list_all()
-    except LookupError as error:
-        yield Problem(
-            f"TensorRT-LLM needs an NVIDIA GPU: {error}",
-            "backend",
-            "check nvidia-smi -L and CUDA_VISIBLE_DEVICES, or use backend: pytorch",
-            kind="hardware",
-        )
-        return
-    wanted = world_size(config)
-    if wanted > len(devices):
-        yield Problem(
-            f"{wanted} GPUs are asked for (tp_size x pp_size), {len(devices)} can be seen",
-            "tensorrt.tp_size",
-            "use fewer, or check CUDA_VISIBLE_DEVICES",
-            kind="hardware",
-        )
-    yield from capability_problems(config.precision, devices[:wanted], "use precision: fp16")
 
 
 def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:

@@ -1,62 +1,28 @@
-"""The workers that MPI starts for TensorRT-LLM.
-
-They need not be descendants of ours, so all of them carry a mark in their environment.
-"""
+"""The workers that MPI starts for TensorRT-LLM, and what they print."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 
 import psutil
 
-from llenergymeasure.core.backends.shared.engine_processes import (
-    anonymous_main,
-    end_processes,
-    variables,
-)
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
-MARK = "LLENERGYMEASURE_TENSORRT"
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
-# What it tells NVIDIA of its use is no part of a measurement (tensorrt_llm/usage/config.py).
-_NO_TELEMETRY = {"TRTLLM_NO_USAGE_STATS": "1"}
-_PATIENCE_S = 5.0  # for a process that was asked to end
+ENVIRONMENT = {
+    **BUS_ORDER,
+    "TRTLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere (tensorrt_llm/usage/config.py)
+}
+"""Variables under which TensorRT-LLM is started."""
 
 
-class MarkedProcesses:
-    """Whatever is started inside :meth:`starting`, and its descendants."""
-
-    def __init__(self) -> None:
-        self._mark = secrets.token_hex(8)
-
-    @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
-        """Let what is started inside the block be ours, and print to standard error."""
-        ours = {MARK: self._mark, **BUS_ORDER, **_NO_TELEMETRY}
-        with variables(ours), anonymous_main(), stdout_spared():
-            yield
-
-    def running(self) -> list[psutil.Process]:
-        """List them, whoever their parent is by now."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
-
-    def workers(self) -> list[psutil.Process]:
-        """List those that work until they are told to end: the pool of mpi4py."""
-        return [process for process in self.running() if _is_worker(process)]
-
-    def end(self) -> None:
-        """End all of them; safe to call twice."""
-        end_processes(self.running(), _PATIENCE_S)
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.pid != os.getpid() and process.environ().get(MARK) == self._mark
-        except (psutil.Error, OSError):
-            return False
+def workers(processes: EngineProcesses) -> list[psutil.Process]:
+    """List those of an engine that work until they are told to end: the pool of mpi4py."""
+    return [process for process in processes.running() if _is_worker(process)]
 
 
 @contextlib.contextmanager

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.domain.samples import Finish, RequestSample
 
 _FINISHES: Mapping[str, Finish] = {"length": "length", "stop": "stop"}
 _CLOCK_TOLERANCE_NS = 1_000_000  # the engine's times are in microseconds, taken in another process
+
+
+class Asked(NamedTuple):
+    """A request as TensorRT-LLM gets it.
+
+    Attributes:
+        request: The request.
+        options: Arguments of ``SamplingParams``.
+        due_ns: When it is to be handed over, monotonic.
+    """
+
+    request: Request
+    options: Mapping[str, Any]
+    due_ns: int
 
 
 class Finished(NamedTuple):
@@ -20,7 +34,8 @@ class Finished(NamedTuple):
         prompt_tokens: Tokens of the prompt, as the engine had it.
         token_ids: Tokens it produced.
         reason: Why it ended, in TensorRT-LLM's words.
-        delivered_ns: It was handed to us.
+        issued_ns: It was handed over.
+        delivered_ns: We took its answer: those of earlier requests are waited for before.
         cached_tokens: Tokens of the prompt that were in the KV cache; ``None`` if unknown.
         scheduled_ns: Work on it began, monotonic; ``None`` where the engine tells no times.
         first_token_ns: Its first token was there.
@@ -30,13 +45,14 @@ class Finished(NamedTuple):
     prompt_tokens: int
     token_ids: tuple[int, ...]
     reason: str | None
+    issued_ns: int
     delivered_ns: int
     cached_tokens: int | None = None
     scheduled_ns: int | None = None
     first_token_ns: int | None = None
     last_token_ns: int | None = None
 
-    def with_times_since(self, issued_ns: int) -> Finished:
+    def with_times_of_our_clock(self) -> Finished:
         """Keep the engine's times where they can be those of our clock, else none of them.
 
         They are if they lie in order between issue and delivery; a difference within 1 ms is
@@ -44,12 +60,12 @@ class Finished(NamedTuple):
         """
         known = self.scheduled_ns, self.first_token_ns, self.last_token_ns
         times = [time_ns for time_ns in known if time_ns is not None]
-        early_ns = issued_ns - min(times, default=issued_ns)
-        late_ns = max(times, default=issued_ns) - self.delivered_ns
+        early_ns = self.issued_ns - min(times, default=self.issued_ns)
+        late_ns = max(times, default=self.issued_ns) - self.delivered_ns
         in_order = len(times) == len(known) and times == sorted(times)
         if not in_order or max(early_ns, late_ns) > _CLOCK_TOLERANCE_NS:
             return self._replace(scheduled_ns=None, first_token_ns=None, last_token_ns=None)
-        begun, first, last = (min(max(each, issued_ns), self.delivered_ns) for each in times)
+        begun, first, last = (min(max(t, self.issued_ns), self.delivered_ns) for t in times)
         return self._replace(scheduled_ns=begun, first_token_ns=first, last_token_ns=last)
 
     def tokens_produced(self, end_ids: frozenset[int]) -> int:
@@ -64,42 +80,35 @@ class TensorRTTrace:
 
     Attributes:
         pass_index: Its number.
-        issued_ns: When its requests were handed over.
         end_ids: Tokens that end a sequence.
-        requests: Its requests.
+        asked: Its requests.
         finished: What became of each, in the same order.
     """
 
     pass_index: int
-    issued_ns: int
     end_ids: frozenset[int]
-    requests: Sequence[Request]
+    asked: Sequence[Asked]
     finished: Sequence[Finished]
 
     def samples(self) -> tuple[RequestSample, ...]:
         """Give one sample a request, in the order they were handed over."""
-        pairs = zip(self.requests, self.finished, strict=True)
-        return tuple(
-            self._sample(request, done.with_times_since(self.issued_ns)) for request, done in pairs
-        )
+        pairs = zip(self.asked, self.finished, strict=True)
+        return tuple(self._sample(asked, done.with_times_of_our_clock()) for asked, done in pairs)
 
-    def _sample(self, request: Request, done: Finished) -> RequestSample:
+    def _sample(self, asked: Asked, done: Finished) -> RequestSample:
         finish = _FINISHES.get(done.reason or "", "failed")
-        tokens = done.tokens_produced(self.end_ids)
         return RequestSample(
-            request=request.index,
+            request=asked.request.index,
             pass_index=self.pass_index,
-            batch_index=0,
             input_tokens=done.prompt_tokens,
-            padded_input_tokens=done.prompt_tokens,
-            output_tokens=tokens,
-            executed_output_tokens=tokens,
-            issued_ns=self.issued_ns,
-            scheduled_ns=self.issued_ns if done.scheduled_ns is None else done.scheduled_ns,
+            output_tokens=done.tokens_produced(self.end_ids),
+            issued_ns=done.issued_ns,
+            scheduled_ns=done.issued_ns if done.scheduled_ns is None else done.scheduled_ns,
             first_token_ns=done.first_token_ns,
             last_token_ns=done.last_token_ns,
             delivered_ns=done.delivered_ns,
             finish=finish,
             error=f"TensorRT-LLM ended it: {done.reason}" if finish == "failed" else None,
             cached_input_tokens=done.cached_tokens,
+            due_ns=asked.due_ns,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,8 +10,9 @@ from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.answering import CLOSING
 from llenergymeasure.core.backends.shared.batching import all_at_once
-from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import VLLMLibrary
@@ -70,7 +72,7 @@ class VLLMEngine:
         ``vllm.max_num_seqs`` bounds what runs side by side.
         """
         requests = all_at_once(arrivals, "vLLM")
-        with translated("generate", self._config, self._witness):
+        with self._asking():
             self._forget_prompts()
             trace = VLLMTrace(pass_index, time.monotonic_ns())
             trace.records.extend(self._records(requests, progress))
@@ -80,7 +82,7 @@ class VLLMEngine:
 
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
-        with translated("generate", self._config, self._witness):
+        with self._asking():
             self._facts = self._library.worker_facts()
         settings, architecture = self._resolved(), self._architecture()
         is_random = self._config.model.startswith("random:")
@@ -102,9 +104,21 @@ class VLLMEngine:
     def close(self) -> None:
         """End the engine core and its workers, whatever state they are in."""
         try:
-            self._library.shut_down()
+            with self._processes.answering("close", CLOSING):
+                self._library.shut_down()
+        except BackendError as error:  # nothing is lost: it has done its work
+            print(error.message)  # noqa: T201 - into log.txt
         finally:
             self._processes.end()
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Have what goes wrong with the engine inside the block told in our words, and end."""
+        with (
+            translated("generate", self._config, self._witness),
+            self._processes.answering("generate"),
+        ):
+            yield
 
     def _forget_prompts(self) -> None:
         """Empty the prefix cache; a step of the engine that is under way may hold blocks a while.

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses, ended_on_failure
+from llenergymeasure.core.backends.shared.answering import LOADING
+from llenergymeasure.core.backends.shared.nvml_devices import gpu_target
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
+from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.vllm import problems
 from llenergymeasure.core.backends.vllm.arguments import ModelFiles, engine_arguments
-from llenergymeasure.core.backends.vllm.devices import check_workers, gpus_used
+from llenergymeasure.core.backends.vllm.devices import check_workers
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
@@ -32,11 +34,7 @@ class VLLMBackend:
         """Name the GPUs that will do the work, or the CPU."""
         if problems.is_cpu_build():
             return DeviceTarget("cpu")
-        try:
-            used = gpus_used(_section(config))
-        except LookupError:
-            return DeviceTarget("gpu")
-        return DeviceTarget("gpu", tuple(device.uuid for device in used))
+        return gpu_target(config)
 
     def load(self, config: ExperimentConfig, cache_dir: Path) -> VLLMEngine:
         """Load model, adapter and tokenizer; compilation and graph capture are part of it.
@@ -47,9 +45,13 @@ class VLLMBackend:
             ExperimentError: It works on other GPUs than those whose energy is read.
         """
         files = _files(config, cache_dir)
-        processes = EngineProcesses(ENVIRONMENT)
+        processes = EngineProcesses("vLLM", ENVIRONMENT)
         witness = Witness(processes.printed, processes.exit_codes)
-        with ended_on_failure(processes), translated("load", config, witness):
+        with (
+            ended_on_failure(processes),
+            translated("load", config, witness),
+            processes.answering("load", LOADING),
+        ):
             tokenizer = tokenizers.load_tokenizer(
                 files.model, config.revision, config.trust_remote_code, config.apply_chat_template
             )

@@ -1,9 +1,8 @@
 """The processes an engine starts: what they print, how they ended, and that none is left.
 
 An engine that works in processes of its own starts them through :mod:`multiprocessing`. Inside
-:meth:`EngineProcesses.starting` these begin with ``engine_launcher.py``, so that they print into a
-pipe of ours in place of the terminal, carry a mark by which they and their children are found, and
-do not outlive this process.
+:meth:`EngineProcesses.starting` these begin with ``lifeline.py``, so that they print into a pipe of
+ours in place of the terminal, and do not outlive this process.
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import secrets
 import shlex
 import shutil
 import sys
 import tempfile
 import threading
-import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,8 +24,9 @@ from typing import Protocol
 
 import psutil
 
-from llenergymeasure.core.backends.shared import engine_launcher
-from llenergymeasure.core.backends.shared.engine_start import not_without_processes
+from llenergymeasure import lifeline
+from llenergymeasure.core.backends.shared.answering import WORKING, Patience, answering
+from llenergymeasure.processes import Mark, anonymous_main, variables
 
 MARK = "LLENERGYMEASURE_ENGINE"
 KEPT_LINES = 400
@@ -88,44 +86,49 @@ class Endable(Protocol):
 class EngineProcesses:
     """Watches over the processes of one engine.
 
+    Whatever it starts inside :meth:`starting` is found by a mark, even what is no descendant of
+    ours, as MPI's workers need not be.
+
     Args:
+        engine: What the user calls it.
         environment: Variables that the engine and its processes get, over those of this process.
-        forward: Gets every line they print.
+        forward: Gets every line that those print which it starts through multiprocessing.
     """
 
     def __init__(
-        self, environment: Mapping[str, str], forward: Forward = to_standard_output
+        self,
+        engine: str,
+        environment: Mapping[str, str],
+        forward: Forward = to_standard_output,
     ) -> None:
-        self._environment = dict(environment)
+        self._engine, self._mark = engine, Mark(MARK)
+        self._environment = {**environment, **self._mark.variables}
         self._folder = Path(tempfile.mkdtemp(prefix="llem-engine-"))
-        self._mark = secrets.token_hex(8)
         self._pump = OutputPump(self._folder / "output", forward)
         self._before = {process.pid for process in multiprocessing.active_children()}
         self._children: list[BaseProcess] = []
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
-        """Let what is started inside the block be ours.
-
-        Raises:
-            RuntimeError: All that was started has ended, and the block waits for it.
-        """
+        """Let what is started inside the block be ours."""
         resource_tracker.ensure_running()  # it serves this process for good
         interpreter = spawn.get_executable()
-        with (
-            variables(self._environment),
-            anonymous_main(),
-            not_without_processes(self._all_ended_unnoticed),
-        ):
+        with variables(self._environment), anonymous_main():
             spawn.set_executable(str(self._launcher(interpreter)))
             try:
                 yield
             finally:
                 spawn.set_executable(interpreter)
 
+    def answering(
+        self, phase: str, patience: Patience = WORKING
+    ) -> contextlib.AbstractContextManager[None]:
+        """Have every wait for the engine inside a block end; see :func:`~.answering.answering`."""
+        return answering(self._engine, phase, self.running, patience)
+
     def running(self) -> list[psutil.Process]:
         """List them, their children included, whoever their parent is by now."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
+        return self._mark.processes()
 
     def on_death(self, tell: Callable[[], None]) -> None:
         """Call ``tell``, from a thread that sleeps until then, once one started by us ends."""
@@ -151,82 +154,24 @@ class EngineProcesses:
 
     def end(self) -> None:
         """End all of them, and hand on the last they said; safe to call twice."""
-        end_processes(self.running(), _PATIENCE_S)
+        self._mark.end(_PATIENCE_S)
         self._pump.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _all_ended_unnoticed(self) -> bool:
-        children = psutil.Process().children()
-        return any(map(_has_ended, children)) and not self.running()
 
     def _launcher(self, interpreter: str | bytes | None) -> Path:
         """Write the program that multiprocessing starts in place of the interpreter."""
         python = os.fsdecode(interpreter or sys.executable)
-        own = (str(os.getpid()), str(self._folder / "output"), f"{MARK}={self._mark}")
-        command = (python, "-I", "-S", engine_launcher.__file__, *own)
+        own = (str(os.getpid()), str(self._folder / "output"))
+        command = (python, "-I", "-S", lifeline.__file__, *own)
         script = self._folder / "python"
         script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         script.chmod(0o700)
         # Where temporary files cannot be run, processes print to the terminal.
         return script if os.access(script, os.X_OK) else Path(python)
 
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get(MARK) == self._mark
-        except (psutil.Error, OSError):
-            return False
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
 
 @contextlib.contextmanager
-def variables(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables of this process for the block."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def anonymous_main() -> Iterator[None]:
-    """Hide the main module: each process started would run it again, and it may have no guard."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def end_processes(processes: Sequence[psutil.Process], patience_s: float) -> None:
-    """Ask processes to end, and kill those that have not after ``patience_s``; they are waited for.
-
-    Safe for processes that have ended already.
-    """
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _gone, left = psutil.wait_procs(processes, patience_s)
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, patience_s)
-
-
-@contextlib.contextmanager
-def ended_on_failure(processes: Endable) -> Iterator[None]:
+def ended_on_failure(processes: EngineProcesses) -> Iterator[None]:
     """End the processes of an engine that could not be loaded, for whatever reason."""
     try:
         yield

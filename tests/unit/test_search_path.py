@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.orchestration.own_tools import own_tools_found, with_tools
+from llenergymeasure.processes import variables, with_programs_of
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def python(tmp_path: Path) -> Path:
 
 
 def test_the_folder_of_an_interpreter_comes_first(python: Path) -> None:
-    assert with_tools("/usr/bin:/bin", str(python)) == f"{python.parent}:/usr/bin:/bin"
-    assert with_tools("", str(python)) == str(python.parent)
+    assert with_programs_of(str(python), "/usr/bin:/bin") == f"{python.parent}:/usr/bin:/bin"
+    assert with_programs_of(str(python), "") == str(python.parent)
 
 
 def test_a_relative_interpreter_is_found_from_anywhere(
@@ -30,19 +30,19 @@ def test_a_relative_interpreter_is_found_from_anywhere(
 ) -> None:
     monkeypatch.chdir(python.parents[1])
 
-    assert with_tools("/bin", "bin/python-of-ours") == f"{python.parent}:/bin"
+    assert with_programs_of("bin/python-of-ours", "/bin") == f"{python.parent}:/bin"
 
 
 def test_a_path_that_has_it_keeps_its_order(python: Path) -> None:
     path = f"/opt/cuda/bin:{python.parent}"
 
-    assert with_tools(path, str(python)) == path
-    assert with_tools(path, python.name) == path
+    assert with_programs_of(str(python), path) == path
+    assert with_programs_of(python.name, path) == path
 
 
 def test_an_interpreter_that_is_not_there_changes_nothing() -> None:
-    assert with_tools("/bin", "/nowhere/python") == "/bin"
-    assert with_tools("/bin", "") == "/bin"
+    assert with_programs_of("/nowhere/python", "/bin") == "/bin"
+    assert with_programs_of("", "/bin") == "/bin"
 
 
 @pytest.mark.parametrize("before", ["/nowhere", None])
@@ -50,7 +50,8 @@ def test_the_path_is_put_back(before: str | None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("PATH", raising=False)
     if before is not None:
         monkeypatch.setenv("PATH", before)
-    with own_tools_found():
+    search_path = with_programs_of(sys.executable, os.environ.get("PATH", os.defpath))
+    with variables({"PATH": search_path}):
         assert os.environ["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
 
     assert os.environ.get("PATH") == before

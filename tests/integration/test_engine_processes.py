@@ -12,15 +12,16 @@ import time
 import psutil
 import pytest
 
-from llenergymeasure.core.backends.shared import engine_start
-from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.shared.answering import Patience
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
+from llenergymeasure.exceptions import BackendError
 from tests.support.cli import SOURCE, wait_for
 
 ORPHANING = """
 import multiprocessing, os, sys, time
-from llenergymeasure.core.backends.shared.engine_processes import EngineProcesses
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 
-processes = EngineProcesses({})
+processes = EngineProcesses("the engine", {})
 with processes.starting():
     multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,)).start()
 while not processes.running():
@@ -37,7 +38,7 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def processes(lines):
-    made = EngineProcesses({"ENGINE_TEST": "yes"}, lines.append)
+    made = EngineProcesses("the engine", {"ENGINE_TEST": "yes"}, lines.append)
     yield made
     made.end()
     assert not made.running()
@@ -119,17 +120,77 @@ def test_they_end_with_this_process_however_that_ends(tmp_path):
     assert not child.is_running()
 
 
-def test_a_wait_for_processes_that_have_ended_is_broken_off():
-    with (
-        pytest.raises(RuntimeError, match="every process of the engine ended"),
-        engine_start.not_without_processes(lambda: True),
-    ):
-        time.sleep(600)
+QUICK = Patience(stopped_s=0.5, idle_s=1.5, gone_s=0.3, look_every_s=0.05)
 
 
-def test_a_start_that_ends_by_itself_is_left_alone():
+def failure(processes: EngineProcesses, wait, patience: Patience = QUICK) -> BackendError:
+    def ask() -> None:
+        with processes.answering("generate", patience):
+            wait()
+            time.sleep(600)
+
+    with pytest.raises(BackendError, match="the engine no longer answers: ") as caught:
+        ask()
+    assert caught.value.where == "generate"
+    return caught.value
+
+
+def busy(processes: EngineProcesses):
+    child = started(processes, os.system, "while :; do :; done")
+    wait_for(processes.running)
+    return child
+
+
+def test_a_wait_for_processes_that_have_ended_is_broken_off(processes):
+    child = busy(processes)
+
+    def killed() -> None:
+        time.sleep(0.3)
+        for process in processes.running():
+            process.kill()
+        child.join()
+
+    assert "all of its processes have ended" in failure(processes, killed).message
+
+
+def test_a_process_that_is_stopped_is_killed_and_the_wait_for_it_ends(processes):
+    child = busy(processes)
+
+    def stopped() -> None:
+        os.kill(child.pid, signal.SIGSTOP)
+        child.join()
+        raise RuntimeError("the engine says that it died")
+
+    said = failure(processes, stopped).message
+    assert f"process {child.pid} has been stopped for 0.5 s" in said
+    assert "no kill -STOP" in said
+
+
+def test_processes_that_do_nothing_are_killed(processes):
+    child = started(processes, time.sleep, 600)
+    wait_for(processes.running)
+
+    assert "have done nothing for 1.5 s" in failure(processes, child.join).message
+
+
+def test_processes_that_work_may_take_their_time(processes):
+    busy(processes)
+    with processes.answering("generate", QUICK):
+        time.sleep(3)
+
+    assert processes.running()
+
+
+def test_an_engine_that_does_not_end_in_time_is_killed(processes):
+    child = busy(processes)
+
+    said = failure(processes, child.join, QUICK._replace(whole_s=0.5)).message
+    assert "it has not done that within 0.5 s" in said
+
+
+def test_a_wait_that_ends_by_itself_is_left_alone(processes):
     handler = signal.getsignal(signal.SIGALRM)
-    with engine_start.not_without_processes(lambda: False):
-        pass
+    with processes.answering("load", QUICK):
+        time.sleep(0.5)  # without any process yet
 
     assert signal.getsignal(signal.SIGALRM) is handler

@@ -1,0 +1,14 @@
+"""Which YAML files describe a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llenergymeasure.config.inheritance import read
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.study import describes_study
+
+
+def is_study(path: Path) -> bool:
+    """Tell whether a file, with what it builds on, describes a study."""
+    return describes_study(read(path, ExperimentConfig).data)
