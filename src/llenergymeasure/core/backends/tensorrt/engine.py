@@ -13,7 +13,7 @@ from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
-from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
@@ -75,7 +75,7 @@ class TensorRTEngine:
         pauses_s = max((each.due_ns for each in arrivals), default=0) / 1e9
         patience = WORKING._replace(idle_s=WORKING.idle_s + pauses_s)
         with (
-            translated("generate", self._config),
+            WORDS.translated("generate", self._config),
             self._processes.answering("generate", patience),
             stdout_spared(),
         ):

@@ -6,7 +6,6 @@ TensorRT-LLM itself is not imported: that takes seconds, and starts with touchin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
@@ -64,7 +63,7 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         *_length_problems(config),
         *_adapter_problems(config),
         *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
-        *_cache_problems(config.passthrough_kwargs or {}),
+        *_cache_problems(config),
     ]
 
 
@@ -127,16 +126,17 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _cache_problems(extra: dict[str, Any]) -> Iterator[Problem]:
-    for name, value in extra.items():
-        where = f"passthrough_kwargs.{name}"
-        if name == "kv_cache_config" and not isinstance(value, dict):
-            yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
-        elif name == "kv_cache_config":
-            decided = {theirs: ours for ours, theirs in CACHE_ARGUMENTS.items() if theirs in value}
-            for theirs, ours in decided.items():
-                yield Problem(
-                    f"tensorrt.{ours} already decides '{theirs}'",
-                    f"{where}.{theirs}",
-                    f"remove it; set tensorrt.{ours}",
-                )
+def _cache_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    where = "passthrough_kwargs.kv_cache_config"
+    given = (config.passthrough_kwargs or {}).get("kv_cache_config", {})
+    if not isinstance(given, dict):
+        yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
+        return
+    for ours, theirs in CACHE_ARGUMENTS.items():
+        if theirs in given:
+            field = f"tensorrt.{ours}"
+            yield Problem(
+                f"{field} already decides '{theirs}'",
+                f"{where}.{theirs}",
+                f"remove it; set {field}",
+            )
