@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import llenergymeasure
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES, EnergySourceFacts, auto_order
 from llenergymeasure.core.energy import energy_problems, get_active_energy_backend
 from llenergymeasure.core.energy.none import NoSource
@@ -156,3 +160,30 @@ def test_the_package_has_only_the_names_it_lists():
 
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = energy.nonsense
+
+
+SOURCE = Path(llenergymeasure.__file__).parent
+TABLE = Path("config/energy_sources.py")
+NAMES = set(ENERGY_SOURCES) - {"none"}
+"""Not ``none``, which is also what an edge, a sensor or a baseline is that there is not."""
+
+
+def named_in(path: Path) -> set[str]:
+    """Give the sources that a text of a file is, or tells to set."""
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    told = {word for text in texts for word in re.findall(r"energy_backend: (\w+)", text)}
+    return NAMES & {*texts, *told}
+
+
+def test_no_source_is_named_outside_its_own_files_and_the_table():
+    found = {
+        str(file): named
+        for path in SOURCE.rglob("*.py")
+        if (file := path.relative_to(SOURCE)) != TABLE
+        and (named := named_in(path) - {file.stem.split("_")[0]})
+    }
+    assert found == {}
