@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from llenergymeasure.cli.commands import config, run
 from llenergymeasure.cli.execute import confirmed
 from llenergymeasure.config.models import StudyConfig
+from llenergymeasure.config.user_config import data_path
+from llenergymeasure.core.energy.stored import CALIBRATIONS
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.report.format import WIDTH
 from tests.support.cli import QUICK
@@ -57,7 +59,8 @@ def test_every_backend_is_listed_with_its_runner_and_where_that_came_from(tmp_pa
 
 
 def test_this_interpreter_is_shown_with_every_backend(tmp_path: Path) -> None:
-    rows = section(shown(tmp_path), f"backends of this interpreter ({sys.executable})")
+    _, *rows = shown(tmp_path).partition("\nbackends of this interpreter")[2].split("\n")
+    rows = [row for row in rows[: rows.index("")] if "(" + sys.executable not in row]
     names = [row.split()[0] for row in rows if row[2] != " "]
 
     assert names == [state.name for state in inventory.take().backends]
@@ -86,8 +89,18 @@ def test_only_a_path_or_a_command_makes_a_line_longer_than_a_terminal(tmp_path: 
         tmp_path, LLEM_RUNNER_VLLM="docker:a/b:c", LLEM_RUNNER_TENSORRT="docker:d", **settings
     )
 
+    for place in (data_path() / CALIBRATIONS, tmp_path / "llenergymeasure", sys.executable):
+        text = text.replace(str(place), "/" * len(str(place)))  # a place may have spaces
     long = [line for line in text.splitlines() if len(line) > WIDTH]
     assert not [line for line in long if len(line.split()) > 2], long
+
+
+def test_a_long_place_has_a_line_of_its_own(tmp_path: Path) -> None:
+    far = tmp_path / ("x" * WIDTH)
+    lines = shown(tmp_path, XDG_DATA_HOME=str(far)).splitlines()
+
+    title = lines.index("energy sensors")
+    assert lines[title + 1] == f"  ({far / 'llenergymeasure' / CALIBRATIONS})"
 
 
 def test_json_on_stdout_is_the_result_and_stderr_says_where_it_lies(tmp_path: Path) -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -17,7 +13,6 @@ from llenergymeasure.orchestration.device_lock import SHARED
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container import Mount, Place
 from llenergymeasure.study.runners.docker_cli import DockerError, Engine, Image, translated
-from tests.support.cli import SOURCE
 from tests.support.scripted_run import make_order, scripted_config
 
 IMAGE = Image("mine", "sha256:0123456789abcdef", "mine@sha256:ab")
@@ -202,69 +197,3 @@ def _mounts(folder: Path, config: ExperimentConfig) -> dict[Path, Mount]:
 )
 def test_what_docker_says_is_put_into_plain_words(said: str, what: str) -> None:
     assert what in translated(said).what
-
-
-def entry(*call: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Start the first process of a container, outside of one."""
-    command = [sys.executable, "-m", container.ENTRY, *call]
-    path = os.pathsep.join([str(SOURCE), str(folder)])
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
-@pytest.mark.parametrize(
-    ("end", "code"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), signal.SIGSEGV)", 139)]
-)
-def test_the_entry_ends_as_its_worker_did(end: str, code: int, tmp_path: Path) -> None:
-    (tmp_path / "work.py").write_text(f"import os, signal, sys\n{end}")
-    process = entry("work", folder=tmp_path)
-    assert process.wait() == code
-    process.communicate()
-
-
-WAITS = """
-import signal, sys
-try:
-    print("ready", flush=True)
-    while True:
-        signal.pause()
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-
-
-def waiting_worker(folder: Path) -> subprocess.Popen[bytes]:
-    (folder / "work.py").write_text(WAITS)
-    process = entry("work", folder=folder)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    return process
-
-
-def test_a_byte_interrupts_the_worker(tmp_path: Path) -> None:
-    process = waiting_worker(tmp_path)
-    assert process.stdin is not None
-    process.stdin.write(b"i")
-    process.stdin.flush()
-    assert process.wait() == 130
-    process.communicate()
-
-
-def test_a_signal_to_the_container_reaches_the_worker(tmp_path: Path) -> None:
-    process = waiting_worker(tmp_path)
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
-    process.communicate()
-
-
-def test_the_end_of_the_input_kills_the_worker(tmp_path: Path) -> None:
-    process = waiting_worker(tmp_path)
-    (worker,) = psutil.Process(process.pid).children()
-    process.communicate()
-    assert process.returncode == 137
-    psutil.wait_procs([worker])
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE

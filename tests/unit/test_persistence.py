@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -189,42 +188,6 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         persistence.write_atomically(tmp_path / "result.json", fill)
     assert _names(tmp_path) == []
-
-
-@pytest.mark.parametrize("what", ["json", "parquet", "requests"])
-def test_a_file_the_system_refuses_to_grow_is_an_experiment_error(
-    tmp_path: Path, what: str
-) -> None:
-    script = f"""
-import resource, sys
-from pathlib import Path
-from llenergymeasure.exceptions import ExperimentError
-from llenergymeasure.results import persistence, tables
-from tests.support.make_result import make_process, make_result
-root = Path(sys.argv[1])
-result = make_result()
-share = make_process(prompts=range(5000))
-import pyarrow.parquet
-resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
-try:
-    match {what!r}:
-        case "json": persistence.to_json(result, root)
-        case "parquet": persistence.to_parquet(result, root / "row.parquet")
-        case "requests": tables.write_requests([share], root / "requests.parquet")
-except ExperimentError as error:
-    print(error.message)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        check=True,
-    )
-    assert "File too large" in done.stdout
-    assert "--output" in done.stdout
-    assert _names(tmp_path) == []
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 512
 
 
 def test_a_directory_in_the_way_or_a_missing_one_is_an_experiment_error(tmp_path: Path) -> None:

@@ -54,6 +54,19 @@ def test_the_message_counts_the_problems_and_names_each_remedy(tmp_path):
     assert caught.value.where == ", ".join(one.where for one in caught.value.problems)
 
 
+def test_a_folder_of_locks_that_is_not_there_is_a_problem(tmp_path, monkeypatch):
+    absent = tmp_path / "absent"
+    monkeypatch.setenv("LLEM_LOCK_DIR", str(absent))
+    found = problems(tmp_path)
+    assert list(found) == ["LLEM_LOCK_DIR"]
+    assert f"mkdir -p {absent}" in found["LLEM_LOCK_DIR"]
+
+    order = make_order(scripted_config(), tmp_path, runner="docker:image")
+    assert [one.where for one in preflight.problems_for_plan([order])] == ["LLEM_LOCK_DIR"]
+    absent.mkdir()
+    assert problems(tmp_path) == {}
+
+
 def test_a_single_problem_is_counted_in_the_singular(tmp_path):
     with pytest.raises(PreFlightError, match="1 problem before"):
         preflight.check(make_order(scripted_config(dataset="absent.jsonl"), tmp_path))

@@ -8,7 +8,6 @@ import pytest
 
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.orchestration import worker
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.resume import (
@@ -21,9 +20,7 @@ from llenergymeasure.study.resume import (
     outcome,
     scan,
 )
-from tests.support.lock_holder import holder
 from tests.support.samples import MOST_CUTS, cuts
-from tests.support.scripted_run import make_order, scripted_config
 from tests.support.study_on_disk import (
     CREATED,
     break_off,
@@ -157,31 +154,6 @@ def test_a_result_that_came_meanwhile_is_neither_run_again_nor_touched(
     before = directory.result.read_bytes()
     assert not make_ready(directory, ONE)
     assert directory.result.read_bytes() == before
-
-
-def test_a_worker_of_an_earlier_run_is_waited_for(directory: ExperimentDirectory) -> None:
-    directory.root.mkdir()
-    with (
-        holder(directory.worker_lock) as orphan,
-        pytest.raises(StudyError, match=f"still being measured by pid {orphan.pid} "),
-    ):
-        make_ready(directory, ONE)
-    assert make_ready(directory, ONE), "it has been killed, and its lock is free"
-
-
-def test_a_second_worker_does_not_touch_the_directory_of_the_first(
-    directory: ExperimentDirectory, tmp_path: Path
-) -> None:
-    directory.root.mkdir()
-    order = make_order(scripted_config(), tmp_path)
-    directory.config.write_text(order.model_dump_json())
-    with holder(directory.worker_lock) as first:
-        failure = worker.run(directory)
-        assert failure is not None
-        assert f"is being measured by pid {first.pid} " in failure.message
-        assert names(directory) == {"config.json", ".worker.lock"}
-    assert worker.run(directory) is None
-    assert ".worker.lock" not in names(directory)
 
 
 def test_a_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt.errors import WORDS, backend_error
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.exceptions import BackendError
 from tests.support import fake_tensorrt_llm as fake
 
 A100 = Device("GPU-1", "NVIDIA A100", (8, 0))
@@ -464,9 +465,18 @@ def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algor
 # --- errors
 
 
+def told(error: Exception, config: ExperimentConfig | None = None) -> BackendError:
+    with (
+        pytest.raises(BackendError) as failure,
+        WORDS.translated("load", config or configuration()),
+    ):
+        raise error
+    return failure.value
+
+
 def test_every_remedy_can_be_told() -> None:
     for mark, _ in WORDS.remedies:
-        assert "\n    " in backend_error("load", configuration(), ValueError(mark)).message
+        assert "\n    " in WORDS.error("load", configuration(), mark).message
 
 
 @pytest.mark.parametrize(
@@ -480,7 +490,7 @@ def test_every_remedy_can_be_told() -> None:
     ],
 )
 def test_an_error_names_the_field_that_mends_it(error: Exception, said: str) -> None:
-    translated = backend_error("load", configuration(), error)
+    translated = told(error)
 
     assert said in translated.message
     assert translated.where == "load"
@@ -489,6 +499,6 @@ def test_an_error_names_the_field_that_mends_it(error: Exception, said: str) -> 
 def test_out_of_memory_names_the_values_that_were_asked_for() -> None:
     config = configuration(tensorrt={"max_batch_size": 64})
 
-    message = backend_error("load", config, RuntimeError("out of memory")).message
+    message = told(RuntimeError("out of memory"), config).message
 
     assert "asked for: tensorrt.max_batch_size 64" in message

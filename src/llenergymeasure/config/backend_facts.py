@@ -6,6 +6,7 @@ A backend of this package and one of another package say it in the same way: an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +91,10 @@ class BackendFacts(PluginEntry):
     runs_a_model: bool = True
     needs_torch_for_gpus: bool = False
     has_dockerfile: bool = False
+
+    def shards(self, section: Any) -> int:
+        """Count the devices that a copy of the model is spread over."""
+        return math.prod(getattr(section, name, None) or 1 for name in self.shard_fields)
 
     @property
     def distributions(self) -> tuple[str, ...]:

@@ -32,7 +32,6 @@ from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.order import gap_after, gap_s
 
-ASSUMED_INPUT_TOKENS = 256  # of a prompt in a text dataset; mixed-1k has 2 to 603 words
 SHARE_OF_PEAK = 0.4
 LAUNCH_S = 0.4e-3  # of a layer's operators from Python, at small batches
 START_S = 8.0  # an interpreter that imports its engine
@@ -195,7 +194,7 @@ def _batch_s(
         return None
     memory = estimate_memory(config, architecture)
     spread = Rates(rates.flop_s * memory.shards, rates.bytes_s * memory.shards)
-    prefill_s = _pass_s(config, architecture, spread, memory.rows * _input_tokens(config))
+    prefill_s = _pass_s(config, architecture, spread, memory.rows * memory.input_tokens)
     decode_s = _pass_s(config, architecture, spread, memory.rows)
     differential = config.window.phases == "differential"
     return prefill_s * (2 if differential else 1) + (config.max_new_tokens - 1) * decode_s
@@ -219,12 +218,6 @@ def _batches(config: ExperimentConfig) -> int:
     beams = config.decoder.num_beams or 1
     processes = getattr(config.section, "num_processes", None) or 1
     return math.ceil(config.n / processes / max(1, rows_at_once(config) // beams))
-
-
-def _input_tokens(config: ExperimentConfig) -> int:
-    if not isinstance(config.dataset, str):
-        return config.dataset.synthetic.input_len
-    return min(ASSUMED_INPUT_TOKENS, config.max_input_tokens or ASSUMED_INPUT_TOKENS)
 
 
 def _baseline_s(config: ExperimentConfig, measured: bool) -> float:

@@ -28,6 +28,7 @@ from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.report import table
+from llenergymeasure.report.format import WIDTH
 from llenergymeasure.report.table import beside
 
 _SETTING = 38
@@ -37,7 +38,7 @@ class Section(NamedTuple):
     """Part of what is shown.
 
     Attributes:
-        title: What it is about.
+        title: What it is about; a place in brackets gets a line of its own if it is long.
         rows: Its lines, found when they are asked for.
         slow: Whether finding them may take long.
     """
@@ -75,7 +76,10 @@ def config(
 
 def _show(sections: Iterable[Section]) -> None:
     for number, section in enumerate(sections):
-        sys.stdout.write(f"\n{section.title}\n" if number else f"{section.title}\n")
+        title = section.title
+        if len(title) > WIDTH:
+            title = title.replace(" (", f"\n{table.MARGIN}(", 1)
+        sys.stdout.write(f"\n{title}\n" if number else f"{title}\n")
         if section.slow:
             sys.stdout.flush()
         for row in section.rows:

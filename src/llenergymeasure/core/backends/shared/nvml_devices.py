@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.visible_gpus import counted_uuids
 from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.units import MIB
 
@@ -113,27 +117,58 @@ class NvmlMemory:
         return taken_mb if taken_mb > 0 else None  # others gave back more than we took
 
 
-def capability_problems(
-    arithmetic: str, devices: Sequence[Device], remedy: str
+def gpu_target(config: ExperimentConfig) -> DeviceTarget:
+    """Name the GPUs that will do the work, where they can be told: the first that it counts."""
+    try:
+        used = visible_devices()[: backend_entry(config.backend).shards(config.section)]
+    except LookupError:
+        used = ()
+    return DeviceTarget("gpu", tuple(device.uuid for device in used))
+
+
+def gpu_problems(
+    config: ExperimentConfig,
+    list_all: ListDevices,
+    nothing: tuple[str, str],
+    instead: Mapping[str, str],
 ) -> Iterator[Problem]:
-    """Refuse a precision that a GPU does not compute in.
+    """Find what the GPUs cannot do.
 
     Args:
-        arithmetic: The precision.
-        devices: The GPUs that will work.
-        remedy: What to use in its place.
+        config: What to measure.
+        list_all: Lists those that can be seen.
+        nothing: What to say where there is none, and what helps.
+        instead: What to use where one does not compute in ``fp8``, or in ``bf16``.
     """
+    facts = backend_entry(config.backend)
+    wanted = facts.shards(config.section)
+    try:
+        used = list_all()[:wanted]
+    except LookupError as error:
+        what, remedy = nothing
+        yield Problem(f"{what}: {error}", "backend", remedy, kind="hardware")
+        return
+    if len(used) < wanted:
+        yield Problem(
+            f"{wanted} GPUs are asked for ({' x '.join(facts.shard_fields)}), {len(used)} can be "
+            "seen",
+            f"{config.backend}.{facts.shard_fields[0]}",
+            "lower one of the two, or check CUDA_VISIBLE_DEVICES",
+            kind="hardware",
+        )
+    in_bf16 = compute_dtype(config.precision) == "bfloat16" and config.precision != "fp8"
+    arithmetic = "bf16" if in_bf16 else config.precision
     needed, generation = _CAPABILITY.get(arithmetic, ((0, 0), ""))
-    for device in devices:
-        if device.capability is not None and device.capability < needed:
-            yield Problem(
-                f"{arithmetic} needs compute capability {needed[0]}.{needed[1]} ({generation}) or "
-                f"newer; {device.name} has {device.capability[0]}.{device.capability[1]}",
-                "precision",
-                remedy,
-                kind="hardware",
-            )
-            return
+    older = [each for each in used if each.capability and each.capability < needed]
+    for device in older[:1]:
+        major, minor = device.capability or needed
+        yield Problem(
+            f"{arithmetic} needs compute capability {needed[0]}.{needed[1]} ({generation}) or "
+            f"newer; {device.name} has {major}.{minor}",
+            "precision",
+            instead[arithmetic],
+            kind="hardware",
+        )
 
 
 @contextlib.contextmanager

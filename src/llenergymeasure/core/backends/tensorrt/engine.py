@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
-from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
-from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
@@ -75,7 +75,7 @@ class TensorRTEngine:
         pauses_s = max((each.due_ns for each in arrivals), default=0) / 1e9
         patience = WORKING._replace(idle_s=WORKING.idle_s + pauses_s)
         with (
-            translated("generate", self._config),
+            WORDS.translated("generate", self._config),
             self._processes.answering("generate", patience),
             stdout_spared(),
         ):
@@ -106,7 +106,7 @@ class TensorRTEngine:
             model_commit=sources.commit_of(source),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=self._settings["max_seq_len"] or model_limit,
-            compute_devices=problems.world_size(config),
+            compute_devices=backend_entry(config.backend).shards(config.section),
             pads=False,
             prefix_cache_hits=sum(cached) if cached else None,
             own_weight_seed=source.kind == "random",

@@ -8,15 +8,15 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.answering import LOADING
 from llenergymeasure.core.backends.shared.nvml_devices import (
     NvmlMemory,
+    gpu_target,
     memory_use,
-    visible_devices,
 )
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
-from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, stdout_spared
 from llenergymeasure.core.models import sources, tokenizers
@@ -32,12 +32,8 @@ class TensorRTBackend:
         return problems.found(config)
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
-        """Name the GPUs that will do the work: the first that CUDA sees, where they can be told."""
-        try:
-            devices = visible_devices()[: problems.world_size(config)]
-        except LookupError:
-            devices = ()
-        return DeviceTarget("gpu", tuple(device.uuid for device in devices))
+        """Name the GPUs that will do the work."""
+        return gpu_target(config)
 
     def load(self, config: ExperimentConfig, cache_dir: Path) -> TensorRTEngine:
         """Load model, adapter and tokenizer; autotuning and graph capture are part of it.
@@ -53,7 +49,7 @@ class TensorRTBackend:
         before = memory_use(gpu_uuids)
         with (
             ended_on_failure(processes),
-            translated("load", config),
+            WORDS.translated("load", config),
             processes.answering("load", LOADING),
         ):
             model = sources.reference(source, cache_dir)

@@ -6,14 +6,13 @@ TensorRT-LLM itself is not imported: that takes seconds, and starts with touchin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.precisions import QUANTISED
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
-    capability_problems,
+    gpu_problems,
     visible_devices,
 )
 from llenergymeasure.core.backends.shared.problems import (
@@ -42,6 +41,13 @@ ALGORITHMS = {
 """Algorithms (``QuantAlgo`` in ``tensorrt_llm/quantization/mode.py``) behind each method."""
 
 
+_NO_GPU = (
+    "TensorRT-LLM needs an NVIDIA GPU",
+    "check nvidia-smi -L and CUDA_VISIBLE_DEVICES, or use backend: pytorch",
+)
+_INSTEAD = {"fp8": "use precision: bf16 or fp16", "bf16": "use precision: fp16"}
+
+
 def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> list[Problem]:
     """List every problem.
 
@@ -50,21 +56,15 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         devices: Lists the GPUs that can be seen.
     """
     return [
-        *_device_problems(config, devices),
+        *gpu_problems(config, devices, _NO_GPU, _INSTEAD),
         *checkpoint_problems(
             config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
         ),
         *_length_problems(config),
         *_adapter_problems(config),
         *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
-        *_cache_problems(config.passthrough_kwargs or {}),
+        *_cache_problems(config),
     ]
-
-
-def world_size(config: ExperimentConfig) -> int:
-    """Count the GPUs that work."""
-    section = config.tensorrt or TensorRTConfig()
-    return (section.tp_size or 1) * (section.pp_size or 1)
 
 
 def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[Problem]:
@@ -101,28 +101,6 @@ def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[
         )
 
 
-def _device_problems(config: ExperimentConfig, list_all: ListDevices) -> Iterator[Problem]:
-    try:
-        devices = list_all()
-    except LookupError as error:
-        yield Problem(
-            f"TensorRT-LLM needs an NVIDIA GPU: {error}",
-            "backend",
-            "check nvidia-smi -L and CUDA_VISIBLE_DEVICES, or use backend: pytorch",
-            kind="hardware",
-        )
-        return
-    wanted = world_size(config)
-    if wanted > len(devices):
-        yield Problem(
-            f"{wanted} GPUs are asked for (tp_size x pp_size), {len(devices)} can be seen",
-            "tensorrt.tp_size",
-            "use fewer, or check CUDA_VISIBLE_DEVICES",
-            kind="hardware",
-        )
-    yield from capability_problems(config.precision, devices[:wanted], "use precision: fp16")
-
-
 def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
     yield from length_problems(config, "max_seq_len")
     section = config.tensorrt or TensorRTConfig()
@@ -148,16 +126,17 @@ def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _cache_problems(extra: dict[str, Any]) -> Iterator[Problem]:
-    for name, value in extra.items():
-        where = f"passthrough_kwargs.{name}"
-        if name == "kv_cache_config" and not isinstance(value, dict):
-            yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
-        elif name == "kv_cache_config":
-            decided = {theirs: ours for ours, theirs in CACHE_ARGUMENTS.items() if theirs in value}
-            for theirs, ours in decided.items():
-                yield Problem(
-                    f"tensorrt.{ours} already decides '{theirs}'",
-                    f"{where}.{theirs}",
-                    f"remove it; set tensorrt.{ours}",
-                )
+def _cache_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    where = "passthrough_kwargs.kv_cache_config"
+    given = (config.passthrough_kwargs or {}).get("kv_cache_config", {})
+    if not isinstance(given, dict):
+        yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
+        return
+    for ours, theirs in CACHE_ARGUMENTS.items():
+        if theirs in given:
+            field = f"tensorrt.{ours}"
+            yield Problem(
+                f"{field} already decides '{theirs}'",
+                f"{where}.{theirs}",
+                f"remove it; set {field}",
+            )

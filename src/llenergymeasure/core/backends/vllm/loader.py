@@ -7,11 +7,12 @@ from pathlib import Path
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.answering import LOADING
+from llenergymeasure.core.backends.shared.nvml_devices import gpu_target
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
 from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.vllm import problems
 from llenergymeasure.core.backends.vllm.arguments import ModelFiles, engine_arguments
-from llenergymeasure.core.backends.vllm.devices import check_workers, gpus_used
+from llenergymeasure.core.backends.vllm.devices import check_workers
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
@@ -33,11 +34,7 @@ class VLLMBackend:
         """Name the GPUs that will do the work, or the CPU."""
         if problems.is_cpu_build():
             return DeviceTarget("cpu")
-        try:
-            used = gpus_used(_section(config))
-        except LookupError:
-            return DeviceTarget("gpu")
-        return DeviceTarget("gpu", tuple(device.uuid for device in used))
+        return gpu_target(config)
 
     def load(self, config: ExperimentConfig, cache_dir: Path) -> VLLMEngine:
         """Load model, adapter and tokenizer; compilation and graph capture are part of it.
@@ -45,6 +42,7 @@ class VLLMBackend:
         Raises:
             BackendError: Out of memory, or vLLM cannot load it; the message names the field to
                 change.
+            ConfigError: The checkpoint is of another precision.
             ExperimentError: It works on other GPUs than those whose energy is read.
         """
         files = _files(config, cache_dir)
@@ -60,7 +58,10 @@ class VLLMBackend:
             )
             with processes.starting():
                 library = VLLMLibrary(engine_arguments(config, files), adapter_name(config))
-            _check_precision(config)
+            # Looked at again, where all files of a model on the Hub are here.
+            stated = quantised.of_model(config.model, config.revision)
+            if problem := quantised.disagreement(stated, config.precision):
+                raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
             if (target := self.target(config)).kind == "gpu":
                 check_workers(library.worker_facts(), target.gpu_uuids)
             ends = end_tokens(sources.resolve(config.model, config.revision), tokenizer)
@@ -81,14 +82,3 @@ def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
         draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
         lora_rank=adapter_rank(config),
     )
-
-
-def _check_precision(config: ExperimentConfig) -> None:
-    """Look again where all files of a model on the Hub are here.
-
-    Raises:
-        ConfigError: The checkpoint is of another precision.
-    """
-    stated = quantised.of_model(config.model, config.revision)
-    if problem := quantised.disagreement(stated, config.precision):
-        raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)

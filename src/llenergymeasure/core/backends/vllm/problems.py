@@ -60,7 +60,7 @@ def found(
         methods: Lists the methods of quantisation that this vLLM knows, ``None`` if unknown.
     """
     return [
-        *device_problems(config.precision, section, on_cpu=on_cpu, list_all=devices),
+        *device_problems(config, on_cpu=on_cpu, list_all=devices),
         *quantisation_problems(config, section, on_cpu=on_cpu, known=methods()),
         *length_problems(config, "max_model_len"),
         *_decoding_problems(config),
