@@ -61,7 +61,7 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
             config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
         ),
         *_length_problems(config),
-        *_adapter_problems(config),
+        *adapter_problems(config, keeps_apart="TensorRT-LLM", from_hub=False),
         *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
         *_cache_problems(config),
     ]
@@ -116,16 +116,6 @@ def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    yield from adapter_problems(config, keeps_apart="TensorRT-LLM")
-    if config.lora is not None and config.lora.adapter_path is None:
-        yield Problem(
-            "TensorRT-LLM reads adapters from a directory, not from the Hub",
-            "lora.adapter_id",
-            f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
-        )
-
-
 def _cache_problems(config: ExperimentConfig) -> Iterator[Problem]:
     where = "passthrough_kwargs.kv_cache_config"
     given = (config.passthrough_kwargs or {}).get("kv_cache_config", {})
@@ -134,9 +124,8 @@ def _cache_problems(config: ExperimentConfig) -> Iterator[Problem]:
         return
     for ours, theirs in CACHE_ARGUMENTS.items():
         if theirs in given:
-            field = f"tensorrt.{ours}"
             yield Problem(
-                f"{field} already decides '{theirs}'",
+                f"tensorrt.{ours} already decides '{theirs}'",
                 f"{where}.{theirs}",
-                f"remove it; set {field}",
+                f"remove it and set tensorrt.{ours}",
             )
