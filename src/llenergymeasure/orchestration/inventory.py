@@ -16,11 +16,11 @@ from pathlib import Path
 from pydantic import Field
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.backend_facts import BackendFacts
 from llenergymeasure.config.plugins import InstalledPackage, installed_package, missing
 from llenergymeasure.config.registry import (
     BACKEND_ENTRY_POINTS,
     BACKENDS,
-    BackendEntry,
     plugin_backends,
 )
 from llenergymeasure.domain.base import Record
@@ -77,7 +77,7 @@ def take() -> Inventory:
     )
 
 
-def _state(entry: BackendEntry) -> BackendState:
+def _state(entry: BackendFacts) -> BackendState:
     found = installed_package(entry) or _added_by(entry)
     return BackendState(
         name=entry.name,
@@ -95,7 +95,7 @@ def _installed(names: Iterable[str]) -> Iterator[InstalledPackage]:
             yield InstalledPackage(name, importlib.metadata.version(name))
 
 
-def _added_by(entry: BackendEntry) -> InstalledPackage | None:
+def _added_by(entry: BackendFacts) -> InstalledPackage | None:
     """Find the distribution of a plugin that needs no other."""
     if entry.package is not None:
         return None
