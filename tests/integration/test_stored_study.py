@@ -55,6 +55,15 @@ def read(path: Path | str) -> dict[str, Any]:
     return dict(json.loads(text, parse_float=lambda figure: float(f"{float(figure):.9g}")))
 
 
+def known_to(stored: Any, again: Any) -> Any:
+    """Leave out of what was loaded the fields that came later."""
+    if isinstance(stored, dict):
+        return {name: known_to(stored[name], again[name]) for name in stored if name in again}
+    if isinstance(stored, list) and len(stored) == len(again):
+        return [known_to(one, other) for one, other in zip(stored, again, strict=True)]
+    return again
+
+
 def stored_summary(name: str) -> dict[str, Any]:
     """Give what was stored with its notes as the records that they are since schema 2.1."""
     stored = read(StudyDirectory(STORED / name).summary)
@@ -67,7 +76,7 @@ def test_an_experiment_loads_unchanged_and_reads_as_it_did(name: str) -> None:
     directory = ExperimentDirectory(STORED / name)
     result = ExperimentResult.from_json(directory.root)
     stored = json.loads(directory.result.read_bytes())
-    assert json.loads(result.model_dump_json()) == stored
+    assert known_to(stored, json.loads(result.model_dump_json())) == stored
     assert result.summary().rstrip() == printed(name)
 
 
@@ -76,7 +85,8 @@ def test_every_result_of_a_study_loads_unchanged() -> None:
     assert len(files) == 9 + 2
     for file in files:
         result = ExperimentResult.from_json(file)
-        assert json.loads(result.model_dump_json()) == json.loads(file.read_bytes())
+        stored = json.loads(file.read_bytes())
+        assert known_to(stored, json.loads(result.model_dump_json())) == stored
         assert result.config.fingerprint() == result.measurement_config_hash
 
 

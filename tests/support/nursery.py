@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MARK = "LLEM_TEST_NURSERY"
 _SERVER = """
 import importlib, json, os, socket, sys
-import numpy, pyarrow.parquet, scipy.stats, tqdm, yaml
+import numpy, pyarrow.parquet, scipy.special, tqdm, yaml
 import llenergymeasure.cli.commands.config, llenergymeasure.cli.commands.run
+import llenergymeasure._api, llenergymeasure.cli.display, llenergymeasure.cli.machine
 import llenergymeasure.cli.app as app
 
 for name in sys.argv[2:]:

@@ -105,10 +105,9 @@ def test_synthetic_prompts_have_their_exact_length() -> None:
     assert estimate_memory(config, LLAMA_8B).context_tokens == 320
 
 
-def test_uncut_prompts_are_assumed_or_told() -> None:
+def test_the_length_of_uncut_prompts_is_assumed() -> None:
     config = experiment(max_input_tokens=None, max_new_tokens=10)
     assert estimate_memory(config, LLAMA_8B).context_tokens == 1034
-    assert estimate_memory(config, LLAMA_8B, longest_input_tokens=50).context_tokens == 60
 
 
 def test_the_context_limit_bounds_the_cache() -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import io
 import json
-import sys
 
 import pytest
 
@@ -54,6 +52,19 @@ def test_the_message_counts_the_problems_and_names_each_remedy(tmp_path):
         assert problem.what in caught.value.message
         assert problem.remedy in caught.value.message
     assert caught.value.where == ", ".join(one.where for one in caught.value.problems)
+
+
+def test_a_folder_of_locks_that_is_not_there_is_a_problem(tmp_path, monkeypatch):
+    absent = tmp_path / "absent"
+    monkeypatch.setenv("LLEM_LOCK_DIR", str(absent))
+    found = problems(tmp_path)
+    assert list(found) == ["LLEM_LOCK_DIR"]
+    assert f"mkdir -p {absent}" in found["LLEM_LOCK_DIR"]
+
+    order = make_order(scripted_config(), tmp_path, runner="docker:image")
+    assert [one.where for one in preflight.problems_for_plan([order])] == ["LLEM_LOCK_DIR"]
+    absent.mkdir()
+    assert problems(tmp_path) == {}
 
 
 def test_a_single_problem_is_counted_in_the_singular(tmp_path):
@@ -226,13 +237,3 @@ def test_the_probe_answers_in_files_as_it_does_in_memory(tmp_path):
     assert probe.main([str(asked), str(answer), "spawn"]) == 0
 
     assert probe.read_problems(answer) == preflight.problems(orders)
-
-
-def test_the_probe_reads_and_writes_the_standard_streams(tmp_path, capsys, monkeypatch):
-    text = "".join(f"{order.model_dump_json()}\n" for order in many(tmp_path, "a.jsonl"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-
-    assert probe.main(["-", "-"]) == 0
-
-    (problem,) = json.loads(capsys.readouterr().out)
-    assert "a.jsonl" in problem["what"]

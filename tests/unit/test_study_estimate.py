@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig
-from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.study.estimate import (
@@ -21,6 +20,7 @@ from llenergymeasure.study.estimate import (
 )
 from llenergymeasure.study.order import slots
 from tests.support.scripted_run import scripted_config
+from tests.support.study_on_disk import make_execution
 
 TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
 LARGE = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
@@ -47,6 +47,16 @@ def test_more_work_takes_longer():
     assert large is not None
     assert large.work_s > base
     assert large.load_s > parts(tiny()).load_s
+
+
+def test_time_is_estimated_for_the_prompt_that_memory_is_estimated_for():
+    def work_s(**fields: Any) -> float:
+        return parts(tiny(max_new_tokens=1, **fields)).work_s
+
+    synthetic = {"synthetic": {"input_len": 1024, "output_len": 1}}
+    exact = work_s(max_input_tokens=None, dataset=synthetic)
+    assert work_s(max_input_tokens=None) == exact
+    assert work_s(max_input_tokens=512) < exact
 
 
 def test_the_first_experiment_takes_longer_by_what_a_look_at_the_idle_device_saves():
@@ -84,7 +94,7 @@ def test_what_runs_by_the_clock_is_there_only_where_energy_is_measured():
     assert measured.clock_s + measured.work_s >= 120
     assert parts(tiny(baseline={"enabled": False}), measured=True).clock_s < 60
     cold = parts(tiny(), measured=True, cold_start=True)
-    assert cold.clock_s == 60
+    assert cold.clock_s == pytest.approx(60)
 
 
 def test_a_window_is_made_of_whole_passes():
@@ -122,10 +132,9 @@ def test_a_time_out_is_several_times_what_is_expected():
 
 
 def test_a_study_is_its_experiments_and_its_gaps():
-    execution = ExecutionConfig(n_cycles=2, cycle_order="interleaved")
-    settings = ExecutionSettings(config_gap_seconds=10, cycle_gap_seconds=100)
+    execution = make_execution(n_cycles=2, config_gap_seconds=10.0, cycle_gap_seconds=100.0)
     laid_out = slots(3, execution)
     one = Duration(1, 2, 3)
 
-    assert study_s(laid_out, {0: one, 1: one, 2: one}, execution, settings) == (36, 140)
-    assert study_s(laid_out, {0: one, 1: None, 2: one}, execution, settings) == (None, 140)
+    assert study_s(laid_out, {0: one, 1: one, 2: one}, execution) == (36, 140)
+    assert study_s(laid_out, {0: one, 1: None, 2: one}, execution) == (None, 140)

@@ -26,12 +26,13 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt.errors import WORDS, backend_error
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.problems import found
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.exceptions import BackendError
 from tests.support import fake_tensorrt_llm as fake
 
 A100 = Device("GPU-1", "NVIDIA A100", (8, 0))
@@ -387,6 +388,13 @@ def test_a_plain_configuration_has_no_problem() -> None:
         ({"passthrough_kwargs": {"backend": "x"}}, "passthrough_kwargs.backend"),
         ({"passthrough_kwargs": {"kv_cache_config": 3}}, "passthrough_kwargs.kv_cache_config"),
         (
+            {
+                "passthrough_kwargs": {"cuda_graph_config": {"max_batch_size": 8}},
+                "tensorrt": {"cuda_graphs": True},
+            },
+            "passthrough_kwargs.cuda_graph_config",
+        ),
+        (
             {"passthrough_kwargs": {"kv_cache_config": {"dtype": "fp8"}}},
             "passthrough_kwargs.kv_cache_config.dtype",
         ),
@@ -433,6 +441,14 @@ def test_a_method_must_be_that_of_the_checkpoint(tmp_path: Path) -> None:
         assert wheres(configuration(model=model, precision="int4", tensorrt=section)) == problems
 
 
+def test_fp8_in_blocks_is_fp8(tmp_path: Path) -> None:
+    stated = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    section = {"quantization": "fp8"}
+
+    assert wheres(configuration(model=str(tmp_path), precision="fp8", tensorrt=section), H100) == []
+
+
 @pytest.mark.parametrize("model", ["random:tiny-llama", "directory"])
 def test_a_quantised_precision_needs_a_checkpoint_that_is_quantised(
     tmp_path: Path, model: str
@@ -464,9 +480,18 @@ def test_an_algorithm_of_another_kind_of_number_is_no_int4(tmp_path: Path, algor
 # --- errors
 
 
+def told(error: Exception, config: ExperimentConfig | None = None) -> BackendError:
+    with (
+        pytest.raises(BackendError) as failure,
+        WORDS.translated("load", config or configuration()),
+    ):
+        raise error
+    return failure.value
+
+
 def test_every_remedy_can_be_told() -> None:
     for mark, _ in WORDS.remedies:
-        assert "\n    " in backend_error("load", configuration(), ValueError(mark)).message
+        assert "\n    " in WORDS.error("load", configuration(), mark).message
 
 
 @pytest.mark.parametrize(
@@ -480,7 +505,7 @@ def test_every_remedy_can_be_told() -> None:
     ],
 )
 def test_an_error_names_the_field_that_mends_it(error: Exception, said: str) -> None:
-    translated = backend_error("load", configuration(), error)
+    translated = told(error)
 
     assert said in translated.message
     assert translated.where == "load"
@@ -489,6 +514,6 @@ def test_an_error_names_the_field_that_mends_it(error: Exception, said: str) -> 
 def test_out_of_memory_names_the_values_that_were_asked_for() -> None:
     config = configuration(tensorrt={"max_batch_size": 64})
 
-    message = backend_error("load", config, RuntimeError("out of memory")).message
+    message = told(RuntimeError("out of memory"), config).message
 
     assert "asked for: tensorrt.max_batch_size 64" in message

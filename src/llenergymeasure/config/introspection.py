@@ -94,11 +94,12 @@ def _fields(
     for name, raw in schema.get("properties", {}).items():
         field = _resolve(raw, definitions)
         default = "required" if name in required else _as_yaml(raw.get("default"))
-        inner = _inner_objects(field)
+        options = field.get("anyOf", [field])
+        inner = [option for option in options if "properties" in option]
         yield FieldInfo(
             f"{prefix}{name}",
             type_name(field),
-            "see below" if inner and default.startswith("{") else default,
+            "see below" if inner and name not in required and "default" not in raw else default,
             raw.get("description", field.get("description", "")),
             field,
         )
@@ -115,11 +116,6 @@ def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return schema
 
 
-def _inner_objects(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    options = schema.get("anyOf", [schema])
-    return [option for option in options if "properties" in option]
-
-
 def type_name(schema: dict[str, Any]) -> str:
     """Name the type of a field in a user's words."""
     if "anyOf" in schema:
@@ -130,13 +126,9 @@ def type_name(schema: dict[str, Any]) -> str:
         return f"list of {type_name(schema.get('items', {}))}"
     names = {"object": "section" if "properties" in schema else "mapping", "number": "number"}
     kind: str = schema.get("type", "any")
-    return names.get(kind, kind) + _bounds(schema)
-
-
-def _bounds(schema: dict[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
-    return f" ({', '.join(found)})" if found else ""
+    bounds = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
+    return names.get(kind, kind) + (f" ({', '.join(bounds)})" if bounds else "")
 
 
 def _as_yaml(value: Any) -> str:

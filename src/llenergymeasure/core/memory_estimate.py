@@ -7,6 +7,7 @@ quantised formats (3 to 12 % of their weights), draft models and adapters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -29,6 +30,7 @@ class MemoryEstimate:
         activations_mb: Buffers at the peak of prefill, and the logits, MiB.
         shards: Devices the model is spread over.
         rows: Rows computed at once, beams included.
+        input_tokens: Tokens of a prompt, as assumed.
         context_tokens: Tokens of prompt and answer assumed for each.
     """
 
@@ -37,6 +39,7 @@ class MemoryEstimate:
     activations_mb: float
     shards: int
     rows: int
+    input_tokens: int
     context_tokens: int
 
     @property
@@ -50,30 +53,40 @@ class MemoryEstimate:
         return self.total_mb / self.shards
 
 
-def estimate_memory(
-    config: ExperimentConfig,
-    architecture: ModelArchitecture,
-    longest_input_tokens: int | None = None,
-) -> MemoryEstimate:
+def estimate_memory(config: ExperimentConfig, architecture: ModelArchitecture) -> MemoryEstimate:
     """Estimate the memory of one copy of the model; several processes each need as much.
 
     Args:
         config: The experiment.
         architecture: Shape of its model.
-        longest_input_tokens: Longest prompt, where it is known; else ``max_input_tokens``, or
-            :data:`ASSUMED_INPUT_TOKENS` where that is null.
     """
-    rows = rows_at_once(config)
-    inputs, context = _lengths(config, architecture, longest_input_tokens)
-    passing = min(rows * inputs, backend_entry(config.backend).pass_tokens or rows * inputs)
+    facts, section, rows = backend_entry(config.backend), config.section, rows_at_once(config)
+    longest = architecture.context_limit or math.inf
+    inputs = int(min(assumed_input_tokens(config), longest))
+    context = int(min(inputs + config.max_new_tokens, longest))
+    passing = min(rows * inputs, facts.pass_tokens or rows * inputs)
+    quantised = str(getattr(section, "kv_cache_dtype", None) or "").startswith(("fp8", "int8"))
+    kv_bytes = architecture.kv_bytes_per_token(1 if quantised else compute_bytes(config.precision))
     return MemoryEstimate(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
-        kv_cache_mb=architecture.kv_bytes_per_token(_cache_bytes(config)) * rows * context / MIB,
+        kv_cache_mb=kv_bytes * rows * context / MIB,
         activations_mb=activation_bytes(architecture, config.precision, passing, rows) / MIB,
-        shards=backend_entry(config.backend).shards(config.section),
+        shards=facts.shards(section),
         rows=rows,
+        input_tokens=inputs,
         context_tokens=context,
     )
+
+
+def assumed_input_tokens(config: ExperimentConfig) -> int:
+    """Say how long a prompt is taken to be by every estimate, of memory as of time.
+
+    The exact length of synthetic ones; of others the longest that ``max_input_tokens`` lets
+    through, or :data:`ASSUMED_INPUT_TOKENS` where that is null.
+    """
+    if not isinstance(config.dataset, str):
+        return config.dataset.synthetic.input_len
+    return config.max_input_tokens or ASSUMED_INPUT_TOKENS
 
 
 def weight_bytes(architecture: ModelArchitecture, precision: Precision) -> float:
@@ -96,9 +109,13 @@ def activation_bytes(
     keys, values and the result) and MLP (its inner buffers and the result); then one row of logits
     for each row of the batch.
     """
-    values = 2 * architecture.hidden + max(
-        _attention_values(architecture), _mlp_values(architecture)
-    )
+    attention = 2 * architecture.attention_width + 2 * architecture.kv_heads * architecture.head_dim
+    width, moe = architecture.intermediate, architecture.experts
+    if moe is not None:
+        dense = width if moe.layers < architecture.layers else 0
+        width = max(dense, moe.active * moe.intermediate + moe.shared_intermediate)
+    mlp = architecture.mlp_matrices * width + architecture.hidden
+    values = 2 * architecture.hidden + max(attention, mlp)
     logits = rows * architecture.vocabulary * _LOGIT_BYTES
     return tokens * values * compute_bytes(precision) + logits
 
@@ -108,39 +125,3 @@ def rows_at_once(config: ExperimentConfig) -> int:
     facts = backend_entry(config.backend)
     batch = getattr(config.section, facts.batch_field, None) or facts.default_batch
     return min(int(batch), config.n) * (config.decoder.num_beams or 1)
-
-
-def _lengths(
-    config: ExperimentConfig, architecture: ModelArchitecture, longest: int | None
-) -> tuple[int, int]:
-    limit = architecture.context_limit
-    if not isinstance(config.dataset, str):
-        longest = config.dataset.synthetic.input_len
-    known = [length for length in (longest, config.max_input_tokens) if length is not None]
-    inputs = min(known, default=ASSUMED_INPUT_TOKENS)
-    inputs = inputs if limit is None else min(inputs, limit)
-    context = inputs + config.max_new_tokens
-    return inputs, context if limit is None else min(context, limit)
-
-
-def _attention_values(architecture: ModelArchitecture) -> int:
-    keys = 2 * architecture.kv_heads * architecture.head_dim
-    return 2 * architecture.attention_width + keys
-
-
-def _mlp_values(architecture: ModelArchitecture) -> int:
-    moe = architecture.experts
-    width = architecture.intermediate
-    if moe is not None:
-        width = max(width if moe.layers < architecture.layers else 0, _expert_width(architecture))
-    return architecture.mlp_matrices * width + architecture.hidden
-
-
-def _expert_width(architecture: ModelArchitecture) -> int:
-    moe = architecture.experts
-    return 0 if moe is None else moe.active * moe.intermediate + moe.shared_intermediate
-
-
-def _cache_bytes(config: ExperimentConfig) -> int:
-    kind = str(getattr(config.section, "kv_cache_dtype", None) or "")
-    return 1 if kind.startswith(("fp8", "int8")) else compute_bytes(config.precision)

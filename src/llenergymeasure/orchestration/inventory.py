@@ -16,11 +16,11 @@ from pathlib import Path
 from pydantic import Field
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.backend_facts import BackendFacts
 from llenergymeasure.config.plugins import InstalledPackage, installed_package, missing
 from llenergymeasure.config.registry import (
     BACKEND_ENTRY_POINTS,
     BACKENDS,
-    BackendEntry,
     plugin_backends,
 )
 from llenergymeasure.domain.base import Record
@@ -52,17 +52,14 @@ class Inventory(Record):
         Args:
             remedy: Makes a remedy of the name of a backend and its remedy in that interpreter.
         """
-        return self.model_copy(
-            update={"backends": tuple(_remedied(state, remedy) for state in self.backends)}
-        )
-
-
-def _remedied(state: BackendState, remedy: Callable[[str, str], str]) -> BackendState:
-    if state.problem is None:
-        return state
-    what, where, said = state.problem.what, state.problem.where, state.problem.remedy
-    problem = Problem(what, where, remedy(state.name, said))
-    return state.model_copy(update={"problem": problem})
+        states = []
+        for state in self.backends:
+            problem = state.problem
+            if problem is not None:
+                said = remedy(state.name, problem.remedy)
+                problem = Problem(problem.what, problem.where, said)
+            states.append(state.model_copy(update={"problem": problem}))
+        return self.model_copy(update={"backends": tuple(states)})
 
 
 def take() -> Inventory:
@@ -77,7 +74,7 @@ def take() -> Inventory:
     )
 
 
-def _state(entry: BackendEntry) -> BackendState:
+def _state(entry: BackendFacts) -> BackendState:
     found = installed_package(entry) or _added_by(entry)
     return BackendState(
         name=entry.name,
@@ -95,7 +92,7 @@ def _installed(names: Iterable[str]) -> Iterator[InstalledPackage]:
             yield InstalledPackage(name, importlib.metadata.version(name))
 
 
-def _added_by(entry: BackendEntry) -> InstalledPackage | None:
+def _added_by(entry: BackendFacts) -> InstalledPackage | None:
     """Find the distribution of a plugin that needs no other."""
     if entry.package is not None:
         return None

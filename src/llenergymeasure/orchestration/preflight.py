@@ -10,7 +10,7 @@ from typing import NamedTuple
 from llenergymeasure.config.energy_sources import FIELD, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import BackendEntry, backend_entry
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
 from llenergymeasure.core.energy import (
     Selection,
@@ -28,16 +28,24 @@ from llenergymeasure.core.models.sources import (
 from llenergymeasure.datasets.loader import dataset_problems
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
+from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
 
 LOCAL = "local"
 
 
 class _Part(NamedTuple):
-    """One thing to look at; experiments of the same key share it."""
+    """One thing to look at; experiments of the same key share it.
+
+    Attributes:
+        key: What is looked at.
+        look: Gives its problems.
+        kind: Of these; ``None`` where each has its own.
+    """
 
     key: tuple[object, ...]
     look: Callable[[], Iterable[Problem]]
+    kind: ProblemKind | None = None
 
 
 def check(order: WorkOrder, *, offline: bool = False) -> None:
@@ -70,13 +78,13 @@ def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Prob
         for order in orders
         for part in (
             *_input_parts(order, offline=offline),
-            *_engine_parts(order, absent(order.config.backend)),
+            _engine_part(order, absent(order.config.backend)),
         )
     )
 
 
 def input_problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Problem]:
-    """List the problems of models and datasets alone, which are the same in every place.
+    """List the problems of locks, models and datasets alone, which are the same in every place.
 
     For experiments whose own place cannot be looked into.
     """
@@ -95,12 +103,11 @@ def problems_for_plan(orders: Sequence[WorkOrder]) -> list[Problem]:
 
 def expected_source(order: WorkOrder) -> Selection | None:
     """Choose the energy source as the experiment will; ``None`` where that cannot be told here."""
-    entry = backend_entry(order.config.backend)
-    if order.runner != LOCAL or missing(entry, "backend") is not None:
+    if order.runner != LOCAL or missing(backend_entry(order.config.backend), "backend") is not None:
         return None
     rates = SamplingRates(order.counter_poll_ms, order.power_poll_ms)
     try:
-        _, target = _looked_at(order, entry)
+        _, target = _looked_at(order)
         if target is None:
             return None
         return get_active_energy_backend(order.energy_backend, target, rates)
@@ -109,87 +116,42 @@ def expected_source(order: WorkOrder) -> Selection | None:
 
 
 def _seen(parts: Iterable[_Part]) -> list[Problem]:
+    """Look at every part once, by its key, and give what was found, of its kind."""
     looked: set[tuple[object, ...]] = set()
     found: list[Problem] = []
     for part in parts:
         if part.key not in looked:
             looked.add(part.key)
-            found += part.look()
+            found += (replace(one, kind=part.kind or one.kind) for one in part.look())
     return in_order(found)
 
 
 def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
     config = order.config
+    yield _Part(("locks",), _lock_problems, "hardware")
     if backend_entry(config.backend).runs_a_model:
         adapter = config.lora.adapter_id if config.lora else None
         weights = (config.model, config.revision, config.decoder.draft_model, adapter)
-        yield _Part(
-            ("model", *weights),
-            lambda: _of_kind("model", _model_problems(config, offline=offline)),
-        )
+        yield _Part(("model", *weights), lambda: _model_problems(config, offline=offline), "model")
         if config.passthrough_kwargs is None:  # load_format, gguf_file, subfolder
-            yield _Part(
-                ("weights", config.model),
-                lambda: _of_kind("model", weight_problems(config.model)),
-            )
+            yield _Part(("weights", config.model), lambda: weight_problems(config.model), "model")
         if config.apply_chat_template:
-            yield _Part(
-                ("template", config.model),
-                lambda: _of_kind("model", template_problems(config.model)),
-            )
-    prompts = ("dataset", str(config.dataset), config.n, order.model_cache_dir)
+            template = ("template", config.model)
+            yield _Part(template, lambda: template_problems(config.model), "model")
     yield _Part(
-        prompts,
-        lambda: _of_kind(
-            "dataset",
-            dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
-        ),
+        ("dataset", str(config.dataset), config.n, order.model_cache_dir),
+        lambda: dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
+        "dataset",
     )
 
 
-def _engine_parts(order: WorkOrder, absent: Problem | None) -> Iterator[_Part]:
-    entry = backend_entry(order.config.backend)
-    if absent is not None:
-        yield _Part(("package", entry.name), lambda: [absent])
-        yield _Part(("source", order.energy_backend), lambda: _source_problems(order))
-        return
-    asked = order.config.model_dump_json(exclude={"random_seed"})
-    yield _Part(("engine", asked, order.energy_backend), lambda: _backend_problems(order, entry))
-
-
-def _backend_problems(order: WorkOrder, entry: BackendEntry) -> Iterator[Problem]:
-    try:
-        problems, target = _looked_at(order, entry)
-    except ModuleNotFoundError as error:  # an engine that is installed in part
-        what = f"'{entry.name}' needs the package {error.name}, which is not installed"
-        yield Problem(what, "backend", entry.install or f"pip install {error.name}")
-        yield from _source_problems(order)
-        return
-    yield from problems
-    if target is None:
-        yield from _source_problems(order)
-        return
-    yield from _of_kind("energy", energy_problems(order.energy_backend, target))
-
-
-def _looked_at(order: WorkOrder, entry: BackendEntry) -> tuple[list[Problem], DeviceTarget | None]:
-    """Ask a backend for problems and for the devices, which are unknown where it has not them."""
-    loader: ModelLoader = load_object(entry.implementation)()
-    problems = loader.problems(order.config)
-    unfit = any(problem.kind == "hardware" for problem in problems)
-    return problems, None if unfit else loader.target(order.config)
-
-
-def _source_problems(order: WorkOrder) -> Iterator[Problem]:
-    """Look for the package of an energy source, where it cannot be told what it is to read."""
-    source = energy_sources().get(order.energy_backend)
-    absent = missing(source, FIELD) if source is not None else None
-    yield from _of_kind("energy", [absent] if absent is not None else [])
-
-
-def _of_kind(kind: ProblemKind, problems: Iterable[Problem]) -> Iterator[Problem]:
-    for problem in problems:
-        yield replace(problem, kind=kind)
+def _lock_problems() -> list[Problem]:
+    """Look for the folder of the device locks, where the user names one."""
+    folder = device_lock.lock_directory()
+    if folder == device_lock.SHARED or folder.is_dir():
+        return []
+    what = f"the folder of the locks on devices is not there: {folder}"
+    return [Problem(what, device_lock.VARIABLE, f"mkdir -p {folder}, or {device_lock.REMEDY}")]
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:
@@ -201,3 +163,40 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
             yield replace(problem, where="decoder.draft_model")
     if config.lora is not None and config.lora.adapter_id is not None and not offline:
         yield from adapter_problems(config.lora.adapter_id)
+
+
+def _engine_part(order: WorkOrder, absent: Problem | None) -> _Part:
+    asked = order.config.model_dump_json(exclude={"random_seed"})
+    key = ("engine", asked) if absent is None else ("package", order.config.backend)
+    return _Part((*key, order.energy_backend), lambda: _engine_problems(order, absent))
+
+
+def _engine_problems(order: WorkOrder, absent: Problem | None) -> Iterator[Problem]:
+    """List what backend and energy source say, and of the latter's package where it is all."""
+    target = None
+    if absent is not None:
+        yield absent
+    else:
+        try:
+            problems, target = _looked_at(order)
+            yield from problems
+        except ModuleNotFoundError as error:  # an engine that is installed in part
+            entry = backend_entry(order.config.backend)
+            what = f"'{entry.name}' needs the package {error.name}, which is not installed"
+            yield Problem(what, "backend", entry.install or f"pip install {error.name}")
+    if target is not None:
+        sources = energy_problems(order.energy_backend, target)
+    else:  # it cannot be told what is to be read
+        source = energy_sources().get(order.energy_backend)
+        gone = missing(source, FIELD) if source is not None else None
+        sources = [gone] if gone is not None else []
+    for problem in sources:
+        yield replace(problem, kind="energy")
+
+
+def _looked_at(order: WorkOrder) -> tuple[list[Problem], DeviceTarget | None]:
+    """Ask a backend for problems and for the devices, which are unknown where it has not them."""
+    loader: ModelLoader = load_object(backend_entry(order.config.backend).implementation)()
+    problems = loader.problems(order.config)
+    unfit = any(problem.kind == "hardware" for problem in problems)
+    return problems, None if unfit else loader.target(order.config)

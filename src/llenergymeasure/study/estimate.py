@@ -22,17 +22,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
-from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig
-from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.energy.stored import SPOT_S
 from llenergymeasure.core.flops import weight_bytes_read
 from llenergymeasure.core.memory_estimate import estimate_memory, rows_at_once, weight_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import peak_of
-from llenergymeasure.study.manifest import Slot
-from llenergymeasure.study.order import gap_after, gap_s
+from llenergymeasure.study.manifest import ExecutionPlan, Slot
 
-ASSUMED_INPUT_TOKENS = 256  # of a prompt in a text dataset; mixed-1k has 2 to 603 words
 SHARE_OF_PEAK = 0.4
 LAUNCH_S = 0.4e-3  # of a layer's operators from Python, at small batches
 START_S = 8.0  # an interpreter that imports its engine
@@ -166,21 +163,18 @@ def timeout_s(
 def study_s(
     slots: Sequence[Slot],
     durations: Mapping[int, Duration | None],
-    execution: ExecutionConfig,
-    settings: ExecutionSettings,
+    execution: ExecutionPlan,
 ) -> tuple[float | None, float]:
     """Add up a study: seconds of its experiments, ``None`` where one is not known, and of its gaps.
 
     Args:
         slots: The order of running.
         durations: By configuration.
-        execution: The gaps the study asks for.
-        settings: The user's gaps, where it is silent.
+        execution: Tells the gaps.
     """
     before: list[Slot | None] = [None, *slots]
     gaps_s = sum(
-        gap_s(gap_after(previous, slot, execution), execution, settings)
-        for previous, slot in zip(before, slots, strict=False)
+        execution.gap_s(previous, slot) for previous, slot in zip(before, slots, strict=False)
     )
     known = [found.total_s for slot in slots if (found := durations[slot.configuration])]
     return (sum(known) if len(known) == len(slots) else None), gaps_s
@@ -195,7 +189,7 @@ def _batch_s(
         return None
     memory = estimate_memory(config, architecture)
     spread = Rates(rates.flop_s * memory.shards, rates.bytes_s * memory.shards)
-    prefill_s = _pass_s(config, architecture, spread, memory.rows * _input_tokens(config))
+    prefill_s = _pass_s(config, architecture, spread, memory.rows * memory.input_tokens)
     decode_s = _pass_s(config, architecture, spread, memory.rows)
     differential = config.window.phases == "differential"
     return prefill_s * (2 if differential else 1) + (config.max_new_tokens - 1) * decode_s
@@ -219,12 +213,6 @@ def _batches(config: ExperimentConfig) -> int:
     beams = config.decoder.num_beams or 1
     processes = getattr(config.section, "num_processes", None) or 1
     return math.ceil(config.n / processes / max(1, rows_at_once(config) // beams))
-
-
-def _input_tokens(config: ExperimentConfig) -> int:
-    if not isinstance(config.dataset, str):
-        return config.dataset.synthetic.input_len
-    return min(ASSUMED_INPUT_TOKENS, config.max_input_tokens or ASSUMED_INPUT_TOKENS)
 
 
 def _baseline_s(config: ExperimentConfig, measured: bool) -> float:

@@ -11,9 +11,8 @@ import importlib.util
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
@@ -24,7 +23,6 @@ from llenergymeasure.core.energy.gpu_state import by_channel
 from llenergymeasure.core.energy.protocol import EnergyBackend
 from llenergymeasure.core.energy.sampled_source import gpu_readings
 from llenergymeasure.core.energy.stored import StoredCalibration
-from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
 
@@ -114,7 +112,13 @@ def calibrate(
         recording = source.close_window(Window(bursts[0].t0_ns, bursts[-1].t1_ns))
     finally:
         source.stop()
-    _refuse_company(recording)
+    company = {pid for one in recording.device_state for pid in one.foreign_pids or ()}
+    if company:
+        raise BackendError(
+            f"other processes computed on the device ({', '.join(map(str, sorted(company)))}); "
+            "end them and calibrate again",
+            where=WHERE,
+        )
     if not recording.readings:
         raise BackendError("; ".join(recording.notes) or "nothing was read", where=WHERE)
     return learn(device, gpu_readings(device.uuid, by_channel(recording.readings)), bursts)
@@ -147,27 +151,13 @@ def learn(device: Device, readings: DeviceReadings, bursts: Sequence[Window]) ->
 def _play(
     load: LoadGenerator, script: Script, sleep: Callable[[float], None]
 ) -> tuple[Window, ...]:
-    def played() -> Iterator[Window]:
-        for gap_s, burst_s in zip(script.gaps_s, script.bursts_s, strict=True):
-            sleep(gap_s)
-            yield load.burst(burst_s)
-
     sleep(EDGE_S)
-    bursts = tuple(played())
+    bursts = []
+    for gap_s, burst_s in zip(script.gaps_s, script.bursts_s, strict=True):
+        sleep(gap_s)
+        bursts.append(load.burst(burst_s))
     sleep(EDGE_S)
-    return bursts
-
-
-def _refuse_company(recording: EnergyRecording) -> None:
-    others = sorted(
-        set(chain.from_iterable(one.foreign_pids or () for one in recording.device_state))
-    )
-    if others:
-        raise BackendError(
-            f"other processes computed on the device ({', '.join(map(str, others))}); end them and "
-            "calibrate again",
-            where=WHERE,
-        )
+    return tuple(bursts)
 
 
 def _fit(
@@ -206,7 +196,15 @@ class TorchLoad:
         import torch
 
         self._torch: Any = torch
-        self._device = torch.device("cuda", _index(torch, uuid))
+        count = torch.cuda.device_count()
+        uuids = [f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(count)]
+        if uuid not in uuids:
+            raise BackendError(
+                f"PyTorch sees {count} CUDA devices, and {uuid} is none of them; check "
+                "CUDA_VISIBLE_DEVICES and that this PyTorch is built for CUDA",
+                where=WHERE,
+            )
+        self._device = torch.device("cuda", uuids.index(uuid))
         self._factor = torch.randn(SIDE, SIDE, device=self._device, dtype=torch.float16)
         self._product = torch.empty_like(self._factor)
         self.burst(WARMUP_S)
@@ -226,16 +224,3 @@ class TorchLoad:
         """Free the matrices."""
         del self._factor, self._product
         self._torch.cuda.empty_cache()
-
-
-def _index(torch: Any, uuid: str) -> int:
-    """Find a device among those that PyTorch sees."""
-    count = torch.cuda.device_count()
-    for index in range(count):
-        if f"GPU-{torch.cuda.get_device_properties(index).uuid}" == uuid:
-            return index
-    raise BackendError(
-        f"PyTorch sees {count} CUDA devices, and {uuid} is none of them; check "
-        "CUDA_VISIBLE_DEVICES and that this PyTorch is built for CUDA",
-        where=WHERE,
-    )

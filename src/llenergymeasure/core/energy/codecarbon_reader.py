@@ -91,7 +91,9 @@ class CodeCarbonReader:
         self._grams = 0.0
         self._stretch_from_s: float | None = None
         self._count = 0
-        self._try_once()
+        # Loads tables and probes the machine now, rather than within a window.
+        self.begin()
+        self._end_stretch()
 
     def begin(self) -> None:
         """Begin a window."""
@@ -111,7 +113,9 @@ class CodeCarbonReader:
         for part in self._parts:
             earlier_j = before_j[part.name]
             if part.energy_j is not None and earlier_j is not None:
-                yield _power_row(part, (part.energy_j - earlier_j) / seconds)
+                watts = (part.energy_j - earlier_j) / seconds
+                channel = "gpu_power_w" if part.gpu else f"{part.name}_power_w"
+                yield Row(channel, part.name if part.gpu else MACHINE, watts)
 
     def end(self) -> dict[str, Any]:
         """End the window; give every part, CodeCarbon's grams and what it complained about."""
@@ -127,11 +131,6 @@ class CodeCarbonReader:
     def close(self) -> None:
         """Do nothing: CodeCarbon holds nothing that outlives the process."""
 
-    def _try_once(self) -> None:
-        # Loads tables and probes the machine now, rather than within a window.
-        self.begin()
-        self._end_stretch()
-
     def _start_stretch(self) -> None:
         self._count += 1
         self._tracker.start_task(f"stretch-{self._count}")
@@ -145,7 +144,12 @@ class CodeCarbonReader:
         energy_j = {
             "cpu": data.cpu_energy * JOULES_PER_KWH,
             "ram": data.ram_energy * JOULES_PER_KWH,
-            **_gpu_energies_j(self._tracker),
+            # Each GPU's, which CodeCarbon itself only sums.
+            **{
+                uuid: device.energy_delta.kWh * JOULES_PER_KWH
+                for hardware in self._tracker._hardware
+                for uuid, device in _gpus(hardware)
+            },
         }
         for part in self._parts:
             part.add(energy_j.get(part.name), seconds)
@@ -203,12 +207,15 @@ def _make_tracker() -> Any:
 
 
 def _parts(tracker: Any) -> list[Part]:
-    parts: list[Part] = []
+    parts = []
     for hardware in tracker._hardware:
-        if type(hardware).__name__ == "GPU":
-            parts += [_gpu_part(uuid, device) for uuid, device in _gpus(hardware)]
-        else:
+        if not _is_gpu(hardware):
             parts.append(_host_part(hardware))
+        for uuid, device in _gpus(hardware):
+            method = "energy counter of the device"
+            if getattr(device, "_use_power_fallback", False):
+                method = "mean of power readings, one a second"
+            parts.append(Part(uuid, True, "measured", method, index=device.gpu_index))
     return parts
 
 
@@ -222,11 +229,6 @@ def _host_part(hardware: Any) -> Part:
         return Part(part, False, "measured", "power sensors of the board")
     if kind == "AppleSiliconChip":
         return Part(part, False, "modelled", "powermetrics, an estimate")
-    return Part(part, False, *_cpu_method(hardware))
-
-
-def _cpu_method(hardware: Any) -> tuple[str, str]:
-    """Give kind and method of a CPU figure."""
     counters = {
         "intel_rapl": "RAPL package counters",
         "windows_emi": "RAPL through the Windows Energy Meter Interface",
@@ -234,35 +236,19 @@ def _cpu_method(hardware: Any) -> tuple[str, str]:
     }
     mode = str(getattr(hardware, "_mode", "unknown"))
     if mode in counters:
-        return "measured", counters[mode]
+        return Part(part, False, "measured", counters[mode])
     rated_w = getattr(hardware, "_tdp", None)
     how = "CPU load" if mode == "cpu_load" else "a constant share"
-    return "modelled", f"{how} of an assumed rated power of {rated_w} W"
+    return Part(part, False, "modelled", f"{how} of an assumed rated power of {rated_w} W")
 
 
-def _gpu_part(uuid: str, device: Any) -> Part:
-    by_power = getattr(device, "_use_power_fallback", False)
-    method = "mean of power readings, one a second" if by_power else "energy counter of the device"
-    return Part(uuid, True, "measured", method, index=device.gpu_index)
+def _is_gpu(hardware: Any) -> bool:
+    return type(hardware).__name__ == "GPU"
 
 
 def _gpus(hardware: Any) -> list[tuple[str, Any]]:
-    """Pair every GPU with its UUID."""
+    """Pair every GPU with its UUID; of other hardware there is none."""
+    if not _is_gpu(hardware):
+        return []
     static = hardware.devices.get_gpu_static_info()
     return [(s["uuid"], d) for s, d in zip(static, hardware.devices.devices, strict=True)]
-
-
-def _gpu_energies_j(tracker: Any) -> dict[str, float]:
-    """Give each GPU's energy over the last measurement, which CodeCarbon itself only sums."""
-    return {
-        uuid: device.energy_delta.kWh * JOULES_PER_KWH
-        for hardware in tracker._hardware
-        if type(hardware).__name__ == "GPU"
-        for uuid, device in _gpus(hardware)
-    }
-
-
-def _power_row(part: Part, watts: float) -> Row:
-    if part.gpu:
-        return Row("gpu_power_w", part.name, watts)
-    return Row(f"{part.name}_power_w", MACHINE, watts)

@@ -15,7 +15,7 @@ from math import hypot
 import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.aliasing import Aliasing, find_aliasing
+from llenergymeasure.core.energy.estimation.aliasing import find_aliasing
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import EdgeMethod
 from llenergymeasure.core.energy.estimation.integral import (
@@ -162,39 +162,53 @@ def estimate_energy(
     estimate = _by_path(path, power, window, knowledge)
     if counter is not None and power is not None:
         by_power = _by_path(power, None, window, knowledge)
-        estimate = _compared(estimate, by_power)
+        if estimate.energy_j is not None and by_power.energy_j is not None:
+            doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
+            apart_j = abs(estimate.energy_j - by_power.energy_j)
+            disagree = apart_j > max(DISAGREE_SHARE * by_power.energy_j, CERTAIN * doubt_j)
+            estimate = replace(
+                estimate,
+                counter_over_power=estimate.energy_j / by_power.energy_j,
+                flags=(*estimate.flags, *(("counter_power_disagree",) if disagree else ())),
+            )
     return replace(estimate, flags=(*findings, *estimate.flags))
-
-
-def _integral(path: SensorPath, hint: SensorPath | None, window: Window) -> Integral:
-    hints = Hints(quantum_j=path.quantum_j)
-    if hint is not None:
-        length_s, late_s = window.seconds, hint.timing.settle_s
-        hints = Hints(
-            mean_power_w(hint.series, -HINT_S, 0.0),
-            mean_power_w(hint.series, length_s + late_s, length_s + late_s + HINT_S),
-            path.quantum_j,
-            momentary_power(hint.ticks, hint.timing) if hint.source == "power" else None,
-        )
-    return integrate(path.ticks, window.seconds, path.timing, hints)
 
 
 def _by_path(
     path: SensorPath, power: SensorPath | None, window: Window, knowledge: Knowledge
 ) -> EnergyEstimate:
-    hint = power if path.source == "counter" else None
-    integral = _integral(path, hint, window)
+    """Give the energy by one sensor; a counter takes hints of levels from readings of power."""
+    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j)
+    if power is not None and path.source == "counter":
+        late_s = power.timing.settle_s
+        hints = Hints(
+            mean_power_w(power.series, -HINT_S, 0.0),
+            mean_power_w(power.series, length_s + late_s, length_s + late_s + HINT_S),
+            path.quantum_j,
+            momentary_power(power.ticks, power.timing) if power.source == "power" else None,
+        )
+    integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps, gap_lines = _gaps(path, window, integral)
-    aliasing = _aliasing(path, window, knowledge)
-    lines = (
-        *integral.lines,
-        *gap_lines,
-        *_shape_lines(path, integral.energy_j),
-        *_alias_lines(aliasing, integral.energy_j),
-    )
-    flags = (*path.flags, *gaps, *_sensor_flags(path), *_edge_flags(integral))
-    flags += ("aliasing_risk",) if aliasing.risk else ()
-    return _judged(path, integral, lines, flags, window.seconds)
+    lines, energy_j = [*integral.lines, *gap_lines], abs(integral.energy_j)
+    flags = [*path.flags, *gaps]
+    if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
+        lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
+    if path.calibration is None:
+        flags.append("sensor_uncalibrated")
+    elif path.timing.look_share < 1:
+        flags.append("part_time")
+    names = {line.name for line in integral.lines}
+    flags += ["no_guard"] if budget.NO_GUARD in names else []
+    flags += ["unknown_tail"] if budget.UNKNOWN_TAIL in names else []
+    steps_s = (np.asarray(knowledge.step_times_ns, dtype=np.int64) - window.t0_ns) / 1e9
+    steps_s = steps_s[(steps_s >= 0) & (steps_s <= length_s)]
+    aliasing = find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)
+    if aliasing.risk:
+        # Half the power may swing unseen, as far as the load keeps step with the sensor. Not
+        # shared between devices: each ticks at a phase of its own.
+        lines.append(BudgetLine(budget.ALIASING, aliasing.strength * energy_j / 2))
+        flags.append("aliasing_risk")
+    return _judged(path, integral, tuple(lines), tuple(flags), length_s)
 
 
 def _judged(
@@ -243,50 +257,3 @@ def _gaps(
         return flags, ()
     swing_w = float(np.std(series.value)) + 0.1 * abs(integral.energy_j) / window.seconds
     return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
-
-
-def _shape_lines(path: SensorPath, energy_j: float) -> tuple[BudgetLine, ...]:
-    """Allow for looks that overlap or leave gaps by less than bursts can tell, of power only."""
-    if path.source == "counter":
-        return ()
-    return (BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * abs(energy_j), shared=True),)
-
-
-def _sensor_flags(path: SensorPath) -> tuple[str, ...]:
-    if path.calibration is None:
-        return ("sensor_uncalibrated",)
-    return ("part_time",) if path.timing.look_share < 1 else ()
-
-
-def _edge_flags(integral: Integral) -> tuple[str, ...]:
-    found = {line.name for line in integral.lines}
-    told = {budget.NO_GUARD: "no_guard", budget.UNKNOWN_TAIL: "unknown_tail"}
-    return tuple(flag for name, flag in told.items() if name in found)
-
-
-def _aliasing(path: SensorPath, window: Window, knowledge: Knowledge) -> Aliasing:
-    steps_s = (np.asarray(knowledge.step_times_ns, dtype=np.int64) - window.t0_ns) / 1e9
-    steps_s = steps_s[(steps_s >= 0) & (steps_s <= window.seconds)]
-    return find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)
-
-
-def _alias_lines(aliasing: Aliasing, energy_j: float) -> tuple[BudgetLine, ...]:
-    """Allow for half the power swinging unseen, as far as the load keeps step with the sensor.
-
-    Not shared between devices: each ticks at a phase of its own.
-    """
-    if not aliasing.risk:
-        return ()
-    return (BudgetLine(budget.ALIASING, aliasing.strength * abs(energy_j) / 2),)
-
-
-def _compared(estimate: EnergyEstimate, by_power: EnergyEstimate) -> EnergyEstimate:
-    """Compare counter with integrated power, as far as their intervals can tell them apart."""
-    if estimate.energy_j is None or by_power.energy_j is None:
-        return estimate
-    doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
-    apart_j = abs(estimate.energy_j - by_power.energy_j)
-    flags = estimate.flags
-    if apart_j > max(DISAGREE_SHARE * by_power.energy_j, CERTAIN * doubt_j):
-        flags = (*flags, "counter_power_disagree")
-    return replace(estimate, counter_over_power=estimate.energy_j / by_power.energy_j, flags=flags)

@@ -70,7 +70,11 @@ def _state(uuid: str, taken: Grouped, summary: Mapping[str, Any], window: Window
         return [reading.value for reading in taken.get((channel, uuid), ())]
 
     def inside(channel: str) -> list[float]:
-        return [r.value for r in taken.get((channel, uuid), ()) if _overlaps(r, window)]
+        return [
+            reading.value
+            for reading in taken.get((channel, uuid), ())
+            if reading.after_ns >= window.t0_ns and reading.before_ns <= window.t1_ns
+        ]
 
     temperatures = taken.get((channels.TEMPERATURE, uuid), ())
     clocks, events = inside(channels.SM_CLOCK), inside(channels.CLOCK_EVENTS)
@@ -123,10 +127,6 @@ def process_notes(states: Sequence[DeviceState]) -> Iterator[str]:
         elif state.foreign_pids:
             pids = ", ".join(map(str, state.foreign_pids))
             yield f"{state.device}: others computed on it as well (process {pids})"
-
-
-def _overlaps(reading: Reading, window: Window) -> bool:
-    return reading.after_ns >= window.t0_ns and reading.before_ns <= window.t1_ns
 
 
 def _nearest(rows: Sequence[Reading], at_ns: int) -> float | None:

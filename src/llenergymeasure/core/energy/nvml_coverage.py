@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.core.energy.nvml_reader import DeviceOffer, find_handles, refusal
+from llenergymeasure.core.energy.nvml_reader import DeviceOffer, find_handles, load_pynvml, refusal
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.core.visible_gpus import visible_uuids
@@ -25,10 +25,11 @@ def gpu_coverage(uuids: Sequence[str], nvml: Any = None) -> Coverage:
         uuids: The GPUs.
         nvml: A module with the functions of ``pynvml``; by default that one.
     """
-    library = _pynvml() if nvml is None else nvml
+    library = load_pynvml() if nvml is None else nvml
     survey = survey_gpus(library)
     if not survey.gpus:
-        return Coverage(None, f"NVML shows no GPU: {survey.note}", _driver_remedy(survey))
+        remedy = "install the GPU driver" if survey.driver_version is None else CHECK
+        return Coverage(None, f"NVML shows no GPU: {survey.note}", remedy)
     return covered(uuids, survey, os.environ, lambda wanted: _sensors(library, wanted, _offer))
 
 
@@ -72,7 +73,7 @@ def _absent(wanted: Sequence[str], survey: GPUSurvey) -> Coverage | None:
 
 def zeus_sensors(wanted: Sequence[str]) -> Coverage:
     """Say what Zeus reads these devices by: the counter, or fields of power that not all have."""
-    return _sensors(_pynvml(), wanted, _zeus_offer)
+    return _sensors(load_pynvml(), wanted, _zeus_offer)
 
 
 def _sensors(nvml: Any, wanted: Sequence[str], offer: Offer) -> Coverage:
@@ -89,7 +90,10 @@ def _sensors(nvml: Any, wanted: Sequence[str], offer: Offer) -> Coverage:
     if silent:
         said = ", ".join(f"{uuid} ({reason})" for uuid, reason in silent.items())
         return Coverage(None, f"neither energy nor power can be read of {said}", CHECK)
-    return Coverage("measured", _scope(offers))
+    which = "the GPU that does" if len(offers) == 1 else f"the {len(offers)} GPUs that do"
+    without = [uuid for uuid, tried in offers.items() if tried["counter"]]
+    by = f", by power readings where there is no counter ({', '.join(without)})" if without else ""
+    return Coverage("measured", f"{which} the work{by}")
 
 
 def _offer(nvml: Any, handle: Any) -> dict[str, str | None]:
@@ -105,20 +109,3 @@ def _zeus_offer(nvml: Any, handle: Any) -> dict[str, str | None]:
     refused = [refusal(nvml, one.read) for one in DeviceOffer(nvml, "", handle).power()]
     power = None if None in refused else refused[0]
     return {**_offer(nvml, handle), "power": power}
-
-
-def _scope(offers: Mapping[str, Mapping[str, str | None]]) -> str:
-    which = "the GPU that does" if len(offers) == 1 else f"the {len(offers)} GPUs that do"
-    without = [uuid for uuid, offer in offers.items() if offer["counter"]]
-    by = f", by power readings where there is no counter ({', '.join(without)})" if without else ""
-    return f"{which} the work{by}"
-
-
-def _driver_remedy(survey: GPUSurvey) -> str:
-    return "install the GPU driver" if survey.driver_version is None else CHECK
-
-
-def _pynvml() -> Any:
-    import pynvml
-
-    return pynvml

@@ -70,7 +70,7 @@ class NVMLReader(SampledReader):
         nvml: Any = None,
         energy: bool = True,
     ) -> None:
-        self._nvml = _pynvml() if nvml is None else nvml
+        self._nvml = load_pynvml() if nvml is None else nvml
         self._nvml.nvmlInit()
         handles = find_handles(self._nvml, uuids)
         super().__init__(handles, (self._nvml.NVMLError,))
@@ -339,7 +339,8 @@ def _parent(pid: int, proc: Path) -> int:
     return int(text.rpartition(")")[2].split()[1])  # the name before it may hold anything
 
 
-def _pynvml() -> Any:
+def load_pynvml() -> Any:
+    """Import NVML's library, which no other module of the sampling process needs."""
     import pynvml
 
     return pynvml

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from llenergymeasure.config.energy_sources import other_sources
-from llenergymeasure.core.energy.estimation.readings import CounterReadings, Ints, unwrap
+from llenergymeasure.core.energy.estimation.readings import CounterReadings, unwrap
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
@@ -112,10 +112,21 @@ def cpu_coverage(root: Path, readable: Readable | None = None) -> Coverage:
     except (OSError, ValueError) as error:
         return Coverage(None, f"RAPL's counters cannot be looked at: {error}", f"check {root}")
     if not domains:
-        return _absent(root)
+        return Coverage(
+            None,
+            f"no RAPL counters under {root}: virtual machines have none, and containers hide them",
+            "run on the machine itself with the kernel module intel_rapl_msr (sudo modprobe "
+            "intel_rapl_msr), or set energy_backend: auto",
+        )
     may_read = readable or (lambda path: os.access(path, os.R_OK))
     closed = [domain.counter for domain in domains if not may_read(domain.counter)]
-    return _closed(closed, root) if closed else Coverage("measured", scope(domains))
+    if not closed:
+        return Coverage("measured", scope(domains))
+    return Coverage(
+        None,
+        f"RAPL's counters may not be read ({', '.join(closed)}): {WHY_ROOT}",
+        f"sudo chmod a+r {root}/intel-rapl:*/energy_uj",
+    )
 
 
 def scope(domains: Sequence[Domain]) -> str:
@@ -167,29 +178,11 @@ def counter_fault(taken: CounterReadings | None, range_uj: int) -> Fault | None:
         return Fault(why, UNUSABLE)
     rises_j = np.diff(unwrap(value, range_uj)) * UJ
     wrong = np.flatnonzero(rises_j > MOST_W * (gaps_s + SLACK_S))
-    return _jump(value, int(wrong[0]), float(gaps_s[wrong[0]])) if len(wrong) else None
-
-
-def _jump(value: Ints, at: int, gap_s: float) -> Fault:
+    if not len(wrong):
+        return None
+    at = int(wrong[0])
     before_uj, after_uj = int(value[at]), int(value[at + 1])
-    said = f"from {before_uj} to {after_uj} µJ within {gap_s * 1e3:.3g} ms"
-    if after_uj < before_uj:
-        return Fault(f"fell back {said}, which is no wrap", ("counter_reset",))
-    return Fault(f"leapt {said}, more than a package can draw", UNUSABLE)
-
-
-def _absent(root: Path) -> Coverage:
-    return Coverage(
-        None,
-        f"no RAPL counters under {root}: virtual machines have none, and containers hide them",
-        "run on the machine itself with the kernel module intel_rapl_msr (sudo modprobe "
-        "intel_rapl_msr), or set energy_backend: auto",
-    )
-
-
-def _closed(counters: Sequence[str], root: Path) -> Coverage:
-    return Coverage(
-        None,
-        f"RAPL's counters may not be read ({', '.join(counters)}): {WHY_ROOT}",
-        f"sudo chmod a+r {root}/intel-rapl:*/energy_uj",
-    )
+    said = f"from {before_uj} to {after_uj} µJ within {gaps_s[at] * 1e3:.3g} ms"
+    fell = Fault(f"fell back {said}, which is no wrap", ("counter_reset",))
+    leapt = Fault(f"leapt {said}, more than a package can draw", UNUSABLE)
+    return fell if after_uj < before_uj else leapt

@@ -11,7 +11,7 @@ from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.errors import translated
-from llenergymeasure.core.backends.pytorch.memory import CudaMemory, HostMemory
+from llenergymeasure.core.backends.pytorch.memory import CudaMemory
 from llenergymeasure.core.backends.pytorch.trace import (
     BatchTrace,
     BudgetCriterion,
@@ -22,9 +22,9 @@ from llenergymeasure.core.backends.pytorch.trace import (
     TokenClock,
 )
 from llenergymeasure.core.backends.shared.batching import dynamic_batches, static_batches
-from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.core.backends.shared.report import flops_notes, understood
 from llenergymeasure.core.models.tokenizers import HFTokenizer
-from llenergymeasure.exceptions import ConfigError
 
 
 class LoadedParts(NamedTuple):
@@ -48,6 +48,7 @@ class PyTorchEngine:
 
     def __init__(self, config: ExperimentConfig, parts: LoadedParts) -> None:
         import torch
+        from transformers import GenerationConfig
 
         self._torch = torch
         section = config.pytorch or PyTorchConfig()
@@ -58,11 +59,14 @@ class PyTorchEngine:
             torch.set_num_threads(section.num_threads)
         self._eos_ids = frozenset(() if config.ignores_eos else parts.ends)
         self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
-        _forget_generation_defaults(self._model, self._draft)
+        for model in filter(None, (self._model, self._draft)):
+            # What a model ships as generation_config is no part of the workload. peft's wrapper
+            # hands its own to the model inside, or does not, depending on its kind.
+            model.generation_config = generating_model(model).generation_config = GenerationConfig()
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
         for gpu in self._gpus:  # loading ends when the weights are there
             torch.cuda.synchronize(gpu)
-        self._memory = CudaMemory(torch, self._gpus) if self._gpus else HostMemory()
+        self._memory = CudaMemory(torch, self._gpus) if self._gpus else ResidentSet()
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
         """Group requests into static or dynamic batches."""
@@ -88,7 +92,10 @@ class PyTorchEngine:
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
         shape = self._model.config.get_text_config()
-        architecture = self._architecture()
+        architecture = understood(self._model.config.to_dict())
+        notes = list(flops_notes(self._config, architecture))
+        if self._config.decoder.decoding_strategy == "beam":
+            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
         return EngineReport(
             resolved=self._resolved(),
             weights="random" if self._config.model.startswith("random:") else "pretrained",
@@ -99,14 +106,16 @@ class PyTorchEngine:
             context_limit=getattr(shape, "max_position_embeddings", None),
             compute_devices=len(self._used_devices()),
             pads=True,
-            notes=self._notes(architecture),
+            notes=tuple(notes),
         )
 
     def close(self) -> None:
         """Drop the model and give its memory back."""
         self._model = self._draft = None
         if self._section.torch_compile:
-            _end_compile_workers()
+            from torch._inductor.async_compile import shutdown_compile_workers
+
+            shutdown_compile_workers()  # inductor's processes would live as long as this one
         self._torch.set_num_threads(self._threads_before)
         gc.collect()
         if self._gpus:
@@ -187,32 +196,6 @@ class PyTorchEngine:
             "eos_token_ids": sorted(self._eos_ids),
         }
 
-    def _architecture(self) -> ModelArchitecture | None:
-        # FLOPs are reference data: a shape that is not understood must not stop a measurement.
-        try:
-            return ModelArchitecture.from_config(self._model.config.to_dict())
-        except ConfigError:
-            return None
-
-    def _notes(self, architecture: ModelArchitecture | None) -> tuple[str, ...]:
-        notes = []
-        if architecture is None:
-            notes.append("parameters and FLOPs are unknown: the model is not a plain transformer")
-        if self._draft is not None:
-            notes.append("FLOPs leave out the drafting model and rejected drafts")
-        if self._config.lora is not None and not self._config.lora.merge_weights:
-            notes.append("FLOPs leave out the unmerged LoRA adapter")
-        if self._config.decoder.decoding_strategy == "beam":
-            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
-        return tuple(notes)
-
-
-def _end_compile_workers() -> None:
-    """End the processes that inductor compiles in; they would live as long as this one."""
-    from torch._inductor.async_compile import shutdown_compile_workers
-
-    shutdown_compile_workers()
-
 
 def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
     """Map the decoder section to ``GenerationConfig`` arguments; null becomes neutral."""
@@ -233,15 +216,6 @@ def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
 def generating_model(model: Any) -> Any:
     """Give the transformers model that runs ``generate``: that inside, where peft wraps it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _forget_generation_defaults(*models: Any) -> None:
-    """Keep what a model ships as ``generation_config`` out of the workload."""
-    from transformers import GenerationConfig
-
-    for model in [model for model in models if model is not None]:
-        # peft's wrapper hands its own to the model inside, or does not, depending on its kind
-        model.generation_config = generating_model(model).generation_config = GenerationConfig()
 
 
 def _pad_id(tokenizer: HFTokenizer, eos_ids: frozenset[int]) -> int:

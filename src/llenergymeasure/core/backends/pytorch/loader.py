@@ -22,6 +22,15 @@ from llenergymeasure.core.models.ends import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
 
+_BITSANDBYTES: dict[str, dict[str, Any]] = {
+    "int8": {"load_in_8bit": True},
+    "int4": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "bfloat16",
+    },
+}
+
 
 class PyTorchBackend:
     """Loads a causal language model through transformers."""
@@ -41,19 +50,23 @@ class PyTorchBackend:
 
         count = torch.cuda.device_count()
         _, _, number = device.partition(":")
-        first = int(number or 0)
-        used = range(count) if section.device_map else range(first, first + _processes(section))
-        return DeviceTarget("gpu", tuple(_uuid(torch, index) for index in used))
+        first, wanted = int(number or 0), section.num_processes or 1
+        used = range(count) if section.device_map else range(first, first + wanted)
+        uuids = (torch.cuda.get_device_properties(index).uuid for index in used)
+        return DeviceTarget("gpu", tuple(f"GPU-{uuid}" for uuid in uuids))
 
     def ranks(self, config: ExperimentConfig) -> tuple[Rank, ...]:
         """Give each process a GPU of its own by UUID, or an even share of the CPU threads."""
-        section, count = _section(config), _processes(_section(config))
+        section = _section(config)
+        count = section.num_processes or 1
         if count == 1:
             return (Rank(config, {}),)
         if uuids := self.target(config).gpu_uuids:
             alone = _with_section(config, num_processes=None)
             return tuple(Rank(alone, {"CUDA_VISIBLE_DEVICES": uuid}) for uuid in uuids)
-        threads = section.num_threads or _thread_share(count)
+        import torch
+
+        threads = section.num_threads or max(1, torch.get_num_threads() // count)
         alone = _with_section(config, num_processes=None, num_threads=threads)
         return (Rank(alone, {"OMP_NUM_THREADS": str(threads)}),) * count
 
@@ -64,27 +77,32 @@ class PyTorchBackend:
             BackendError: Out of memory, or transformers cannot load it; the message names the
                 field to change.
         """
-        section = _section(config)
-        device = _device(section)
+        import torch
+
         with translated("load", config):
-            parts = _load_parts(config, section, device, cache_dir)
-        return PyTorchEngine(config, parts)
+            torch.manual_seed(config.random_seed)
+            source = sources.resolve(config.model, config.revision)
+            path = sources.reference(source, cache_dir)
+            model, draft = _load_model(config, source.kind, path), None
+            if adapter := adapter_name(config):
+                merged = config.lora is not None and config.lora.merge_weights
+                model = _with_adapter(model, adapter, merged=merged)
+            if _section(config).torch_compile:
+                generating_model(model).compile(dynamic=True)
+            tokenizer = tokenizers.load_tokenizer(
+                path, config.revision, config.trust_remote_code, config.apply_chat_template
+            )
+            if config.decoder.draft_model is not None:
+                drafts = sources.resolve(config.decoder.draft_model, None)
+                plain = config.model_copy(update={"revision": None, "passthrough_kwargs": None})
+                reference = sources.reference(drafts, cache_dir)
+                draft = _load_model(plain, drafts.kind, reference).eval()
+            ends = end_tokens(source, tokenizer)
+        return PyTorchEngine(config, LoadedParts(model.eval(), tokenizer, draft, ends))
 
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:
     return config.pytorch or PyTorchConfig()
-
-
-def _processes(section: PyTorchConfig) -> int:
-    return section.num_processes or 1
-
-
-def _thread_share(processes: int) -> int:
-    """Share out the threads that a single process would have."""
-    import torch
-
-    threads: int = torch.get_num_threads()
-    return max(1, threads // processes)
 
 
 def _with_section(config: ExperimentConfig, **changes: int | None) -> ExperimentConfig:
@@ -100,38 +118,12 @@ def _device(section: PyTorchConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _uuid(torch: Any, index: int) -> str:
-    return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-
-
-def _load_parts(
-    config: ExperimentConfig, section: PyTorchConfig, device: str, cache_dir: Path
-) -> LoadedParts:
+def _load_model(config: ExperimentConfig, kind: str, path: str) -> Any:
     import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-    torch.manual_seed(config.random_seed)
-    source = sources.resolve(config.model, config.revision)
-    path = sources.reference(source, cache_dir)
-    model = _load_model(config, section, device, source.kind, path)
-    if adapter := adapter_name(config):
-        model = _with_adapter(
-            model, adapter, merged=bool(config.lora and config.lora.merge_weights)
-        )
-    if section.torch_compile:
-        generating_model(model).compile(dynamic=True)
-    tokenizer = tokenizers.load_tokenizer(
-        path, config.revision, config.trust_remote_code, config.apply_chat_template
-    )
-    draft = _load_draft(config, section, device, cache_dir)
-    return LoadedParts(model.eval(), tokenizer, draft, end_tokens(source, tokenizer))
-
-
-def _load_model(
-    config: ExperimentConfig, section: PyTorchConfig, device: str, kind: str, path: str
-) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
+    section = _section(config)
+    device = _device(section)
     options: dict[str, Any] = {
         "dtype": getattr(torch, compute_dtype(config.precision)),
         "trust_remote_code": config.trust_remote_code,
@@ -146,21 +138,10 @@ def _load_model(
         )
         with torch.device(device):
             return AutoModelForCausalLM.from_config(shape, **options, **rest)
-    if config.precision in problems.QUANTISED:
-        options["quantization_config"] = _quantisation(config.precision)
+    if config.precision in _BITSANDBYTES:
+        options["quantization_config"] = BitsAndBytesConfig(**_BITSANDBYTES[config.precision])
     return AutoModelForCausalLM.from_pretrained(
         path, revision=config.revision, device_map=section.device_map or device, **options, **extra
-    )
-
-
-def _quantisation(precision: str) -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
 
 
@@ -183,14 +164,3 @@ def _with_adapter(model: Any, adapter: str, *, merged: bool) -> Any:
             where="load",
         )
     return adapted.merge_and_unload() if merged else adapted
-
-
-def _load_draft(
-    config: ExperimentConfig, section: PyTorchConfig, device: str, cache_dir: Path
-) -> Any | None:
-    if config.decoder.draft_model is None:
-        return None
-    source = sources.resolve(config.decoder.draft_model, None)
-    path = sources.reference(source, cache_dir)
-    plain = config.model_copy(update={"revision": None, "passthrough_kwargs": None})
-    return _load_model(plain, section, device, source.kind, path).eval()

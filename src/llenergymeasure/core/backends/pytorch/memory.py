@@ -1,29 +1,12 @@
-"""Memory that a loaded PyTorch model needs: on its GPUs, or of the process."""
+"""Memory that a loaded PyTorch model needs on its GPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from llenergymeasure.core.backends.shared import host_memory
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.units import MIB
-
-
-class HostMemory:
-    """The resident set of this process, from the moment this is made."""
-
-    def __init__(self) -> None:
-        self._resident = host_memory.ResidentSet()
-
-    def reading(self) -> MemoryReading:
-        """Give the peak so far."""
-        return MemoryReading(
-            "resident_set",
-            self._resident.peak_mb(),
-            self._resident.start_mb,
-            host_memory.capacity_mb(),
-        )
 
 
 class CudaMemory:
@@ -41,15 +24,13 @@ class CudaMemory:
 
     def reading(self) -> MemoryReading:
         """Give the peak so far."""
+        boards = map(self._cuda.get_device_properties, self._devices)
         return MemoryReading(
             "device",
             self._sum_mb(self._cuda.max_memory_allocated),
             self._model_mb,
-            min(map(self._capacity_mb, self._devices)),
+            min(properties.total_memory for properties in boards) / MIB,
         )
-
-    def _capacity_mb(self, device: str) -> float:
-        return float(self._cuda.get_device_properties(device).total_memory / MIB)
 
     def _sum_mb(self, in_bytes: Any) -> float:
         return float(sum(in_bytes(device) for device in self._devices) / MIB)

@@ -46,12 +46,12 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
     """
     return [
         *_device_problems(section),
-        *_device_map_problems(config, section),
+        *_placement_problems(config, section),
         *_checkpoint_problems(config),
         *_context_problems(config),
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
-        *_package_problems(config),
+        *(_lacking("LoRA", "peft", "lora", "pip install peft") if config.lora else ()),
         *adapter_problems(config),
         *_process_problems(config, section, device),
         *passthrough_problems(config, _DECIDED_ELSEWHERE),
@@ -83,21 +83,24 @@ def _device_problems(section: PyTorchConfig) -> Iterator[Problem]:
         )
 
 
-def _device_map_problems(config: ExperimentConfig, section: PyTorchConfig) -> Iterator[Problem]:
-    if section.device_map is None:
-        return
-    if section.device_map not in _DEVICE_MAPS:
+def _placement_problems(config: ExperimentConfig, section: PyTorchConfig) -> Iterator[Problem]:
+    if section.device_map not in (None, *_DEVICE_MAPS):
         yield Problem(
             f"'{section.device_map}' is no way to spread layers",
             "pytorch.device_map",
             f"use one of {', '.join(_DEVICE_MAPS)}; a single device goes to pytorch.device",
         )
-    if config.model.startswith(RANDOM_PREFIX):
+    if section.device_map is not None and config.model.startswith(RANDOM_PREFIX):
         yield Problem(
             "random weights are made on one device",
             "pytorch.device_map",
             "remove it, or use a model with real weights",
         )
+
+
+def _lacking(what: str, package: str, field: str, install: str) -> Iterator[Problem]:
+    if importlib.util.find_spec(package) is None:
+        yield Problem(f"{what} needs the package {package}, which is not installed", field, install)
 
 
 def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
@@ -149,38 +152,18 @@ def _quantisation_problems(config: ExperimentConfig, device: str) -> Iterator[Pr
             "precision",
             "use precision: bf16 or fp32 on this machine",
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        yield Problem(
-            f"{config.precision} needs the package bitsandbytes, which is not installed",
-            "precision",
-            "pip install bitsandbytes",
-        )
+    install = "pip install bitsandbytes"
+    yield from _lacking(config.precision, "bitsandbytes", "precision", install)
 
 
 def _attention_problems(section: PyTorchConfig, device: str) -> Iterator[Problem]:
-    wanted = _ATTENTION_PACKAGES.get(section.attn_implementation or "")
-    if wanted is None:
+    wanted, field = section.attn_implementation or "", "pytorch.attn_implementation"
+    if wanted not in _ATTENTION_PACKAGES:
         return
-    module, install = wanted
     if device == "cpu":
-        yield Problem(
-            f"{section.attn_implementation} runs on CUDA devices only",
-            "pytorch.attn_implementation",
-            "use sdpa or eager on the CPU",
-        )
-    if importlib.util.find_spec(module) is None:
-        yield Problem(
-            f"{section.attn_implementation} needs the package {module}, which is not installed",
-            "pytorch.attn_implementation",
-            install,
-        )
-
-
-def _package_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is not None and importlib.util.find_spec("peft") is None:
-        yield Problem(
-            "LoRA needs the package peft, which is not installed", "lora", "pip install peft"
-        )
+        yield Problem(f"{wanted} runs on CUDA devices only", field, "use sdpa or eager on the CPU")
+    package, install = _ATTENTION_PACKAGES[wanted]
+    yield from _lacking(wanted, package, field, install)
 
 
 def _process_problems(

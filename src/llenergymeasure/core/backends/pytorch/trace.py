@@ -53,7 +53,8 @@ class BurstClock:
         """Note the time and the length so far; ``input_ids`` is (batch, length)."""
         self.stamps.append(self._stamp())
         self.lengths.append(int(input_ids.shape[1]))
-        return input_ids.new_zeros(input_ids.shape[0], dtype=_torch_bool())
+        row = input_ids[:, 0]
+        return row.ne(row)  # false for every row
 
 
 class BudgetCriterion:
@@ -149,7 +150,10 @@ class PyTorchTrace:
 
     def _batch_samples(self, index: int, trace: BatchTrace) -> list[RequestSample]:
         times = trace.stamps.resolve(trace.clock.stamps)
-        counts = _token_counts(trace)
+        counts = [1] * len(times)
+        if isinstance(trace.clock, BurstClock):
+            lengths = [trace.prompt_length, *trace.clock.lengths]
+            counts = [after - before for before, after in pairwise(lengths)]
         rows = trace.output[:, trace.prompt_length :].tolist()
         return [
             self._sample(index, trace, row, times, counts)
@@ -181,20 +185,6 @@ class PyTorchTrace:
             gap_tokens=gap_tokens,
             finish="stop" if stopped else "length",
         )
-
-
-def _torch_bool() -> Any:
-    import torch
-
-    return torch.bool
-
-
-def _token_counts(trace: BatchTrace) -> list[int]:
-    """Count the tokens that each time stamp delivered to a row."""
-    if isinstance(trace.clock, TokenClock):
-        return [1] * len(trace.clock.stamps)
-    lengths = [trace.prompt_length, *trace.clock.lengths]
-    return [after - before for before, after in pairwise(lengths)]
 
 
 def _produced(tokens: list[int], eos_ids: frozenset[int]) -> int:

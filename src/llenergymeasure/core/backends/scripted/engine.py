@@ -23,9 +23,9 @@ from llenergymeasure.core.backends.protocol import (
     Progress,
     Request,
 )
-from llenergymeasure.core.backends.shared import host_memory
 from llenergymeasure.core.backends.shared.batching import static_batches
-from llenergymeasure.domain.samples import MemoryReading, RequestSample
+from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
 
@@ -37,15 +37,12 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokenise by white space."""
-        return [_word_id(word) for word in text.split()]
+        digests = (hashlib.sha256(word.encode()).digest() for word in text.split())
+        return [int.from_bytes(digest[:4], "big") % VOCABULARY for digest in digests]
 
     def ordinary_ids(self) -> Sequence[int]:
         """List every id."""
         return range(VOCABULARY)
-
-
-def _word_id(word: str) -> int:
-    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") % VOCABULARY
 
 
 class LoadLog:
@@ -80,7 +77,7 @@ class ScriptedEngine:
         self.tokenizer = WordTokenizer()
         self._log = LoadLog(section.load_log)
         self._log.write(section.idle_w)
-        self._resident = host_memory.ResidentSet()
+        self._resident = ResidentSet()
 
     def plan(self, requests: Sequence[Request]) -> tuple[Batch, ...]:
         """Cut requests into batches in their given order."""
@@ -92,7 +89,11 @@ class ScriptedEngine:
         rows: list[RequestSample] = []
         try:
             for index, batch in enumerate(batches):
-                self._fail_if_scripted(pass_index, index, len(batches))
+                phase = "warmup" if pass_index == WARMUP_PASS else "measure"
+                if self._section.fail_at == phase and index >= len(batches) // 2:
+                    raise BackendError(
+                        f"the script says to fail in {phase} (scripted.fail_at)", where=phase
+                    )
                 rows += self._play(batch, index, pass_index, issued_ns)
                 progress(len(batch))
         finally:
@@ -104,12 +105,7 @@ class ScriptedEngine:
         return EngineReport(
             resolved=self._section.model_dump(mode="json"),
             weights="none",
-            memory=MemoryReading(
-                "resident_set",
-                self._resident.peak_mb(),
-                self._resident.start_mb,
-                host_memory.capacity_mb(),
-            ),
+            memory=self._resident.reading(),
             compute_devices=max(1, len(self._section.device_uuids)),
             pads=True,
             notes=("latencies come from a script; nothing was computed",),
@@ -119,19 +115,13 @@ class ScriptedEngine:
         """Return the devices to idle."""
         self._log.write(self._section.idle_w)
 
-    def _fail_if_scripted(self, pass_index: int, index: int, batches: int) -> None:
-        phase = "warmup" if pass_index == WARMUP_PASS else "measure"
-        if self._section.fail_at == phase and index >= batches // 2:
-            raise BackendError(
-                f"the script says to fail in {phase} (scripted.fail_at)", where=phase
-            )
-
     def _play(
         self, batch: Batch, index: int, pass_index: int, issued_ns: int
     ) -> list[RequestSample]:
         start_ns = time.monotonic_ns()
         self._log.write(self._section.prefill_w)
-        counts = [self._output_tokens(request) for request in batch]
+        most = self._section.output_tokens or max(request.max_new_tokens for request in batch)
+        counts = [min(most, request.max_new_tokens) for request in batch]
         arrivals = [_wait(start_ns, self._section.ttft_ms)]
         self._log.write(self._section.decode_w)
         for step in range(1, max(counts)):
@@ -157,10 +147,6 @@ class ScriptedEngine:
             )
             for request, count in zip(batch, counts, strict=True)
         ]
-
-    def _output_tokens(self, request: Request) -> int:
-        scripted = self._section.output_tokens or request.max_new_tokens
-        return min(scripted, request.max_new_tokens)
 
 
 def _wait(start_ns: int, after_ms: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -53,6 +53,10 @@ class Words:
         message = f"{head or f'{self.engine} failed to {phase}'}: {said}"
         remedy = self._remedy(phase, config, said.lower())
         return BackendError(f"{message}\n    {remedy}" if remedy else message, where=phase)
+
+    def translated(self, phase: str, config: ExperimentConfig) -> AbstractContextManager[None]:
+        """Turn foreign errors inside a block into :class:`BackendError`; see :meth:`error`."""
+        return translated(lambda error: self.error(phase, config, first_lines(error)))
 
     def _remedy(self, phase: str, config: ExperimentConfig, text: str) -> str | None:
         less = next((remedy for mark, remedy in self.memory if mark in text), None)

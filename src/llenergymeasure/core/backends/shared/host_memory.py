@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.units import MIB
 
 
@@ -28,7 +29,7 @@ class ResidentSet:
         self.start_mb = sum(psutil.Process(pid).memory_info().rss for pid in self._pids) / MIB
         try:
             for pid in self._pids:
-                _proc(pid, "clear_refs").write_text("5")
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
             self._was_reset = True
         except OSError:
             self._was_reset = False
@@ -38,22 +39,18 @@ class ResidentSet:
         if not self._was_reset:
             return None
         try:
-            peaks = [_peak_mb(_proc(pid, "status").read_text()) for pid in self._pids]
+            peaks = [_peak_mb(Path(f"/proc/{pid}/status").read_text()) for pid in self._pids]
         except OSError:
             return None
         known = [peak for peak in peaks if peak is not None]
         return sum(known) if len(known) == len(peaks) else None
 
-
-def _proc(pid: int, name: str) -> Path:
-    return Path("/proc") / str(pid) / name
+    def reading(self) -> MemoryReading:
+        """Give the peak so far, beside what the machine has."""
+        capacity_mb = psutil.virtual_memory().total / MIB
+        return MemoryReading("resident_set", self.peak_mb(), self.start_mb, capacity_mb)
 
 
 def _peak_mb(status: str) -> float | None:
     found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
     return int(found.group(1)) / 1024 if found else None
-
-
-def capacity_mb() -> float:
-    """Memory of the machine, MiB."""
-    return psutil.virtual_memory().total / MIB

@@ -13,7 +13,7 @@ from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
-from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
@@ -75,7 +75,7 @@ class TensorRTEngine:
         pauses_s = max((each.due_ns for each in arrivals), default=0) / 1e9
         patience = WORKING._replace(idle_s=WORKING.idle_s + pauses_s)
         with (
-            translated("generate", self._config),
+            WORDS.translated("generate", self._config),
             self._processes.answering("generate", patience),
             stdout_spared(),
         ):
@@ -92,7 +92,7 @@ class TensorRTEngine:
         architecture = sources.architecture_of(source)
         model_limit = architecture.context_limit if architecture else None
         self._memory.look()
-        samples = self._samples()
+        samples = [sample for trace in self._measured.values() for sample in trace.samples()]
         cached = [s.cached_input_tokens > 0 for s in samples if s.cached_input_tokens is not None]
         return EngineReport(
             resolved={
@@ -128,9 +128,6 @@ class TensorRTEngine:
         filler = min(self._ends, default=0) if pad is None else pad
         options = sampling_arguments(self._config, request, self._ends, filler)
         return Asked(request, options, due_ns)
-
-    def _samples(self) -> list[RequestSample]:
-        return [sample for trace in self._measured.values() for sample in trace.samples()]
 
     def _check(self) -> None:
         dead = [worker.pid for worker in self._workers if has_ended(worker)]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 from llenergymeasure.config.backend_configs import TensorRTConfig
-from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared import errors
-from llenergymeasure.core.backends.shared.errors import Words, first_lines
+from llenergymeasure.core.backends.shared.errors import Words
 from llenergymeasure.core.backends.tensorrt.arguments import DECIDED_ELSEWHERE
-from llenergymeasure.exceptions import BackendError
 
 WORDS = Words(
     "TensorRT-LLM",
@@ -45,18 +40,3 @@ WORDS = Words(
         **{name: f"tensorrt.{name}" for name in TensorRTConfig.model_fields},
     },
 )
-
-
-def translated(phase: str, config: ExperimentConfig) -> AbstractContextManager[None]:
-    """Turn foreign errors inside the block into :class:`BackendError`.
-
-    Args:
-        phase: What was going on: ``load``, or ``generate``.
-        config: The experiment, for the values that the message names.
-    """
-    return errors.translated(lambda error: backend_error(phase, config, error))
-
-
-def backend_error(phase: str, config: ExperimentConfig, error: Exception) -> BackendError:
-    """Say what went wrong, where, and which field mends it."""
-    return WORDS.error(phase, config, first_lines(error))

@@ -16,7 +16,7 @@ from llenergymeasure.core.backends.shared.processes import EngineProcesses, ende
 from llenergymeasure.core.backends.tensorrt import problems
 from llenergymeasure.core.backends.tensorrt.arguments import engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
-from llenergymeasure.core.backends.tensorrt.errors import translated
+from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, stdout_spared
 from llenergymeasure.core.models import sources, tokenizers
@@ -49,7 +49,7 @@ class TensorRTBackend:
         before = memory_use(gpu_uuids)
         with (
             ended_on_failure(processes),
-            translated("load", config),
+            WORDS.translated("load", config),
             processes.answering("load", LOADING),
         ):
             model = sources.reference(source, cache_dir)

@@ -22,7 +22,12 @@ ENVIRONMENT = {
 
 def workers(processes: EngineProcesses) -> list[psutil.Process]:
     """List those of an engine that work until they are told to end: the pool of mpi4py."""
-    return [process for process in processes.running() if _is_worker(process)]
+    found = []
+    for process in processes.running():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if any(WORKER in argument for argument in process.cmdline()):
+                found.append(process)
+    return found
 
 
 @contextlib.contextmanager
@@ -53,10 +58,3 @@ def has_ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return any(WORKER in argument for argument in process.cmdline())
-    except psutil.Error:
-        return False

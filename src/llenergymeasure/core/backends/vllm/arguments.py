@@ -103,11 +103,14 @@ def engine_arguments(config: ExperimentConfig, files: ModelFiles) -> dict[str, A
         arguments["quantization"] = "fp8"
     if files.is_random:
         arguments["load_format"] = "dummy"
+    # A step of beam search asks for twice as many candidates as there are beams.
+    asked = 2 * (config.decoder.num_beams or 1)
+    if asked > _MAX_LOGPROBS:
+        arguments["max_logprobs"] = asked
     return {
         **arguments,
         **_adapter(files, config),
         **_draft(files),
-        **_beams(config.decoder),
         **(config.passthrough_kwargs or {}),
     }
 
@@ -149,12 +152,6 @@ def _adapter(files: ModelFiles, config: ExperimentConfig) -> dict[str, Any]:
         return {}
     room = [rank for rank in _LORA_RANKS if rank >= (files.lora_rank or 16)]
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(room, default=512)}
-
-
-def _beams(decoder: DecoderConfig) -> dict[str, Any]:
-    """Let a step of beam search ask for twice as many candidates as there are beams."""
-    asked = 2 * (decoder.num_beams or 1)
-    return {"max_logprobs": asked} if asked > _MAX_LOGPROBS else {}
 
 
 def _draft(files: ModelFiles) -> dict[str, Any]:

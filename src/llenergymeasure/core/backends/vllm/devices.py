@@ -10,6 +10,7 @@ from typing import Any
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.shared.nvml_devices import ListDevices, gpu_problems
+from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import ExperimentError, Problem
 
 _NODES = Path("/sys/devices/system/node")
@@ -44,6 +45,25 @@ def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> N
             "what moves workers from passthrough_kwargs and from the variables VLLM_*",
             where="load",
         )
+
+
+def device_memory(
+    loaded: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> MemoryReading:
+    """Give what PyTorch allocates in the workers, summed over their GPUs; KV cache included.
+
+    The capacity is that of one device, the smallest.
+
+    Args:
+        loaded: What the workers said right after loading.
+        now: What they say now.
+    """
+    return MemoryReading(
+        "device",
+        float(sum(worker["device_peak_mb"] for worker in now)),
+        float(sum(worker["device_mb"] for worker in loaded)),
+        min(worker["device_capacity_mb"] for worker in now),
+    )
 
 
 def device_problems(

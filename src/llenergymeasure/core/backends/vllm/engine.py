@@ -12,11 +12,13 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.answering import CLOSING
 from llenergymeasure.core.backends.shared.batching import all_at_once
+from llenergymeasure.core.backends.shared.host_memory import ResidentSet
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
+from llenergymeasure.core.backends.shared.report import flops_notes, understood
 from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
+from llenergymeasure.core.backends.vllm.devices import device_memory
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import VLLMLibrary
-from llenergymeasure.core.backends.vllm.memory import DeviceMemory, HostMemory
 from llenergymeasure.core.backends.vllm.trace import (
     BatchRecord,
     Finished,
@@ -25,7 +27,7 @@ from llenergymeasure.core.backends.vllm.trace import (
 )
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
-from llenergymeasure.exceptions import BackendError, ConfigError
+from llenergymeasure.exceptions import BackendError
 
 _EQUAL_NOTE = (
     "vLLM schedules requests as they fit (continuous batching over a paged KV cache): batches, "
@@ -34,6 +36,11 @@ _EQUAL_NOTE = (
 _SAMPLING_NOTE = (
     "sampled tokens come from one random stream of the engine, as vLLM deploys: a repeat draws the "
     "same tokens only where requests are scheduled in the same steps, and each pass draws others"
+)
+_CACHE_IN_USE = (
+    "vLLM could not empty its prefix cache: KV blocks of earlier requests are in use\n"
+    "    set vllm.enable_prefix_caching: false, or remove what keeps blocks (kv_transfer_config) "
+    "from passthrough_kwargs"
 )
 _TRIES = 10  # each waits for a step of the engine
 
@@ -59,11 +66,13 @@ class VLLMEngine:
     ) -> None:
         self._ends = () if config.ignores_eos else ends
         self._config, self._library, self._processes = config, library, processes
-        self.tokenizer = tokenizer
+        self.tokenizer, self._decoding = tokenizer, config.decoder.decoding_strategy
         self._witness = Witness(processes.printed, processes.exit_codes)
         processes.on_death(library.end_waiting)
-        self._facts = library.worker_facts(reset_peak=True)
-        self._memory = self._watched_memory()
+        self._loaded = self._facts = library.worker_facts(reset_peak=True)
+        on_cpu = any("device_mb" not in worker for worker in self._facts)
+        pids = [process.pid for process in processes.running()] if on_cpu else []
+        self._resident = ResidentSet(pids) if on_cpu else None
         self._cached: dict[int, frozenset[int]] = {}
 
     def serve(self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress) -> VLLMTrace:
@@ -73,7 +82,9 @@ class VLLMEngine:
         """
         requests = all_at_once(arrivals, "vLLM")
         with self._asking():
-            self._forget_prompts()
+            # A step of the engine that is under way may hold blocks a while.
+            if not any(self._library.empty_prefix_cache() for _ in range(_TRIES)):
+                raise BackendError(_CACHE_IN_USE, where="generate")
             trace = VLLMTrace(pass_index, time.monotonic_ns())
             trace.records.extend(self._records(requests, progress))
         if pass_index >= 0:
@@ -84,19 +95,23 @@ class VLLMEngine:
         """Report settings in force, memory, and the shape of the model."""
         with self._asking():
             self._facts = self._library.worker_facts()
-        settings, architecture = self._resolved(), self._architecture()
+        settings, shape = self._resolved(), self._library.shape()
+        architecture, beam = understood(shape.to_dict()), self._decoding == "beam"
         is_random = self._config.model.startswith("random:")
         return EngineReport(
             resolved=settings,
             weights="random" if is_random else "pretrained",
-            memory=self._memory.reading(self._facts),
+            memory=self._resident.reading()
+            if self._resident
+            else device_memory(self._loaded, self._facts),
             architecture=architecture,
-            model_commit=getattr(self._library.shape(), "_commit_hash", None),
+            model_commit=getattr(shape, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=settings["max_model_len"],
             compute_devices=len(self._facts),
             pads=False,
-            prefix_cache_hits=self._prefix_cache_hits(),
+            # Every step of a beam search is a request that finds its own past there.
+            prefix_cache_hits=None if beam else sum(map(len, self._cached.values())),
             own_weight_seed=is_random,
             notes=tuple(self._notes(architecture)),
         )
@@ -120,22 +135,8 @@ class VLLMEngine:
         ):
             yield
 
-    def _forget_prompts(self) -> None:
-        """Empty the prefix cache; a step of the engine that is under way may hold blocks a while.
-
-        Raises:
-            BackendError: It stays as it is, and prompts would be found there.
-        """
-        if not any(self._library.empty_prefix_cache() for _ in range(_TRIES)):
-            raise BackendError(
-                "vLLM could not empty its prefix cache: KV blocks of earlier requests are in use\n"
-                "    set vllm.enable_prefix_caching: false, or remove what keeps blocks "
-                "(kv_transfer_config) from passthrough_kwargs",
-                where="generate",
-            )
-
     def _records(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
-        if self._config.decoder.decoding_strategy == "beam":
+        if self._decoding == "beam":
             yield from self._searched(batch, progress)
             return
         issued_ns = time.monotonic_ns()
@@ -163,11 +164,6 @@ class VLLMEngine:
             progress(len(requests))
             yield BatchRecord(requests, issued_ns, finished)
 
-    def _watched_memory(self) -> HostMemory | DeviceMemory:
-        if all("device_mb" in worker for worker in self._facts):
-            return DeviceMemory(self._facts)
-        return HostMemory([process.pid for process in self._processes.running()])
-
     def _resolved(self) -> dict[str, Any]:
         import torch
 
@@ -182,33 +178,16 @@ class VLLMEngine:
 
     def _ends_in_force(self) -> tuple[int, ...]:
         """Give the ids that end a sequence; vLLM's beam search knows the tokenizer's alone."""
-        if self._config.decoder.decoding_strategy != "beam":
+        if self._decoding != "beam":
             return self._ends
         return tuple(each for each in self._ends if each == self.tokenizer.inner.eos_token_id)
 
-    def _architecture(self) -> ModelArchitecture | None:
-        # FLOPs are reference data: a shape that is not understood must not stop a measurement.
-        try:
-            return ModelArchitecture.from_config(self._library.shape().to_dict())
-        except ConfigError:
-            return None
-
-    def _prefix_cache_hits(self) -> int | None:
-        if self._config.decoder.decoding_strategy == "beam":
-            return None  # every step of a search is a request that finds its own past there
-        return sum(map(len, self._cached.values()))
-
     def _notes(self, architecture: ModelArchitecture | None) -> Iterator[str]:
         yield _EQUAL_NOTE
-        if architecture is None:
-            yield "parameters and FLOPs are unknown: the model is not a plain transformer"
-        if self._config.decoder.draft_model is not None:
-            yield "FLOPs leave out the drafting model and rejected drafts"
-        if self._config.lora is not None:
-            yield "FLOPs leave out the unmerged LoRA adapter"
-        if self._config.decoder.decoding_strategy == "sampling":
+        yield from flops_notes(self._config, architecture)
+        if self._decoding == "sampling":
             yield _SAMPLING_NOTE
-        if self._config.decoder.decoding_strategy == "beam":
+        if self._decoding == "beam":
             yield (
                 "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "
                 "of a search is a request of its own, which reuses the prefix cache"

@@ -82,22 +82,18 @@ class VLLMLibrary:
                 lora_request=self._adapter,
                 use_tqdm=False,
             )
-            ended = self._work_off(progress)
+            ended: list[tuple[Any, int]] = []
+            while self._engine.has_unfinished_requests():
+                if outputs := [output for output in self._engine.step() if output.finished]:
+                    now_ns = time.monotonic_ns()
+                    ended += [(output, now_ns) for output in outputs]
+                    progress(len(outputs))
+            ended.sort(key=lambda pair: int(pair[0].request_id))
         finished = [
             _finished(key, output, delivered_ns)
             for key, (output, delivered_ns) in zip(keys, ended, strict=True)
         ]
         return Crowd(finished, steps)
-
-    def _work_off(self, progress: Progress) -> list[tuple[Any, int]]:
-        ended: list[tuple[Any, int]] = []
-        while self._engine.has_unfinished_requests():
-            outputs = [output for output in self._engine.step() if output.finished]
-            if outputs:
-                now_ns = time.monotonic_ns()
-                ended += [(output, now_ns) for output in outputs]
-                progress(len(outputs))
-        return sorted(ended, key=lambda pair: int(pair[0].request_id))
 
     @contextlib.contextmanager
     def _noted_steps(self) -> Iterator[list[Step]]:
@@ -132,10 +128,12 @@ class VLLMLibrary:
         )
         delivered_ns = time.monotonic_ns()
         end = None if options["ignore_eos"] else self.llm.get_tokenizer().eos_token_id
-        return [
-            _best_beam(output.sequences[0].tokens[len(prompt) :], len(prompt), end, delivered_ns)
-            for prompt, output in zip(prompts, found, strict=True)
-        ]
+        finished = []
+        for prompt, output in zip(prompts, found, strict=True):
+            tokens = output.sequences[0].tokens[len(prompt) :]
+            reason = "stop" if end is not None and tokens[-1:] == [end] else "length"
+            finished.append(Finished(len(prompt), tuple(tokens), reason, delivered_ns))
+        return finished
 
     def empty_prefix_cache(self) -> bool:
         """Forget the KV cache of earlier prompts; false where some of it is in use."""
@@ -210,13 +208,6 @@ def _finished(key: str, output: Any, delivered_ns: int) -> Finished:
         last_token_s=_known(getattr(stats, "last_token_ts", None)),
         key=key,
     )
-
-
-def _best_beam(
-    tokens: Sequence[int], prompt_tokens: int, end: int | None, delivered_ns: int
-) -> Finished:
-    stopped = end is not None and tokens[-1:] == [end]
-    return Finished(prompt_tokens, tuple(tokens), "stop" if stopped else "length", delivered_ns)
 
 
 def _known(seconds: float | None) -> float | None:

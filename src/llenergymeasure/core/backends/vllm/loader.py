@@ -42,6 +42,7 @@ class VLLMBackend:
         Raises:
             BackendError: Out of memory, or vLLM cannot load it; the message names the field to
                 change.
+            ConfigError: The checkpoint is of another precision.
             ExperimentError: It works on other GPUs than those whose energy is read.
         """
         files = _files(config, cache_dir)
@@ -57,7 +58,10 @@ class VLLMBackend:
             )
             with processes.starting():
                 library = VLLMLibrary(engine_arguments(config, files), adapter_name(config))
-            _check_precision(config)
+            # Looked at again, where all files of a model on the Hub are here.
+            stated = quantised.of_model(config.model, config.revision)
+            if problem := quantised.disagreement(stated, config.precision):
+                raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
             if (target := self.target(config)).kind == "gpu":
                 check_workers(library.worker_facts(), target.gpu_uuids)
             ends = end_tokens(sources.resolve(config.model, config.revision), tokenizer)
@@ -78,14 +82,3 @@ def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
         draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
         lora_rank=adapter_rank(config),
     )
-
-
-def _check_precision(config: ExperimentConfig) -> None:
-    """Look again where all files of a model on the Hub are here.
-
-    Raises:
-        ConfigError: The checkpoint is of another precision.
-    """
-    stated = quantised.of_model(config.model, config.revision)
-    if problem := quantised.disagreement(stated, config.precision):
-        raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)

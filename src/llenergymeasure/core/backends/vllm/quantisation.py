@@ -39,8 +39,11 @@ def known_methods() -> Known:
         except (OSError, SyntaxError):
             continue
         for node in tree.body:
-            if isinstance(node, ast.Assign) and _is_named(node.targets, _NAME):
-                return tuple(_texts(node.value))
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _NAME:
+                values = [
+                    one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant)
+                ]
+                return tuple(value for value in values if isinstance(value, str))
     return None
 
 
@@ -62,10 +65,19 @@ def quantisation_problems(
     if config.precision not in QUANTISED:
         return
     method = section.quantization or (stated.method if stated else None)
+    on_hub = sources.resolve(config.model).kind == "hub"  # where not every file is here yet
+    reads_checkpoints = section.quantization is not None and method not in _WHILE_LOADING
     if method is not None and known is not None and method not in known:
         yield _unknown(config, method, known, in_file=section.quantization is None)
-    elif stated is None and _lacks_checkpoint(config, section.quantization):
-        yield _no_such_checkpoint(config, str(section.quantization), known)
+    elif stated is None and reads_checkpoints and not on_hub:
+        others = _while_loading(config, known)
+        other = f", or a method that quantises while loading: {others}" if others else ""
+        yield Problem(
+            f"{method} reads checkpoints that are quantised so; the files of '{config.model}' say "
+            "nothing of it",
+            "vllm.quantization",
+            f"name such a checkpoint{other}",
+        )
     elif method is None and config.precision != "fp8":
         yield _nothing_quantises(config, known)
     elif on_cpu and (method or "fp8") not in _ON_CPU:
@@ -75,16 +87,6 @@ def quantisation_problems(
             "precision",
             "use precision: bf16 or fp32 on this machine, or such a checkpoint",
         )
-
-
-def _is_named(targets: Sequence[ast.expr], name: str) -> bool:
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
-
-
-def _texts(value: ast.expr) -> Iterator[str]:
-    for node in ast.walk(value):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
 
 
 def _while_loading(config: ExperimentConfig, known: Known) -> str:
@@ -104,22 +106,6 @@ def _unknown(config: ExperimentConfig, method: str, known: Known, *, in_file: bo
         f"vLLM {version} has no quantisation '{method}'",
         "model" if in_file else "vllm.quantization",
         f"{checkpoint}, or one of {while_loading}" if while_loading else checkpoint,
-    )
-
-
-def _lacks_checkpoint(config: ExperimentConfig, method: str | None) -> bool:
-    on_hub = sources.resolve(config.model).kind == "hub"  # where not every file is here yet
-    return method is not None and method not in _WHILE_LOADING and not on_hub
-
-
-def _no_such_checkpoint(config: ExperimentConfig, method: str, known: Known) -> Problem:
-    while_loading = _while_loading(config, known)
-    other = f", or a method that quantises while loading: {while_loading}" if while_loading else ""
-    return Problem(
-        f"{method} reads checkpoints that are quantised so; the files of '{config.model}' say "
-        "nothing of it",
-        "vllm.quantization",
-        f"name such a checkpoint{other}",
     )
 
 

@@ -23,9 +23,13 @@ class WorkerFacts:
         """
         import torch
 
+        # vLLM does not show the kernels of the layers everywhere.
+        groups = getattr(self.model_runner, "attn_groups", None) or []
+        backends = [getattr(group, "backend", None) for row in groups for group in row]
+        names = {backend.get_name() for backend in backends if backend is not None}
         facts: dict[str, Any] = {
             "threads": torch.get_num_threads(),
-            "attention_backend": self._llenergymeasure_attention(),
+            "attention_backend": ", ".join(sorted(names)) or None,
         }
         if torch.cuda.is_available():
             facts["device_mb"] = torch.cuda.memory_allocated() / MIB
@@ -36,10 +40,3 @@ class WorkerFacts:
             if reset_peak:
                 torch.cuda.reset_peak_memory_stats()
         return facts
-
-    def _llenergymeasure_attention(self) -> str | None:
-        """Name the attention kernels of the layers, or ``None`` where vLLM does not show them."""
-        groups = getattr(self.model_runner, "attn_groups", None) or []
-        backends = [getattr(group, "backend", None) for row in groups for group in row]
-        names = {backend.get_name() for backend in backends if backend is not None}
-        return ", ".join(sorted(names)) or None

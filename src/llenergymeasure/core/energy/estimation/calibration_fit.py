@@ -13,6 +13,7 @@ the pair that explains them best is taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -189,7 +190,10 @@ def fit_calibration(
     if not bursts:
         raise ValueError("no bursts to calibrate with")
     ordered = sorted(bursts, key=lambda burst: burst.t0_ns)
-    ticks = _ticks(readings, ordered[0])
+    if isinstance(readings, CounterReadings):
+        ticks = find_ticks(counter_series(readings, ordered[0]))
+    else:
+        ticks = power_ticks(power_series(readings, ordered[0]))
     if ticks is None:
         raise ValueError("the sensor's value hardly changed: nothing to calibrate")
     times_s = np.array([[b.t0_ns, b.t1_ns] for b in ordered]) - ordered[0].t0_ns
@@ -221,12 +225,6 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibrati
     )
 
 
-def _ticks(readings: CounterReadings | PowerReadings, origin: Window) -> Ticks | None:
-    if isinstance(readings, CounterReadings):
-        return find_ticks(counter_series(readings, origin))
-    return power_ticks(power_series(readings, origin))
-
-
 def cut_bursts(ticks: Ticks, times_s: Floats) -> list[Burst]:
     """Give each burst its own ticks, from after the one before to the start of the next.
 
@@ -236,21 +234,17 @@ def cut_bursts(ticks: Ticks, times_s: Floats) -> list[Burst]:
     """
     since = np.append(-np.inf, times_s[:-1, 1] + LONGEST_SETTLE_S)
     until = np.append(times_s[1:, 0], np.inf)
-    return [
-        Burst(_part(ticks, low, high, start), end - start)
-        for low, high, (start, end) in zip(since, until, times_s, strict=True)
-    ]
-
-
-def _part(ticks: Ticks, low_s: float, high_s: float, origin_s: float) -> Ticks:
-    at = slice(*np.searchsorted(ticks.time_s, [low_s, high_s]).tolist())
-    return Ticks(
-        ticks.time_s[at] - origin_s,
-        ticks.sigma_s[at],
-        ticks.energy_j[at],
-        ticks.period_s,
-        ticks.jitter_s,
-    )
+    cut = []
+    for low_s, high_s, (start_s, end_s) in zip(since, until, times_s, strict=True):
+        at = slice(*np.searchsorted(ticks.time_s, [low_s, high_s]).tolist())
+        own = replace(
+            ticks,
+            time_s=ticks.time_s[at] - start_s,
+            sigma_s=ticks.sigma_s[at],
+            energy_j=ticks.energy_j[at],
+        )
+        cut.append(Burst(own, end_s - start_s))
+    return cut
 
 
 def _responses(long: Sequence[Burst], settle_s: float) -> list[Response]:

@@ -119,12 +119,18 @@ def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge
     late = not len(outside)
     if late:
         outside = np.flatnonzero(axis.time_s <= axis.edge_s)
-    if not len(outside):
-        return _edge_without_outside(axis, inside_w)
+    if not len(outside):  # read back from the first tick, as if it were all inside
+        missing_j = inside_w * float(axis.time_s[0] - axis.edge_s)
+        energy_j = float(axis.energy_j[0]) - missing_j
+        return Edge(energy_j, "inside_level", None, (BudgetLine(budget.NO_GUARD, missing_j),))
     last = int(outside[-1])
     level = level_before(axis, last)
-    if level is None:
-        return _edge_by_hint(axis, last, inside_w, hint_w)
+    if level is None:  # read on from the only tick, with a level that another or nobody tells
+        overhang_s = float(axis.edge_s - axis.time_s[last])
+        power_w = inside_w / 2 if hint_w is None else hint_w
+        doubt_w = inside_w / np.sqrt(12) if hint_w is None else 0.1 * hint_w
+        line = BudgetLine(budget.NO_GUARD, float(doubt_w * overhang_s))
+        return Edge(float(axis.energy_j[last]) + power_w * overhang_s, "band", hint_w, (line,))
     edge = _band(axis, last, level)
     if not late:
         return edge
@@ -164,21 +170,17 @@ def level_between(axis: Axis, first: int, last: int) -> Level | None:
     power_w = float(energy[-1] - energy[0]) / span
     tick_w, middle = np.diff(energy) / width, (at[1:] + at[:-1]) / 2
     centre, count = float(middle.mean()), len(width)
-    slope, rest = _slope(middle - centre, tick_w - power_w)
+    away_s, rest = middle - centre, tick_w - power_w
+    slope, moment = 0.0, float((away_s**2).sum())
+    if count > 2:
+        slope = float((away_s * rest).sum() / (away_s**2).sum())
+        rest = rest - slope * away_s - rest.mean()
     prior = PRIOR_WEIGHT * (PRIOR_SPREAD * power_w) ** 2
     freedom = max(count - 2, 0) + PRIOR_WEIGHT
     variance = (float((rest**2).sum()) + prior) / freedom
-    moment = float(((middle - centre) ** 2).sum())
     if moment > 0:
         slope *= slope**2 / (slope**2 + variance / moment)
     return Level(power_w, centre, slope, float(np.sqrt(variance)), count)
-
-
-def _slope(away_s: Floats, away_w: Floats) -> tuple[float, Floats]:
-    if len(away_s) < 3:
-        return 0.0, away_w
-    slope = float((away_s * away_w).sum() / (away_s**2).sum())
-    return slope, away_w - slope * away_s - away_w.mean()
 
 
 def split_edge(axis: Axis, quiet: Edge) -> Edge:
@@ -194,10 +196,6 @@ def split_edge(axis: Axis, quiet: Edge) -> Edge:
     after = level_between(axis, left + 1, min(left + 3, inside_last))
     if before is None or after is None:
         return quiet
-    return _split(axis, left, before, after)
-
-
-def _split(axis: Axis, left: int, before: Level, after: Level) -> Edge:
     outside_s = float(axis.edge_s - axis.time_s[left])
     inside_s = float(axis.time_s[left + 1] - axis.edge_s)
     whole_s = outside_s + inside_s
@@ -217,23 +215,6 @@ def _split(axis: Axis, left: int, before: Level, after: Level) -> Edge:
     )
     energy_j = float(axis.energy_j[left]) + before.power_w * outside_s + share * rest_j
     return Edge(energy_j, "split", before.power_w, lines)
-
-
-def _edge_without_outside(axis: Axis, inside_w: float) -> Edge:
-    """Read back from the first tick with the inside level: nothing is known of the outside."""
-    missing_j = inside_w * float(axis.time_s[0] - axis.edge_s)
-    lines = (BudgetLine(budget.NO_GUARD, missing_j),)
-    return Edge(float(axis.energy_j[0]) - missing_j, "inside_level", None, lines)
-
-
-def _edge_by_hint(axis: Axis, last: int, inside_w: float, hint_w: float | None) -> Edge:
-    """Read on from the only tick outside, with a level that another sensor or nobody tells."""
-    overhang_s = float(axis.edge_s - axis.time_s[last])
-    power_w = inside_w / 2 if hint_w is None else hint_w
-    doubt_w = inside_w / np.sqrt(12) if hint_w is None else 0.1 * hint_w
-    lines = (BudgetLine(budget.NO_GUARD, float(doubt_w * overhang_s)),)
-    energy_j = float(axis.energy_j[last]) + power_w * overhang_s
-    return Edge(energy_j, "band", hint_w, lines)
 
 
 def with_line(edge: Edge, line: BudgetLine) -> Edge:

@@ -287,30 +287,13 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     """Give the energy of the window from 0 to ``length_s`` on the ticks' clock."""
     start_at = start_axis(ticks, length_s, timing.lag_s)
     end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s)
-    rough_w = _rough_power(ticks, length_s, timing.lag_s)
+    ends_j = np.interp([timing.lag_s, length_s + timing.lag_s], ticks.time_s, ticks.energy_j)
+    rough_w = float(ends_j[1] - ends_j[0]) / length_s
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
     end = decayed_edge(end_at, end, timing, rough_w, hints.momentary)
     inside_w = (-end.energy_j - start.energy_j) / length_s
     start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
-    return _account(ticks, length_s, timing, (start, end), hints.quantum_j)
-
-
-def _rough_power(ticks: Ticks, length_s: float, lag_s: float) -> float:
-    ends = np.interp([lag_s, length_s + lag_s], ticks.time_s, ticks.energy_j)
-    return float(ends[1] - ends[0]) / length_s
-
-
-def _heard(axis: Axis, quiet: Edge, inside_w: float) -> Edge:
-    if quiet.outside_w is None or quiet.outside_w < LOUD_SHARE * inside_w:
-        return quiet
-    return split_edge(axis, quiet)
-
-
-def _account(
-    ticks: Ticks, length_s: float, timing: Timing, edges: tuple[Edge, Edge], quantum_j: float
-) -> Integral:
-    start, end = edges
     energy_j = -end.energy_j - start.energy_j
     inside_w = energy_j / length_s
     steps = Steps(_step(inside_w, start), _step(inside_w, end))
@@ -320,7 +303,7 @@ def _account(
         *start.lines,
         *end.lines,
         BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
-        BudgetLine(budget.QUANTUM, quantum_j / sqrt(6)),  # two readings, each even over a unit
+        BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
     return Integral(
@@ -331,6 +314,12 @@ def _account(
         end.outside_w,
         budget.merged(lines),
     )
+
+
+def _heard(axis: Axis, quiet: Edge, inside_w: float) -> Edge:
+    if quiet.outside_w is None or quiet.outside_w < LOUD_SHARE * inside_w:
+        return quiet
+    return split_edge(axis, quiet)
 
 
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:

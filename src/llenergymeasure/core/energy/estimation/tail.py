@@ -139,30 +139,23 @@ class AfterEnd:
 
 def after_end(axis: Axis, timing: Timing, inside_w: float) -> AfterEnd | None:
     """Find the ticks after an end, or ``None`` where they are too few to tell anything."""
-    at = _marks(axis, timing.rise_s or 0.0)
-    rest = None if at is None else level_between(axis, 0, at.far)
-    if at is None or rest is None:
-        return None
-    rest = rest._replace(spread_w=_spread_w(axis, rest.power_w, at.far))
-    return AfterEnd(axis, at, rest, timing, max(inside_w - rest.power_w, 0.0))
-
-
-def _marks(axis: Axis, rise_s: float) -> Marks | None:
     # From the end as the sensor sees it, which lies one time constant into the rise.
-    clear_s = max(axis.outside_s, axis.edge_s - (RISES_LEFT - 1) * rise_s)
+    clear_s = max(axis.outside_s, axis.edge_s - (RISES_LEFT - 1) * (timing.rise_s or 0.0))
     last = int(np.sum(axis.time_s + 2 * axis.sigma_s <= clear_s)) - 1
     near = int(np.searchsorted(axis.time_s, axis.time_s[last] - APART_S, side="right")) - 1
     far = int(np.searchsorted(axis.time_s, axis.edge_s - SETTLED_S, side="right")) - 1
-    return Marks(far, near, last) if 0 < far < near < last else None
-
-
-def _spread_w(axis: Axis, rest_w: float, far: int) -> float:
-    """Tell by how much ticks at rest differ, from those after the window and those before it."""
+    rest = level_between(axis, 0, far) if 0 < far < near < last else None
+    if rest is None:
+        return None
+    # By how much ticks at rest differ is told from those before the window too.
     before = int(np.searchsorted(axis.time_s, axis.far_s + 2 * axis.sigma_s[-1]))
     stretches = [_shares(axis, 0, far), _shares(axis, before, len(axis.time_s) - 1)]
     squares = sum(float((away**2).sum()) for away in stretches)
     freedom = sum(max(len(away) - 1, 0) for away in stretches) + REST_WEIGHT
-    return rest_w * float(np.sqrt((squares + REST_WEIGHT * REST_SPREAD**2) / freedom))
+    spread = float(np.sqrt((squares + REST_WEIGHT * REST_SPREAD**2) / freedom))
+    rest = rest._replace(spread_w=rest.power_w * spread)
+    step_w = max(inside_w - rest.power_w, 0.0)
+    return AfterEnd(axis, Marks(far, near, last), rest, timing, step_w)
 
 
 def _shares(axis: Axis, first: int, last: int) -> Floats:
@@ -267,18 +260,29 @@ def decayed_edge(
     hidden = None if timing.tail_known else _hidden(after, shown)
     if hidden is not None:
         return _without_tail(after, hidden)
-    unseen_j = _unseen_j(after) if shown is None else _unseen_by_power_j(after, shown)
+    if shown is None:
+        unseen_j = _unseen_j(after)
+    else:  # by the power that is shown, of a tail as quick as any
+        power_w = float(np.hypot(max(shown.power_w, 0.0), shown.sigma_w))
+        unseen_j = power_w * shown.until_s(after.overhang_s, FASTEST_PER_S)
     return with_line(quiet, BudgetLine(budget.UNSEEN_TAIL, unseen_j, shared=True))
 
 
 def _hidden(after: AfterEnd, shown: PowerShown | None) -> AboveRest | None:
     """Give what a tail holds between the end and the first tick; ``None`` where none shows."""
     if shown is not None and shown.stands_out:
-        seconds = shown.until_s(after.overhang_s, _rate_by_power(after, shown))
+        # How fast it falls is told by power at one moment and the energy that comes after it.
+        after_j = max(after.all.energy_j, after.all.sigma_j)
+        rate_per_s = float(np.clip(shown.power_w / after_j, SLOWEST_PER_S, FASTEST_PER_S))
+        seconds = shown.until_s(after.overhang_s, rate_per_s)
         return AboveRest(seconds * shown.power_w, seconds * shown.sigma_w)
     if not stands_out(after):
         return None
-    seen, growth = max(after.first, after.all), _growth(after, _rate_per_s(after))
+    # How fast it falls is told by what is left at a tick further on.
+    axis, at, later, seen = after.axis, after.at, after.later, max(after.first, after.all)
+    apart_s = float(axis.time_s[at.last] - axis.time_s[at.near])
+    rate_per_s = np.log(seen.energy_j / max(later.energy_j, later.sigma_j)) / apart_s
+    growth = _growth(after, float(np.clip(rate_per_s, 0.0, FASTEST_PER_S)))
     return AboveRest(growth * seen.energy_j, growth * seen.sigma_j)
 
 
@@ -298,30 +302,9 @@ def _unseen_j(after: AfterEnd) -> float:
     return _growth(after, UNSEEN_RATE_PER_S) / share * seen_j
 
 
-def _unseen_by_power_j(after: AfterEnd, shown: PowerShown) -> float:
-    """Give the same by the power that is shown, of a tail as quick as any."""
-    power_w = float(np.hypot(max(shown.power_w, 0.0), shown.sigma_w))
-    return power_w * shown.until_s(after.overhang_s, FASTEST_PER_S)
-
-
 def _growth(after: AfterEnd, rate_per_s: float) -> float:
     """Give how many times what comes after the first tick came before it."""
     return float(np.expm1(rate_per_s * after.overhang_s))
-
-
-def _rate_per_s(after: AfterEnd) -> float:
-    """Tell how fast it falls, from what is left at a tick further on."""
-    axis, at, later = after.axis, after.at, after.later
-    seen_j = max(after.first, after.all).energy_j
-    apart_s = float(axis.time_s[at.last] - axis.time_s[at.near])
-    rate_per_s = np.log(seen_j / max(later.energy_j, later.sigma_j)) / apart_s
-    return float(np.clip(rate_per_s, 0.0, FASTEST_PER_S))
-
-
-def _rate_by_power(after: AfterEnd, shown: PowerShown) -> float:
-    """Tell the same from power at one moment and the energy that comes after it."""
-    after_j = max(after.all.energy_j, after.all.sigma_j)
-    return float(np.clip(shown.power_w / after_j, SLOWEST_PER_S, FASTEST_PER_S))
 
 
 def _without_tail(after: AfterEnd, hidden: AboveRest) -> Edge:
