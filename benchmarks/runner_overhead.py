@@ -26,7 +26,7 @@ from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners.docker import DockerRunner
-from llenergymeasure.study.runners.interpreter import interpreter_problem
+from llenergymeasure.study.runners.interpreter import other_interpreter
 from llenergymeasure.study.runners.local import InterpreterRunner
 from llenergymeasure.study.runners.protocol import Runner
 
@@ -98,7 +98,7 @@ def measured(folder: Path, image: str, interpreter: str, rounds: int) -> dict[st
 
 def handshake_s(interpreter: str) -> float:
     began_s = time.perf_counter()
-    if problem := interpreter_problem(interpreter, "runners.scripted"):
+    if problem := other_interpreter(interpreter, "runners.scripted").version_problem():
         raise SystemExit(problem.what)
     return time.perf_counter() - began_s
 

@@ -229,6 +229,17 @@ def test_a_process_that_is_killed_ends_the_experiment_and_is_named(llem: Llem) -
     assert not directory(llem).result.exists()
 
 
+def test_a_process_that_is_stopped_ends_the_run_and_the_others(llem: Llem) -> None:
+    fleet(llem, measured="os.kill(os.getpid(), signal.SIGSTOP)")
+    done = llem("run", *THIRD_PARTY)
+
+    assert done.code == 1
+    assert "one of several processes no longer answers: its process " in done.err
+    assert "has been stopped for 10 s" in done.err
+    error = json.loads(directory(llem).error.read_text())
+    assert (error["code"], error["phase"]) == ("backend", "measure")
+
+
 # A process whose environment no system takes is not started (E2BIG of execve(2)).
 TOO_MUCH = """
     def ranks(self, config):

@@ -120,7 +120,7 @@ def test_they_end_with_this_process_however_that_ends(tmp_path):
     assert not child.is_running()
 
 
-QUICK = Patience(stopped_s=0.5, idle_s=1.5, gone_s=0.3, look_every_s=0.05)
+QUICK = Patience(stopped_s=0.5, idle_s=1.5, gone_s=0.3, starts=True, look_every_s=0.05)
 
 
 def failure(processes: EngineProcesses, wait, patience: Patience = QUICK) -> BackendError:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import io
 import json
-import sys
 
 import pytest
 
@@ -239,13 +237,3 @@ def test_the_probe_answers_in_files_as_it_does_in_memory(tmp_path):
     assert probe.main([str(asked), str(answer), "spawn"]) == 0
 
     assert probe.read_problems(answer) == preflight.problems(orders)
-
-
-def test_the_probe_reads_and_writes_the_standard_streams(tmp_path, capsys, monkeypatch):
-    text = "".join(f"{order.model_dump_json()}\n" for order in many(tmp_path, "a.jsonl"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-
-    assert probe.main(["-", "-"]) == 0
-
-    (problem,) = json.loads(capsys.readouterr().out)
-    assert "a.jsonl" in problem["what"]

@@ -388,6 +388,13 @@ def test_a_plain_configuration_has_no_problem() -> None:
         ({"passthrough_kwargs": {"backend": "x"}}, "passthrough_kwargs.backend"),
         ({"passthrough_kwargs": {"kv_cache_config": 3}}, "passthrough_kwargs.kv_cache_config"),
         (
+            {
+                "passthrough_kwargs": {"cuda_graph_config": {"max_batch_size": 8}},
+                "tensorrt": {"cuda_graphs": True},
+            },
+            "passthrough_kwargs.cuda_graph_config",
+        ),
+        (
             {"passthrough_kwargs": {"kv_cache_config": {"dtype": "fp8"}}},
             "passthrough_kwargs.kv_cache_config.dtype",
         ),
@@ -432,6 +439,14 @@ def test_a_method_must_be_that_of_the_checkpoint(tmp_path: Path) -> None:
     for method, problems in (("int4_awq", []), ("int4_gptq", ["tensorrt.quantization"])):
         section = {"quantization": method}
         assert wheres(configuration(model=model, precision="int4", tensorrt=section)) == problems
+
+
+def test_fp8_in_blocks_is_fp8(tmp_path: Path) -> None:
+    stated = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    section = {"quantization": "fp8"}
+
+    assert wheres(configuration(model=str(tmp_path), precision="fp8", tensorrt=section), H100) == []
 
 
 @pytest.mark.parametrize("model", ["random:tiny-llama", "directory"])

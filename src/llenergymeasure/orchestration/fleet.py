@@ -8,13 +8,17 @@ one by one, so each command is a barrier: nobody begins a pass before everybody 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import psutil
+
 from llenergymeasure.core.backends.protocol import EngineReport, Rank
+from llenergymeasure.core.backends.shared.answering import Known, Patience, answering
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError, ConfigError, ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import tail
@@ -26,6 +30,9 @@ from llenergymeasure.results.repository import read_process
 
 _MODULE = "llenergymeasure.orchestration.rank"
 EXIT_S = 10.0  # to drop a model and leave; after that a process is killed
+
+_UNTIL_STOPPED = Patience(idle_s=math.inf)
+"""A process may sleep, as a scripted engine does; an engine of more processes sees to them."""
 
 _ERRORS: dict[str, type[LLEMError]] = {
     error.code: error for error in (BackendError, ConfigError, ExperimentError)
@@ -123,15 +130,17 @@ class FleetExecutor:
     def _gather(self, asked: Sequence[_Member]) -> list[Any]:
         """Wait for an answer of each, without polling; whoever dies meanwhile is noticed."""
         by_channel = {member.channel: member for member in self._members}
+        processes = Known([psutil.Process(member.process.pid) for member in self._members])
         answers: dict[int, Any] = {}
-        while len(answers) < len(asked):
-            for ready in wait(list(by_channel)):
-                member = by_channel[ready]  # type: ignore[index]
-                word, value = member.receive()
-                if word == "done":
-                    answers[member.index] = value
-                else:
-                    getattr(self._audience, word)(value)
+        with answering("one of several processes", "generate", processes, _UNTIL_STOPPED):
+            while len(answers) < len(asked):
+                for ready in wait(list(by_channel)):
+                    member = by_channel[ready]  # type: ignore[index]
+                    word, value = member.receive()
+                    if word == "done":
+                        answers[member.index] = value
+                    else:
+                        getattr(self._audience, word)(value)
         self._busy = False
         return [answers[member.index] for member in asked]
 

@@ -1,8 +1,7 @@
 """Pre-flight of many experiments in the place where they will run.
 
 It is ``python -m llenergymeasure.orchestration.probe ORDERS PROBLEMS``: reads work orders as JSON
-lines from a file (``-`` is standard input), and writes their problems as a JSON list (``-`` is
-standard output).
+lines from a file, and writes their problems to another, as a JSON list.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.persistence import write_json_atomically
 
-_STANDARD = "-"
+MODULE = "llenergymeasure.orchestration.probe"
 
 
 def write_orders(orders: Iterable[WorkOrder], path: Path) -> None:
@@ -35,22 +34,10 @@ def read_problems(path: Path) -> list[Problem]:
 def main(arguments: Sequence[str]) -> int:
     """Run as a process of its own; 0 whether or not there are problems."""
     source, target, *_ = arguments
-    problems = preflight.problems(map(WorkOrder.model_validate_json, _lines(source)))
-    text = json.dumps([_fields(problem) for problem in problems]) + "\n"
-    if target == _STANDARD:
-        sys.stdout.write(text)
-    else:
-        write_json_atomically(Path(target), text)
+    lines = [line for line in Path(source).read_text(encoding="utf-8").split("\n") if line]
+    problems = preflight.problems(map(WorkOrder.model_validate_json, lines))
+    write_json_atomically(Path(target), json.dumps([asdict(each) for each in problems]) + "\n")
     return 0
-
-
-def _lines(source: str) -> list[str]:
-    text = sys.stdin.read() if source == _STANDARD else Path(source).read_text(encoding="utf-8")
-    return [line for line in text.split("\n") if line]
-
-
-def _fields(problem: Problem) -> dict[str, str]:
-    return asdict(problem)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
 from llenergymeasure.state.machine import StateMachine
 
+MODULE = "llenergymeasure.orchestration.worker"
+
 
 class Started(NamedTuple):
     """How this process was started, for the result.

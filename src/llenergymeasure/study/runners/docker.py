@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -11,30 +10,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from llenergymeasure._version import __version__
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.exceptions import ExperimentError, Problem
-from llenergymeasure.orchestration import inventory
-from llenergymeasure.orchestration.capture import tail
+from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.docker_cli import DockerCommand, DockerError, translated
 from llenergymeasure.study.runners.docker_job import DockerJob
-from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S
-from llenergymeasure.study.runners.waiting import ended_within
+from llenergymeasure.study.runners.elsewhere import Elsewhere, problems_there
 
 HANDSHAKE_WITHIN_S = 300.0
 """The first container of an image reads it from the disk, which takes a while for tens of GB."""
-
-_WORKER = "llenergymeasure.orchestration.worker"
-_PROBE = "llenergymeasure.orchestration.probe"
-_ASK_VERSION = "import llenergymeasure; print(llenergymeasure.__version__)"
 
 _Arguments = Callable[[str], list[str]]
 """Gives the arguments of ``docker run`` for a container of a name."""
@@ -60,6 +50,7 @@ class DockerRunner:
         answer_within_s: float = HANDSHAKE_WITHIN_S,
     ) -> None:
         self._image, self._backend, self._gpus = image, backend, gpus
+        self._where = f"runners.{backend}"
         self._docker = DockerCommand(os.environ if environ is None else environ)
         self._answer_within_s = answer_within_s
         self._place: container.Place | None = None
@@ -67,24 +58,37 @@ class DockerRunner:
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
         """List what stops these experiments: first docker and the image, then each experiment."""
-        with tempfile.TemporaryDirectory(prefix="llem-preflight-") as folder:
+        with tempfile.TemporaryDirectory(prefix="llem-preflight-") as name:
+            folder = Path(name)
+
+            def start(module: str, arguments: tuple[str, ...], log: Path) -> DockerJob:
+                return self._start(orders, folder, log, (module, *arguments))
+
             try:
-                return self._problems(orders, Path(folder))
+                arguments = partial(self._arguments, orders=orders, folder=folder)
+                if other := self._elsewhere(arguments).version_problem():
+                    return [other]
+                return problems_there(start, orders, folder, self._where)
             except DockerError as error:
-                return [self._problem(error.what, error.remedy)]
+                return [Problem(error.what, self._where, error.remedy)]
             except OSError as error:
                 what = f"cannot use {error.filename}: {error.strerror}"
-                return [self._problem(what, "let output.model_cache_dir name a folder of yours")]
+                remedy = "let output.model_cache_dir name a folder of yours"
+                return [Problem(what, self._where, remedy)]
 
     def inventory(self) -> Inventory | Problem:
         """List the backends of the image, or say why no container of it can be used.
 
         Its containers see no folder, no GPU and no network.
         """
+
+        def bare(name: str) -> list[str]:
+            return container.bare_arguments(name, self._look(), self._docker.environ)
+
         try:
-            return self._inventory()
+            return self._elsewhere(bare).inventory(self._rebuild_line)
         except DockerError as error:
-            return self._problem(error.what, error.remedy)
+            return Problem(error.what, self._where, error.remedy)
 
     def start(self, directory: ExperimentDirectory) -> DockerJob:
         """Start a container whose worker runs a directory that holds ``config.json``.
@@ -95,7 +99,7 @@ class DockerRunner:
         root = directory.root.absolute()
         try:
             order = WorkOrder.model_validate_json(directory.config.read_bytes())
-            return self._start([order], root, directory.log, (_WORKER, str(root), "docker"))
+            return self._start([order], root, directory.log, (worker.MODULE, str(root), "docker"))
         except (DockerError, OSError) as error:
             raise ExperimentError(
                 f"no container can be started for the experiment: {error}",
@@ -108,71 +112,29 @@ class DockerRunner:
         if self._job is not None:
             self._job.kill()
 
-    def _problem(self, what: str, remedy: str) -> Problem:
-        return Problem(what, f"runners.{self._backend}", remedy)
+    def _elsewhere(self, arguments: _Arguments) -> Elsewhere:
+        """Give what can be asked of the image's interpreter, each time in a container of its own.
 
-    def _problems(self, orders: Sequence[WorkOrder], folder: Path) -> list[Problem]:
-        arguments = partial(self._arguments, orders=orders, folder=folder)
-        if other := self._version_problem(arguments):
-            return [other]
-        asked, answer, log = (folder / name for name in ("orders", "problems", "log"))
-        lines = dict.fromkeys(order.model_dump_json() for order in orders)
-        asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        job = self._start(orders, folder, log, (_PROBE, str(asked), str(answer)))
-        code = ended_within(job, PREFLIGHT_WITHIN_S)
-        if answer.is_file():
-            return [Problem(**fields) for fields in json.loads(answer.read_bytes())]
-        said = redact(tail(log))
-        how = f"ended with exit code {code}"
-        if code is None:
-            how = f"took longer than {PREFLIGHT_WITHIN_S:g} s and was ended"
-        what = f"looking for problems in the container {how}:\n{said}"
-        return [self._problem(what, "mend what is named there")]
+        Asking raises :class:`DockerError` where docker cannot run one.
+        """
+        name, install = f"the image {self._image}", self._build_line(self._backend)
 
-    def _inventory(self) -> Inventory | Problem:
-        if other := self._version_problem(self._bare_arguments):
-            return other
-        said = self._answer(self._bare_arguments, "-m", inventory.MODULE)
-        if isinstance(said, Problem):
-            return said
-        try:
-            found = Inventory.model_validate_json(said)
-        except ValidationError:
-            return self._unfit("does not say which backends it has")
-        return found.with_remedies(self._rebuild_line)
+        def run(*call: str) -> subprocess.CompletedProcess[str]:
+            container_name = _new_name()
+            command = [*arguments(container_name), "-P", *call]
+            try:
+                done = self._docker.run(*command, within_s=self._answer_within_s)
+            except (DockerError, KeyboardInterrupt):  # a container does not end with its client
+                self._docker.quietly("rm", "--force", container_name)
+                raise
+            if done.returncode in (125, 126, 127):
+                raise translated(done.stderr.strip())
+            return done
 
-    def _version_problem(self, arguments: _Arguments) -> Problem | None:
-        version = self._answer(arguments, "-c", _ASK_VERSION)
-        if isinstance(version, Problem):
-            return version
-        if version != __version__:
-            return self._unfit(f"has llenergymeasure {version}, and this is {__version__}")
-        return None
+        def otherwise(reason: str) -> Problem:
+            return Problem(f"{name} cannot be used: {reason}", self._where, install)
 
-    def _answer(self, arguments: _Arguments, *call: str) -> str | Problem:
-        """Ask the image's interpreter something; give the last line that it prints."""
-        done = self._ask(arguments, *call)
-        said = done.stderr.strip()
-        if "No module named 'llenergymeasure'" in said:
-            return self._unfit("has no llenergymeasure")
-        if done.returncode in (125, 126, 127):
-            raise translated(said)
-        if done.returncode:
-            last = said.splitlines()[-1] if said else "it says nothing"
-            return self._unfit(f"cannot run llenergymeasure ({last})")
-        return done.stdout.strip().rpartition("\n")[2]
-
-    def _ask(self, arguments: _Arguments, *call: str) -> subprocess.CompletedProcess[str]:
-        name = _new_name()
-        command = [*arguments(name), "-P", *call]
-        try:
-            return self._docker.run(*command, within_s=self._answer_within_s)
-        except (DockerError, KeyboardInterrupt):  # a container does not end with its client
-            self._docker.quietly("rm", "--force", name)
-            raise
-
-    def _unfit(self, why: str) -> Problem:
-        return self._problem(f"the image {self._image} {why}", self._build_line(self._backend))
+        return Elsewhere(name, self._where, run, install, otherwise)
 
     def _build_line(self, backend: str) -> str:
         if not backend_entry(backend).has_dockerfile:
@@ -196,21 +158,16 @@ class DockerRunner:
             remedy = f"docker pull {self._image}, if a registry has it; or {build}"
             engine = self._docker.engine()
             image = self._docker.image(self._image, remedy)
-            self._place = container.Place(image, engine, self._wants_gpus())
+            hidden = self._docker.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+            gpus = not hidden and bool(self._gpus().gpus)
+            self._place = container.Place(image, engine, gpus)
         return self._place
-
-    def _wants_gpus(self) -> bool:
-        visible = self._docker.environ.get("CUDA_VISIBLE_DEVICES")
-        return visible not in ("", "-1") and bool(self._gpus().gpus)
 
     def _arguments(self, name: str, orders: Iterable[WorkOrder], folder: Path) -> list[str]:
         place, environ, orders = self._look(), self._docker.environ, list(orders)
         mounts = container.mounts(orders, folder, place.image, environ)
         home = container.home(orders[0], place.image)
         return container.run_arguments(name, place, home, mounts, environ)
-
-    def _bare_arguments(self, name: str) -> list[str]:
-        return container.bare_arguments(name, self._look(), self._docker.environ)
 
     def _start(
         self, orders: Sequence[WorkOrder], folder: Path, log: Path, call: tuple[str, ...]

@@ -12,25 +12,19 @@ from pathlib import Path
 
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import ExperimentError, Problem
-from llenergymeasure.orchestration import probe
-from llenergymeasure.orchestration.capture import tail
+from llenergymeasure.orchestration import inventory, worker
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.runners.interpreter import interpreter_inventory, interpreter_problem
-from llenergymeasure.study.runners.protocol import PREFLIGHT_WITHIN_S, Start
+from llenergymeasure.study.runners.elsewhere import PREFLIGHT_WITHIN_S, problems_there
+from llenergymeasure.study.runners.interpreter import other_interpreter, typed_for
+from llenergymeasure.study.runners.protocol import Start
 from llenergymeasure.study.runners.server_process import (
     ForkRefusedError,
     ServerLostError,
     ServerProcess,
     Task,
 )
-from llenergymeasure.study.runners.waiting import ended_within
-
-__all__ = ["InterpreterRunner", "ServedJob"]
-
-WORKER = "llenergymeasure.orchestration.worker"
-PROBE = "llenergymeasure.orchestration.probe"
 
 _PIP = re.compile(r"(?<!-m )\bpip (?=(?:un)?install )")
 
@@ -85,6 +79,7 @@ class InterpreterRunner:
         preflight_within_s: float = PREFLIGHT_WITHIN_S,
     ) -> None:
         self._backend, self._interpreter = backend, interpreter
+        self._where, self._is_own = f"runners.{backend}", interpreter == sys.executable
         self._forks, self._preflight_within_s = start_method != "spawn", preflight_within_s
         self._reason: str | None = None
         self._fork_server: ServerProcess | None = None
@@ -92,22 +87,17 @@ class InterpreterRunner:
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
         """List what stops these experiments there: first the interpreter, then each experiment."""
-        if problem := interpreter_problem(self._interpreter, f"runners.{self._backend}"):
+        other = other_interpreter(self._interpreter, self._where)
+        if not self._is_own and (problem := other.version_problem()):
             return [problem]
         with tempfile.TemporaryDirectory(prefix="llem-preflight-") as folder:
-            asked, answer, log = (Path(folder) / name for name in ("orders", "problems", "log"))
+            within_s = self._preflight_within_s
             try:
-                probe.write_orders(orders, asked)
+                found = problems_there(self._start, orders, Path(folder), self._where, within_s)
             except OSError as error:
-                return [_no_room(folder, error)]
-            job = self._start(PROBE, (str(asked), str(answer)), log)
-            code = ended_within(job, self._preflight_within_s)
-            if answer.is_file():
-                return [_typed_there(self._interpreter, one) for one in probe.read_problems(answer)]
-            how = f"ended with exit code {code}"
-            if code is None:
-                how = f"took longer than {self._preflight_within_s:g} s and was ended"
-            return [_preflight_broke(self._backend, how, log)]
+                remedy = "make room there, or let TMPDIR name a directory on another disk"
+                return [Problem(f"cannot write to {folder}: {error.strerror}", "TMPDIR", remedy)]
+            return found if self._is_own else [self._typed_there(problem) for problem in found]
 
     def start(self, directory: ExperimentDirectory) -> ServedJob:
         """Start the worker on a directory that holds ``config.json``.
@@ -115,7 +105,8 @@ class InterpreterRunner:
         Raises:
             ExperimentError: No process can be started.
         """
-        return self._start(WORKER, (str(directory.root.absolute()),), directory.log.absolute())
+        root = str(directory.root.absolute())
+        return self._start(worker.MODULE, (root,), directory.log.absolute())
 
     def inventory(self) -> Inventory | Problem:
         """List the backends of the interpreter, or say why it cannot be used.
@@ -123,7 +114,15 @@ class InterpreterRunner:
         Raises:
             ConfigError: A plugin of this very interpreter is broken.
         """
-        return interpreter_inventory(self._interpreter, f"runners.{self._backend}")
+        if self._is_own:
+            return inventory.take()
+        other = other_interpreter(self._interpreter, self._where)
+        return other.inventory(lambda _, remedy: typed_for(self._interpreter, remedy))
+
+    def _typed_there(self, problem: Problem) -> Problem:
+        """Let lines of pip install into the interpreter they were written for."""
+        command = f"{shlex.quote(self._interpreter)} -m pip "
+        return replace(problem, remedy=_PIP.sub(lambda _: command, problem.remedy))
 
     def _start(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
         try:
@@ -135,40 +134,40 @@ class InterpreterRunner:
 
     def _forked(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob | None:
         """Fork a worker; after two tries, or where it is no use to try, note why not."""
+        task = Task("fork", module, (*arguments, "fork"), str(log))
         for _ in range(2):
             try:
-                server = self._fork_server = self._fork_server or self._serve(self._backend)
-                task = Task("fork", module, (*arguments, "fork"), str(log))
+                server = self._fork_server or ServerProcess(self._interpreter, self._backend)
+                self._fork_server = server
                 return ServedJob(server, server.start(task), Start("fork"))
             except ServerLostError as error:
                 self._fork_server, self._reason = None, str(error)
             except ForkRefusedError as refused:
                 self._reason = str(refused)
                 break
-        self._stop_forking()
-        return None
-
-    def _stop_forking(self) -> None:
         self._forks = False
         if self._fork_server is not None:
             self._fork_server.close()
             self._fork_server = None
+        return None
 
     def _spawned(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
         start = Start("spawn", self._reason)
         said = (*arguments, "spawn", *([self._reason] if self._reason else []))
-        for attempt in range(2):
+        task, lost = Task("spawn", module, said, str(log)), None
+        for _ in range(2):
             try:
-                server = self._spawn_server = self._spawn_server or self._serve(None)
-                return ServedJob(server, server.start(Task("spawn", module, said, str(log))), start)
+                server = self._spawn_server or ServerProcess(self._interpreter, None)
+                self._spawn_server = server
+                return ServedJob(server, server.start(task), start)
             except ServerLostError as error:
-                self._spawn_server = None
-                if attempt:
-                    raise _cannot_start(error) from None
-        raise AssertionError("the loop returns or raises")
-
-    def _serve(self, backend: str | None) -> ServerProcess:
-        return ServerProcess(self._interpreter, backend)
+                self._spawn_server, lost = None, error
+        raise ExperimentError(
+            f"no process can be started for the experiment: {lost}; look for a limit on processes "
+            "(ulimit -u) or on memory",
+            where="start",
+            cause=str(lost),
+        )
 
     def close(self) -> None:
         """End the servers; no process is left."""
@@ -176,39 +175,3 @@ class InterpreterRunner:
         self._fork_server = self._spawn_server = None
         for server in filter(None, servers):
             server.close()
-
-
-def _typed_there(interpreter: str, problem: Problem) -> Problem:
-    """Let lines of pip install into the interpreter they were written for."""
-    if interpreter == sys.executable:
-        return problem
-    command = f"{shlex.quote(interpreter)} -m pip "
-    remedy = _PIP.sub(lambda _: command, problem.remedy)
-    return replace(problem, remedy=remedy)
-
-
-def _no_room(folder: str, error: OSError) -> Problem:
-    return Problem(
-        f"cannot write to {folder}: {error.strerror}",
-        "TMPDIR",
-        "make room there, or let TMPDIR name a directory on another disk",
-    )
-
-
-def _preflight_broke(backend: str, how: str, log: Path) -> Problem:
-    said = tail(log)
-    return Problem(
-        f"looking for problems {how}" + (f":\n{said}" if said else ""),
-        f"runners.{backend}",
-        "mend what is named there, or see whether a file system or the Hub does not answer; "
-        "'llem config' shows what is installed",
-    )
-
-
-def _cannot_start(error: ServerLostError) -> ExperimentError:
-    return ExperimentError(
-        f"no process can be started for the experiment: {error}; look for a limit on processes "
-        "(ulimit -u) or on memory",
-        where="start",
-        cause=str(error),
-    )

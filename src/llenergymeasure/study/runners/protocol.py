@@ -15,9 +15,6 @@ from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 
-PREFLIGHT_WITHIN_S = 1800.0
-"""Longest time for looking for problems; a file system or a Hub that never answers hangs it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -58,7 +55,11 @@ class Job(Protocol):
 
 
 class Runner(Protocol):
-    """Where the experiments of one backend execute. Used by one thread at a time."""
+    """Where the experiments of one backend execute. Used by one thread at a time.
+
+    Devices are kept apart by locks of one host (:mod:`llenergymeasure.locks`): a runner that starts
+    workers on another has to keep them apart itself.
+    """
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
         """List what stops these experiments there: first the place itself, then each backend.

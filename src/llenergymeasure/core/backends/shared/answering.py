@@ -9,10 +9,12 @@ processes that do no work, which ends most waits, and breaks into those that go 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from types import FrameType
 from typing import NamedTuple
 
@@ -33,7 +35,8 @@ class Patience(NamedTuple):
         stopped_s: While one of its processes is stopped (SIGSTOP, a debugger).
         idle_s: While its processes and this one together use no CPU and read no disk.
         gone_s: While none of its processes is left: it may see that by itself, and say why.
-        whole_s: In all; ``None`` for as long as it works.
+        whole_s: In all; ``None`` for as long as it works, or as :data:`LONGEST_S` says.
+        starts: Whether its processes may be about to start, and are looked for.
         look_every_s: Between two looks.
     """
 
@@ -41,10 +44,11 @@ class Patience(NamedTuple):
     idle_s: float = 120.0
     gone_s: float = 5.0
     whole_s: float | None = None
+    starts: bool = False
     look_every_s: float = 1.0
 
 
-LOADING = Patience(idle_s=600.0)
+LOADING = Patience(idle_s=600.0, starts=True)
 """A model may come over a slow network, or wait for another process that fetches it."""
 
 WORKING = Patience()
@@ -53,12 +57,17 @@ WORKING = Patience()
 CLOSING = Patience(whole_s=30.0)
 """An engine has nothing to do any more but to end."""
 
-Processes = Callable[[], Sequence[psutil.Process]]
+LONGEST_S: ContextVar[Callable[[], float]] = ContextVar("LONGEST_S", default=lambda: math.inf)
+"""Gives the longest time for one answer where nobody supervises this process from outside.
+
+It is asked when a wait has taken ``_LONG_S``; below that no experiment's limit lies.
+"""
+_LONG_S = 600.0
 
 
 @contextlib.contextmanager
 def answering(
-    engine: str, phase: str, processes: Processes, patience: Patience = WORKING
+    engine: str, phase: str, processes: Known, patience: Patience = WORKING
 ) -> Iterator[None]:
     """Have every wait for an engine inside the block end.
 
@@ -67,14 +76,14 @@ def answering(
     Args:
         engine: What the user calls it.
         phase: What it is asked to do, for the message.
-        processes: Lists its processes that run.
+        processes: Its processes.
         patience: How long it may owe an answer.
 
     Raises:
         BackendError: It did not answer in time; its processes have been killed.
     """
-    watch = _Watch(processes, patience)
     in_main = threading.current_thread() is threading.main_thread()
+    watch = _Watch(processes, patience, breaks_in=in_main)
     before = signal.signal(_SIGNAL, _break_off) if in_main else None
     watch.start()
     try:
@@ -83,13 +92,43 @@ def answering(
         watch.end()
         if watch.verdict is None:
             raise
-        raise BackendError(
+        silent = BackendError(
             f"{engine} no longer answers: {watch.verdict}\n    {watch.remedy}", where=phase
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):
+            silent.add_note(note)
+        raise silent from error
     finally:
         watch.end()
         if in_main:
             signal.signal(_SIGNAL, before)
+
+
+class Known:
+    """The processes of an engine; looking for them in all of the machine's is dear.
+
+    Args:
+        known: Those that are known; the ones that were found last, later.
+        find: Lists those that run; by default there are no others than those known.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[psutil.Process] = (),
+        find: Callable[[], list[psutil.Process]] | None = None,
+    ) -> None:
+        self.known = list(known)
+        self.find = find or (lambda: list(known))
+
+    def alive(self, *, again: bool) -> list[psutil.Process]:
+        """Tell which of them live.
+
+        Args:
+            again: Look for others as well, as is done where one has ended.
+        """
+        if again or any(map(_has_ended, self.known)):
+            self.known = self.find() or self.known
+        return [process for process in self.known if not _has_ended(process)]
 
 
 class _Watch(threading.Thread):
@@ -103,11 +142,10 @@ class _Watch(threading.Thread):
     verdict: str | None = None
     remedy = "run it again; if it comes back, the end of log.txt tells what the engine was doing"
 
-    def __init__(self, processes: Processes, patience: Patience) -> None:
+    def __init__(self, processes: Known, patience: Patience, *, breaks_in: bool) -> None:
         super().__init__(name="engine-answers", daemon=True)
-        self._list, self._patience = processes, patience
-        self._over = threading.Event()
-        self._known: list[psutil.Process] = []
+        self._processes, self._patience, self._breaks_in = processes, patience, breaks_in
+        self._limit_s, self._over = LONGEST_S.get(), threading.Event()
         self._stopped_s = self._idle_s = self._gone_s = self._whole_s = self._worked_s = 0.0
 
     def end(self) -> None:
@@ -119,28 +157,19 @@ class _Watch(threading.Thread):
         """Look until the block is over, or has been broken off."""
         step_s = self._patience.look_every_s
         while not self._over.wait(step_s):  # looks count, not a clock: we may be stopped as well
-            had_some, alive = bool(self._known), self._alive()
+            had_some, patience = bool(self._processes.known), self._patience
+            suspect = self._idle_s > patience.idle_s / 2
+            alive = self._processes.alive(again=suspect or (patience.starts and not had_some))
             self._whole_s += step_s
+            self._gone_s = self._gone_s + step_s if had_some and not alive else 0.0
             if alive and self.verdict is None:
                 self._judge(alive, step_s)
             if self.verdict is not None:
-                kill_all(self._list())
-            if alive or not (had_some or self._gone_s):
-                self._gone_s = 0.0
-            elif (gone_s := self._gone_s + step_s) < self._patience.gone_s:
-                self._gone_s = gone_s
-            else:
+                kill_all(self._processes.find())
+            if self._gone_s >= patience.gone_s and self._breaks_in:
                 self.verdict = self.verdict or "all of its processes have ended"
                 signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
                 return
-
-    def _alive(self) -> list[psutil.Process]:
-        """Tell which of its processes live; looking for them in all of the machine's is dear."""
-        alive = [process for process in self._known if _status(process) != psutil.STATUS_ZOMBIE]
-        suspect = self._idle_s > self._patience.idle_s / 2
-        if len(alive) < len(self._known) or not alive or suspect:
-            alive = self._known = list(self._list())
-        return alive
 
     def _judge(self, alive: Sequence[psutil.Process], step_s: float) -> None:
         patience, statuses = self._patience, [_status(process) for process in alive]
@@ -159,8 +188,13 @@ class _Watch(threading.Thread):
             self.remedy = "let nothing stop processes of a run: no kill -STOP, no debugger"
         elif self._idle_s >= patience.idle_s:
             self.verdict = f"its processes have done nothing for {patience.idle_s:g} s"
-        elif patience.whole_s is not None and self._whole_s >= patience.whole_s:
-            self.verdict = f"it has not done that within {patience.whole_s:g} s"
+        elif self._whole_s >= (whole_s := self._longest_s()):
+            self.verdict = f"it has not done that within {whole_s:g} s"
+
+    def _longest_s(self) -> float:
+        if self._patience.whole_s is not None:
+            return self._patience.whole_s
+        return self._limit_s() if self._whole_s >= _LONG_S else math.inf
 
 
 def _status(process: psutil.Process) -> str:
@@ -168,6 +202,10 @@ def _status(process: psutil.Process) -> str:
         return str(process.status())
     except psutil.Error:
         return str(psutil.STATUS_ZOMBIE)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    return _status(process) == psutil.STATUS_ZOMBIE
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -59,12 +59,15 @@ def adapter_rank(config: ExperimentConfig) -> int | None:
     return rank if isinstance(rank, int) else None
 
 
-def adapter_problems(config: ExperimentConfig, keeps_apart: str | None = None) -> Iterator[Problem]:
+def adapter_problems(
+    config: ExperimentConfig, keeps_apart: str | None = None, *, from_hub: bool = True
+) -> Iterator[Problem]:
     """Find a LoRA adapter that is not there, or that the engine cannot merge.
 
     Args:
         config: What to measure.
         keeps_apart: The engine's name where it merges no adapters.
+        from_hub: Whether the engine fetches adapters itself.
     """
     if config.lora is None:
         return
@@ -73,6 +76,12 @@ def adapter_problems(config: ExperimentConfig, keeps_apart: str | None = None) -
             f"{keeps_apart} keeps an adapter beside the weights; it does not merge them",
             "lora.merge_weights",
             "remove it, or merge with peft's merge_and_unload and name the merged model",
+        )
+    if config.lora.adapter_id is not None and not from_hub:
+        yield Problem(
+            "the engine reads adapters from a directory, not from the Hub",
+            "lora.adapter_id",
+            f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
         )
     folder = adapter_directory(config)
     if folder is not None and not (folder / ADAPTER_FILE).is_file():

@@ -25,7 +25,7 @@ from typing import Protocol
 import psutil
 
 from llenergymeasure import lifeline
-from llenergymeasure.core.backends.shared.answering import WORKING, Patience, answering
+from llenergymeasure.core.backends.shared.answering import WORKING, Known, Patience, answering
 from llenergymeasure.processes import Mark, anonymous_main, variables
 
 MARK = "LLENERGYMEASURE_ENGINE"
@@ -107,6 +107,7 @@ class EngineProcesses:
         self._pump = OutputPump(self._folder / "output", forward)
         self._before = {process.pid for process in multiprocessing.active_children()}
         self._children: list[BaseProcess] = []
+        self._known = Known(find=self.running)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
@@ -124,7 +125,7 @@ class EngineProcesses:
         self, phase: str, patience: Patience = WORKING
     ) -> contextlib.AbstractContextManager[None]:
         """Have every wait for the engine inside a block end; see :func:`~.answering.answering`."""
-        return answering(self._engine, phase, self.running, patience)
+        return answering(self._engine, phase, self._known, patience)
 
     def running(self) -> list[psutil.Process]:
         """List them, their children included, whoever their parent is by now."""

@@ -92,7 +92,7 @@ class TensorRTEngine:
         architecture = sources.architecture_of(source)
         model_limit = architecture.context_limit if architecture else None
         self._memory.look()
-        samples = self._samples()
+        samples = [sample for trace in self._measured.values() for sample in trace.samples()]
         cached = [s.cached_input_tokens > 0 for s in samples if s.cached_input_tokens is not None]
         return EngineReport(
             resolved={
@@ -128,9 +128,6 @@ class TensorRTEngine:
         filler = min(self._ends, default=0) if pad is None else pad
         options = sampling_arguments(self._config, request, self._ends, filler)
         return Asked(request, options, due_ns)
-
-    def _samples(self) -> list[RequestSample]:
-        return [sample for trace in self._measured.values() for sample in trace.samples()]
 
     def _check(self) -> None:
         dead = [worker.pid for worker in self._workers if has_ended(worker)]

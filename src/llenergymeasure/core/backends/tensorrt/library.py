@@ -113,24 +113,20 @@ def _ended(
                 check()
         delivered_ns = time.monotonic_ns()
         progress(1)
-        yield _finished(future, issued_ns, delivered_ns)
-
-
-def _finished(future: Any, issued_ns: int, delivered_ns: int) -> Finished:
-    answer = future.outputs[0]
-    metrics = getattr(answer, "request_perf_metrics", None)
-    times = getattr(metrics, "timing_metrics", None)
-    return Finished(
-        prompt_tokens=len(future.prompt_token_ids),
-        token_ids=tuple(answer.token_ids),
-        reason=answer.finish_reason,
-        issued_ns=issued_ns,
-        delivered_ns=delivered_ns,
-        cached_tokens=getattr(future, "cached_tokens", None),
-        scheduled_ns=_ns(getattr(times, "first_scheduled_time", None)),
-        first_token_ns=_ns(getattr(times, "first_token_time", None)),
-        last_token_ns=_ns(getattr(times, "last_token_time", None)),
-    )
+        answer = future.outputs[0]
+        metrics = getattr(answer, "request_perf_metrics", None)
+        times = getattr(metrics, "timing_metrics", None)
+        yield Finished(
+            prompt_tokens=len(future.prompt_token_ids),
+            token_ids=tuple(answer.token_ids),
+            reason=answer.finish_reason,
+            issued_ns=issued_ns,
+            delivered_ns=delivered_ns,
+            cached_tokens=getattr(future, "cached_tokens", None),
+            scheduled_ns=_ns(getattr(times, "first_scheduled_time", None)),
+            first_token_ns=_ns(getattr(times, "first_token_time", None)),
+            last_token_ns=_ns(getattr(times, "last_token_time", None)),
+        )
 
 
 def _ns(moment: timedelta | None) -> int | None:

@@ -61,9 +61,9 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
             config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
         ),
         *_length_problems(config),
-        *_adapter_problems(config),
+        *adapter_problems(config, keeps_apart="TensorRT-LLM", from_hub=False),
         *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
-        *_cache_problems(config),
+        *_record_problems(config),
     ]
 
 
@@ -93,7 +93,10 @@ def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[
             "name a checkpoint of NVIDIA's Model Optimizer (hf_quant_config.json), or use "
             "backend: vllm",
         )
-    elif method and stated.said not in {f"quant_algo: {name}" for name in ALGORITHMS[method]}:
+    elif method and stated.said not in (
+        "",
+        *(f"quant_algo: {each}" for each in ALGORITHMS[method]),
+    ):
         yield Problem(
             f"the checkpoint is quantised otherwise ({stated}), not by {method}",
             "tensorrt.quantization",
@@ -116,27 +119,22 @@ def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    yield from adapter_problems(config, keeps_apart="TensorRT-LLM")
-    if config.lora is not None and config.lora.adapter_path is None:
-        yield Problem(
-            "TensorRT-LLM reads adapters from a directory, not from the Hub",
-            "lora.adapter_id",
-            f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
-        )
-
-
-def _cache_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    where = "passthrough_kwargs.kv_cache_config"
-    given = (config.passthrough_kwargs or {}).get("kv_cache_config", {})
-    if not isinstance(given, dict):
-        yield Problem("kv_cache_config is a mapping", where, "e.g. {tokens_per_block: 64}")
-        return
-    for ours, theirs in CACHE_ARGUMENTS.items():
-        if theirs in given:
-            field = f"tensorrt.{ours}"
-            yield Problem(
-                f"{field} already decides '{theirs}'",
-                f"{where}.{theirs}",
-                f"remove it; set {field}",
-            )
+def _record_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Look into the arguments that are records of the library's own."""
+    extra, section = config.passthrough_kwargs or {}, config.tensorrt or TensorRTConfig()
+    decided = {f"kv_cache_config.{theirs}": ours for ours, theirs in CACHE_ARGUMENTS.items()}
+    if section.cuda_graphs is not None:
+        decided["cuda_graph_config"] = "cuda_graphs"
+    for name in ("kv_cache_config", "cuda_graph_config"):
+        where, given = f"passthrough_kwargs.{name}", extra.get(name, {})
+        if not isinstance(given, dict):
+            yield Problem(f"{name} is a mapping", where, "write its entries as {name: value}")
+            continue
+        asked = [name] * (name in extra) + [f"{name}.{entry}" for entry in given]
+        for theirs in asked:
+            if ours := decided.get(theirs):
+                yield Problem(
+                    f"tensorrt.{ours} already decides '{theirs}'",
+                    f"passthrough_kwargs.{theirs}",
+                    f"remove it and set tensorrt.{ours}",
+                )

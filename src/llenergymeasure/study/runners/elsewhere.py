@@ -1,0 +1,120 @@
+"""What runners ask of an interpreter that is not this one: version, backends, and pre-flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from pydantic import ValidationError
+
+from llenergymeasure._version import __version__
+from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration import inventory, probe
+from llenergymeasure.orchestration.capture import tail
+from llenergymeasure.orchestration.inventory import Inventory
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.runners.protocol import Job
+
+PREFLIGHT_WITHIN_S = 1800.0
+"""Longest time for looking for problems; a file system or a Hub that never answers hangs it."""
+
+_ASK_VERSION = "import llenergymeasure; print(llenergymeasure.__version__)"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An interpreter in another environment, or in an image.
+
+    Attributes:
+        name: What a message calls it.
+        where: What the user has set it with.
+        run: Runs it with arguments to its end; may give a problem in place of what came of it.
+        install: How this version comes there.
+        otherwise: Gives the problem of one that cannot be used, from the reason.
+    """
+
+    name: str
+    where: str
+    run: Callable[..., CompletedProcess[str] | Problem]
+    install: str
+    otherwise: Callable[[str], Problem]
+
+    def version_problem(self) -> Problem | None:
+        """Say why it cannot run this version's workers, or ``None`` when it can."""
+        version = self._answer("-c", _ASK_VERSION)
+        if isinstance(version, Problem) or version == __version__:
+            return version if isinstance(version, Problem) else None
+        what = f"{self.name} has llenergymeasure {version}, and this is {__version__}"
+        return Problem(what, self.where, self.install)
+
+    def inventory(self, remedy: Callable[[str, str], str]) -> Inventory | Problem:
+        """List its backends, or say why it cannot run this version's workers.
+
+        Args:
+            remedy: Puts the remedy of a backend into words that hold there.
+        """
+        said = self.version_problem() or self._answer("-m", inventory.MODULE)
+        if isinstance(said, Problem):
+            return said
+        try:
+            return Inventory.model_validate_json(said).with_remedies(remedy)
+        except ValidationError:
+            return self.otherwise("it does not say which backends it has")
+
+    def _answer(self, *call: str) -> str | Problem:
+        """Give the last line that it prints."""
+        done = self.run(*call)
+        if isinstance(done, Problem):
+            return done
+        said = done.stderr.strip()
+        if "No module named 'llenergymeasure'" in said:
+            return Problem(f"{self.name} has no llenergymeasure", self.where, self.install)
+        if done.returncode:
+            return self.otherwise(said.splitlines()[-1] if said else "it says nothing")
+        return done.stdout.strip().rpartition("\n")[2]
+
+
+def problems_there(
+    start: Callable[[str, tuple[str, ...], Path], Job],
+    orders: Sequence[WorkOrder],
+    folder: Path,
+    where: str,
+    within_s: float = PREFLIGHT_WITHIN_S,
+) -> list[Problem]:
+    """Look for what stops some experiments, in the place where they will run.
+
+    Args:
+        start: Starts a module with arguments and a log there.
+        orders: The experiments.
+        folder: Where questions and answers lie.
+        where: What the user has set the place with.
+        within_s: Longest time.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    asked, answer, log = (folder / name for name in ("orders", "problems", "log"))
+    probe.write_orders(orders, asked)
+    job = start(probe.MODULE, (str(asked), str(answer)), log)
+    code = None
+    try:
+        code = job.wait(within_s)
+    finally:
+        if code is None:
+            job.kill()
+    if answer.is_file():
+        return probe.read_problems(answer)
+    how = f"took longer than {within_s:g} s and was ended"
+    if code is not None:
+        how = f"ended with exit code {code}"
+    said = tail(log)
+    return [
+        Problem(
+            f"looking for problems {how}" + (f":\n{said}" if said else ""),
+            where,
+            "mend what is named there, or see whether a file system or the Hub does not answer; "
+            "'llem config' shows what is installed",
+        )
+    ]
