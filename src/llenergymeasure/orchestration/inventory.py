@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -52,17 +53,13 @@ class Inventory(Record):
         Args:
             remedy: Makes a remedy of the name of a backend and its remedy in that interpreter.
         """
-        return self.model_copy(
-            update={"backends": tuple(_remedied(state, remedy) for state in self.backends)}
-        )
-
-
-def _remedied(state: BackendState, remedy: Callable[[str, str], str]) -> BackendState:
-    if state.problem is None:
-        return state
-    what, where, said = state.problem.what, state.problem.where, state.problem.remedy
-    problem = Problem(what, where, remedy(state.name, said))
-    return state.model_copy(update={"problem": problem})
+        backends = []
+        for state in self.backends:
+            problem = state.problem
+            if problem is not None:
+                problem = replace(problem, remedy=remedy(state.name, problem.remedy))
+            backends.append(state.model_copy(update={"problem": problem}))
+        return self.model_copy(update={"backends": tuple(backends)})
 
 
 def take() -> Inventory:
