@@ -15,8 +15,7 @@ from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure._api import run
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.orchestration.events import Event
-from llenergymeasure.study.events import StudyEvent
-from llenergymeasure.study.runner import Wishes
+from llenergymeasure.study.events import Callbacks, StudyEvent
 
 
 class Stopwatch:
@@ -43,7 +42,7 @@ def main(path: str) -> None:
     config = ExperimentConfig.model_validate(case["experiment"])
     stopwatch = Stopwatch()
     study = StudyConfig.of(config)
-    result = run(study, load_settings(), None, Wishes(stopwatch)).experiments[0]
+    result = run(study, load_settings(), None, Callbacks(stopwatch)).experiments[0]
     answers = sum(len(rows) for rows in case["batches"])
     tokens = answers * case["new_tokens"] * result.throughput.passes
     figures = {

@@ -27,8 +27,10 @@ from scipy.stats import t as student
 
 import machine
 from llenergymeasure.config.models import ExecutionConfig
+from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.study.blocks import DRIFT_FREEDOM, Observation
 from llenergymeasure.study.order import slots
+from llenergymeasure.study.prepare import resolved
 from llenergymeasure.study.statistics import compare, critical_value
 from study_statistics_report import report
 
@@ -160,7 +162,8 @@ def _within(values: Floats) -> Floats:
 
 def product_orders(seeds: Sequence[int], family: int, cycles: int) -> Whole:
     """Give the orders that studies of these seeds run in, (seeds, cycles, configurations)."""
-    laid_out = [slots(family, ExecutionConfig(n_cycles=cycles, seed=seed)) for seed in seeds]
+    asked = (ExecutionConfig(n_cycles=cycles, seed=seed) for seed in seeds)
+    laid_out = [slots(family, resolved(one, UserConfig())) for one in asked]
     orders = [[slot.configuration for slot in study] for study in laid_out]
     return np.array(orders, np.intp).reshape(len(seeds), cycles, family)
 

@@ -26,10 +26,9 @@ import machine
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.collect import Outcome, study_result, write_summary
+from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
-from llenergymeasure.study.prepare import design
-from llenergymeasure.study.resume import Reader, scan
+from llenergymeasure.study.resume import ResultReader, scan
 
 SHAPES = ((100, 100), (3333, 3), (10_000, 1))  # configurations, cycles
 LIMIT_S, LIMIT_MIB = 30.0, 1024.0
@@ -57,6 +56,7 @@ def plan_of(count: int, cycles: int) -> StudyPlan:
             cycle_order="interleaved",
             config_gap_seconds=0.0,
             cycle_gap_seconds=0.0,
+            seed=42,
         ),
         generated=count,
         experiments=configs(count),
@@ -87,13 +87,13 @@ def finish(root: Path, count: int, cycles: int) -> dict[str, Any]:
     """Do what the end of a study does, and say what it took."""
     plan = plan_of(count, cycles)
     begin = time.perf_counter()
-    reader = Reader(plan)
+    reader = ResultReader(plan)
     outcomes = [
-        Outcome(state.slot, reader.read(state), state.directory)
+        SlotOutcome(state.slot, reader.read(state), state.directory)
         for state in scan(plan, StudyDirectory(root))
     ]
     read_s = time.perf_counter() - begin
-    study = study_result(design(plan), outcomes)
+    study = study_result(plan, outcomes)
     study.summary()
     statistics_s = time.perf_counter() - begin - read_s
     write_summary(study, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, overload
@@ -11,7 +12,8 @@ from llenergymeasure.config.loader import load_experiment_config, load_study_con
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
-from llenergymeasure.study.runner import StudyRunner, Wishes
+from llenergymeasure.study.events import Callbacks
+from llenergymeasure.study.runner import StudyRunner
 
 
 class _NotGiven(Enum):
@@ -84,14 +86,31 @@ def run_study(
     return run(_to_study_config(study), settings, directory)
 
 
-def run(
+def run(  # noqa: PLR0913 - what the command adds is given by name
     study: StudyConfig | None,
     settings: EffectiveSettings,
     results_dir: Path | None,
-    wishes: Wishes | None = None,
+    calls: Callbacks | None = None,
+    *,
+    resume: Path | None = None,
+    execution: Mapping[str, Any] | None = None,
+    allow_large: bool = False,
 ) -> StudyResult:
-    """Run a study; what both public functions and the command come down to."""
-    return StudyRunner(study, settings, results_dir, wishes).run()
+    """Run a study; what both public functions and the command come down to.
+
+    Args:
+        study: What to run; ``None`` goes on with the design of the study that is resumed.
+        settings: How to run it on this machine.
+        results_dir: Where its directory goes; ``None`` keeps nothing.
+        calls: What is called meanwhile.
+        resume: A study to go on with.
+        execution: Fields of ``execution`` that flags set.
+        allow_large: Whether a grid may be larger than is usual.
+    """
+    calls = calls or Callbacks()
+    return StudyRunner(
+        study, settings, results_dir, calls, resume, execution or {}, allow_large
+    ).run()
 
 
 def _to_experiment_config(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.cli.commands.config import _sensors
+from llenergymeasure.cli.machine import _sensors
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.stored import BASELINES, StoredCalibration, keep
 from llenergymeasure.domain.energy import EnergyRecording

@@ -20,7 +20,6 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.inventory import Inventory, take
 from llenergymeasure.study.runners.docker import DockerRunner
-from llenergymeasure.study.supervise import Terms
 from tests.support.cli import Llem
 from tests.support.containers import (
     HOUR,
@@ -107,7 +106,7 @@ def test_local_models_and_prompts_are_seen_inside_wherever_they_lie(
 
 def test_a_time_out_kills_the_container(containers: Containers) -> None:
     order = containers.order(scripted=HOUR)
-    failure = failed(containers.run(order=order, terms=Terms(timeout_s=3)))
+    failure = failed(containers.run(order=order, within_s=3))
     assert failure.code == "timeout"
 
 

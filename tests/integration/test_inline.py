@@ -13,8 +13,9 @@ from llenergymeasure.config.user_config import EffectiveSettings, load_settings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ExperimentError, PreFlightError
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.events import Callbacks, StudyEvent
 from llenergymeasure.study.grid import design_hash, expand
-from llenergymeasure.study.inline import SingleExperiment, only_experiment
+from llenergymeasure.study.runner import StudyRunner
 from tests.support.cli import SOURCE
 from tests.support.scripted_run import scripted_config
 
@@ -37,25 +38,23 @@ def run(
 ) -> tuple[StudyResult, list[str]]:
     phases: list[str] = []
 
-    def listen(event: Event) -> None:
-        phases.append(event.phase)
+    def listen(event: StudyEvent) -> None:
+        phases.append(event.phase if isinstance(event, Event) else type(event).__name__)
 
-    experiment = only_experiment(study)
-    assert experiment is not None
     place = tmp_path / "results" if keep else None
-    single = SingleExperiment(experiment, settings(tmp_path, runner), place, listen, lambda: False)
-    return single.run(study), phases
+    runner_ = StudyRunner(study, settings(tmp_path, runner), place, Callbacks(listen))
+    return runner_.run(), phases
 
 
 def test_an_experiment_that_runs_once_is_alone() -> None:
-    assert only_experiment(STUDY) == STUDY.experiments[0]
-    assert only_experiment(StudyConfig.of(scripted_config(), ExecutionConfig(n_cycles=2))) is None
+    assert STUDY.is_single
+    assert not StudyConfig.of(scripted_config(), ExecutionConfig(n_cycles=2)).is_single
 
 
 @pytest.mark.parametrize("asked", [{"timeout_s": 5.0}, {"start_method": "spawn"}])
 def test_a_time_limit_or_a_start_method_asks_for_a_process(asked: dict[str, Any]) -> None:
     execution = ExecutionConfig(n_cycles=1, **asked)
-    assert only_experiment(StudyConfig.of(scripted_config(), execution)) is None
+    assert not StudyConfig.of(scripted_config(), execution).is_single
 
 
 def test_a_cold_start_is_part_of_the_hash_of_the_design(tmp_path: Path) -> None:
@@ -76,6 +75,7 @@ def test_it_runs_here_unless_a_runner_is_named(tmp_path: Path, runner: str, meth
     assert (study.ran, study.protocol) == (1, None)
     assert Path(str(study.result_files[0])).is_file()
     assert {"load", "measure", "save"} <= set(phases)
+    assert phases[0] == "Placed", "where it lies is told first"
 
 
 @pytest.mark.parametrize("runner", ["local", f"python:{sys.executable}"])

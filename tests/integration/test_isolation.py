@@ -17,8 +17,9 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.study.events import Callbacks
 from llenergymeasure.study.runners.protocol import Start
-from llenergymeasure.study.supervise import Terms, supervise
+from llenergymeasure.study.supervise import supervise
 from tests.support.cli import SOURCE, Llem, wait_for
 from tests.support.isolation import (
     GRANDCHILD,
@@ -87,9 +88,9 @@ def failed(outcome: object) -> FailedExperiment:
 def test_a_result_says_how_its_process_was_started(each: Workers) -> None:
     runner = each.runner()
     phases: list[str] = []
-    terms = Terms(LONG_S, lambda event: phases.append(event.phase))
+    calls = Callbacks(lambda event: phases.append(event.phase))
 
-    results = [each.run(runner, name, terms) for name in ("one", "two")]
+    results = [each.run(runner, name, calls) for name in ("one", "two")]
 
     method = "spawn" if each.method == "spawn" else "fork"
     for result in results:
@@ -138,7 +139,8 @@ def test_forked_and_spawned_workers_measure_the_same(
             runner = made.runner("pytorch")
             assert runner.problems([order]) == []
             directory = made.directory(order, method)
-            result = supervise(runner.start(directory), directory, order, Terms(LONG_S))
+            job = runner.start(directory)
+            result = supervise(job, directory, order, Callbacks(), within_s=LONG_S).outcome
             assert isinstance(result, ExperimentResult), result
             told.append(result)
     fork, spawn = told
@@ -214,7 +216,7 @@ def test_a_worker_that_ends_without_a_word(each: Workers, code: int) -> None:
 
 @BOTH
 def test_a_worker_that_hangs_is_killed_after_its_time(each: Workers) -> None:
-    failure = failed(each.misbehave("time.sleep(3600)", Terms(3.0)))
+    failure = failed(each.misbehave("time.sleep(3600)", within_s=3.0))
 
     assert failure.code == "timeout"
     assert "3 s" in failure.message
@@ -255,9 +257,9 @@ def test_megabytes_from_native_code_land_in_the_log_without_credentials(
 def test_what_a_worker_leaves_behind_is_ended(each: Workers, end: str) -> None:
     path = each.file("daemon")
     each.install(backend(f"leave_a_daemon({str(path)!r})\n{end}", GRANDCHILD))
-    terms = Terms(LONG_S if "sleep" not in end else 5.0)
+    within_s = LONG_S if "sleep" not in end else 5.0
 
-    each.run(each.runner("thirdparty"), terms=terms, backend="thirdparty")
+    each.run(each.runner("thirdparty"), within_s=within_s, backend="thirdparty")
 
     assert not is_running(path)
 
@@ -343,7 +345,7 @@ def test_a_server_that_is_killed_takes_its_worker_along_and_is_started_anew(
             for server in servers():
                 server.kill()
 
-    failure = failed(each.run(runner, "one", Terms(LONG_S, kill_the_server), backend="thirdparty"))
+    failure = failed(each.run(runner, "one", Callbacks(kill_the_server), backend="thirdparty"))
     assert (failure.code, failure.phase) == ("killed", "load")
     assert not is_running(path)
 
@@ -391,10 +393,10 @@ def interrupt_in(phase: str, seen: list[str]):
 @BOTH
 def test_an_interrupt_has_the_worker_end_in_good_order(each: Workers) -> None:
     slow = {"ttft_ms": 200.0, "itl_ms": 1000.0, "batch_size": 1}
-    terms = Terms(LONG_S, interrupt_in("warmup", []))
+    calls = Callbacks(interrupt_in("warmup", []))
 
     with pytest.raises(KeyboardInterrupt, match="in phase 'warmup'; no result was written"):
-        each.run(each.runner(), terms=terms, scripted=slow, max_new_tokens=100)
+        each.run(each.runner(), calls=calls, scripted=slow, max_new_tokens=100)
 
     assert each.job.wait(0) == 130
     assert (each.kept()["code"], each.kept()["phase"]) == ("interrupted", "warmup")
@@ -403,10 +405,10 @@ def test_an_interrupt_has_the_worker_end_in_good_order(each: Workers) -> None:
 @BOTH
 def test_a_second_interrupt_does_not_wait_for_a_worker_that_will_not_end(each: Workers) -> None:
     load = "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)"
-    terms = Terms(LONG_S, interrupt_in("load", []), stop=lambda: True)
+    calls = Callbacks(interrupt_in("load", []), stop=lambda: True)
 
     with pytest.raises(KeyboardInterrupt, match="in phase 'load'; no result was written"):
-        each.misbehave(load, terms)
+        each.misbehave(load, calls)
 
     assert each.job.wait(0) == -signal.SIGKILL
     assert (each.kept()["code"], each.kept()["phase"]) == ("interrupted", "load")
@@ -460,7 +462,7 @@ def test_a_worker_whose_directory_another_one_has_says_so(each: Workers) -> None
     directory = each.directory(order)
     with holder(directory.worker_lock) as first:
         job = each.runner().start(directory)
-        failure = failed(supervise(job, directory, order, Terms(LONG_S)))
+        failure = failed(supervise(job, directory, order, Callbacks(), within_s=LONG_S).outcome)
 
     assert f"is being measured by pid {first.pid} " in failure.log_tail
 

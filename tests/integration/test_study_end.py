@@ -7,8 +7,8 @@ from pathlib import Path
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration import worker
 from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.collect import Outcome, study_result, write_summary
-from llenergymeasure.study.resume import Reader, scan
+from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
+from llenergymeasure.study.resume import ResultReader, scan
 from tests.support.make_study import make_design
 from tests.support.scripted_run import make_order, scripted_config
 from tests.support.study_on_disk import make_execution, make_plan, make_study
@@ -31,9 +31,10 @@ def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp
         write_json_atomically(experiment.config, order.model_dump_json())
         worker.run(experiment)
 
-    reader = Reader(plan)
+    reader = ResultReader(plan)
     outcomes = [
-        Outcome(state.slot, reader.read(state), state.directory) for state in scan(plan, directory)
+        SlotOutcome(state.slot, reader.read(state), state.directory)
+        for state in scan(plan, directory)
     ]
     study = study_result(make_design([*configs, failing], CYCLES), outcomes)
     write_summary(study, tmp_path)

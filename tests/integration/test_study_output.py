@@ -66,7 +66,8 @@ def test_a_failure_names_its_log_its_configuration_and_the_way_on(
 def test_lines_count_the_experiments_and_name_the_pauses(llem: Llem) -> None:
     gaps = "config_gap_seconds: 1.1, cycle_gap_seconds: 1.2"
     done = llem("run", scripted_study(llem, cycles=2, execution=gaps))
-    said = done.err.splitlines()
+    at_once, *said = done.err.splitlines()
+    assert at_once == "llem: study sizes: preparing scripted"
     assert said[0] == "llem: study sizes: 2 configurations, 4 experiments"
     assert said[1].startswith("llem: results in results/sizes_")
     kinds = ["finished" if line.startswith("[") else line for line in said[2:]]

@@ -49,7 +49,8 @@ def test_a_finished_study_measures_nothing_and_prints_its_table(llem: Llem, fini
     done = llem("run", "--resume", f"results/{finished.study.root.name}")
 
     assert done.code == 0, done.err
-    first, second = done.err.splitlines()
+    said, first, second = done.err.splitlines()
+    assert said == f"llem: going on with results/{finished.study.root.name}"
     assert first == "llem: study sizes: 2 configurations, 2 experiments, 2 already done"
     assert second.startswith("llem: results in ")
     assert "Throughput, highest first" in done.out
@@ -85,7 +86,8 @@ def test_a_parent_of_several_studies_is_refused_with_their_names(
 def test_a_place_without_a_study_is_refused(llem: Llem, finished: Left, path: str) -> None:
     done = llem("run", "--resume", path)
     assert done.code == 1
-    assert done.err == f"llem: no study in {path}: there is no study_manifest.json\n"
+    no_study = f"llem: no study in {path}: there is no study_manifest.json"
+    assert done.err.splitlines() == [f"llem: going on with {path}", no_study]
 
 
 def test_a_study_that_moved_goes_on_where_it_is_now(llem: Llem, finished: Left) -> None:

@@ -19,9 +19,10 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.runners.docker import DockerRunner
 from llenergymeasure.study.runners.docker_job import DockerJob
-from llenergymeasure.study.supervise import Outcome, Terms, supervise
+from llenergymeasure.study.supervise import supervise
 from tests.support.scripted_run import make_order, scripted_config
 
 IMAGE = "LLEM_TEST_IMAGE"
@@ -117,13 +118,13 @@ class Containers:
         self,
         runner: DockerRunner | None = None,
         order: WorkOrder | None = None,
-        terms: Terms | None = None,
+        within_s: float = LONG_S,
     ) -> Outcome:
         """Run one experiment to its end; its container is gone then."""
         order = order or self.order()
         directory = self.directory(order)
         job = (runner or self.runner(order.config.backend)).start(directory)
-        outcome = supervise(job, directory, order, terms or Terms(LONG_S))
+        outcome = supervise(job, directory, order, Callbacks(), within_s=within_s).outcome
         assert not exists(job.name)
         return outcome
 

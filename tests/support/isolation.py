@@ -18,8 +18,9 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import plugin_backends
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.runners.local import InterpreterRunner, ServedJob
-from llenergymeasure.study.supervise import Outcome, Terms, supervise
+from llenergymeasure.study.supervise import supervise
 from tests.support.cli import SOURCE, Llem
 from tests.support.scripted_run import make_order, scripted_config
 
@@ -105,19 +106,24 @@ class Workers:
         self,
         runner: InterpreterRunner,
         name: str = "one",
-        terms: Terms | None = None,
+        calls: Callbacks | None = None,
+        within_s: float = LONG_S,
         **fields: Any,
     ) -> Outcome:
         """Run one experiment to its end."""
         order = self.order(**fields)
         directory = self.directory(order, name)
         self.job: ServedJob = runner.start(directory)
-        return supervise(self.job, directory, order, terms or Terms(LONG_S))
+        calls = calls or Callbacks()
+        return supervise(self.job, directory, order, calls, within_s=within_s).outcome
 
-    def misbehave(self, load: str, terms: Terms | None = None) -> Outcome:
+    def misbehave(
+        self, load: str, calls: Callbacks | None = None, within_s: float = LONG_S
+    ) -> Outcome:
         """Run one experiment on a backend whose ``load`` begins with some lines."""
         self.install(backend(load))
-        return self.run(self.runner("thirdparty"), terms=terms, backend="thirdparty")
+        runner = self.runner("thirdparty")
+        return self.run(runner, calls=calls, within_s=within_s, backend="thirdparty")
 
     def kept(self, name: str = "one") -> dict[str, Any]:
         """Read the ``error.json`` of an experiment."""

@@ -11,14 +11,13 @@ from llenergymeasure.domain.results import (
     ExperimentResult,
     FailedExperiment,
     Skipped,
-    StudyProtocol,
     StudyResult,
 )
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.collect import Design, Outcome, study_result
-from llenergymeasure.study.grid import Expansion
-from llenergymeasure.study.manifest import Slot
+from llenergymeasure.study.collect import SlotOutcome, study_result
+from llenergymeasure.study.manifest import Slot, StudyPlan
 from tests.support.make_result import make_energy, make_result, make_throughput
+from tests.support.study_on_disk import make_execution, make_plan
 
 Made = ExperimentResult | FailedExperiment | None
 
@@ -55,11 +54,16 @@ def make_design(
     cycles: int = 3,
     skipped: Sequence[Skipped] = (),
     order: str = "balanced",
-) -> Design:
+) -> StudyPlan:
     """Make a design with nothing merged."""
-    expansion = Expansion(tuple(configs), tuple(skipped), len(configs) + len(skipped), 0)
-    protocol = StudyProtocol(n_cycles=cycles, cycle_order=order, seed=7)
-    return Design("batch-sizes", "0" * 16, expansion, protocol)
+    execution = make_execution(n_cycles=cycles, cycle_order=order)
+    return make_plan(
+        configs,
+        execution=execution,
+        name="batch-sizes",
+        skipped=tuple(skipped),
+        generated=len(configs) + len(skipped),
+    )
 
 
 def make_study(
@@ -76,7 +80,7 @@ def make_study(
         for index in turns:
             slot = Slot(len(outcomes) + 1, index, cycle)
             directory = ExperimentDirectory(Path(f"{slot.number:04}"))
-            outcomes.append(Outcome(slot, run(chosen[index], index + 1, cycle), directory))
+            outcomes.append(SlotOutcome(slot, run(chosen[index], index + 1, cycle), directory))
     return study_result(make_design(chosen, cycles, **design), outcomes)
 
 

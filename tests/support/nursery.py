@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MARK = "LLEM_TEST_NURSERY"
 _SERVER = """
 import json, os, socket, sys
-import numpy, pyarrow.parquet, scipy.stats, tqdm, yaml
+import numpy, pyarrow.parquet, scipy.special, tqdm, yaml
 import llenergymeasure.cli.commands.config, llenergymeasure.cli.commands.run
+import llenergymeasure._api, llenergymeasure.cli.display, llenergymeasure.cli.machine
 import llenergymeasure.cli.app as app
 
 channel = socket.socket(fileno=int(sys.argv[1]))

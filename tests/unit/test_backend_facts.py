@@ -21,6 +21,7 @@ from tests.support.plugins import installed_plugin
 
 SOURCE = Path(llenergymeasure.__file__).parent
 NAMED = {
+    "cli/app.py": "the distributions whose versions are told",
     "config/experiment_fields.py": "the backend of an experiment that names none",
     "config/registry.py": "the table of built-in backends",
 }

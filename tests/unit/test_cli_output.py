@@ -9,7 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from llenergymeasure.cli.commands import config, run
-from llenergymeasure.cli.execute import confirmed
+from llenergymeasure.cli.commands.run import confirmed
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import data_path
 from llenergymeasure.core.energy.stored import CALIBRATIONS

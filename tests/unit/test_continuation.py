@@ -136,12 +136,6 @@ def test_another_order_is_refused_by_name(change: dict[str, object], said: str) 
     assert said in caught.value.message
 
 
-def test_no_seed_keeps_the_stored_one() -> None:
-    plan, notes = continued(PLAN, make_execution(seed=None, n_cycles=4), interleaved)
-    assert plan.execution.seed == 7
-    assert len(notes) == 1
-
-
 def test_rests_and_time_limits_may_change_and_are_noted() -> None:
     execution = make_execution(config_gap_seconds=60.0, timeout_s=5.0, start_method="spawn")
     plan, notes = continued(PLAN, execution, interleaved)

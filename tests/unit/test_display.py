@@ -12,7 +12,9 @@ from llenergymeasure.cli.display import (
     NoDisplay,
     make_display,
 )
+from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.orchestration.events import Event
+from tests.support.scripted_run import scripted_config
 
 
 def events(*phases: str) -> list[Event]:
@@ -141,4 +143,5 @@ def test_silence_is_silent(capsys):
     [("quiet", NoDisplay), ("standard", LineDisplay), ("verbose", LineDisplay)],
 )
 def test_without_a_terminal_progress_comes_in_lines_or_not_at_all(verbosity, kind, capsys):
-    assert isinstance(make_display(verbosity), kind)
+    single = StudyConfig.of(scripted_config())
+    assert isinstance(make_display(verbosity, single), kind)

@@ -14,6 +14,7 @@ from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import prepare
+from llenergymeasure.study.collect import study_result
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 
 NOW = datetime(2026, 2, 18, 14, 30, 5, tzinfo=UTC)
@@ -140,10 +141,12 @@ def test_another_design_is_refused(stored: StudyDirectory) -> None:
         prepare.continuation(stored, other, USER, {}, allow_large=False)
 
 
-def test_the_design_of_a_plan_is_what_its_result_reports() -> None:
+def test_how_a_plan_is_run_is_what_its_result_reports() -> None:
     plan = plan_of(make_study(execution={"cycle_order": "shuffled", "seed": 11}))
-    design = prepare.design(plan)
-    assert (design.name, design.design_hash) == ("sizes", plan.study_design_hash)
-    assert design.expansion.experiments == plan.experiments
-    assert (design.protocol.cycle_order, design.protocol.seed) == ("shuffled", 11)
-    assert (design.protocol.config_gap_s, design.protocol.cycle_gap_s) == (7.0, 9.0)
+    result = study_result(plan, [])
+    assert (result.name, result.study_design_hash) == ("sizes", plan.study_design_hash)
+    assert result.generated == plan.generated
+    protocol = result.protocol
+    assert protocol is not None
+    assert (protocol.cycle_order, protocol.seed) == ("shuffled", 11)
+    assert (protocol.config_gap_s, protocol.cycle_gap_s) == (7.0, 9.0)

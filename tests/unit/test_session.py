@@ -19,13 +19,21 @@ from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import to_json, write_json_atomically
-from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, Started, StudyEvent
+from llenergymeasure.study.events import (
+    Begun,
+    Callbacks,
+    Finished,
+    Noted,
+    Pausing,
+    Started,
+    StudyEvent,
+)
 from llenergymeasure.study.manifest import StudyPlan, read_plan
 from llenergymeasure.study.progress import read_progress
-from llenergymeasure.study.runner import StudyRunner, Wishes
+from llenergymeasure.study.runner import StudyRunner
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner, Start
-from llenergymeasure.study.session import MOST_AT_ONCE, StudySession, Surroundings
+from llenergymeasure.study.session import MOST_AT_ONCE, StudySession
 from tests.support.make_result import make_result
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, make_study, scripted
 
@@ -130,14 +138,14 @@ class Session:
         self.make().run()
 
     def make(self) -> StudySession:
-        around = Surroundings(
-            EffectiveSettings(UserConfig(), {}),
+        calls = Callbacks(
             self.told.append,
             lambda: self.impatient,
             self.slept.append,
             lambda: sum(self.slept),
         )
-        return StudySession(self.plan, self.directory, around, self.bench, kept=True)
+        settings = EffectiveSettings(UserConfig(), {})
+        return StudySession(self.plan, self.directory, self.bench, settings, calls, kept=True)
 
     @property
     def directory(self) -> StudyDirectory:
@@ -159,7 +167,7 @@ def test_a_pause_comes_between_experiments_and_a_longer_one_between_cycles(tmp_p
     kinds = ["pause" if isinstance(event, Pausing) else type(event).__name__ for event in it.told]
     runs = [kind for place, kind in enumerate(kinds) if kind != "pause" or kinds[place - 1] != kind]
     one = ["Started", "Finished"]
-    assert runs == ["Begun", *one, "pause", *one, "pause", *one, "pause", *one]
+    assert runs == [*one, "pause", *one, "pause", *one, "pause", *one]
     begun = [event for event in it.of(Pausing) if event.left_s == event.total_s]
     assert [(event.kind, event.total_s) for event in begun] == [
         ("experiment", 2.5), ("cycle", 4.0), ("experiment", 2.5),
@@ -202,7 +210,6 @@ def test_a_resume_refers_to_the_temperature_and_the_durations_of_before(tmp_path
     assert (first.number, last.number) == (3, 4)
     assert first.left_s > 0
     assert last.left_s == 0
-    assert again.of(Begun)[0].done == 2
 
 
 def test_the_time_that_is_left_holds_the_pauses(tmp_path: Path) -> None:
@@ -224,8 +231,6 @@ def test_workers_are_told_whether_to_start_cold(tmp_path: Path, cold: bool) -> N
 def test_each_experiment_is_told_with_its_place_and_how_it_was_started(tmp_path: Path) -> None:
     it = session(tmp_path, **NO_GAPS)
     it.run()
-    begun = it.of(Begun)[0]
-    assert (begun.total, begun.configurations, begun.done) == (4, 2, 0)
     assert [(one.number, one.total, one.configuration) for one in it.of(Started)] == [
         (1, 4, 1), (2, 4, 2), (3, 4, 1), (4, 4, 2),
     ]  # fmt: skip
@@ -277,30 +282,25 @@ def test_an_interrupt_while_a_worker_runs_is_noted(tmp_path: Path) -> None:
 def test_every_problem_of_the_machine_is_found_before_the_first_experiment(tmp_path: Path) -> None:
     it = session(tmp_path)
     it.bench.found = [Problem("no device", "scripted", "plug one in")]
+    settings = EffectiveSettings(UserConfig(), {})
     with pytest.raises(PreFlightError, match="no device"):
-        it.make().check(range(2))
+        it.bench.check([it.plan.order(number, settings) for number in range(2)])
     assert [order.config for order in it.bench.orders] == [ONE, EIGHT]
-
-
-def test_problems_are_looked_for_where_something_is_left_to_run_alone(tmp_path: Path) -> None:
-    it = session(tmp_path)
-    it.bench.found = [Problem("no device", "scripted", "plug one in")]
-    it.make().check([])
-    assert it.bench.orders == []
-    with pytest.raises(PreFlightError):
-        it.make().check([1])
-    assert [order.config for order in it.bench.orders] == [EIGHT]
 
 
 def test_a_finished_study_gives_its_table_without_its_engine(tmp_path: Path) -> None:
     it = session(tmp_path, **NO_GAPS)
     make_study(it.root, it.plan, complete=[1, 2, 3, 4])
     user = UserConfig(runners={"scripted": "python:/absent/python"})
-    settings, wishes = EffectiveSettings(user, {}), Wishes(resume=it.root)
-    assert StudyRunner(None, settings, None, wishes).run().ran == 4
+    calls = Callbacks(it.told.append)
+    again = StudyRunner(None, EffectiveSettings(user, {}), None, calls, resume=it.root)
+    assert again.run().ran == 4
+    (begun,) = it.of(Begun)
+    assert (begun.total, begun.configurations, begun.done) == (4, 2, 4)
     it.plan.directory(it.directory, it.plan.slots[2]).result.unlink()
     with pytest.raises(PreFlightError, match="/absent/python"):
-        StudyRunner(None, settings, None, wishes).run()
+        again.run()
+    assert it.of(Begun)[1].done == 3, "told before anything is looked for"
     view = json.loads(it.directory.manifest.read_bytes())["progress"]
     assert (view["complete"], view["missing"]) == (4, 0), "nothing was begun"
 
@@ -323,7 +323,6 @@ def test_a_result_damaged_inside_is_run_again_and_kept(tmp_path: Path) -> None:
 
     assert [one.number for one in it.of(Started)] == [1]
     assert (first.root / "result.malformed.json").read_text() == text
-    assert it.of(Begun)[0].done == 3
     assert json.loads(it.directory.summary.read_bytes())["ran"] == 4
 
 

@@ -6,6 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.settings_words import varied_settings
@@ -16,6 +17,7 @@ from llenergymeasure.study.blocks import devices_of, stations
 from llenergymeasure.study.collect import (
     SUMMARY_NAME,
     TABLE_NAME,
+    SlotOutcome,
     study_result,
     write_summary,
 )
@@ -271,11 +273,9 @@ def test_without_energy_the_other_figures_are_compared_all_the_same():
 
 
 def test_a_later_outcome_of_a_slot_replaces_an_earlier_one():
-    from llenergymeasure.study.collect import Outcome
-
     (config,) = make_configs([1])
     slot = Slot(1, 0, 1)
-    outcomes = [Outcome(slot, make_failure(config)), Outcome(slot, make_run(config))]
+    outcomes = [SlotOutcome(slot, make_failure(config)), SlotOutcome(slot, make_run(config))]
     study = study_result(make_design([config], 1), outcomes)
     assert (study.ran, study.failed) == (1, ())
 
@@ -340,6 +340,12 @@ def test_notes_that_were_sentences_are_read_as_the_records_they_would_be_today()
         ("metric", "configuration 2 has values that are not above 0", ("ttft_ms",)),
     ]
     assert StudyResult.model_validate_json(study.model_dump_json()) == study
+
+
+def test_a_note_that_is_neither_a_sentence_nor_a_record_is_refused():
+    damaged = {"schema_version": "2.0", "study_design_hash": "0" * 16, "generated": 1, "ran": 1}
+    with pytest.raises(ValidationError, match="notes"):
+        StudyResult.model_validate({**damaged, "notes": [7]})
 
 
 def test_a_summary_of_before_there_were_statistics_still_loads():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.cli.display import NoDisplay
-from llenergymeasure.cli.study_display import (
+from llenergymeasure.cli.display import (
+    NoDisplay,
     StudyDisplay,
     begun_lines,
     failed_lines,
@@ -17,11 +17,11 @@ from llenergymeasure.cli.study_display import (
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, StudyEvent
+from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, Placed, StudyEvent
 from tests.support.make_study import make_configs, make_failure, make_run
 
 CONFIG = make_configs([8])[0]
-BEGUN = Begun("sizes", "results/sizes_1", 2, 6, 0, 0, 0, ("batch_size=1", "batch_size=8"))
+BEGUN = Begun("sizes", 2, 6, 0, 0, 0, ("batch_size=1", "batch_size=8"))
 
 
 def ended(
@@ -43,14 +43,14 @@ def shown(*events: StudyEvent) -> list[str]:
 
 
 def test_a_study_says_first_what_runs_and_where_its_results_are():
-    assert begun_lines(BEGUN) == [
+    assert shown(BEGUN, Placed("results/sizes_1")) == [
         "llem: study sizes: 2 configurations, 6 experiments",
         "llem: results in results/sizes_1",
     ]
 
 
 def test_a_study_that_goes_on_says_what_is_done_and_one_that_keeps_nothing_names_no_place():
-    again = BEGUN._replace(directory=None, configurations=1, done=4, skipped=1, merged=2)
+    again = BEGUN._replace(configurations=1, done=4, skipped=1, merged=2)
     assert begun_lines(again) == [
         "llem: study sizes: 1 configuration, 6 experiments, 4 already done, 1 combination",
         "  skipped, 2 duplicates merged",
@@ -58,7 +58,7 @@ def test_a_study_that_goes_on_says_what_is_done_and_one_that_keeps_nothing_names
 
 
 def test_a_finished_experiment_is_told_by_what_sets_its_configuration_apart():
-    _, _, line = shown(BEGUN, ended())
+    _, line = shown(BEGUN, ended())
     assert line.startswith("[ 4/12] #2 batch_size=8  ")
     assert line.endswith("(4.2 s, 80 s left)")
 
@@ -89,10 +89,10 @@ def test_names_have_the_room_that_the_terminal_has_and_stand_in_one_column():
 
 def test_a_failure_says_why_in_full_and_where_its_log_is(tmp_path: Path):
     directory = StudyDirectory(tmp_path).experiment("0004_pytorch_bf16_bs8_c1")
-    begun = BEGUN._replace(directory=str(tmp_path))
+    placed = Placed(str(tmp_path))
     failed = ended(make_failure(CONFIG, "the device ran out of memory in the middle " * 4))
     directory.root.mkdir(parents=True)
-    line, *reason, place = shown(begun, failed)[2:]
+    line, *reason, place = shown(BEGUN, placed, failed)[2:]
     assert line == "[ 4/12] #2 batch_size=8  failed in load"
     assert (
         " ".join(" ".join(reason).split())
@@ -100,7 +100,7 @@ def test_a_failure_says_why_in_full_and_where_its_log_is(tmp_path: Path):
     )
     assert place == f"    in {directory.root}"
     directory.log.touch()
-    assert shown(begun, failed)[-1] == f"    log: {directory.log}"
+    assert shown(BEGUN, placed, failed)[-1] == f"    log: {directory.log}"
 
 
 def test_a_pipe_is_told_of_a_pause_once_and_of_none_that_is_over_at_once():

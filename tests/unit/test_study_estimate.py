@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig
-from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.study.estimate import (
@@ -21,6 +20,7 @@ from llenergymeasure.study.estimate import (
 )
 from llenergymeasure.study.order import slots
 from tests.support.scripted_run import scripted_config
+from tests.support.study_on_disk import make_execution
 
 TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
 LARGE = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
@@ -132,10 +132,9 @@ def test_a_time_out_is_several_times_what_is_expected():
 
 
 def test_a_study_is_its_experiments_and_its_gaps():
-    execution = ExecutionConfig(n_cycles=2, cycle_order="interleaved")
-    settings = ExecutionSettings(config_gap_seconds=10, cycle_gap_seconds=100)
+    execution = make_execution(n_cycles=2, config_gap_seconds=10.0, cycle_gap_seconds=100.0)
     laid_out = slots(3, execution)
     one = Duration(1, 2, 3)
 
-    assert study_s(laid_out, {0: one, 1: one, 2: one}, execution, settings) == (36, 140)
-    assert study_s(laid_out, {0: one, 1: None, 2: one}, execution, settings) == (None, 140)
+    assert study_s(laid_out, {0: one, 1: one, 2: one}, execution) == (36, 140)
+    assert study_s(laid_out, {0: one, 1: None, 2: one}, execution) == (None, 140)

@@ -7,16 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.config.models import ExecutionConfig
-from llenergymeasure.config.user_config import ExecutionSettings
 from llenergymeasure.study.manifest import Slot
-from llenergymeasure.study.order import gap_after, gap_s, slots
+from llenergymeasure.study.order import slots
+from tests.support.study_on_disk import make_execution
 
 ORDERS = ["balanced", "interleaved", "shuffled", "sequential"]
 
 
 def cycles(count: int, n_cycles: int, order: str = "balanced", seed: int = 42) -> list[list[int]]:
-    execution = ExecutionConfig(n_cycles=n_cycles, cycle_order=order, seed=seed)
+    execution = make_execution(n_cycles=n_cycles, cycle_order=order, seed=seed)
     laid_out: dict[int, list[int]] = {}
     for slot in slots(count, execution):
         laid_out.setdefault(slot.cycle, []).append(slot.configuration)
@@ -28,7 +27,7 @@ def successions(rows: list[list[int]]) -> Counter[tuple[int, int]]:
 
 
 def sequence(count: int, n_cycles: int, order: str) -> str:
-    execution = ExecutionConfig(n_cycles=n_cycles, cycle_order=order)
+    execution = make_execution(n_cycles=n_cycles, cycle_order=order)
     return "".join("ABC"[slot.configuration] for slot in slots(count, execution))
 
 
@@ -40,7 +39,7 @@ def test_sequential_repeats_each_configuration_and_interleaved_the_whole_round()
 @pytest.mark.parametrize("order", ORDERS)
 @given(count=st.integers(1, 30), n_cycles=st.integers(1, 12), seed=st.integers(0, 99))
 def test_every_configuration_runs_once_a_cycle(order, count, n_cycles, seed):
-    execution = ExecutionConfig(n_cycles=n_cycles, cycle_order=order, seed=seed)
+    execution = make_execution(n_cycles=n_cycles, cycle_order=order, seed=seed)
     laid_out = slots(count, execution)
 
     assert [slot.number for slot in laid_out] == list(range(1, count * n_cycles + 1))
@@ -96,7 +95,7 @@ def test_the_seed_decides_which_balanced_order_is_used():
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_ten_thousand_configurations_are_laid_out(order):
-    laid_out = slots(10_000, ExecutionConfig(n_cycles=1, cycle_order=order))
+    laid_out = slots(10_000, make_execution(n_cycles=1, cycle_order=order))
 
     assert len({slot.configuration for slot in laid_out}) == 10_000
 
@@ -112,27 +111,25 @@ def test_a_large_odd_design_is_laid_out_for_several_cycles():
 
 
 @pytest.mark.parametrize(
-    ("order", "kinds"),
+    ("order", "between"),
     [
-        ("interleaved", [None, "config", "cycle", "config"]),
-        ("balanced", [None, "config", "cycle", "config"]),
-        ("sequential", [None, "config", "config", "config"]),
+        ("interleaved", [False, True, False]),
+        ("balanced", [False, True, False]),
+        ("sequential", [False, False, False]),
     ],
 )
-def test_cycle_gaps_come_between_cycles_of_orders_that_have_them(order, kinds):
-    execution = ExecutionConfig(n_cycles=2, cycle_order=order)
+def test_cycle_gaps_come_between_cycles_of_orders_that_have_them(order, between):
+    execution = make_execution(n_cycles=2, cycle_order=order)
     laid_out = slots(2, execution)
 
-    before: list[Slot | None] = [None, *laid_out]
-    assert [
-        gap_after(previous, slot, execution)
-        for previous, slot in zip(before, laid_out, strict=False)
-    ] == kinds
+    pairs = pairwise(laid_out)
+    assert [execution.between_cycles(*pair) for pair in pairs] == between
 
 
-def test_the_length_of_a_gap_is_the_studys_or_else_the_users():
-    user = ExecutionSettings(config_gap_seconds=7, cycle_gap_seconds=8)
-    silent, none = ExecutionConfig(), ExecutionConfig(config_gap_seconds=0, cycle_gap_seconds=0)
+def test_the_length_of_a_gap_follows_from_what_it_separates():
+    execution = make_execution(config_gap_seconds=7.0, cycle_gap_seconds=8.0)
+    first, second, third = Slot(1, 0, 1), Slot(2, 1, 1), Slot(3, 0, 2)
 
-    assert [gap_s(gap, silent, user) for gap in (None, "config", "cycle")] == [0, 7, 8]
-    assert [gap_s(gap, none, user) for gap in ("config", "cycle")] == [0, 0]
+    assert execution.gap_s(None, first) == 0
+    assert execution.gap_s(first, second) == 7
+    assert execution.gap_s(second, third) == 8

@@ -11,13 +11,14 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.runners.protocol import Start
-from llenergymeasure.study.supervise import EventReader, Progress, Terms, supervise
+from llenergymeasure.study.supervise import EventReader, WorkerProgress, supervise
 from tests.support.make_result import make_result
 from tests.support.scripted_run import make_order, scripted_config
 
 S = 1_000_000_000
-TERMS = Terms(60)
+CALLS = Callbacks()
 
 
 class Worker:
@@ -54,6 +55,16 @@ def line(phase: str, t_ns: int) -> str:
     return json.dumps(Event(t_ns, "initialising", phase)._asdict()) + "\n"
 
 
+def outcome_of(
+    job: Worker,
+    directory: ExperimentDirectory,
+    order: WorkOrder,
+    within_s: float = 60,
+    calls: Callbacks = CALLS,
+) -> Outcome:
+    return supervise(job, directory, order, calls, within_s=within_s).outcome  # type: ignore[arg-type] # as much of a job as is asked for
+
+
 def failed(outcome: object) -> FailedExperiment:
     assert isinstance(outcome, FailedExperiment)
     return outcome
@@ -82,7 +93,7 @@ def test_a_line_that_says_nothing_is_passed_over(tmp_path: Path, bad: str) -> No
 
 
 def test_time_spent_waiting_for_a_device_is_summed() -> None:
-    progress = Progress()
+    progress = WorkerProgress()
     for phase, at_s in [("wait", 1), ("wait", 3), ("load", 5), ("wait", 7)]:
         progress.note(Event(at_s * S, "initialising", phase))
 
@@ -96,7 +107,7 @@ def test_a_worker_that_waits_for_a_device_is_not_timed_out(
     directory.events.write_text(line("wait", time.monotonic_ns()))
     job = Worker(None, None, 0)
 
-    failure = failed(supervise(job, directory, order, Terms(0.0)))
+    failure = failed(outcome_of(job, directory, order, within_s=0.0))
 
     assert (failure.code, failure.phase, job.asked) == ("no_result", "wait", [])
 
@@ -108,7 +119,7 @@ def test_the_same_worker_is_timed_out_once_it_has_the_device(
     directory.events.write_text(line("wait", now_ns) + line("load", now_ns))
     job = Worker(None, None, 0)
 
-    failure = failed(supervise(job, directory, order, Terms(0.0)))
+    failure = failed(outcome_of(job, directory, order, within_s=0.0))
 
     assert (failure.code, failure.phase, job.asked) == ("timeout", "load", ["kill"])
 
@@ -118,7 +129,7 @@ def test_a_result_counts_whatever_the_exit_code(
 ) -> None:
     make_result().to_json(directory.result)
 
-    outcome = supervise(Worker(-signal.SIGSEGV), directory, order, Terms(60))
+    outcome = outcome_of(Worker(-signal.SIGSEGV), directory, order)
 
     assert isinstance(outcome, ExperimentResult)
     assert not directory.error.exists()
@@ -131,7 +142,7 @@ def test_what_the_engine_printed_last_is_told_with_the_workers_own_error(
     directory.error.write_text(own.model_dump_json())
     directory.log.write_text("first\nlast words\n")
 
-    failure = failed(supervise(Worker(1), directory, order, Terms(60)))
+    failure = failed(outcome_of(Worker(1), directory, order))
 
     assert failure == own.model_copy(update={"log_tail": "first\nlast words"})
 
@@ -148,7 +159,7 @@ def test_what_the_engine_printed_last_is_told_with_the_workers_own_error(
 def test_the_message_names_how_it_ended(
     directory: ExperimentDirectory, order: WorkOrder, code: int, says: str
 ) -> None:
-    assert says in failed(supervise(Worker(code), directory, order, Terms(60))).message
+    assert says in failed(outcome_of(Worker(code), directory, order)).message
 
 
 def test_a_container_that_docker_could_not_start_is_told_as_that(
@@ -156,8 +167,8 @@ def test_a_container_that_docker_could_not_start_is_told_as_that(
 ) -> None:
     directory.log.write_text("docker: Error response from daemon: no space left\n")
 
-    told = failed(supervise(Worker(125, method="docker"), directory, order, Terms(60)))
-    other = failed(supervise(Worker(125), ExperimentDirectory(directory.root / "x"), order, TERMS))
+    told = failed(outcome_of(Worker(125, method="docker"), directory, order))
+    other = failed(outcome_of(Worker(125), ExperimentDirectory(directory.root / "x"), order))
 
     assert "docker could not start the container" in told.message
     assert str(directory.log) in told.message
@@ -168,7 +179,7 @@ def test_a_container_that_docker_could_not_start_is_told_as_that(
 def test_a_directory_that_is_gone_still_gives_a_failure(tmp_path: Path, order: WorkOrder) -> None:
     directory = ExperimentDirectory(tmp_path / "gone")
 
-    assert failed(supervise(Worker(0), directory, order, Terms(60))).code == "no_result"
+    assert failed(outcome_of(Worker(0), directory, order)).code == "no_result"
 
 
 def test_an_interrupt_after_the_result_says_that_it_was_written(
@@ -182,7 +193,7 @@ def test_an_interrupt_after_the_result_says_that_it_was_written(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="after the result was written"):
-        supervise(job, directory, order, Terms(60, listener))
+        outcome_of(job, directory, order, calls=Callbacks(listener))
 
     assert job.asked[0] == "interrupt"
     assert not directory.error.exists()
@@ -198,6 +209,6 @@ def test_a_listener_that_breaks_does_not_leave_the_worker_running(
         raise LookupError(event.phase)
 
     with pytest.raises(LookupError, match="load"):
-        supervise(job, directory, order, Terms(60, listener))
+        outcome_of(job, directory, order, calls=Callbacks(listener))
 
     assert job.asked == ["kill"]

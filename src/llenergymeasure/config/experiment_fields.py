@@ -56,10 +56,16 @@ class ExperimentFields(ConfigModel):
     random_seed: int = Field(
         42, ge=0, lt=2**32, description="Seed of weights, sampling and warm-up prompts."
     )
-    decoder: DecoderConfig = Field(DecoderConfig(), description="How tokens are chosen.")
-    warmup: WarmupConfig = Field(WarmupConfig(), description="Work before the window.")
-    baseline: BaselineConfig = Field(BaselineConfig(), description="Power of the idle device.")
-    window: WindowConfig = Field(WindowConfig(), description="The measured window.")
+    decoder: DecoderConfig = Field(
+        default_factory=DecoderConfig, description="How tokens are chosen."
+    )
+    warmup: WarmupConfig = Field(
+        default_factory=WarmupConfig, description="Work before the window."
+    )
+    baseline: BaselineConfig = Field(
+        default_factory=BaselineConfig, description="Power of the idle device."
+    )
+    window: WindowConfig = Field(default_factory=WindowConfig, description="The measured window.")
     energy_backend: EnergyBackendName = Field(
         "auto", description="Energy source; auto lets the user configuration decide, then picks."
     )

@@ -99,7 +99,7 @@ def _fields(
         yield FieldInfo(
             f"{prefix}{name}",
             type_name(field),
-            "see below" if inner and default.startswith("{") else default,
+            "see below" if inner and name not in required and "default" not in raw else default,
             raw.get("description", field.get("description", "")),
             field,
         )

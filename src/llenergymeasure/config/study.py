@@ -99,7 +99,7 @@ class StudyConfig(ConfigModel):
         description="Explicit experiments beside the grid; each is laid over the defaults.",
     )
     execution: ExecutionConfig = Field(
-        ExecutionConfig(), description="How the experiments are run."
+        default_factory=ExecutionConfig, description="How the experiments are run."
     )
     cold_start: bool = Field(
         False,
@@ -161,6 +161,17 @@ class StudyConfig(ConfigModel):
     def all_backends(self) -> tuple[str, ...]:
         """The backends of the grid and of the explicit entries."""
         return self.design.all_backends
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one experiment that is run once, in the process that asks for it.
+
+        A time limit, or a way to start a process, asks for a process; that is any other study.
+        """
+        entries, execution = self.experiments, self.execution
+        in_process = execution.timeout_s is None and execution.start_method is None
+        once = in_process and execution.n_cycles == 1 and not self.sweep
+        return once and len(entries) == 1 and isinstance(entries[0], ExperimentConfig)
 
     @classmethod
     def of(cls, experiment: ExperimentConfig, execution: ExecutionConfig | None = None) -> Self:

@@ -82,16 +82,20 @@ class AdvancedSettings(ConfigModel):
 class UserConfig(ConfigModel):
     """The user's settings for this machine; every field has a default."""
 
-    output: OutputSettings = Field(OutputSettings(), description="Where files go.")
+    output: OutputSettings = Field(default_factory=OutputSettings, description="Where files go.")
     runners: dict[str, str] = Field(
         {}, description="Where each backend executes: local, python:<interpreter>, docker:<image>."
     )
     measurement: MeasurementSettings = Field(
-        MeasurementSettings(), description="Facts about this machine."
+        default_factory=MeasurementSettings, description="Facts about this machine."
     )
-    execution: ExecutionSettings = Field(ExecutionSettings(), description="Running studies.")
-    ui: UISettings = Field(UISettings(), description="What is printed.")
-    advanced: AdvancedSettings = Field(AdvancedSettings(), description="Sampling rates.")
+    execution: ExecutionSettings = Field(
+        default_factory=ExecutionSettings, description="Running studies."
+    )
+    ui: UISettings = Field(default_factory=UISettings, description="What is printed.")
+    advanced: AdvancedSettings = Field(
+        default_factory=AdvancedSettings, description="Sampling rates."
+    )
 
     @field_validator("runners")
     @classmethod

@@ -227,16 +227,13 @@ def mbu(
     seconds = sum(one.seconds for one in traffic)
     if peak is None or seconds <= 0:
         return None
-    read = sum(_bytes_read(architecture, one, precision) for one in traffic)
+    per_token = architecture.kv_bytes_per_token(compute_bytes(precision))
+    read = sum(
+        weight_bytes_read(architecture, precision, one.mean_rows) * one.steps
+        + per_token * one.context_tokens
+        for one in traffic
+    )
     return read / seconds / (peak.bandwidth_gb_s * 1e9 * devices_each)
-
-
-def _bytes_read(
-    architecture: ModelArchitecture, traffic: DecodeTraffic, precision: Precision
-) -> float:
-    weights = weight_bytes_read(architecture, precision, traffic.mean_rows) * traffic.steps
-    cache = architecture.kv_bytes_per_token(compute_bytes(precision)) * traffic.context_tokens
-    return weights + cache
 
 
 def weight_bytes_read(architecture: ModelArchitecture, precision: Precision, rows: float) -> float:

@@ -249,10 +249,12 @@ class StudyResult(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_older_schema(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("schema_version") == "2.0":
-            notes = _read_sentences(data.get("notes", ()))
-            return {**data, "schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
-        return data
+        if not isinstance(data, dict) or data.get("schema_version") != "2.0":
+            return data
+        notes = data.get("notes") or ()
+        if all(isinstance(note, str) for note in notes):  # anything else is for the field to refuse
+            notes = _read_sentences(notes)
+        return {**data, "schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""

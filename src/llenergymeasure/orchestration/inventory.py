@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -53,13 +52,14 @@ class Inventory(Record):
         Args:
             remedy: Makes a remedy of the name of a backend and its remedy in that interpreter.
         """
-        backends = []
+        states = []
         for state in self.backends:
             problem = state.problem
             if problem is not None:
-                problem = replace(problem, remedy=remedy(state.name, problem.remedy))
-            backends.append(state.model_copy(update={"problem": problem}))
-        return self.model_copy(update={"backends": tuple(backends)})
+                said = remedy(state.name, problem.remedy)
+                problem = Problem(problem.what, problem.where, said)
+            states.append(state.model_copy(update={"problem": problem}))
+        return self.model_copy(update={"backends": tuple(states)})
 
 
 def take() -> Inventory:

@@ -35,8 +35,8 @@ from llenergymeasure.results.persistence import write_atomically, write_json_ato
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
-from llenergymeasure.study.grid import Expansion
-from llenergymeasure.study.manifest import Slot
+from llenergymeasure.study.events import Outcome
+from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 
 SUMMARY_NAME = "study_summary.json"
 TABLE_NAME = "summary.parquet"
@@ -44,39 +44,18 @@ _MOST_NOTES = 20
 _FIXED_ORDERS = frozenset({"sequential", "interleaved"})
 
 
-class Outcome(NamedTuple):
+class SlotOutcome(NamedTuple):
     """What became of one slot.
 
     Attributes:
         slot: Which.
-        result: The result, what broke, or ``None`` where there is neither.
+        outcome: The result, what broke, or ``None`` where there is neither.
         directory: Where its files lie, where they are kept.
     """
 
     slot: Slot
-    result: ExperimentResult | FailedExperiment | None
+    outcome: Outcome | None
     directory: ExperimentDirectory | None = None
-
-    @property
-    def result_file(self) -> str | None:
-        """Where the result lies, where it is kept."""
-        return None if self.directory is None else str(self.directory.result)
-
-
-class Design(NamedTuple):
-    """What a study was to do.
-
-    Attributes:
-        name: Its name.
-        design_hash: Its ``study_design_hash``.
-        expansion: The design written out.
-        protocol: How it was run.
-    """
-
-    name: str | None
-    design_hash: str
-    expansion: Expansion
-    protocol: StudyProtocol
 
 
 class _Run(NamedTuple):
@@ -94,47 +73,60 @@ class _Run(NamedTuple):
         return self.result.resolved.session or 1
 
 
-def study_result(design: Design, outcomes: Iterable[Outcome]) -> StudyResult:
+def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResult:
     """Put together what a study says at its end.
 
     Args:
-        design: What it was to do.
+        plan: What it was to do.
         outcomes: What became of each slot, in any order; a later one of a slot replaces an earlier.
     """
-    latest = {outcome.slot.number: outcome for outcome in outcomes}
+    latest = {one.slot.number: one for one in outcomes}
     done = [latest[number] for number in sorted(latest)]
-    finished = [(o, o.result) for o in done if isinstance(o.result, ExperimentResult)]
-    every = [
-        _Run(o.slot.configuration + 1, o.slot.cycle, o.slot.number, devices_of(result), result)
-        for o, result in finished
-    ]
+    every: list[_Run] = []
+    files: list[str | None] = []
+    for slot, found, directory in done:
+        if isinstance(found, ExperimentResult):
+            place = slot.configuration + 1, slot.cycle, slot.number
+            every.append(_Run(*place, devices_of(found), found))
+            files.append(None if directory is None else str(directory.result))
     trusted = [run for run in every if run.result.trust.verdict != "invalid"]
     comparisons, sensitivity, notes = _compare(trusted)
-    settings = varied_settings(design.expansion.experiments)
-    methods = sorted({run.result.resolved.start_method for run in every})
+    settings = varied_settings(plan.experiments)
+    protocol = _protocol(plan.execution, every)
     return StudyResult(
-        name=design.name,
-        study_design_hash=design.design_hash,
-        protocol=design.protocol.model_copy(update={"start_methods": tuple(methods)}),
-        generated=design.expansion.generated,
-        merged=design.expansion.merged,
+        name=plan.name,
+        study_design_hash=plan.study_design_hash,
+        protocol=protocol,
+        generated=plan.generated,
+        merged=plan.merged,
         ran=len(every),
         invalid=len(every) - len(trusted),
-        missing=sum(outcome.result is None for outcome in done),
-        skipped=design.expansion.skipped,
+        missing=sum(one.outcome is None for one in done),
+        skipped=plan.skipped,
         failed=tuple(_failures(done, settings)),
-        result_files=tuple(outcome.result_file for outcome, _ in finished),
-        placements=tuple(map(_placement, every)),
-        configurations=tuple(_configurations(every, design.expansion.experiments, settings)),
+        result_files=tuple(files),
+        placements=tuple(
+            Placement(configuration=run.configuration, cycle=run.cycle, slot=run.slot)
+            for run in every
+        ),
+        configurations=tuple(_configurations(every, plan.experiments, settings)),
         comparisons=comparisons,
         sensitivity=sensitivity,
-        notes=(*_notes(design.protocol, every, trusted), *notes),
+        notes=(*_notes(protocol, every, trusted), *notes),
         experiments=tuple(run.result for run in every),
     )
 
 
-def _placement(run: _Run) -> Placement:
-    return Placement(configuration=run.configuration, cycle=run.cycle, slot=run.slot)
+def _protocol(execution: ExecutionPlan, every: Sequence[_Run]) -> StudyProtocol:
+    methods = sorted({run.result.resolved.start_method for run in every})
+    return StudyProtocol(
+        n_cycles=execution.n_cycles,
+        cycle_order=execution.cycle_order,
+        config_gap_s=execution.config_gap_seconds,
+        cycle_gap_s=execution.cycle_gap_seconds,
+        seed=execution.seed,
+        start_methods=tuple(methods),
+    )
 
 
 def _notes(
@@ -164,7 +156,7 @@ def write_summary(study: StudyResult, root: Path) -> None:
 
 
 def _failures(
-    outcomes: Iterable[Outcome], settings: Sequence[Mapping[str, Any]]
+    outcomes: Iterable[SlotOutcome], settings: Sequence[Mapping[str, Any]]
 ) -> Iterator[FailedExperiment]:
     """Give what broke, with where it belongs and lies."""
     for slot, failure, directory in outcomes:

@@ -85,7 +85,7 @@ def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Co
     """Go on with a stored plan, run as asked for now.
 
     More cycles are a top-up: their slots follow those of the plan. Rests, time limit and start
-    method may change and are noted. No seed (``None``) keeps the stored one.
+    method may change and are noted.
 
     Args:
         stored: The plan of the study.
@@ -95,12 +95,10 @@ def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Co
     Raises:
         StudyError: The order, its seed, or fewer cycles are asked for.
     """
-    seed = stored.execution.seed if execution.seed is None else execution.seed
-    asked = execution.model_copy(update={"seed": seed})
-    _check_order(stored.execution, asked)
-    further = _further_slots(stored, asked, slots)
-    plan = stored.model_copy(update={"execution": asked, "slots": stored.slots + further})
-    return Continuation(plan, tuple(_notes(stored, asked, len(further))))
+    _check_order(stored.execution, execution)
+    further = _further_slots(stored, execution, slots)
+    plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
+    return Continuation(plan, tuple(_notes(stored, execution, len(further))))
 
 
 def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:

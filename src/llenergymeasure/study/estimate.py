@@ -22,15 +22,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
-from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig
-from llenergymeasure.config.user_config import ExecutionSettings
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.energy.stored import SPOT_S
 from llenergymeasure.core.flops import weight_bytes_read
 from llenergymeasure.core.memory_estimate import estimate_memory, rows_at_once, weight_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import peak_of
-from llenergymeasure.study.manifest import Slot
-from llenergymeasure.study.order import gap_after, gap_s
+from llenergymeasure.study.manifest import ExecutionPlan, Slot
 
 SHARE_OF_PEAK = 0.4
 LAUNCH_S = 0.4e-3  # of a layer's operators from Python, at small batches
@@ -165,21 +163,18 @@ def timeout_s(
 def study_s(
     slots: Sequence[Slot],
     durations: Mapping[int, Duration | None],
-    execution: ExecutionConfig,
-    settings: ExecutionSettings,
+    execution: ExecutionPlan,
 ) -> tuple[float | None, float]:
     """Add up a study: seconds of its experiments, ``None`` where one is not known, and of its gaps.
 
     Args:
         slots: The order of running.
         durations: By configuration.
-        execution: The gaps the study asks for.
-        settings: The user's gaps, where it is silent.
+        execution: Tells the gaps.
     """
     before: list[Slot | None] = [None, *slots]
     gaps_s = sum(
-        gap_s(gap_after(previous, slot, execution), execution, settings)
-        for previous, slot in zip(before, slots, strict=False)
+        execution.gap_s(previous, slot) for previous, slot in zip(before, slots, strict=False)
     )
     known = [found.total_s for slot in slots if (found := durations[slot.configuration])]
     return (sum(known) if len(known) == len(slots) else None), gaps_s

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 
+Outcome = ExperimentResult | FailedExperiment
+"""What came of an experiment."""
+
 
 class Begun(NamedTuple):
-    """The study begins, or goes on.
+    """The study begins, or goes on; nothing has been looked at yet.
 
     Attributes:
         name: Its name.
-        directory: Where it lies, ``None`` where nothing is kept.
         configurations: Distinct configurations.
         total: Experiments of the plan.
         done: Experiments that were complete before.
@@ -24,13 +27,22 @@ class Begun(NamedTuple):
     """
 
     name: str
-    directory: str | None
     configurations: int
     total: int
     done: int
     skipped: int
     merged: int
     labels: tuple[str, ...] = ()
+
+
+class Placed(NamedTuple):
+    """There is a directory for the results, which stays.
+
+    Attributes:
+        directory: Its path.
+    """
+
+    directory: str
 
 
 class Pausing(NamedTuple):
@@ -82,7 +94,7 @@ class Finished(NamedTuple):
     total: int
     configuration: int
     name: str
-    outcome: ExperimentResult | FailedExperiment
+    outcome: Outcome
     seconds: float
     left_s: float | None
 
@@ -97,9 +109,22 @@ class Noted(NamedTuple):
     text: str
 
 
-StudyEvent = Begun | Noted | Pausing | Started | Finished | Event
+StudyEvent = Begun | Placed | Noted | Pausing | Started | Finished | Event
 StudyListener = Callable[[StudyEvent], None]
 
 
-def tell_nobody(event: StudyEvent) -> None:
-    """Listen to nothing."""
+class Callbacks(NamedTuple):
+    """What is called while experiments run.
+
+    Attributes:
+        listener: Told of everything that happens.
+        stop: Asked after an interrupt whether the user will not wait for a worker to end in good
+            order. A second ``KeyboardInterrupt`` says so as well.
+        sleep: Sleeps some seconds.
+        clock_s: Monotonic clock that pauses are held against, s.
+    """
+
+    listener: StudyListener = lambda _: None
+    stop: Callable[[], bool] = lambda: False
+    sleep: Callable[[float], None] = time.sleep
+    clock_s: Callable[[], float] = time.monotonic

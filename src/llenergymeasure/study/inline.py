@@ -8,115 +8,94 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.core.backends.shared.answering import no_answer_later_than
 from llenergymeasure.domain.results import FailedExperiment, StudyResult
-from llenergymeasure.exceptions import ExperimentError, PreFlightError
+from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.orchestration import preflight, worker
-from llenergymeasure.orchestration.events import Listener
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.events import Callbacks, Placed
 from llenergymeasure.study.limits import TimeLimits
+from llenergymeasure.study.manifest import StudyPlan
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.supervise import Terms, supervise
+from llenergymeasure.study.supervise import supervise
+
+Run = Callable[[ExperimentDirectory], FailedExperiment | None]
 
 
-def only_experiment(study: StudyConfig) -> ExperimentConfig | None:
-    """Give the experiment of a study that is one experiment, run once; ``None`` of any other.
-
-    A time limit, or a way to start a process, asks for a process; that is any other study.
-    """
-    execution = study.execution
-    in_process = execution.timeout_s is None and execution.start_method is None
-    if study.sweep or execution.n_cycles > 1 or not in_process or len(study.experiments) != 1:
-        return None
-    if not isinstance(study.experiments[0], ExperimentConfig):
-        return None
-    (experiment,) = expand(study).experiments
-    return experiment
-
-
-class SingleExperiment:
-    """Runs one experiment: here, or through the runner that the user's configuration names.
+def run_single(
+    plan: StudyPlan, settings: EffectiveSettings, results_dir: Path | None, calls: Callbacks
+) -> StudyResult:
+    """Run one experiment: here, or through the runner that the user's configuration names.
 
     Args:
-        experiment: What to measure.
+        plan: A plan of one experiment.
         settings: How to run it on this machine.
         results_dir: Where its directory goes; ``None`` keeps nothing.
-        listener: Told of every event.
-        stop: Asked after an interrupt whether to kill what is running at once.
+        calls: What is called meanwhile.
+
+    Raises:
+        PreFlightError: This machine cannot run it.
+        ExperimentError: It started and broke.
     """
+    order, kept = plan.order(0, settings), results_dir is not None
+    with (
+        _checked(order, settings, calls) as run,
+        _directory(order.config, results_dir) as directory,
+    ):
+        if kept:
+            calls.listener(Placed(str(directory.root)))
+        write_order(directory, order)
+        result = worker.collect(directory, run(directory), kept=kept)
+    return StudyResult(
+        name=plan.name,
+        study_design_hash=plan.study_design_hash,
+        generated=1,
+        ran=1,
+        result_files=(str(directory.result) if kept else None,),
+        experiments=(result,),
+    )
 
-    def __init__(
-        self,
-        experiment: ExperimentConfig,
-        settings: EffectiveSettings,
-        results_dir: Path | None,
-        listener: Listener,
-        stop: Callable[[], bool],
-    ) -> None:
-        self._experiment, self._settings = experiment, settings
-        self._results_dir, self._listener, self._stop = results_dir, listener, stop
 
-    def run(self, study: StudyConfig) -> StudyResult:
-        """Run it.
+@contextlib.contextmanager
+def _checked(order: WorkOrder, settings: EffectiveSettings, calls: Callbacks) -> Iterator[Run]:
+    """Check that an experiment can run, and give the way to run it."""
+    limits = TimeLimits(settings, None)
+    if order.runner == "local":
+        preflight.check(order)
 
-        Raises:
-            PreFlightError: This machine cannot run it.
-            ExperimentError: It started and broke.
-        """
-        order = WorkOrder.of(self._experiment, self._settings).model_copy(
-            update={"cold_start": study.cold_start}
-        )
-        with self._running(order) as run, self._directory() as directory:
-            write_order(directory, order)
-            kept = self._results_dir is not None
-            result = worker.collect(directory, run(directory), kept=kept)
-        return StudyResult(
-            name=study.name,
-            study_design_hash=design_hash(
-                [self._experiment.fingerprint()], cold_start=study.cold_start
-            ),
-            generated=1,
-            ran=1,
-            result_files=(str(directory.result) if kept else None,),
-            experiments=(result,),
-        )
+        def run_here(directory: ExperimentDirectory) -> FailedExperiment | None:
+            with no_answer_later_than(lambda: limits.of(order.config)):
+                return worker.run(directory, calls.listener)
 
-    @contextlib.contextmanager
-    def _running(
-        self, order: WorkOrder
-    ) -> Iterator[Callable[[ExperimentDirectory], FailedExperiment | None]]:
-        """Check that it can run, and give the way to run it."""
-        if order.runner == "local":
-            preflight.check(order)
-            yield lambda directory: worker.run(directory, self._listener)
-            return
-        limit_s = TimeLimits(self._settings, None).of(order.config)
-        terms = Terms(limit_s, self._listener, self._stop)
-        with RunnerPool("auto") as runners:
-            if problems := runners.problems([order]):
-                raise PreFlightError(problems)
+        yield run_here
+        return
+    within_s = limits.of(order.config)
+    with RunnerPool("auto") as runners:
+        runners.check([order])
 
-            def run(directory: ExperimentDirectory) -> FailedExperiment | None:
-                job = runners.of(order).start(directory)
-                outcome = supervise(job, directory, order, terms)
-                return outcome if isinstance(outcome, FailedExperiment) else None
+        def run(directory: ExperimentDirectory) -> FailedExperiment | None:
+            job = runners.of(order).start(directory)
+            outcome, _ = supervise(job, directory, order, calls, within_s=within_s)
+            return outcome if isinstance(outcome, FailedExperiment) else None
 
-            yield run
+        yield run
 
-    @contextlib.contextmanager
-    def _directory(self) -> Iterator[ExperimentDirectory]:
-        if self._results_dir is None:
-            with tempfile.TemporaryDirectory(prefix="llem-") as path:
-                yield ExperimentDirectory(Path(path))
-            return
-        experiment, now = self._experiment, datetime.now().astimezone()
-        name = experiment_name(experiment.model, experiment.backend, now)
-        yield ExperimentDirectory(claim_directory(self._results_dir, name))
+
+@contextlib.contextmanager
+def _directory(
+    experiment: ExperimentConfig, results_dir: Path | None
+) -> Iterator[ExperimentDirectory]:
+    if results_dir is None:
+        with tempfile.TemporaryDirectory(prefix="llem-") as path:
+            yield ExperimentDirectory(Path(path))
+        return
+    name = experiment_name(experiment.model, experiment.backend, datetime.now().astimezone())
+    yield ExperimentDirectory(claim_directory(results_dir, name))
 
 
 def write_order(directory: ExperimentDirectory, order: WorkOrder) -> None:

@@ -20,10 +20,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.models import STORED, ExperimentConfig
-from llenergymeasure.config.study import StartMethod
+from llenergymeasure.config.study import CycleOrder, StartMethod
+from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.base import Record
 from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
+from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import slot_name
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import write_json_atomically
@@ -50,12 +52,26 @@ class ExecutionPlan(Record):
     """How a study is run, with every default resolved."""
 
     n_cycles: int = Field(description="Cycles: how often each configuration runs.")
-    cycle_order: str = Field(description="sequential, interleaved, shuffled or balanced.")
+    cycle_order: CycleOrder = Field(description="sequential, interleaved, shuffled or balanced.")
     config_gap_seconds: float = Field(description="Rest between experiments, s.")
     cycle_gap_seconds: float = Field(description="Rest between cycles, s.")
-    seed: int | None = Field(None, description="Seed of the order.")
+    seed: int = Field(description="Seed of the order.")
     start_method: StartMethod = Field("auto", description="How workers are started.")
     timeout_s: float | None = Field(None, description="Time limit of an experiment; null: planned.")
+
+    def between_cycles(self, previous: Slot, slot: Slot) -> bool:
+        """Tell whether two experiments have the end of a cycle between them.
+
+        Only orders that have cycles have such an end.
+        """
+        return previous.cycle != slot.cycle and self.cycle_order != "sequential"
+
+    def gap_s(self, previous: Slot | None, slot: Slot) -> float:
+        """Give the length of the pause before an experiment, s; there is none before the first."""
+        if previous is None:
+            return 0.0
+        between = self.between_cycles(previous, slot)
+        return self.cycle_gap_seconds if between else self.config_gap_seconds
 
 
 class ProgressView(Record):
@@ -95,6 +111,11 @@ class StudyPlan(Record):
     def config(self, slot: Slot) -> ExperimentConfig:
         """Give the configuration of a slot."""
         return self.experiments[slot.configuration]
+
+    def order(self, configuration: int, settings: EffectiveSettings) -> WorkOrder:
+        """Say what a worker on this machine is asked to do for a configuration, by its index."""
+        order = WorkOrder.of(self.experiments[configuration], settings)
+        return order.model_copy(update={"cold_start": self.cold_start})
 
     def directory(self, study: StudyDirectory, slot: Slot) -> ExperimentDirectory:
         """Give the directory of a slot; the same for as long as the study lives."""

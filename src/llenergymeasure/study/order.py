@@ -23,17 +23,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from llenergymeasure.config.models import CycleOrder, ExecutionConfig
-from llenergymeasure.config.user_config import ExecutionSettings
-from llenergymeasure.study.manifest import Slot
+from llenergymeasure.config.models import CycleOrder
+from llenergymeasure.study.manifest import ExecutionPlan, Slot
 
-Gap = Literal["config", "cycle"]
 _Cycles = Iterator[list[int]]
 
 
-def slots(count: int, execution: ExecutionConfig) -> tuple[Slot, ...]:
+def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
     """Lay out every experiment of a study in the order of running.
 
     Args:
@@ -48,32 +46,12 @@ def slots(count: int, execution: ExecutionConfig) -> tuple[Slot, ...]:
     return tuple(Slot(number, c, n) for number, (c, n) in enumerate(pairs, start=1))
 
 
-def gap_after(previous: Slot | None, slot: Slot, execution: ExecutionConfig) -> Gap | None:
-    """Say which pause comes between two experiments; ``None`` before the first.
-
-    A cycle gap comes only between cycles, and only in orders that have cycles.
-    """
-    if previous is None:
-        return None
-    between = previous.cycle != slot.cycle and execution.cycle_order != "sequential"
-    return "cycle" if between else "config"
-
-
-def gap_s(gap: Gap | None, execution: ExecutionConfig, settings: ExecutionSettings) -> float:
-    """Give the length of a pause in seconds; where the study is silent, the user's setting."""
-    if gap is None:
-        return 0.0
-    asked = execution.cycle_gap_seconds if gap == "cycle" else execution.config_gap_seconds
-    users = settings.cycle_gap_seconds if gap == "cycle" else settings.config_gap_seconds
-    return users if asked is None else asked
-
-
-def _interleaved(count: int, execution: ExecutionConfig) -> _Cycles:
+def _interleaved(count: int, execution: ExecutionPlan) -> _Cycles:
     for _ in range(execution.n_cycles):
         yield list(range(count))
 
 
-def _shuffled(count: int, execution: ExecutionConfig) -> _Cycles:
+def _shuffled(count: int, execution: ExecutionPlan) -> _Cycles:
     generator = random.Random(execution.seed)
     for _ in range(execution.n_cycles):
         cycle = list(range(count))
@@ -81,7 +59,7 @@ def _shuffled(count: int, execution: ExecutionConfig) -> _Cycles:
         yield cycle
 
 
-def _balanced(count: int, execution: ExecutionConfig) -> _Cycles:
+def _balanced(count: int, execution: ExecutionPlan) -> _Cycles:
     generator = random.Random(execution.seed)
     if count == 2:
         yield from _alternating(execution.n_cycles, generator)
@@ -100,7 +78,7 @@ def _alternating(cycles: int, generator: random.Random) -> _Cycles:
         yield first[::-1] if number % 2 else first
 
 
-_ORDERS: dict[CycleOrder, Callable[[int, ExecutionConfig], _Cycles]] = {
+_ORDERS: dict[CycleOrder, Callable[[int, ExecutionPlan], _Cycles]] = {
     "interleaved": _interleaved,
     "shuffled": _shuffled,
     "balanced": _balanced,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,11 @@ from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, Stu
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
-from llenergymeasure.domain.results import StudyProtocol
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import grid, order
-from llenergymeasure.study.collect import Design
 from llenergymeasure.study.continuation import Continuation, check_design, continued
 from llenergymeasure.study.grid import Expansion
-from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, read_plan
+from llenergymeasure.study.manifest import ExecutionPlan, StudyPlan, read_plan
 
 
 def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
@@ -27,9 +26,15 @@ def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
 
 
 def new_plan(
-    study: StudyConfig, user: UserConfig, *, allow_large: bool, now: datetime
+    study: StudyConfig, user: UserConfig, *, allow_large: bool, now: datetime | None = None
 ) -> StudyPlan:
     """Decide everything that is decided before the first experiment.
+
+    Args:
+        study: What is asked for.
+        user: The user's settings, for what it leaves open.
+        allow_large: Whether the grid may be larger than is usual.
+        now: When the plan is made; by default at this moment.
 
     Raises:
         StudyError: The grid is too large, or none of it can run.
@@ -39,14 +44,14 @@ def new_plan(
     return StudyPlan(
         name=study.name,
         study_design_hash=grid.design_hash(expansion.fingerprints, cold_start=study.cold_start),
-        created_at=now,
+        created_at=now or datetime.now().astimezone(),
         execution=execution,
         cold_start=study.cold_start,
         generated=expansion.generated,
         merged=expansion.merged,
         skipped=expansion.skipped,
         experiments=expansion.experiments,
-        slots=slots(len(expansion.experiments), execution),
+        slots=order.slots(len(expansion.experiments), execution),
     )
 
 
@@ -77,13 +82,16 @@ def continuation(
     else:
         expansion = expanded(study, allow_large=allow_large)
         check_design(stored, expansion.experiments, cold_start=study.cold_start)
-        execution = _kept_order(stored.execution, study.execution, resolved(study.execution, user))
+        # What is silent now was set by flags in the beginning.
+        silent = {"n_cycles", "cycle_order", "seed"} - study.execution.model_fields_set
+        kept_order = {name: getattr(stored.execution, name) for name in silent}
+        execution = resolved(study.execution, user).model_copy(update=kept_order)
         kept = stored.execution.n_cycles
         if "n_cycles" not in flags and execution.n_cycles < kept:
             # a flag may have added some since the file was written
             notes.append(f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept")
             execution = execution.model_copy(update={"n_cycles": kept})
-    found = continued(stored, execution, slots)
+    found = continued(stored, execution, order.slots)
     return found._replace(notes=(*notes, *found.notes))
 
 
@@ -91,38 +99,6 @@ def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:
     """Fill in what the study leaves to the user's settings."""
     given = execution.model_dump(exclude_none=True)
     return ExecutionPlan.model_validate({**user.execution.model_dump(), **given})
-
-
-def _kept_order(
-    stored: ExecutionPlan, given: ExecutionConfig, asked: ExecutionPlan
-) -> ExecutionPlan:
-    """Keep of the stored order what is not given now: flags may have set it in the beginning."""
-    silent = {"n_cycles", "cycle_order", "seed"} - given.model_fields_set
-    return asked.model_copy(update={name: getattr(stored, name) for name in silent})
-
-
-def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
-    """Lay out the experiments of a plan in the order of running."""
-    return order.slots(count, as_config(execution))
-
-
-def as_config(execution: ExecutionPlan) -> ExecutionConfig:
-    """Give a resolved execution as the configuration it came from."""
-    return ExecutionConfig.model_validate(execution.model_dump())
-
-
-def design(plan: StudyPlan) -> Design:
-    """Give what the result of a study says about its plan."""
-    execution = plan.execution
-    expansion = Expansion(plan.experiments, plan.skipped, plan.generated, plan.merged)
-    protocol = StudyProtocol(
-        n_cycles=execution.n_cycles,
-        cycle_order=execution.cycle_order,
-        config_gap_s=execution.config_gap_seconds,
-        cycle_gap_s=execution.cycle_gap_seconds,
-        seed=execution.seed,
-    )
-    return Design(plan.name, plan.study_design_hash, expansion, protocol)
 
 
 class OwnPromptLengths:
@@ -133,16 +109,14 @@ class OwnPromptLengths:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int], bool] = {}
+        self._all_have = cache(_all_have)
 
     def __call__(self, config: ExperimentConfig) -> bool:
         """Look at the prompts of an experiment; False for anything but a JSONL file."""
         dataset = config.dataset
         if not isinstance(dataset, str) or not dataset.endswith(".jsonl"):
             return False
-        if (dataset, config.n) not in self._known:
-            self._known[dataset, config.n] = _all_have(Path(dataset).expanduser(), config.n)
-        return self._known[dataset, config.n]
+        return self._all_have(Path(dataset).expanduser(), config.n)
 
 
 def _all_have(path: Path, n: int) -> bool:

@@ -21,15 +21,13 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError, StudyError
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.repository import read_failure
+from llenergymeasure.study.events import Outcome
 from llenergymeasure.study.manifest import ProgressView, Slot, StudyPlan
 
-Status = Literal["complete", "failed", "missing"]
+SlotStatus = Literal["complete", "failed", "missing"]
 INTERRUPTED = "interrupted"
 MALFORMED = "malformed"
 _TAIL_BYTES = 64
-
-
-Ended = ExperimentResult | FailedExperiment
 
 
 class SlotState(NamedTuple):
@@ -43,10 +41,10 @@ class SlotState(NamedTuple):
 
     slot: Slot
     directory: ExperimentDirectory
-    status: Status
+    status: SlotStatus
 
 
-class Standing(NamedTuple):
+class StudyState(NamedTuple):
     """How a study stands before it goes on.
 
     Attributes:
@@ -63,7 +61,7 @@ class Standing(NamedTuple):
         return count((*(state for state, _ in self.complete), *self.left), now)
 
 
-class Reader:
+class ResultReader:
     """Reads what the experiments of a study left.
 
     Lists of packages that are equal are kept once: they are half of a result, and alike in all.
@@ -76,7 +74,7 @@ class Reader:
         self._plan = plan
         self._packages: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
-    def read(self, state: SlotState) -> Ended | None:
+    def read(self, state: SlotState) -> Outcome | None:
         """Read what an experiment left, as :func:`outcome` does."""
         found = outcome(state, self._plan.config(state.slot))
         if not isinstance(found, ExperimentResult):
@@ -87,7 +85,7 @@ class Reader:
         return found.model_copy(update={"environment": environment})
 
 
-def look(plan: StudyPlan, study: StudyDirectory, reader: Reader) -> Standing:
+def look(plan: StudyPlan, study: StudyDirectory, reader: ResultReader) -> StudyState:
     """Read every result that is there, and tell what is left to run.
 
     Raises:
@@ -101,7 +99,7 @@ def look(plan: StudyPlan, study: StudyDirectory, reader: Reader) -> Standing:
             complete.append((state, found))
         else:
             left.append(state if found is None else state._replace(status="failed"))
-    return Standing(tuple(complete), tuple(left))
+    return StudyState(tuple(complete), tuple(left))
 
 
 def scan(plan: StudyPlan, study: StudyDirectory) -> tuple[SlotState, ...]:
@@ -169,7 +167,7 @@ def make_ready(directory: ExperimentDirectory, config: ExperimentConfig) -> bool
     return True
 
 
-def outcome(state: SlotState, config: ExperimentConfig) -> Ended | None:
+def outcome(state: SlotState, config: ExperimentConfig) -> Outcome | None:
     """Read what an experiment left; ``None`` while it is missing.
 
     A result that is damaged inside, or of another configuration, is given as a failure.
@@ -202,7 +200,7 @@ def _error_code(directory: ExperimentDirectory) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _result(directory: ExperimentDirectory, config: ExperimentConfig) -> Ended:
+def _result(directory: ExperimentDirectory, config: ExperimentConfig) -> Outcome:
     try:
         result = ExperimentResult.from_json(directory.result)
     except LLEMError as error:

@@ -7,12 +7,14 @@ import importlib
 import shlex
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure.config.models import StudyConfig
+from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
@@ -21,53 +23,37 @@ from llenergymeasure.results.filenames import claim_directory, study_directory_n
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import prepare
 from llenergymeasure.study.continuation import find_study
-from llenergymeasure.study.events import Noted, StudyListener, tell_nobody
-from llenergymeasure.study.inline import SingleExperiment, only_experiment
+from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
+from llenergymeasure.study.inline import run_single
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
-from llenergymeasure.study.resume import Standing
+from llenergymeasure.study.resume import StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.session import StudySession, Surroundings
+from llenergymeasure.study.session import StudySession
 
 AT_THE_END = ("pyarrow.parquet",)
 
 
-class Wishes(NamedTuple):
-    """How the caller wants a study to be run.
+@dataclass(frozen=True)
+class StudyRunner:
+    """Runs a study.
 
     Attributes:
-        listener: Told of everything that happens.
-        stop: Asked after an interrupt whether to kill what is running at once.
+        study: What to run; ``None`` goes on with the design of the study that is resumed.
+        settings: How to run it on this machine.
+        results_dir: Where its directory goes; ``None`` keeps nothing.
+        calls: What is called meanwhile.
         resume: A study to go on with.
         execution: Fields of ``execution`` that flags set; a study that is given holds them already.
         allow_large: Whether a grid may be larger than is usual.
     """
 
-    listener: StudyListener = tell_nobody
-    stop: Callable[[], bool] = lambda: False
+    study: StudyConfig | None
+    settings: EffectiveSettings
+    results_dir: Path | None
+    calls: Callbacks = field(default_factory=Callbacks)
     resume: Path | None = None
-    execution: Mapping[str, Any] = {}
+    execution: Mapping[str, Any] = field(default_factory=dict)
     allow_large: bool = False
-
-
-class StudyRunner:
-    """Runs a study.
-
-    Args:
-        study: What to run; ``None`` goes on with the design of the study that is resumed.
-        settings: How to run it on this machine.
-        results_dir: Where its directory goes; ``None`` keeps nothing.
-        wishes: How the caller wants it.
-    """
-
-    def __init__(
-        self,
-        study: StudyConfig | None,
-        settings: EffectiveSettings,
-        results_dir: Path | None,
-        wishes: Wishes | None = None,
-    ) -> None:
-        self._study, self._settings = study, settings
-        self._results_dir, self._wishes = results_dir, wishes or Wishes()
 
     def run(self) -> StudyResult:
         """Run it.
@@ -79,65 +65,73 @@ class StudyRunner:
                 kept.
             KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
-        if self._wishes.resume is not None:
-            return self._resume(find_study(self._wishes.resume))
-        if self._study is None:
+        if self.resume is not None:
+            return self._go_on(find_study(self.resume))
+        if self.study is None:
             raise StudyError("there is no study to run", where="study")
-        if (experiment := only_experiment(self._study)) is not None:
-            single = SingleExperiment(
-                experiment,
-                self._settings,
-                self._results_dir,
-                self._wishes.listener,
-                self._wishes.stop,
-            )
-            return single.run(self._study)
-        return self._begin(self._study)
+        plan = prepare.new_plan(self.study, self.settings.config, allow_large=self.allow_large)
+        if self.study.is_single:
+            return run_single(plan, self.settings, self.results_dir, self.calls)
+        return self._begin(plan)
 
-    def _begin(self, study: StudyConfig) -> StudyResult:
-        now = datetime.now().astimezone()
-        plan = prepare.new_plan(
-            study, self._settings.config, allow_large=self._wishes.allow_large, now=now
-        )
-        with self._runners(plan) as runners:
+    def _begin(self, plan: StudyPlan) -> StudyResult:
+        self._tell(plan, done=0)
+        with RunnerPool(plan.execution.start_method) as runners:
             # The checks come first, so that a study that cannot run leaves no directory.
-            nowhere = self._session(plan, StudyDirectory(Path()), runners)
-            with _imported_meanwhile(AT_THE_END):
-                nowhere.check(range(len(plan.experiments)))
+            self._check(runners, plan, range(len(plan.experiments)))
             with self._directory(plan) as directory, owned(directory):
                 session = self._session(plan, directory, runners)
                 return self._run(session, plan, directory, session.look())
 
-    def _resume(self, directory: StudyDirectory) -> StudyResult:
+    def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
             plan, notes = prepare.continuation(
                 directory,
-                self._study,
-                self._settings.config,
-                self._wishes.execution,
-                allow_large=self._wishes.allow_large,
+                self.study,
+                self.settings.config,
+                self.execution,
+                allow_large=self.allow_large,
             )
             for note in notes:
-                self._wishes.listener(Noted(note))
-            with self._runners(plan) as runners:
+                self.calls.listener(Noted(note))
+            with RunnerPool(plan.execution.start_method) as runners:
                 session = self._session(plan, directory, runners)
-                standing = session.look()
+                found = session.look()
+                self._tell(plan, done=len(found.complete))
                 # What is finished needs no engine any more.
-                with _imported_meanwhile(AT_THE_END):
-                    session.check(sorted({state.slot.configuration for state in standing.left}))
-                return self._run(session, plan, directory, standing)
+                self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
+                return self._run(session, plan, directory, found)
+
+    def _tell(self, plan: StudyPlan, *, done: int) -> None:
+        self.calls.listener(
+            Begun(
+                name=plan.name or "without a name",
+                configurations=len(plan.experiments),
+                total=len(plan.slots),
+                done=done,
+                skipped=len(plan.skipped),
+                merged=plan.merged,
+                labels=tuple(labels(plan.experiments)),
+            )
+        )
+
+    def _check(self, runners: RunnerPool, plan: StudyPlan, configurations: Sequence[int]) -> None:
+        with _imported_meanwhile(AT_THE_END):
+            runners.check([plan.order(number, self.settings) for number in configurations])
 
     def _run(
         self,
         session: StudySession,
         plan: StudyPlan,
         directory: StudyDirectory,
-        standing: Standing,
+        found: StudyState,
     ) -> StudyResult:
         write_plan(directory, plan)
-        write_manifest(directory, plan, standing.progress(datetime.now().astimezone()))
+        write_manifest(directory, plan, found.progress(datetime.now().astimezone()))
+        if self._keeps():
+            self.calls.listener(Placed(str(directory.root)))
         try:
-            return session.run(standing)
+            return session.run(found)
         except KeyboardInterrupt as interrupt:
             message = (str(interrupt) or "interrupted") + self._advice(directory)
             raise KeyboardInterrupt(message) from None
@@ -153,24 +147,19 @@ class StudyRunner:
     def _session(
         self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool
     ) -> StudySession:
-        around = Surroundings(self._settings, self._wishes.listener, self._wishes.stop)
-        return StudySession(plan, directory, around, runners, kept=self._keeps())
+        return StudySession(plan, directory, runners, self.settings, self.calls, kept=self._keeps())
 
     def _keeps(self) -> bool:
-        return self._results_dir is not None or self._wishes.resume is not None
-
-    @staticmethod
-    def _runners(plan: StudyPlan) -> RunnerPool:
-        return RunnerPool(plan.execution.start_method)
+        return self.results_dir is not None or self.resume is not None
 
     @contextlib.contextmanager
     def _directory(self, plan: StudyPlan) -> Iterator[StudyDirectory]:
-        if self._results_dir is None:
+        if self.results_dir is None:
             with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
                 yield StudyDirectory(Path(path))
             return
         name = study_directory_name(plan.name, plan.created_at)
-        directory = StudyDirectory(claim_directory(self._results_dir, name))
+        directory = StudyDirectory(claim_directory(self.results_dir, name))
         try:
             yield directory
         finally:

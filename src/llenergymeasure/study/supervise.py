@@ -6,18 +6,19 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import redact_file, tail
-from llenergymeasure.orchestration.events import Event, Listener
+from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
+from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.runners.protocol import Job
 
 WAITING = "wait"
@@ -35,48 +36,44 @@ GRACE_S = 10.0
 DOCKER_REFUSED = 125
 """Exit code of ``docker run`` where the container did not start; docs.docker.com, "docker run"."""
 
-Outcome = ExperimentResult | FailedExperiment
 
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms a worker is waited for.
+class Ended(NamedTuple):
+    """A worker that has ended.
 
     Attributes:
-        timeout_s: Longest time it may take, without waiting for a device, s.
-        listener: Told of every event.
-        stop: Asked after an interrupt whether the user will not wait for the worker to end in good
-            order. A second ``KeyboardInterrupt`` says so as well.
+        outcome: The result, or the failure that ``error.json`` holds.
+        waited_s: How long it waited for a device, s.
     """
 
-    timeout_s: float
-    listener: Listener | None = None
-    stop: Callable[[], bool] = lambda: False
+    outcome: Outcome
+    waited_s: float
 
 
 def supervise(
     job: Job,
     directory: ExperimentDirectory,
     order: WorkOrder,
-    terms: Terms,
-) -> Outcome:
+    calls: Callbacks,
+    *,
+    within_s: float,
+) -> Ended:
     """Wait for a worker to end, and read what it left.
 
     Args:
         job: The worker.
         directory: Where it writes.
         order: What it was told.
-        terms: Time-out, listener, and how an interrupt goes.
+        calls: Told of every event, and asked how an interrupt goes.
+        within_s: Longest time it may take, without waiting for a device, s.
 
     Returns:
-        The result, or the failure that ``error.json`` holds; it is written here where the worker
-        could not.
+        What came of it; ``error.json`` is written here where the worker could not.
 
     Raises:
         KeyboardInterrupt: The user interrupted; the worker is gone, and ``error.json`` says so
             unless the result was already in place.
     """
-    watch = _Watch(job, directory, terms)
+    watch = _Watch(job, directory, calls, within_s)
     try:
         code = watch.until_it_ends()
     except KeyboardInterrupt:
@@ -86,15 +83,19 @@ def supervise(
         job.kill()
         raise
     redact_file(directory.log)
-    return _outcome(directory, order, watch, code)
+    waited_s = watch.progress.waited_s(time.monotonic_ns())
+    return Ended(_outcome(directory, order, watch, code), waited_s)
 
 
 class _Watch:
     """Follows one worker until it has ended."""
 
-    def __init__(self, job: Job, directory: ExperimentDirectory, terms: Terms) -> None:
-        self._job, self.directory, self.terms = job, directory, terms
-        self._events, self.progress = EventReader(directory.events), Progress()
+    def __init__(
+        self, job: Job, directory: ExperimentDirectory, calls: Callbacks, within_s: float
+    ) -> None:
+        self._job, self.directory = job, directory
+        self._calls, self.within_s = calls, within_s
+        self._events, self.progress = EventReader(directory.events), WorkerProgress()
         self._started_ns = time.monotonic_ns()
         self.timed_out = False
 
@@ -123,7 +124,7 @@ class _Watch:
         try:
             self._job.interrupt()
             while self._job.wait(STOP_EVERY_S) is None:
-                if self.terms.stop() or time.monotonic() > deadline_s:
+                if self._calls.stop() or time.monotonic() > deadline_s:
                     break
         except KeyboardInterrupt:
             pass
@@ -134,13 +135,12 @@ class _Watch:
     def _tell(self) -> None:
         for event in self._events.fresh():
             self.progress.note(event)
-            if self.terms.listener is not None:
-                self.terms.listener(event)
+            self._calls.listener(event)
 
     def _left_s(self) -> float:
         now_ns = time.monotonic_ns()
         spent_s = (now_ns - self._started_ns) / 1e9 - self.progress.waited_s(now_ns)
-        return max(0.0, self.terms.timeout_s - spent_s)
+        return max(0.0, self.within_s - spent_s)
 
     def _left_files(self) -> bool:
         return self.directory.result.exists() or self.directory.error.exists()
@@ -190,7 +190,7 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
     """Give code and message for a worker that left neither result nor error."""
     if watch.timed_out:
         return "timeout", (
-            f"the experiment took longer than {watch.terms.timeout_s:g} s and was killed; raise "
+            f"the experiment took longer than {watch.within_s:g} s and was killed; raise "
             "execution.timeout_s if it only needs more time"
         )
     if code is not None and code < 0:
@@ -271,7 +271,7 @@ def _event(line: bytes) -> Event | None:
     return event if isinstance(event.phase, str) and isinstance(event.t_ns, int) else None
 
 
-class Progress:
+class WorkerProgress:
     """Where an experiment stands, and how long it has waited for a device.
 
     Attributes:

@@ -1,47 +1,29 @@
-"""``llem run``: an experiment or a study, from a YAML file, from flags, or both."""
+"""``llem run``: an experiment or a study, from a YAML file, from flags, or both.
+
+What reads files and what does the work is imported where it is used, so that help stays quick and
+the first line is on the screen before an engine is imported.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from llenergymeasure.cli.failure import FAILED
 from llenergymeasure.config.introspection import describe
-from llenergymeasure.config.loader import EXECUTION, flag_name, load_execution, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.config.plugins import load_object
-from llenergymeasure.config.user_config import EffectiveSettings, load_settings, named_runners
-from llenergymeasure.exceptions import FlagError
+from llenergymeasure.exceptions import FlagError, PreFlightError
 
 if TYPE_CHECKING:
-    from llenergymeasure.cli.execute import Ran
-
-# What does the work is imported once there is work to do, so that help stays quick.
-_RUN = "llenergymeasure.cli.execute:run"
-_SHOW_PLAN = "llenergymeasure.cli.execute:show_plan"
-
-
-class Asked(NamedTuple):
-    """What flags say about running, beside the study and the settings.
-
-    Attributes:
-        stop: Asked after an interrupt whether to kill what is running at once.
-        resume: A study to go on with.
-        execution: Fields of ``execution`` that flags set.
-        allow_large: Whether a grid may be larger than is usual.
-    """
-
-    stop: Callable[[], bool]
-    resume: Path | None
-    execution: dict[str, Any]
-    allow_large: bool
-
+    from llenergymeasure.config.user_config import EffectiveSettings
+    from llenergymeasure.domain.results import StudyResult
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -133,23 +115,39 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         raise FlagError("--output names no directory", where="--output")
     _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
     study = _study(config, given, resume)
-    settings = _settings(study, runner or [], output, _verbosity(quiet=quiet, verbose=verbose))
+    verbosity = "quiet" if quiet else "verbose" if verbose else None
+    settings = _settings(study, runner or [], output, verbosity)
     if dry_run:
-        _show_plan(study, settings, as_json=as_json, allow_large=yes)
+        show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
-    asked = Asked(_stop(context), resume, _execution_flags(given), allow_large=yes)
-    may_ask = settings.config.ui.prompt and not (as_json or quiet)
-    ran = load_object(_RUN)(study, settings, asked, may_ask=may_ask)
-    _print(ran, as_json=as_json, quiet=quiet)
-    if left := len(ran.result.failed) + ran.result.missing:
-        _tell_way_on(left, ran.directory)
+    if settings.config.ui.verbosity != "quiet":
+        typer.echo(f"llem: {_first_words(study, resume)}", err=True)
+    may_ask = settings.config.ui.prompt and not (yes or as_json or quiet)
+    if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        yes = confirmed(study, lambda question: typer.confirm(question, err=True))
+    stop = _pressed_again(context)
+    result, directory = _run(study, settings, stop, resume, given, allow_large=yes)
+    _print(result, as_json=as_json)
+    if directory is not None and not (as_json and quiet):
+        blank = "" if as_json else "\n"
+        typer.echo(f"{blank}results in {directory}", err=as_json)
+    if left := len(result.failed) + result.missing:
+        _tell_way_on(left, directory)
         raise typer.Exit(FAILED)
+
+
+def _pressed_again(context: typer.Context) -> Callable[[], bool]:
+    """Give what tells that Ctrl-C was pressed again."""
+    interrupts = context.find_root().obj
+    return (lambda: interrupts.count > 1) if interrupts is not None else (lambda: False)
 
 
 def _dataset(given: str | None) -> object:
     """Read a dataset that is a YAML mapping; all else is a name or a path."""
     if given is None or not given.lstrip().startswith("{"):
         return given
+    import yaml
+
     try:
         return yaml.safe_load(given)
     except (yaml.YAMLError, ValueError) as error:  # the latter of a day that is none
@@ -175,27 +173,26 @@ def _refuse_beside_resume(resume: Path | None, given: dict[str, bool]) -> None:
 
 def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:
     """Read what is asked for; ``None`` where a study goes on with the design it has."""
-    if path is None and "model" not in given:
-        if resume is None:
-            raise FlagError("give a YAML file, or at least --model", where="command line")
-        if strange := [name for name in given if not name.startswith(EXECUTION)]:
-            raise FlagError(
-                f"{flag_name(strange[0])} would change the design of the study that goes on; "
-                "leave it out, or give the YAML file of the study as well",
-                where=flag_name(strange[0]),
-            )
-        return None
-    return load_study_config(path, given)
+    from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
 
-
-def _execution_flags(given: dict[str, Any]) -> dict[str, Any]:
-    flags = {name: value for name, value in given.items() if name.startswith(EXECUTION)}
-    return load_execution(flags).model_dump(exclude_unset=True)
+    if path is not None or "model" in given:
+        return load_study_config(path, given)
+    if resume is None:
+        raise FlagError("give a YAML file, or at least --model", where="command line")
+    if strange := [name for name in given if not name.startswith(EXECUTION)]:
+        raise FlagError(
+            f"{flag_name(strange[0])} would change the design of the study that goes on; "
+            "leave it out, or give the YAML file of the study as well",
+            where=flag_name(strange[0]),
+        )
+    return None
 
 
 def _settings(
     study: StudyConfig | None, runners: list[str], output: str | None, verbosity: str | None
 ) -> EffectiveSettings:
+    from llenergymeasure.config.user_config import load_settings, named_runners
+
     flags: dict[str, str | None] = {"output.results_dir": output, "ui.verbosity": verbosity}
     if runners and study is None:
         raise FlagError("--runner needs the YAML file of the study as well", where="--runner")
@@ -205,22 +202,122 @@ def _settings(
     return load_settings(flags=flags)
 
 
-def _verbosity(*, quiet: bool, verbose: bool) -> str | None:
-    return "quiet" if quiet else "verbose" if verbose else None
-
-
-def _stop(context: typer.Context) -> Callable[[], bool]:
-    """Give what tells that Ctrl-C was pressed again."""
-    interrupts = context.find_root().obj
-    return (lambda: interrupts.count > 1) if interrupts is not None else (lambda: False)
-
-
-def _show_plan(
-    study: StudyConfig | None, settings: EffectiveSettings, *, as_json: bool, allow_large: bool
+def show_plan(
+    study: StudyConfig | None,
+    settings: EffectiveSettings,
+    *,
+    as_json: bool = False,
+    allow_large: bool = False,
 ) -> None:
+    """Print the plan that would be run; nothing is loaded and no network is asked.
+
+    Args:
+        study: The study.
+        settings: How it would be run on this machine.
+        as_json: Whether to print JSON instead of text.
+        allow_large: Whether its grid may be larger than is usual.
+
+    Raises:
+        FlagError: There is no study.
+        StudyError: The grid is too large, or none of it can run.
+        PreFlightError: It could not be run here; printed after the plan.
+    """
+    from llenergymeasure.report import plan as written
+    from llenergymeasure.study.forecast import forecast
+    from llenergymeasure.study.prepare import new_plan
+
     if study is None:
         raise FlagError("--dry-run needs the YAML file of the study", where="--dry-run")
-    load_object(_SHOW_PLAN)(study, settings, as_json=as_json, allow_large=allow_large)
+    single = study.is_single
+    plan = new_plan(study, settings.config, allow_large=allow_large)
+    found = forecast(plan, settings, single=single)
+    if as_json and not found.problems:
+        data = written.experiment_data(found) if single else written.study_data(found)
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    elif not as_json:
+        lines = written.experiment_lines(found) if single else written.study_lines(found)
+        typer.echo("\n".join(lines))
+    if found.problems:
+        raise PreFlightError(found.problems)
+
+
+def _first_words(study: StudyConfig | None, resume: Path | None) -> str:
+    """Say what is about to be done, from what is known before anything is imported for it."""
+    if study is None:
+        return f"going on with {resume}"
+    (entry, *_) = (*study.experiments, None)
+    if study.is_single and isinstance(entry, ExperimentConfig):
+        return f"{entry.model}: preparing {entry.backend}"
+    engines = study.all_backends if study.sweep or not study.experiments else ()
+    what = f"study {study.name}" if study.name else "a study"
+    return f"{what}: preparing {', '.join(engines) or 'its engines'}"
+
+
+def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
+    """Ask before a grid that is larger than usual; ``False`` without asking of any other.
+
+    Args:
+        study: The design.
+        ask: Puts a question that is answered by yes or no.
+    """
+    from llenergymeasure.study import grid
+
+    count = grid.combinations(study)
+    if count <= grid.MAX_COMBINATIONS:
+        return False
+    experiments = count * study.execution.n_cycles
+    return ask(f"llem: the design has {count:,} combinations; run {experiments:,} experiments?")
+
+
+def _run(  # noqa: PLR0913 - what flags say about running is given by name
+    study: StudyConfig | None,
+    settings: EffectiveSettings,
+    stop: Callable[[], bool],
+    resume: Path | None,
+    given: dict[str, Any],
+    *,
+    allow_large: bool,
+) -> tuple[StudyResult, str | None]:
+    """Run an experiment or a study, show its progress, and say where it lies."""
+    from llenergymeasure import _api
+    from llenergymeasure.cli.display import make_display
+    from llenergymeasure.config.loader import EXECUTION, load_execution
+    from llenergymeasure.study.events import Callbacks, Placed, StudyEvent
+
+    flags = {name: value for name, value in given.items() if name.startswith(EXECUTION)}
+    execution = load_execution(flags).model_dump(exclude_unset=True)
+    single = study if study is not None and study.is_single and resume is None else None
+    places: list[str | None] = [None]
+    with contextlib.closing(make_display(settings.config.ui.verbosity, single)) as display:
+
+        def listen(event: StudyEvent) -> None:
+            if isinstance(event, Placed):
+                places.append(event.directory)
+            display(event)
+
+        result = _api.run(
+            study,
+            settings,
+            settings.config.results_path(),
+            Callbacks(listen, stop),
+            resume=resume,
+            execution=execution,
+            allow_large=allow_large,
+        )
+    return result, places[-1]
+
+
+def _print(result: StudyResult, *, as_json: bool) -> None:
+    """Print a study, or an experiment that is not part of one, as text or JSON."""
+    single = result.protocol is None
+    if as_json and single:
+        typer.echo(result.experiments[0].to_json(), nl=False)
+    elif as_json:
+        typer.echo(result.model_dump_json(indent=2, exclude={"experiments"}))
+    else:
+        if not single and sys.stdout.isatty() and sys.stderr.isatty():
+            typer.echo()  # between the lines of the experiments and the table
+        typer.echo(result.experiments[0].summary() if single else result.summary())
 
 
 def _tell_way_on(left: int, directory: str | None) -> None:
@@ -231,13 +328,3 @@ def _tell_way_on(left: int, directory: str | None) -> None:
         f"  go on with: llem run --resume {place}",
         err=True,
     )
-
-
-def _print(ran: Ran, *, as_json: bool, quiet: bool) -> None:
-    if ran.result.protocol is not None and sys.stdout.isatty() and sys.stderr.isatty():
-        typer.echo()  # between the lines of the experiments and the table
-    typer.echo(ran.to_json() if as_json else ran.summary(), nl=not as_json)
-    if ran.directory is None or (as_json and quiet):
-        return
-    blank = "" if as_json else "\n"
-    typer.echo(f"{blank}results in {ran.directory}", err=as_json)

@@ -12,7 +12,7 @@ from llenergymeasure.config.plugins import missing
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.config.user_config import default_path
-from llenergymeasure.exceptions import Problem, in_order
+from llenergymeasure.exceptions import PreFlightError, Problem, in_order
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.study.runners.docker import DockerRunner
@@ -51,6 +51,15 @@ class RunnerPool:
         if key not in self._runners:
             self._runners[key] = make_runner(*key, self._start_method)
         return self._runners[key]
+
+    def check(self, orders: Sequence[WorkOrder]) -> None:
+        """Look for every problem of some experiments, each in the place where it will run.
+
+        Raises:
+            PreFlightError: There are some.
+        """
+        if problems := self.problems(orders):
+            raise PreFlightError(problems)
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
         """List what stops these experiments, each in its place; equal problems once, by kind."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.cli import study_plan
+from llenergymeasure.cli.commands.run import show_plan
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.exceptions import PreFlightError, StudyError
@@ -21,7 +21,7 @@ def show(tmp_path, capsys) -> Show:
     def run(*, as_json: bool = False, flags: dict[str, Any] | None = None, **fields: Any) -> str:
         study = StudyConfig(**{"model": "random:tiny-llama", **fields})
         settings = load_settings(tmp_path / "absent.yaml", {}, flags or {})
-        study_plan.show(study, settings, as_json=as_json)
+        show_plan(study, settings, as_json=as_json)
         return capsys.readouterr().out
 
     return run

@@ -5,15 +5,14 @@ import sys
 
 import pytest
 
-from llenergymeasure.cli import plan
-from llenergymeasure.cli.estimates import memory_plan
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.cli.commands.run import show_plan
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import PreFlightError
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.forecast import memory_plan
 from tests.support.scripted_run import scripted_config
 
 
@@ -22,7 +21,7 @@ def show(tmp_path, capsys):
     def run(config: ExperimentConfig, *, as_json: bool = False, **flags: object) -> str:
         dotted = {name.replace("__", "."): value for name, value in flags.items()}
         settings = load_settings(tmp_path / "absent.yaml", {}, dotted)
-        plan.show(WorkOrder.of(config, settings), settings, as_json=as_json)
+        show_plan(StudyConfig.of(config), settings, as_json=as_json)
         return capsys.readouterr().out
 
     return run

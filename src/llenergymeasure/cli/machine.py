@@ -1,0 +1,190 @@
+"""What ``llem config`` shows: machine, backends, energy sources, settings, and what is next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import typer
+
+from llenergymeasure._version import __version__
+from llenergymeasure.cli import places
+from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
+from llenergymeasure.config.energy_sources import AUTO, FIELD, energy_sources
+from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
+from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.registry import BACKENDS
+from llenergymeasure.config.user_config import (
+    EffectiveSettings,
+    data_path,
+    default_path,
+    load_settings,
+)
+from llenergymeasure.core.energy import get_active_energy_backend
+from llenergymeasure.core.energy.protocol import Coverage, EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
+from llenergymeasure.core.environment import capture
+from llenergymeasure.domain.environment import EnvironmentSnapshot
+from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.report import table
+from llenergymeasure.report.format import WIDTH
+from llenergymeasure.report.table import beside
+
+_SETTING = 38
+
+
+class Section(NamedTuple):
+    """Part of what is shown.
+
+    Attributes:
+        title: What it is about; a place in brackets gets a line of its own if it is long.
+        rows: Its lines, found when they are asked for.
+        slow: Whether finding them may take long.
+    """
+
+    title: str
+    rows: Iterable[str]
+    slow: bool = False
+
+
+def show(*, verbose: bool = False, calibrate: bool = False) -> None:
+    """Print what is here.
+
+    Args:
+        verbose: Whether to list every installed package as well.
+        calibrate: Whether to calibrate the energy sensors of every GPU first.
+
+    Raises:
+        PreFlightError: There is no GPU to calibrate.
+        BackendError: A GPU cannot be driven or read, or another process uses it.
+    """
+    settings = load_settings()
+    machine = capture(llenergymeasure_version=__version__)
+    if calibrate:
+        advanced = settings.config.advanced
+        rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
+        calibrate_gpus(machine, data_path(), rates, _tell)
+    sections = _sections(settings, machine, verbose=verbose)
+    for number, section in enumerate(sections):
+        title = section.title
+        if len(title) > WIDTH:
+            title = title.replace(" (", f"\n{table.MARGIN}(", 1)
+        sys.stdout.write(f"\n{title}\n" if number else f"{title}\n")
+        if section.slow:
+            sys.stdout.flush()
+        for row in section.rows:
+            sys.stdout.write(f"{table.MARGIN}{row}\n")
+
+
+def _tell(line: str) -> None:
+    typer.echo(f"calibration: {line}", err=True)
+
+
+def _sections(
+    settings: EffectiveSettings, machine: EnvironmentSnapshot, *, verbose: bool
+) -> Iterator[Section]:
+    """Yield what is shown; rows are found while they are shown, and slow places come last."""
+    yield Section("machine", _machine(machine))
+    yield Section("energy sources", _sources(settings, machine))
+    yield Section(f"energy sensors ({data_path() / CALIBRATIONS})", _sensors(machine))
+    yield Section(f"settings ({default_path()})", _settings(settings))
+    if verbose:
+        yield Section("packages", _packages(machine))
+    yield Section("runners", places.runner_rows(settings))
+    here = f"backends of this interpreter ({sys.executable})"
+    yield Section(here, places.rows_of_this_interpreter())
+    for place, backends in places.other_places(settings).items():
+        yield Section(f"backends of {place}", places.rows_of(place, backends), slow=True)
+    yield Section("next", _next_steps(settings))
+
+
+def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
+    yield machine.os
+    yield f"Python {machine.python_version}, llenergymeasure {__version__}"
+    cpus = f"{machine.cpu_count_usable} of {machine.cpu_count} CPUs"
+    yield f"{machine.cpu_model or 'unknown CPU'}, {cpus}"
+    if machine.ram_mb is not None:
+        yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
+    for gpu in machine.gpus:
+        memory = "" if gpu.memory_mb is None else f", {gpu.memory_mb / 1024:.0f} GiB"
+        yield from beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)
+    if not machine.gpus:
+        yield from beside("no GPU", machine.gpu_note or "NVML lists none")
+
+
+def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Iterator[str]:
+    targets = [DeviceTarget("cpu")]
+    if machine.gpus:
+        targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
+    for name, entry in energy_sources().items():
+        problem = missing(entry, FIELD)
+        if problem is not None:
+            yield from beside(f"{name:11} no ", problem.what, problem.remedy)
+            continue
+        source: EnergySourceType = load_object(entry.implementation)
+        read = [target for target in targets if target.kind in entry.auto]
+        for target in read:
+            yield from _coverage(name, target.kind, source.coverage(target))
+        if not read:
+            yield from beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
+    for target in targets:
+        yield from _choice(target, settings)
+
+
+def _choice(target: DeviceTarget, settings: EffectiveSettings) -> Iterator[str]:
+    """Say which source ``auto`` takes."""
+    advanced = settings.config.advanced
+    rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
+    chosen = get_active_energy_backend(AUTO, target, rates)
+    yield from beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
+
+
+def _coverage(name: str, device: str, covered: Coverage) -> Iterator[str]:
+    answer = "yes" if covered.kind else "no "
+    kind = f"{covered.kind}, " if covered.kind else ""
+    remedy = [covered.remedy] if covered.remedy else []
+    yield from beside(f"{name:11} {answer}", f"{device}: {kind}{covered.scope}", *remedy)
+
+
+def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
+    """Say of every GPU what is known of its sensors, and how to find out more."""
+    known = known_sensors(data_path(), machine.driver_version)
+    for gpu in machine.gpus:
+        if gpu.uuid in known.knowledge:
+            told = known.knowledge[gpu.uuid]
+            lines = calibration_lines(told.counter, told.power)
+            yield from beside(gpu.uuid, "calibrated", *lines)
+        else:
+            note = known.notes.get(gpu.uuid, "tick, lag and look of its sensors are not known")
+            yield from beside(gpu.uuid, f"not calibrated: {note}", "llem config --calibrate")
+    if not machine.gpus:
+        yield "no GPU, so none to calibrate"
+
+
+def _settings(settings: EffectiveSettings) -> Iterator[str]:
+    for name, value, origin in settings.rows():
+        if not name.startswith("runners."):
+            shown = "null" if value is None else str(value)
+            yield from table.setting(name, shown, places.named(origin), _SETTING)
+
+
+def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
+    steps = [
+        ("llem run --model random:tiny-llama -n 20", "a first measurement, nothing to download"),
+        ("llem run experiment.yaml --dry-run", "the plan of an experiment"),
+    ]
+    # Where nothing can be measured, a model of the hardware still tells something.
+    modelled = [facts for facts in energy_sources().values() if facts.kind == "modelled"]
+    absent = [missing(facts, FIELD) for facts in modelled]
+    if settings.config.runner(DEFAULT_BACKEND) == "local":
+        absent.insert(0, missing(BACKENDS[DEFAULT_BACKEND], "backend"))
+    installs = [(problem.remedy, problem.what) for problem in absent if problem is not None]
+    for command, purpose in installs + steps:
+        yield command
+        yield from beside("", purpose)
+
+
+def _packages(machine: EnvironmentSnapshot) -> Iterator[str]:
+    for name, version in sorted(machine.packages.items()):
+        yield f"{name:{_SETTING}} {version}"

@@ -1,0 +1,229 @@
+"""What a plan will need on this machine before anything is loaded: memory, and time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psutil
+
+from llenergymeasure.config.energy_sources import AUTO, energy_sources
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.config.settings_words import labels
+from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.core.energy import Selection
+from llenergymeasure.core.gpu_survey import survey_gpus
+from llenergymeasure.core.memory_estimate import MemoryEstimate, estimate_memory
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.sources import read_config, resolve
+from llenergymeasure.core.visible_gpus import visible_uuids
+from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.orchestration import preflight
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.estimate import Duration, duration, first_look_s, study_s
+from llenergymeasure.study.limits import TimeLimits
+from llenergymeasure.study.manifest import StudyPlan
+from llenergymeasure.study.runners.pool import with_runner_lines
+from llenergymeasure.units import MIB
+
+
+class ConfigurationForecast(NamedTuple):
+    """What one configuration of a plan will need.
+
+    Attributes:
+        label: What sets it apart, in a few words.
+        config: The configuration.
+        fingerprint: Its ``measurement_config_hash``.
+        memory: What it needs, beside what its devices have, MiB.
+        duration: How long it takes once the idle device is known; ``None`` where unknown.
+        measured: Whether its energy is likely to be measured.
+        timeout_s: After how long it counts as hanging, s.
+    """
+
+    label: str
+    config: ExperimentConfig
+    fingerprint: str
+    memory: dict[str, Any]
+    duration: Duration | None
+    measured: bool
+    timeout_s: float
+
+
+class Forecast(NamedTuple):
+    """What a plan will need.
+
+    Attributes:
+        plan: The plan.
+        orders: What workers would be asked to do, by configuration.
+        rows: By configuration.
+        source: The energy source of a single experiment; ``None`` where that cannot be told here.
+        experiments_s: How long its experiments take; ``None`` where one is not known.
+        gaps_s: How long its pauses take.
+        results_dir: Where results would go.
+        problems: What stops it here.
+    """
+
+    plan: StudyPlan
+    orders: tuple[WorkOrder, ...]
+    rows: tuple[ConfigurationForecast, ...]
+    source: Selection | None
+    experiments_s: float | None
+    gaps_s: float
+    results_dir: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def total_s(self) -> float | None:
+        """How long all of it takes, s."""
+        return None if self.experiments_s is None else self.experiments_s + self.gaps_s
+
+
+def forecast(plan: StudyPlan, settings: EffectiveSettings, *, single: bool = False) -> Forecast:
+    """Tell what a plan will need; nothing is loaded and no network is asked.
+
+    What another interpreter or a container lacks is only seen when it runs there.
+
+    Args:
+        plan: The plan.
+        settings: How it would be run on this machine.
+        single: Whether it is one experiment, whose energy source is looked for.
+    """
+    orders = tuple(plan.order(number, settings) for number in range(len(plan.experiments)))
+    limits = TimeLimits(settings, plan.execution.timeout_s)
+    source = preflight.expected_source(orders[0]) if single else None
+    gpus, names = survey_gpus().gpus, labels(plan.experiments)
+    rows = tuple(
+        _row(name, order, limits, gpus, source) for name, order in zip(names, orders, strict=True)
+    )
+    durations = {number: row.duration for number, row in enumerate(rows)}
+    experiments_s, gaps_s = study_s(plan.slots, durations, plan.execution)
+    if experiments_s is not None:  # the first experiment comes to know the idle device
+        first = rows[plan.slots[0].configuration]
+        experiments_s += first_look_s(first.config, measured=first.measured)
+    places = {(order.runner, order.config.backend) for order in orders}
+    problems = with_runner_lines(preflight.problems_for_plan(orders), places)
+    results_dir = str(settings.config.results_path())
+    return Forecast(plan, orders, rows, source, experiments_s, gaps_s, results_dir, tuple(problems))
+
+
+def _row(
+    label: str,
+    order: WorkOrder,
+    limits: TimeLimits,
+    gpus: Sequence[GPUInfo],
+    source: Selection | None,
+) -> ConfigurationForecast:
+    config = order.config
+    shape, gpu = limits.shape(config), limits.gpu_name(config)
+    if source is not None:
+        measured = source.coverage.kind == "measured"
+    elif order.energy_backend == AUTO:  # a guess; only the run itself can tell
+        measured = gpu is not None
+    else:
+        measured = energy_sources()[order.energy_backend].kind == "measured"
+    expected = duration(
+        config, shape, limits.rates(config), measured=measured, cold_start=order.cold_start
+    )
+    if expected is not None:
+        known_s = expected.clock_s - first_look_s(config, measured=measured)
+        expected = expected._replace(clock_s=known_s)
+    memory = memory_plan(config, shape, gpus if gpu else ())
+    fingerprint, limit_s = config.fingerprint(), limits.of(config)
+    return ConfigurationForecast(label, config, fingerprint, memory, expected, measured, limit_s)
+
+
+class _Room(NamedTuple):
+    """Where the model would go.
+
+    Attributes:
+        device: Its name, for people.
+        capacity_mb: What all of it has, MiB; ``None`` where that is not known.
+        fits: Whether what is needed fits; ``None`` where that is not known.
+    """
+
+    device: str
+    capacity_mb: float | None
+    fits: bool | None
+
+
+def memory_plan(
+    config: ExperimentConfig,
+    architecture: ModelArchitecture | None,
+    gpus: Sequence[GPUInfo],
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
+    """Hold the memory an experiment needs against what its devices have, MiB.
+
+    Args:
+        config: The experiment.
+        architecture: Shape of its model; ``None`` where it is not known.
+        gpus: What NVML sees; none for work on the CPU.
+        environ: Variables that say which of them may be used.
+    """
+    if architecture is None:
+        return {"unknown": _why_unknown(config)}
+    estimate = estimate_memory(config, architecture)
+    copies = getattr(config.section, "num_processes", None) or 1
+    return {
+        "copies": copies,
+        "weights_mb": round(estimate.weights_mb, 1),
+        "kv_cache_mb": round(estimate.kv_cache_mb, 1),
+        "activations_mb": round(estimate.activations_mb, 1),
+        "total_mb": round(copies * estimate.total_mb, 1),
+        "rows": estimate.rows,
+        "context_tokens": estimate.context_tokens,
+        **_room(config, estimate, copies, _visible(gpus, environ))._asdict(),
+    }
+
+
+def _why_unknown(config: ExperimentConfig) -> str:
+    if not backend_entry(config.backend).runs_a_model:
+        return f"the {config.backend} backend loads no model"
+    try:
+        if (found := read_config(resolve(config.model, config.revision))) is not None:
+            ModelArchitecture.from_config(found)
+    except ConfigError as error:
+        return error.message
+    return "the model's config.json is not on this machine yet"
+
+
+def _visible(gpus: Sequence[GPUInfo], environ: Mapping[str, str]) -> list[GPUInfo]:
+    by_uuid = {gpu.uuid: gpu for gpu in gpus}
+    try:
+        return [by_uuid[uuid] for uuid in visible_uuids(list(by_uuid), environ)]
+    except LookupError:  # which ones cannot be told; all is a fair guess
+        return list(gpus)
+
+
+def _room(
+    config: ExperimentConfig, estimate: MemoryEstimate, copies: int, gpus: Sequence[GPUInfo]
+) -> _Room:
+    if not gpus:
+        capacity_mb = psutil.virtual_memory().total / MIB
+        needed_mb = copies * estimate.total_mb
+        return _Room("this machine's RAM", capacity_mb, needed_mb <= capacity_mb)
+    used = _used(config, copies * estimate.shards, gpus)
+    sizes_mb = [gpu.memory_mb for gpu in used if gpu.memory_mb is not None]
+    if not sizes_mb or len(sizes_mb) < len(used):
+        return _Room(_named(used) or "no such GPU", None, None)
+    spread = getattr(config.section, "device_map", None) is not None
+    fits = estimate.total_mb <= sum(sizes_mb) if spread else estimate.per_device_mb <= min(sizes_mb)
+    return _Room(_named(used), sum(sizes_mb), fits)
+
+
+def _used(config: ExperimentConfig, count: int, gpus: Sequence[GPUInfo]) -> Sequence[GPUInfo]:
+    """Pick the GPUs that will do the work: one for each copy and shard, or all for a map."""
+    if getattr(config.section, "device_map", None) is not None:
+        return gpus
+    _, _, number = str(getattr(config.section, "device", None) or "").partition(":")
+    first = int(number) if number.isdecimal() else 0
+    return gpus[first : first + count]
+
+
+def _named(gpus: Sequence[GPUInfo]) -> str:
+    names = Counter(gpu.name for gpu in gpus)
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in names.items())
