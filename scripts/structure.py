@@ -22,7 +22,7 @@ from typing import NamedTuple
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 _RUN = """
-import json, sys, threading
+import inspect, json, sys, threading
 
 (package,) = sys.argv[1:]
 seen = set()
@@ -31,7 +31,8 @@ seen = set()
 def profile(frame, event, _):
     if event == "call" and frame.f_code.co_filename.startswith(package):
         code = frame.f_code
-        if code.co_name != "<module>" and not code.co_name.startswith("<"):
+        is_function = code.co_flags & inspect.CO_OPTIMIZED  # no module, no body of a class
+        if is_function and not code.co_name.startswith("<"):
             seen.add((code.co_filename, code.co_qualname))
 
 

@@ -7,6 +7,7 @@ whole machine, which is what decides how fast and how hot it is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -43,8 +44,14 @@ def read_cpu_times() -> CPUTimes | None:
 
     It takes some milliseconds, so this is no business of a measured window.
     """
+    this, own_s = psutil.Process(), 0.0
     try:
-        own_s = _own_s()
+        for process in (this, *this.children(recursive=True)):
+            # With what its children that have ended spent. The time of one that has just ended is
+            # in that of its parent.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                spent = process.cpu_times()
+                own_s += spent.user + spent.system + spent.children_user + spent.children_system
         times = psutil.cpu_times()._asdict()
     except (psutil.Error, OSError):
         return None
@@ -64,17 +71,3 @@ def cpu_load(before: CPUTimes | None, after: CPUTimes | None, elapsed_s: float) 
     own_s, busy_s = after.own_s - before.own_s, after.busy_s - before.busy_s
     # Both are counted in steps, so a difference below zero is none.
     return CPULoad(own_share=own_s / total_s, other_share=max(0.0, busy_s - own_s) / total_s)
-
-
-def _own_s() -> float:
-    this = psutil.Process()
-    return sum(map(_spent_s, (this, *this.children(recursive=True))))
-
-
-def _spent_s(process: psutil.Process) -> float:
-    """Count what a process spent, and what its children that have ended spent."""
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:  # its time is in that of its parent now
-        return 0.0
-    return float(times.user + times.system + times.children_user + times.children_system)

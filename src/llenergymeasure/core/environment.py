@@ -11,10 +11,10 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
@@ -174,7 +174,7 @@ def installed_versions(distributions: Iterable[importlib.metadata.Distribution])
 
 def engine_versions(versions: Mapping[str, str]) -> dict[str, str]:
     """Pick the inference engines from all installed distributions."""
-    normalised = {_normalised(name): version for name, version in versions.items()}
+    normalised = {re.sub(r"[-_.]+", "-", name).lower(): versions[name] for name in versions}
     engines = [name for facts in all_backends().values() for name in facts.distributions]
     return {name: normalised[name] for name in engines if name in normalised}
 
@@ -186,7 +186,15 @@ def with_origins(
 
     The origin is the ``direct_url.json`` of PEP 610, without any credential in its address.
     """
-    origins = dict(_origins(distributions))
+    origins: dict[str, str] = {}
+    for distribution in distributions:
+        text = _file(distribution, "direct_url.json")
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            told = json.loads(text)
+            commit = told.get("vcs_info", {}).get("commit_id")
+            editable = "editable, " if told.get("dir_info", {}).get("editable") else ""
+            address = without_credentials(told["url"])
+            origins[distribution.name] = f"{editable}{address}{f'@{commit}' if commit else ''}"
     return {
         name: f"{version} ({origins[name]})" if name in origins else version
         for name, version in versions.items()
@@ -203,23 +211,6 @@ def without_credentials(url: str) -> str:
     return redact(urlunsplit((parts.scheme, host, parts.path, "", "")))
 
 
-def _origins(
-    distributions: Iterable[importlib.metadata.Distribution],
-) -> Iterator[tuple[str, str]]:
-    for distribution in distributions:
-        text = _file(distribution, "direct_url.json")
-        if text:
-            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-                yield distribution.name, _origin(json.loads(text))
-
-
-def _origin(direct_url: dict[str, Any]) -> str:
-    address = without_credentials(direct_url["url"])
-    commit = direct_url.get("vcs_info", {}).get("commit_id")
-    editable = direct_url.get("dir_info", {}).get("editable")
-    return f"{'editable, ' if editable else ''}{address}{f'@{commit}' if commit else ''}"
-
-
 def _file(distribution: importlib.metadata.Distribution, name: str) -> str:
     with contextlib.suppress(OSError, UnicodeDecodeError):  # somebody else's broken package
         return distribution.read_text(name) or ""
@@ -229,7 +220,3 @@ def _file(distribution: importlib.metadata.Distribution, name: str) -> str:
 def _header(name: str, text: str) -> str | None:
     found = re.search(rf"^{name}: *(\S.*)$", text, re.M)
     return found[1].strip() if found else None
-
-
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -189,9 +189,15 @@ def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTr
     done = [sample for sample in samples if sample.finish != "failed"]
     if not done or any(sample.batch_index is None for sample in done):
         return None
-    tokens, batch = RequestTokens.from_samples(done), _batch_numbers(done)
+    import numpy as np
+
+    numbers: dict[tuple[int, int | None], int] = {}  # of the batches of all passes, from 0
+    keys = ((sample.pass_index, sample.batch_index) for sample in done)
+    batch = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    tokens = RequestTokens.from_samples(done)
     lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
-    each = _batch_steps(batch, outputs)
+    each = np.zeros(len(numbers))  # (batches,): decode passes, those of the longest row
+    np.maximum.at(each, batch, _decode_passes(outputs))
     steps, seconds = each.sum(), _batch_seconds(batch, done)
     if steps == 0 or seconds <= 0:
         return None
@@ -227,16 +233,13 @@ def mbu(
     seconds = sum(one.seconds for one in traffic)
     if peak is None or seconds <= 0:
         return None
-    read = sum(_bytes_read(architecture, one, precision) for one in traffic)
+    per_token = architecture.kv_bytes_per_token(compute_bytes(precision))
+    read = sum(
+        weight_bytes_read(architecture, precision, one.mean_rows) * one.steps
+        + per_token * one.context_tokens
+        for one in traffic
+    )
     return read / seconds / (peak.bandwidth_gb_s * 1e9 * devices_each)
-
-
-def _bytes_read(
-    architecture: ModelArchitecture, traffic: DecodeTraffic, precision: Precision
-) -> float:
-    weights = weight_bytes_read(architecture, precision, traffic.mean_rows) * traffic.steps
-    cache = architecture.kv_bytes_per_token(compute_bytes(precision)) * traffic.context_tokens
-    return weights + cache
 
 
 def weight_bytes_read(architecture: ModelArchitecture, precision: Precision, rows: float) -> float:
@@ -289,24 +292,6 @@ def _context_tokens(lengths: Counts, outputs: Counts) -> Counts:
     """Sum the context of each decode pass: length + 1, length + 2, ... of each request."""
     passes = _decode_passes(outputs)
     return passes * lengths + passes * (passes + 1) / 2
-
-
-def _batch_numbers(samples: Sequence[RequestSample]) -> Whole:
-    """Number the batches of all passes from 0; (requests,)."""
-    import numpy as np
-
-    keys = [(sample.pass_index, sample.batch_index) for sample in samples]
-    numbers: dict[tuple[int, int | None], int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-
-
-def _batch_steps(batch: Whole, outputs: Counts) -> Counts:
-    """Give the decode passes of each batch, those of its longest row; (batches,)."""
-    import numpy as np
-
-    steps = np.zeros(int(batch.max()) + 1)
-    np.maximum.at(steps, batch, _decode_passes(outputs))
-    return steps
 
 
 def _batch_seconds(batch: Whole, samples: Sequence[RequestSample]) -> float:

@@ -88,6 +88,8 @@ def throughput_result(
     done = _completed(samples)
     inputs = sum(s.input_tokens for s in done)
     outputs = sum(s.output_tokens for s in done)
+    # Of prompts, and of rows that waited for their batch.
+    computed = sum(s.computed_input_tokens + s.computed_output_tokens for s in done)
     return ThroughputResult(
         window_s=window.seconds,
         passes=passes,
@@ -99,7 +101,7 @@ def throughput_result(
         total_tokens_per_second=_ratio(inputs + outputs, window.seconds),
         requests_per_second=_ratio(len(done), window.seconds),
         prompts_truncated=prompts_truncated,
-        padding_waste=_padding_waste(done) if pads else None,
+        padding_waste=_ratio(computed - inputs - outputs, computed) if pads else None,
     )
 
 
@@ -236,13 +238,6 @@ def _distribution(values_ns: Iterable[float]) -> Distribution | None:
         p99=p99,
         maximum=high,
     )
-
-
-def _padding_waste(samples: Sequence[RequestSample]) -> float | None:
-    """Give padding / all tokens computed: of prompts, and of rows that waited for their batch."""
-    useful = sum(s.input_tokens + s.output_tokens for s in samples)
-    computed = sum(s.computed_input_tokens + s.computed_output_tokens for s in samples)
-    return _ratio(computed - useful, computed)
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

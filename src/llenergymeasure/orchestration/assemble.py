@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from llenergymeasure.config.precisions import other_arithmetic
 from llenergymeasure.core import flops, metrics, trust
-from llenergymeasure.core.asked import departures
-from llenergymeasure.core.flops import DecodeTraffic
 from llenergymeasure.core.peaks import peak_of
+from llenergymeasure.core.workload import departures
 from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
-    EnergyPhases,
+    Distribution,
     EnergyResult,
     ExperimentResult,
     FlopsResult,
-    LatencyResult,
     MemoryResult,
     ModelInfo,
     MultiGPUResult,
@@ -28,7 +26,7 @@ from llenergymeasure.domain.results import (
     TrustVerdict,
     WindowInfo,
 )
-from llenergymeasure.domain.samples import MemoryReading, RawProcessResult
+from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.orchestration.measurement import Measurement
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.aggregation import PooledSamples, pool
@@ -48,170 +46,146 @@ class ResultCollector:
 
     def __call__(self, processes: Sequence[RawProcessResult]) -> ExperimentResult:
         """Pool the samples, then compute every figure from the pool."""
-        return _result(self.first, processes, self.environment)
+        first, pooled = self.first, pool(processes)
+        config = first.order.config
+        latency = metrics.latency_result(pooled.requests, first.work.latency_start)
+        throughput = self._throughput(pooled)
+        energy = self._energy(pooled, throughput, latency.e2e_ms)
+        work = self._flops(processes, pooled)
+        verdict = self._trust(pooled, throughput)
+        return ExperimentResult(
+            measurement_config_hash=config.fingerprint(),
+            config=config,
+            resolved=_resolved(first),
+            window=self._window(pooled),
+            energy_total_j=energy.total_j,
+            energy_per_output_token_j=energy.per_output_token_j,
+            energy_adjusted_j=energy.adjusted_j,
+            tokens_per_second=throughput.output_tokens_per_second,
+            ttft_ms=latency.ttft_ms.p50 if latency.ttft_ms else None,
+            tpot_ms=latency.tpot_ms.p50 if latency.tpot_ms else None,
+            peak_memory_mb=pooled.memory.peak_mb,
+            flops_total=work.useful_total if work else None,
+            energy=energy,
+            latency=latency,
+            throughput=throughput,
+            memory=MemoryResult(**asdict(pooled.memory)),
+            flops=work,
+            load=first.load,
+            warmup=first.warmup,
+            baseline=first.baseline,
+            thermal=_thermal(pooled.energy.device_state),
+            device_state=pooled.energy.device_state,
+            cpu_load=first.cpu_load,
+            multi_gpu=_multi_gpu(first),
+            co2_estimate=_co2(energy, pooled.energy, first.order),
+            environment=self.environment,
+            trust=verdict,
+            measurement_warnings=trust.warning_codes(verdict),
+            reproducibility_notes=tuple(_notes(first, pooled)),
+        )
 
+    def _window(self, pooled: PooledSamples) -> WindowInfo:
+        return WindowInfo(
+            t0_ns=pooled.window.t0_ns,
+            t1_ns=pooled.window.t1_ns,
+            started_at=self.first.started_at.isoformat(timespec="milliseconds"),
+            pass_seconds=tuple(one.seconds for one in pooled.passes),
+        )
 
-def _result(
-    first: Measurement, processes: Sequence[RawProcessResult], environment: EnvironmentSnapshot
-) -> ExperimentResult:
-    config, pooled = first.order.config, pool(processes)
-    latency = metrics.latency_result(pooled.requests, first.work.latency_start)
-    throughput = _throughput(first, pooled)
-    energy = _energy(first, pooled, latency, throughput)
-    work = _flops(first, processes, pooled, environment)
-    verdict = _trust(first, pooled, throughput)
-    return ExperimentResult(
-        measurement_config_hash=config.fingerprint(),
-        config=config,
-        resolved=_resolved(first),
-        window=_window(first, pooled),
-        energy_total_j=energy.total_j,
-        energy_per_output_token_j=energy.per_output_token_j,
-        energy_adjusted_j=energy.adjusted_j,
-        tokens_per_second=throughput.output_tokens_per_second,
-        ttft_ms=latency.ttft_ms.p50 if latency.ttft_ms else None,
-        tpot_ms=latency.tpot_ms.p50 if latency.tpot_ms else None,
-        peak_memory_mb=pooled.memory.peak_mb,
-        flops_total=work.useful_total if work else None,
-        energy=energy,
-        latency=latency,
-        throughput=throughput,
-        memory=_memory(pooled.memory),
-        flops=work,
-        load=first.load,
-        warmup=first.warmup,
-        baseline=first.baseline,
-        thermal=_thermal(pooled.energy.device_state),
-        device_state=pooled.energy.device_state,
-        cpu_load=first.cpu_load,
-        multi_gpu=_multi_gpu(first),
-        co2_estimate=_co2(energy, pooled.energy, first.order),
-        environment=environment,
-        trust=verdict,
-        measurement_warnings=trust.warning_codes(verdict),
-        reproducibility_notes=tuple(_notes(first, pooled)),
-    )
+    def _throughput(self, pooled: PooledSamples) -> ThroughputResult:
+        return metrics.throughput_result(
+            pooled.requests,
+            pooled.window,
+            passes=len(pooled.passes),
+            prompts_truncated=self.first.work.truncated,
+            pads=self.first.report.pads,
+        )
 
+    def _energy(
+        self, pooled: PooledSamples, throughput: ThroughputResult, e2e_ms: Distribution | None
+    ) -> EnergyResult:
+        first, prefill = self.first, self.first.prefill
+        reason, named = first.selection.reason, first.order.energy_backend
+        if named != first.order.config.energy_backend:
+            setting = f"measurement.energy_backend: {named} of the user configuration"
+            reason = f"{setting} decides: {reason}"
+        phases = None
+        if prefill is not None:
+            parts = (prefill.energy, prefill.window, len(prefill.passes))
+            phases = metrics.energy_phases(pooled.energy, len(pooled.passes), *parts)
+        return metrics.energy_result(
+            pooled.energy,
+            throughput,
+            mean_e2e_s=e2e_ms.mean / 1e3 if e2e_ms else None,
+            selection_reason=reason,
+            scope=first.selection.coverage.scope,
+            baseline=first.baseline,
+            phases=phases,
+            comparison=first.comparison,
+        )
 
-def _throughput(first: Measurement, pooled: PooledSamples) -> ThroughputResult:
-    return metrics.throughput_result(
-        pooled.requests,
-        pooled.window,
-        passes=len(pooled.passes),
-        prompts_truncated=first.work.truncated,
-        pads=first.report.pads,
-    )
+    def _flops(
+        self, processes: Sequence[RawProcessResult], pooled: PooledSamples
+    ) -> FlopsResult | None:
+        report, config = self.first.report, self.first.order.config
+        shape, beams = report.architecture, config.decoder.num_beams or 1
+        if shape is None:
+            return None
+        gpus, used = self.environment.gpus, self.first.target.gpu_uuids
+        kinds = {gpu.name for gpu in gpus if gpu.uuid in used}
+        peak = peak_of(kinds.pop() if len(kinds) == 1 else None)
+        tokens = flops.RequestTokens.from_samples(pooled.requests)
+        work = flops.count_work(shape, tokens, beams)
+        seconds, devices = pooled.window.seconds, report.compute_devices
+        # A step of speculative decoding gives several tokens, so tokens do not tell steps.
+        steps_told = report.pads and not config.decoder.speculative_decoding
+        each = (flops.static_traffic(one.requests, beams) for one in processes if steps_told)
+        traffic = [one for one in each if one is not None]
+        mfu_share = flops.mfu(work.useful_total, seconds, peak, config.precision, devices)
+        return flops.flops_result(
+            work,
+            # Work that a prefix cache saved was not done in the window's time.
+            mfu_share=None if _cached_tokens(pooled) else mfu_share,
+            mbu_share=flops.mbu(shape, traffic, peak, config.precision, devices // len(processes)),
+            peak=peak,
+        )
 
-
-def _energy(
-    first: Measurement, pooled: PooledSamples, latency: LatencyResult, throughput: ThroughputResult
-) -> EnergyResult:
-    return metrics.energy_result(
-        pooled.energy,
-        throughput,
-        mean_e2e_s=latency.e2e_ms.mean / 1e3 if latency.e2e_ms else None,
-        selection_reason=_selection_reason(first),
-        scope=first.selection.coverage.scope,
-        baseline=first.baseline,
-        phases=_phases(first, pooled),
-        comparison=first.comparison,
-    )
-
-
-def _selection_reason(first: Measurement) -> str:
-    named = first.order.energy_backend
-    if named == first.order.config.energy_backend:
-        return first.selection.reason
-    setting = f"measurement.energy_backend: {named} of the user configuration"
-    return f"{setting} decides: {first.selection.reason}"
-
-
-def _phases(first: Measurement, pooled: PooledSamples) -> EnergyPhases | None:
-    if first.prefill is None:
-        return None
-    return metrics.energy_phases(
-        pooled.energy,
-        len(pooled.passes),
-        first.prefill.energy,
-        first.prefill.window,
-        len(first.prefill.passes),
-    )
-
-
-def _flops(
-    first: Measurement,
-    processes: Sequence[RawProcessResult],
-    pooled: PooledSamples,
-    environment: EnvironmentSnapshot,
-) -> FlopsResult | None:
-    shape, config = first.report.architecture, first.order.config
-    if shape is None:
-        return None
-    devices, traffic = first.report.compute_devices, _traffic(first, processes)
-    peak = peak_of(_device_name(first, environment))
-    tokens = flops.RequestTokens.from_samples(pooled.requests)
-    work = flops.count_work(shape, tokens, config.decoder.num_beams or 1)
-    mfu_share = flops.mfu(work.useful_total, pooled.window.seconds, peak, config.precision, devices)
-    return flops.flops_result(
-        work,
-        # Work that a prefix cache saved was not done in the window's time.
-        mfu_share=None if _cached_tokens(pooled) else mfu_share,
-        mbu_share=flops.mbu(shape, traffic, peak, config.precision, devices // len(processes)),
-        peak=peak,
-    )
+    def _trust(self, pooled: PooledSamples, throughput: ThroughputResult) -> TrustVerdict:
+        first = self.first
+        found = first.selection.name != "none"
+        return trust.assess(
+            trust.Evidence(
+                window_s=pooled.window.seconds,
+                passes=len(pooled.passes),
+                batches=first.work.batches,
+                requests_completed=throughput.requests_completed,
+                requests_failed=throughput.requests_failed,
+                prompts_truncated=throughput.prompts_truncated,
+                weights=first.report.weights,
+                energy_asked=found,
+                no_source=(
+                    None
+                    if found or first.order.energy_backend == "none"
+                    else first.selection.reason
+                ),
+                energy_kind=pooled.energy.kind,
+                energy_notes=pooled.energy.notes,
+                energy_flags=pooled.energy.flags,
+                on_gpu=first.target.kind == "gpu",
+                gpu_uuids=first.target.gpu_uuids,
+                devices=pooled.energy.device_state,
+                reference_c=first.order.reference_start_c,
+                prefix_cache_hits=first.report.prefix_cache_hits,
+                comparison=first.comparison,
+                baseline=first.baseline,
+                cpu_load=first.cpu_load,
+            )
+        )
 
 
 def _cached_tokens(pooled: PooledSamples) -> int:
     return sum(sample.cached_input_tokens or 0 for sample in pooled.requests)
-
-
-def _traffic(first: Measurement, processes: Sequence[RawProcessResult]) -> list[DecodeTraffic]:
-    """Tell what each process read to decode, where its samples tell."""
-    decoder = first.order.config.decoder
-    # A step of speculative decoding gives several tokens, so tokens do not tell steps.
-    if not first.report.pads or decoder.speculative_decoding:
-        return []
-    beams = decoder.num_beams or 1
-    each = (flops.static_traffic(process.requests, beams) for process in processes)
-    return [traffic for traffic in each if traffic is not None]
-
-
-def _device_name(first: Measurement, environment: EnvironmentSnapshot) -> str | None:
-    """Name the devices that did the work, where they are all of one kind."""
-    names = {gpu.name for gpu in environment.gpus if gpu.uuid in first.target.gpu_uuids}
-    return names.pop() if len(names) == 1 else None
-
-
-def _trust(first: Measurement, pooled: PooledSamples, throughput: ThroughputResult) -> TrustVerdict:
-    return trust.assess(
-        trust.Evidence(
-            window_s=pooled.window.seconds,
-            passes=len(pooled.passes),
-            batches=first.work.batches,
-            requests_completed=throughput.requests_completed,
-            requests_failed=throughput.requests_failed,
-            prompts_truncated=throughput.prompts_truncated,
-            weights=first.report.weights,
-            energy_asked=first.selection.name != "none",
-            no_source=_no_source(first),
-            energy_kind=pooled.energy.kind,
-            energy_notes=pooled.energy.notes,
-            energy_flags=pooled.energy.flags,
-            on_gpu=first.target.kind == "gpu",
-            gpu_uuids=first.target.gpu_uuids,
-            devices=pooled.energy.device_state,
-            reference_c=first.order.reference_start_c,
-            prefix_cache_hits=first.report.prefix_cache_hits,
-            comparison=first.comparison,
-            baseline=first.baseline,
-            cpu_load=first.cpu_load,
-        )
-    )
-
-
-def _no_source(first: Measurement) -> str | None:
-    found = first.selection.name != "none" or first.order.energy_backend == "none"
-    return None if found else first.selection.reason
 
 
 def _resolved(first: Measurement) -> ResolvedSettings:
@@ -232,24 +206,6 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         start_method=first.order.start_method,
         start_reason=first.order.start_reason,
         session=first.order.session,
-    )
-
-
-def _window(first: Measurement, pooled: PooledSamples) -> WindowInfo:
-    return WindowInfo(
-        t0_ns=pooled.window.t0_ns,
-        t1_ns=pooled.window.t1_ns,
-        started_at=first.started_at.isoformat(timespec="milliseconds"),
-        pass_seconds=tuple(one.seconds for one in pooled.passes),
-    )
-
-
-def _memory(reading: MemoryReading) -> MemoryResult:
-    return MemoryResult(
-        kind=reading.kind,
-        peak_mb=reading.peak_mb,
-        model_mb=reading.model_mb,
-        capacity_mb=reading.capacity_mb,
     )
 
 

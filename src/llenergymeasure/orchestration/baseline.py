@@ -11,7 +11,6 @@ from llenergymeasure.core.energy.parts import idle_power
 from llenergymeasure.core.energy.stored import (
     SPOT_S,
     BaselineCache,
-    StoredIdle,
     confirmed,
 )
 from llenergymeasure.domain.energy import Idle
@@ -42,7 +41,10 @@ class Baseline:
     ) -> None:
         self._config, self._source = config, selection.source
         self._cache, self._sleep = cache, sleep
-        self.skipped = _skipped(config, selection)
+        kind = selection.coverage.kind
+        self.skipped = None if kind == "measured" else f"energy is {kind}, not measured"
+        if not config.enabled:
+            self.skipped = "baseline.enabled is false"
         self.windows: list[WindowReadings] = []
         self._device: Idle | None = None
         self._device_age_s: float | None = None
@@ -50,14 +52,15 @@ class Baseline:
 
     def measure_device(self) -> None:
         """Measure the device before the model is loaded, or confirm what is known of it."""
-        stored = self._stored()
+        duration_s, stored = self._config.duration_seconds, None
+        if self._cache is not None and duration_s > 2 * SPOT_S:
+            stored = self._cache.find(duration_s)
         if stored is not None and self._cache is not None:
             spot = self._measure("device_idle_check", SPOT_S)
             if spot is not None and confirmed(stored, spot):
                 self._device = Idle(stored.power_w, stored.interval95_w, steady=True)
                 self._device_age_s = self._cache.age_s(stored)
                 return
-        duration_s = self._config.duration_seconds
         self._device = self._measure("device_idle", duration_s)
         if self._cache is not None and self._device is not None:
             self._cache.keep(self._device, duration_s)
@@ -83,12 +86,6 @@ class Baseline:
             skipped=skipped,
         )
 
-    def _stored(self) -> StoredIdle | None:
-        duration_s = self._config.duration_seconds
-        if self._cache is None or duration_s <= 2 * SPOT_S:
-            return None
-        return self._cache.find(duration_s)
-
     def _measure(self, name: WindowName, duration_s: float) -> Idle | None:
         self._source.open_window()
         t0_ns = time.monotonic_ns()
@@ -97,11 +94,3 @@ class Baseline:
         recording = self._source.close_window(window)
         self.windows.append(WindowReadings(name, window, recording.readings))
         return idle_power(self._source, window, recording)
-
-
-def _skipped(config: BaselineConfig, selection: Selection) -> str | None:
-    if not config.enabled:
-        return "baseline.enabled is false"
-    if selection.coverage.kind != "measured":
-        return f"energy is {selection.coverage.kind}, not measured"
-    return None

@@ -63,25 +63,20 @@ class RedactingWriter(io.TextIOBase):
 @contextlib.contextmanager
 def captured_output(path: Path) -> Iterator[None]:
     """Send Python's standard output, standard error and log records to a file meanwhile."""
-    with contextlib.ExitStack() as stack:
-        file = path.open("a", encoding="utf-8", errors="replace")
-        stack.callback(_close, file)
-        outer = (sys.stdout, sys.stderr)
-        writer = RedactingWriter(file, successor=sys.stderr)
-        try:
-            with (
-                contextlib.redirect_stdout(writer),
-                contextlib.redirect_stderr(writer),
-                _log_handlers_moved(cast("TextIO", writer), outer),
-            ):
-                yield
-        finally:
-            writer.finish()
-
-
-def _close(file: TextIO) -> None:
-    with _full_disk_ignored():
-        file.close()
+    file = path.open("a", encoding="utf-8", errors="replace")
+    outer = (sys.stdout, sys.stderr)
+    writer = RedactingWriter(file, successor=sys.stderr)
+    try:
+        with (
+            contextlib.redirect_stdout(writer),
+            contextlib.redirect_stderr(writer),
+            _log_handlers_moved(cast("TextIO", writer), outer),
+        ):
+            yield
+    finally:
+        writer.finish()
+        with _full_disk_ignored():
+            file.close()
 
 
 @contextlib.contextmanager
@@ -107,14 +102,11 @@ def _handlers() -> Iterator[logging.StreamHandler[TextIO]]:
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", []):
-            if isinstance(handler, logging.StreamHandler) and not _finds_its_own(handler):
+            # Left alone: a file's own, and one that looks up ``sys.stderr`` each time.
+            looks_up = isinstance(getattr(type(handler), "stream", None), property)
+            to_file = isinstance(handler, logging.FileHandler)
+            if isinstance(handler, logging.StreamHandler) and not (looks_up or to_file):
                 yield handler
-
-
-def _finds_its_own(handler: logging.StreamHandler[TextIO]) -> bool:
-    """Tell whether a handler writes to a file, or like ``logging.lastResort`` to ``sys.stderr``."""
-    has_property = isinstance(getattr(type(handler), "stream", None), property)
-    return has_property or isinstance(handler, logging.FileHandler)
 
 
 def tail(path: Path, lines: int = 15) -> str:
@@ -134,11 +126,8 @@ def redact_file(path: Path) -> None:
     A file without any is left as it is, as is one that cannot be read or written.
     """
     with contextlib.suppress(OSError):
-        if _mentions_secrets(path):
+        with path.open(encoding="utf-8", errors="replace") as log:
+            mentions_secrets = any(redact(line) != line for line in log)
+        if mentions_secrets:
             text = path.read_text(encoding="utf-8", errors="replace")
             path.write_text(redact(text), encoding="utf-8")
-
-
-def _mentions_secrets(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as log:
-        return any(redact(line) != line for line in log)

@@ -108,7 +108,10 @@ def held(
     Raises:
         ExperimentError: The lock files cannot be used.
     """
-    folder = directory or _ready()
+    try:
+        folder = directory or ready_lock_directory()
+    except OSError as error:
+        raise _unusable(f"cannot lock devices in {error.filename}", error) from None
     with contextlib.ExitStack() as stack:
         for device in devices(target):
             lock = _wait(device, lock_path(device, folder), waiting, sleep)
@@ -118,7 +121,14 @@ def held(
 
 def _wait(device: str, path: Path, waiting: Waiting, sleep: Callable[[float], None]) -> ProcessLock:
     said = None
-    while (lock := _take(device, path)) is None:
+
+    def take() -> ProcessLock | None:
+        try:
+            return locks.take(path, everybody=True)
+        except OSError as error:
+            raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
+
+    while (lock := take()) is None:
         owner = locks.owner_of(path) or "another process"
         text = f"waiting for {_plain(device)}, measured by {owner}"
         if text != said:
@@ -126,20 +136,6 @@ def _wait(device: str, path: Path, waiting: Waiting, sleep: Callable[[float], No
             said = text
         sleep(POLL_S)
     return lock
-
-
-def _take(device: str, path: Path) -> ProcessLock | None:
-    try:
-        return locks.take(path, everybody=True)
-    except OSError as error:
-        raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
-
-
-def _ready() -> Path:
-    try:
-        return ready_lock_directory()
-    except OSError as error:
-        raise _unusable(f"cannot lock devices in {error.filename}", error) from None
 
 
 def _unusable(what: str, error: OSError) -> ExperimentError:

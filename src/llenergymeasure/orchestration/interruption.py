@@ -36,18 +36,16 @@ class Interruption:
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.seen = True
+            chained[number](number, frame)
+
         chained = {number: handler for number, handler in before.items() if callable(handler)}
-        for number, handler in chained.items():
-            signal.signal(number, self._noting(handler))
+        for number in chained:
+            signal.signal(number, handle)
         try:
             yield
         finally:
             for number, handler in chained.items():
                 signal.signal(number, handler)
-
-    def _noting(self, handler: Any) -> Any:
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.seen = True
-            handler(number, frame)
-
-        return handle

@@ -52,17 +52,14 @@ class Inventory(Record):
         Args:
             remedy: Makes a remedy of the name of a backend and its remedy in that interpreter.
         """
-        return self.model_copy(
-            update={"backends": tuple(_remedied(state, remedy) for state in self.backends)}
-        )
-
-
-def _remedied(state: BackendState, remedy: Callable[[str, str], str]) -> BackendState:
-    if state.problem is None:
-        return state
-    what, where, said = state.problem.what, state.problem.where, state.problem.remedy
-    problem = Problem(what, where, remedy(state.name, said))
-    return state.model_copy(update={"problem": problem})
+        states = []
+        for state in self.backends:
+            problem = state.problem
+            if problem is not None:
+                said = remedy(state.name, problem.remedy)
+                problem = Problem(problem.what, problem.where, said)
+            states.append(state.model_copy(update={"problem": problem}))
+        return self.model_copy(update={"backends": tuple(states)})
 
 
 def take() -> Inventory:

@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import DataParallelLoader, ModelLoader
@@ -41,7 +40,6 @@ from llenergymeasure.orchestration.executor import (
     Executor,
     LocalExecutor,
     PassKind,
-    PreparedWork,
 )
 from llenergymeasure.orchestration.fleet import FleetExecutor
 from llenergymeasure.orchestration.measurement import MeasuredWindow, Measurement
@@ -99,24 +97,22 @@ class ExperimentOrchestrator:
         loader = load_backend(self._config.backend)
         target = loader.target(self._config)
         with device_lock.held(target, self._wait):
-            return self._with_devices(loader, target)
+            if self._machine.phase == "wait":
+                self._machine.enter("start")
+            rates = SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)
+            selection = self._select(self._order.energy_backend, target, rates)
+            with running(selection.source):
+                baseline = self._baseline(target, selection)
+                if not baseline.skipped:
+                    self._machine.enter("baseline")
+                    baseline.measure_device()
+                self._machine.enter("load")
+                with closing(self._executor(loader)) as executor:
+                    return self._with_executor(executor, target, selection, baseline)
 
     def _wait(self, reason: str) -> None:
         self._events.explain(reason)
         self._machine.enter("wait")
-
-    def _with_devices(self, loader: ModelLoader, target: DeviceTarget) -> Measurement:
-        if self._machine.phase == "wait":
-            self._machine.enter("start")
-        selection = self._select(self._order.energy_backend, target, self._rates())
-        with running(selection.source):
-            baseline = self._baseline(target, selection)
-            if not baseline.skipped:
-                self._machine.enter("baseline")
-                baseline.measure_device()
-            self._machine.enter("load")
-            with closing(self._executor(loader)) as executor:
-                return self._with_executor(executor, target, selection, baseline)
 
     def _executor(self, loader: ModelLoader) -> Executor:
         ranks = loader.ranks(self._config) if isinstance(loader, DataParallelLoader) else ()
@@ -129,13 +125,18 @@ class ExperimentOrchestrator:
         self, executor: Executor, target: DeviceTarget, selection: Selection, baseline: Baseline
     ) -> Measurement:
         load = self._load(executor, selection.source)
-        work = self._prepare(executor, baseline)
+        self._machine.enter("prepare")
+        work = executor.prepare()
+        if not baseline.skipped:
+            self._machine.enter("idle")
+            baseline.measure_loaded()
         warmup = self._warm_up(executor, selection)
         measured = self._measure(executor, selection)
         prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         collected = executor.collect()
         first, *others = collected.processes
+        windows = (*baseline.windows, *self._windows)
         return Measurement(
             order=self._order,
             raw=replace(first, energy=measured.energy),
@@ -151,16 +152,8 @@ class ExperimentOrchestrator:
             cpu_load=measured.cpu_load if target.kind == "cpu" else None,
             load=load,
             others=tuple(others),
-            windows=_in_order(*baseline.windows, *self._windows),
+            windows=tuple(sorted(windows, key=lambda one: one.window.t0_ns)),
         )
-
-    def _prepare(self, executor: Executor, baseline: Baseline) -> PreparedWork:
-        self._machine.enter("prepare")
-        work = executor.prepare()
-        if not baseline.skipped:
-            self._machine.enter("idle")
-            baseline.measure_loaded()
-        return work
 
     def _load(self, executor: Executor, source: EnergyBackend) -> LoadResult | None:
         executor.start()
@@ -188,18 +181,18 @@ class ExperimentOrchestrator:
                 batches=0, output_tokens=0, seconds=0.0, thermal_floor="off: cold start"
             )
         self._machine.enter("warmup")
-        asked, measured = self._config.warmup, selection.coverage.kind == "measured"
-        floor_s = asked.thermal_floor_seconds if measured else 0.0
-        start_s, done = time.monotonic(), asked.n_warmup
+        kind, floor_s = selection.coverage.kind, self._config.warmup.thermal_floor_seconds
+        reached = "off" if floor_s == 0 else f"reached: {floor_s:g} s under load"
+        if floor_s and kind != "measured":
+            floor_s, reached = 0.0, f"skipped: energy is {kind}, not measured"
+        start_s, done = time.monotonic(), self._config.warmup.n_warmup
         tokens = executor.warm_up(done)
         while time.monotonic() - start_s < floor_s:
             tokens += executor.warm_up(1, done)
             done += 1
+        seconds = time.monotonic() - start_s
         return WarmupResult(
-            batches=done,
-            output_tokens=tokens,
-            seconds=time.monotonic() - start_s,
-            thermal_floor=_thermal_floor(self._config, selection),
+            batches=done, output_tokens=tokens, seconds=seconds, thermal_floor=reached
         )
 
     def _measure(self, executor: Executor, selection: Selection) -> MeasuredWindow:
@@ -240,9 +233,6 @@ class ExperimentOrchestrator:
         comparison = compare_halves(source, passes)
         return MeasuredWindow(window, started_at, tuple(passes), energy, comparison)
 
-    def _rates(self) -> SamplingRates:
-        return SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)
-
 
 @contextmanager
 def running(source: EnergyBackend) -> Iterator[None]:
@@ -252,16 +242,3 @@ def running(source: EnergyBackend) -> Iterator[None]:
         yield
     finally:
         source.stop()
-
-
-def _in_order(*windows: WindowReadings) -> tuple[WindowReadings, ...]:
-    return tuple(sorted(windows, key=lambda one: one.window.t0_ns))
-
-
-def _thermal_floor(config: ExperimentConfig, selection: Selection) -> str:
-    floor_s = config.warmup.thermal_floor_seconds
-    if floor_s == 0:
-        return "off"
-    if selection.coverage.kind != "measured":
-        return f"skipped: energy is {selection.coverage.kind}, not measured"
-    return f"reached: {floor_s:g} s under load"

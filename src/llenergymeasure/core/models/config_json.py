@@ -54,7 +54,7 @@ class ConfigReader:
         for name in _NESTED:
             inner = config.get(name)
             if isinstance(inner, Mapping):
-                return cls.of({**_inherited(config), **inner})
+                return cls.of({"tie_word_embeddings": config.get("tie_word_embeddings"), **inner})
         return cls(config)
 
     @property
@@ -135,7 +135,3 @@ class ConfigReader:
         if isinstance(first, int):  # DeepSeek counts layers from 0, Qwen from 1
             return [layer for layer in range(first, layers) if layer % step == 0]
         return [layer for layer in range(layers) if layer not in dense and (layer + 1) % step == 0]
-
-
-def _inherited(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"tie_word_embeddings": config.get("tie_word_embeddings")}

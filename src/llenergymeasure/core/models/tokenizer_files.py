@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -141,14 +141,10 @@ def fingerprint(find: Callable[[str], Path | None]) -> str | None:
     if whole is not None:
         return hashlib.sha256(whole.read_bytes()).hexdigest()
     found = [path for name in NAMES if (path := find(name)) is not None]
-    return _hash_of_all(found) if found else None
-
-
-def _hash_of_all(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path in found:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest() if found else None
 
 
 def _text(token: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
+from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress
 from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
@@ -18,8 +18,7 @@ from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.ends import end_tokens
-from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.exceptions import BackendError
 
@@ -56,6 +55,8 @@ class TensorRTEngine:
         self._source = sources.resolve(config.model, config.revision)
         self._memory, self.tokenizer = memory, tokenizer
         self._ends = end_tokens(self._source, tokenizer)
+        pad = tokenizer.inner.pad_token_id
+        self._pad = min(self._ends, default=0) if pad is None else pad
         self._settings = library.settings()
         self._workers = workers(processes)
         self._passes = 0
@@ -71,7 +72,14 @@ class TensorRTEngine:
         """
         self._passes += 1
         begun_ns = time.monotonic_ns()
-        asked = [self._asked(each.request, begun_ns + each.due_ns) for each in arrivals]
+        asked = [
+            Asked(
+                each.request,
+                sampling_arguments(self._config, each.request, self._ends, self._pad),
+                begun_ns + each.due_ns,
+            )
+            for each in arrivals
+        ]
         pauses_s = max((each.due_ns for each in arrivals), default=0) / 1e9
         patience = WORKING._replace(idle_s=WORKING.idle_s + pauses_s)
         with (
@@ -122,12 +130,6 @@ class TensorRTEngine:
             print(error.message)  # noqa: T201 - into log.txt
         finally:
             self._processes.end()
-
-    def _asked(self, request: Request, due_ns: int) -> Asked:
-        pad = self.tokenizer.inner.pad_token_id
-        filler = min(self._ends, default=0) if pad is None else pad
-        options = sampling_arguments(self._config, request, self._ends, filler)
-        return Asked(request, options, due_ns)
 
     def _check(self) -> None:
         dead = [worker.pid for worker in self._workers if has_ended(worker)]

@@ -92,23 +92,24 @@ class TensorRTTrace:
 
     def samples(self) -> tuple[RequestSample, ...]:
         """Give one sample a request, in the order they were handed over."""
-        pairs = zip(self.asked, self.finished, strict=True)
-        return tuple(self._sample(asked, done.with_times_of_our_clock()) for asked, done in pairs)
-
-    def _sample(self, asked: Asked, done: Finished) -> RequestSample:
-        finish = _FINISHES.get(done.reason or "", "failed")
-        return RequestSample(
-            request=asked.request.index,
-            pass_index=self.pass_index,
-            input_tokens=done.prompt_tokens,
-            output_tokens=done.tokens_produced(self.end_ids),
-            issued_ns=done.issued_ns,
-            scheduled_ns=done.issued_ns if done.scheduled_ns is None else done.scheduled_ns,
-            first_token_ns=done.first_token_ns,
-            last_token_ns=done.last_token_ns,
-            delivered_ns=done.delivered_ns,
-            finish=finish,
-            error=f"TensorRT-LLM ended it: {done.reason}" if finish == "failed" else None,
-            cached_input_tokens=done.cached_tokens,
-            due_ns=asked.due_ns,
-        )
+        samples = []
+        for asked, told in zip(self.asked, self.finished, strict=True):
+            done = told.with_times_of_our_clock()
+            finish = _FINISHES.get(done.reason or "", "failed")
+            sample = RequestSample(
+                request=asked.request.index,
+                pass_index=self.pass_index,
+                input_tokens=done.prompt_tokens,
+                output_tokens=done.tokens_produced(self.end_ids),
+                issued_ns=done.issued_ns,
+                scheduled_ns=done.issued_ns if done.scheduled_ns is None else done.scheduled_ns,
+                first_token_ns=done.first_token_ns,
+                last_token_ns=done.last_token_ns,
+                delivered_ns=done.delivered_ns,
+                finish=finish,
+                error=f"TensorRT-LLM ended it: {done.reason}" if finish == "failed" else None,
+                cached_input_tokens=done.cached_tokens,
+                due_ns=asked.due_ns,
+            )
+            samples.append(sample)
+        return tuple(samples)
