@@ -15,7 +15,7 @@ from llenergymeasure.processes import (
     how_it_ended,
     with_programs_of,
 )
-from llenergymeasure.study.runners.channel import Channel
+from llenergymeasure.study.runners.channel import Channel, Message
 
 READY_WITHIN_S = 600.0
 """Longest time for the import of an engine; some take minutes from a network file system."""
@@ -99,21 +99,17 @@ class ServerProcess:
         request = {**task._asdict(), "folder": str(Path.cwd()), "interpreter": self._interpreter}
         try:
             self._channel.send(do="start", number=self._number, **request)
-            reply = self._reply("started", "refused")
+            reply: Message = {}
+            while reply.get("number") != self._number:  # what came late is of an earlier worker
+                reply = self._channel.receive(_ANSWER_WITHIN_S) or {}
+                if not reply:
+                    self._process.kill()
+                    raise EOFError
         except EOFError:
             raise self._lost() from None
         if "refused" in reply:
             raise ForkRefusedError(str(reply["refused"]))
         return self._number
-
-    def _reply(self, *keys: str) -> dict[str, object]:
-        while True:
-            message = self._channel.receive(_ANSWER_WITHIN_S)
-            if message is None:
-                self._process.kill()
-                raise EOFError
-            if message.get("number") == self._number and not set(keys).isdisjoint(message):
-                return message
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the worker that was started last.
