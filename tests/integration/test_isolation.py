@@ -297,14 +297,13 @@ def host(each: Workers, directory: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", text], start_new_session=True)
 
 
-@BOTH
 def test_a_server_that_no_longer_answers_is_killed_with_its_worker(tmp_path: Path) -> None:
     log = tmp_path / "log"
     server = ServerProcess(sys.executable, None, end_within_s=1.0)
     try:
         server.start(Task("spawn", "timeit", ("-s", "import time", "time.sleep(600)"), str(log)))
         (worker,) = psutil.Process(server.pid).children()
-        os.kill(server.pid, signal.SIGSTOP)
+        psutil.Process(server.pid).suspend()
         assert server.wait(0) is None
         code = server.kill_worker()
     finally:
@@ -314,6 +313,7 @@ def test_a_server_that_no_longer_answers_is_killed_with_its_worker(tmp_path: Pat
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
+@BOTH
 def test_nothing_is_left_when_the_parent_is_killed(each: Workers) -> None:
     path = each.file("daemon")
     each.install(backend(f"leave_a_daemon({str(path)!r})\ntime.sleep(3600)", GRANDCHILD))
