@@ -15,9 +15,11 @@ from typing import NamedTuple
 import pytest
 
 from llenergymeasure import ExperimentResult
+from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.datasets.aienergyscore import SHA256
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.results.tables import READING_COLUMNS, REQUEST_COLUMNS
+from tests.support.nursery import Command, Warm
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -59,6 +61,19 @@ socket.socket.connect_ex = _refuse
 """
 
 
+INHERITED = {
+    **{name: text for name, text in os.environ.items() if not name.startswith(("LLEM_", "HF_"))},
+    # One thread: more than one spin against whatever else the machine is doing.
+    "COLUMNS": "80",
+    "OMP_NUM_THREADS": "1",
+}
+WARM = Warm(
+    {**INHERITED, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"},
+    preload=("torch", *BACKENDS["pytorch"].preload),
+)
+"""Forks commands that have PyTorch imported; whoever has no network starts by itself."""
+
+
 class Machine(NamedTuple):
     """A user's home, and a network or none."""
 
@@ -69,16 +84,9 @@ class Machine(NamedTuple):
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python as this user; without LLEM_ and HF_ variables of whoever runs the tests."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LLEM_", "HF_"))}
-        places = {name: str(self.home) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
-        paths = os.pathsep.join((*self.search, str(ROOT / "src")))
         return subprocess.run(
             [*self.prefix, sys.executable, *arguments],
-            env=inherited
-            | places
-            # One thread: more than one spin against whatever else the machine is doing.
-            | {"PYTHONPATH": paths, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-            | ({"HF_HUB_OFFLINE": "1"} if self.hub_offline else {}),
+            env=self.variables(),
             cwd=self.home,
             capture_output=True,
             text=True,
@@ -86,8 +94,18 @@ class Machine(NamedTuple):
             check=False,
         )
 
+    def variables(self) -> dict[str, str]:
+        places = {name: str(self.home) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+        paths = os.pathsep.join((*self.search, str(ROOT / "src")))
+        offline = {"HF_HUB_OFFLINE": "1"} if self.hub_offline else {}
+        return {**INHERITED, **places, **offline, "PYTHONPATH": paths}
+
     def llem(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.python("-m", "llenergymeasure", *map(str, arguments))
+        words = tuple(map(str, arguments))
+        if self.prefix or self.search:
+            return self.python("-m", "llenergymeasure", *words)
+        command = Command(words, str(self.home), self.variables())
+        return subprocess.CompletedProcess(words, *WARM.run(command, 900))
 
 
 @pytest.fixture
@@ -125,10 +143,11 @@ def only_result(directory: Path) -> Path:
     return found
 
 
-def test_the_quickstart_runs_to_its_summary(either: Machine) -> None:
-    done = either.llem("run", EXAMPLES / "quickstart.yaml", "--output", either.home / "out")
+def test_the_quickstart_runs_to_its_summary_without_a_network(tmp_path: Path) -> None:
+    user = cut_off(tmp_path)
+    done = user.llem("run", EXAMPLES / "quickstart.yaml", "--output", user.home / "out")
     assert done.returncode == 0, done.stderr
-    result = ExperimentResult.from_json(only_result(either.home / "out"))
+    result = ExperimentResult.from_json(only_result(user.home / "out"))
     assert done.stdout.startswith(result.summary())
     assert result.throughput.window_s >= 10
     assert result.resolved.model.weights == "random"

@@ -12,16 +12,17 @@ pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.ssot import QUANTISATION_PRECISION
-from llenergymeasure.core.asked import asked_of, departures
 from llenergymeasure.core.backends.protocol import PREFILL_PASS, Arrival
 from llenergymeasure.core.backends.vllm.arguments import DECIDED_ELSEWHERE, ELSEWHERE
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.problems import is_cpu_build
 from llenergymeasure.core.backends.vllm.quantisation import known_methods
+from llenergymeasure.core.workload import asked_of, departures
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
 from tests.support.vllm_engines import (
     HEADS,
+    Shared,
     as_if,
     loaded,
     requests,
@@ -49,14 +50,21 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(model, tmp_path_factory):
-    with loaded(tmp_path_factory.mktemp("cache"), model=str(model)) as made:
-        yield made
+def shared(model, tmp_path_factory):
+    made = Shared(tmp_path_factory.mktemp("cache"), model=str(model))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine(shared):
+    yield shared.get()
+    shared.look()
 
 
 @pytest.fixture(scope="module")
-def prompts(engine) -> list[list[int]]:
-    return [engine.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(len(BUDGETS))]
+def prompts(shared) -> list[list[int]]:
+    return [shared.get().tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(len(BUDGETS))]
 
 
 @pytest.fixture(scope="module")
@@ -386,3 +394,17 @@ def test_a_draft_model_proposes_and_the_model_decides(model, tmp_path):
     assert tokens(trace) == greedy_tokens(model, prompts, [12] * 4, OFTEN)
     assert report.resolved["num_speculative_tokens"] == 5
     assert any("drafting" in note for note in report.notes)
+
+
+def test_an_engine_that_breaks_costs_one_test(model, tmp_path):
+    shared = Shared(tmp_path, model=str(model))
+    try:
+        broken = shared.get()
+        for process in broken._processes.running():
+            process.kill()
+        shared.look()
+
+        assert shared.get() is not broken
+        assert run(shared.get(), requests([[10, 11, 12]], [2])).samples()
+    finally:
+        shared.close()

@@ -18,12 +18,11 @@ pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival
-from llenergymeasure.core.backends.shared.answering import WORKING, Patience
-from llenergymeasure.core.backends.shared.processes import MARK, EngineProcesses
+from llenergymeasure.core.backends.shared.processes import MARK
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError
-from tests.support.vllm_engines import QUICK, loaded, requests, run, vllm_config
+from tests.support.vllm_engines import QUICK, Impatient, loaded, requests, run, vllm_config
 
 TINY = "random:tiny-llama"
 
@@ -159,34 +158,12 @@ def test_an_engine_core_that_is_stopped_or_killed_while_loading_ends_the_load(
     assert time.monotonic() - begun_s < 90
 
 
-def test_an_engine_core_that_is_stopped_ends_the_run(tmp_path):
-    with loaded(tmp_path, model=TINY) as engine:
-        made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
-        with pytest.raises(BackendError, match=STOPPED) as caught:
-            engine.serve([Arrival(request) for request in made], 0, lambda _: core().suspend())
-
-    assert caught.value.where == "generate"
-
-
 def test_an_engine_whose_output_is_lost_ends_the_run(tmp_path):
     with loaded(tmp_path, model=TINY) as engine:
-        engine._processes = Impatient(engine._processes)
+        engine._processes = Impatient(engine._processes._processes, 8.0)
         engine._library._core.outputs_queue = queue.Queue()  # nobody fills it any more
         with pytest.raises(BackendError, match="its processes have done nothing for 8 s"):
             run(engine, requests([[10, 11, 12]], [2]))
-
-
-class Impatient:
-    """Processes of an engine that may not be idle for long."""
-
-    def __init__(self, processes: EngineProcesses) -> None:
-        self._processes = processes
-
-    def __getattr__(self, name: str):
-        return getattr(self._processes, name)
-
-    def answering(self, phase: str, patience: Patience = WORKING):
-        return self._processes.answering(phase, patience._replace(idle_s=8.0))
 
 
 def test_an_engine_core_that_is_stopped_is_closed(tmp_path):

@@ -21,7 +21,7 @@ import pytest
 
 import llenergymeasure
 from llenergymeasure.cli.app import main
-from tests.support.nursery import Warm
+from tests.support.nursery import Command, Warm
 
 SOURCE = Path(llenergymeasure.__file__).parents[1]
 QUICK = (
@@ -112,7 +112,7 @@ class Llem:
         """
         if options or self._needs_a_start_of_its_own():
             return self.afresh(*arguments, timeout_s=timeout_s, **options)
-        done = Done(*WARM.run(self, arguments, timeout_s))
+        done = Done(*WARM.run(Command(arguments, str(self.folder), self.variables()), timeout_s))
         assert "Traceback" not in done.out + done.err, done.err
         return done
 

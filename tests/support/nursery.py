@@ -17,10 +17,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
 import psutil
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 MARK = "LLEM_TEST_NURSERY"
 _SERVER = """
-import json, os, socket, sys
+import importlib, json, os, socket, sys
 import numpy, pyarrow.parquet, scipy.special, tqdm, yaml
 import llenergymeasure.cli.commands.config, llenergymeasure.cli.commands.run
 import llenergymeasure._api, llenergymeasure.cli.display, llenergymeasure.cli.machine
 import llenergymeasure.cli.app as app
 
+for name in sys.argv[2:]:
+    importlib.import_module(name)
 channel = socket.socket(fileno=int(sys.argv[1]))
 while True:
     message, descriptors, *_ = socket.recv_fds(channel, 2**17, 3)
@@ -63,32 +65,48 @@ while True:
 """
 
 
+class Command(NamedTuple):
+    """A command as a shell starts it.
+
+    Attributes:
+        arguments: What follows its name.
+        folder: Where it runs.
+        environment: All of its variables.
+    """
+
+    arguments: Sequence[str]
+    folder: str
+    environment: Mapping[str, str]
+
+
 class Server:
     """The warm process; it starts one command at a time.
 
     Args:
         environment: Its own; what an interpreter reads when it starts is taken from here.
         folder: Where it runs.
+        preload: More modules that it imports.
     """
 
-    def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        folder: Path | None = None,
+        preload: Sequence[str] = (),
+    ) -> None:
         self._channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _SERVER, str(other.fileno())],
+                [sys.executable, "-c", _SERVER, str(other.fileno()), *preload],
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[other.fileno()],
             )
 
-    def start(self, llem: Llem, arguments: tuple[str, ...], out: IO[bytes], err: IO[bytes]) -> int:
+    def start(self, command: Command, out: IO[bytes], err: IO[bytes]) -> int:
         """Start a command; give its process id."""
-        order = {
-            "arguments": arguments,
-            "folder": str(llem.folder),
-            "environment": llem.variables(),
-        }
+        order = command._asdict()
         with open(os.devnull, "rb") as null:  # noqa: PTH123 - a device, not a path of ours
             files = [one.fileno() for one in (null, out, err)]
             socket.send_fds(self._channel, [json.dumps(order).encode()], files)
@@ -111,18 +129,24 @@ class Server:
 
 @dataclass
 class Warm:
-    """The process from which the commands of a test session are forked, when the first asks."""
+    """The process from which the commands of a test session are forked, when the first asks.
+
+    Attributes:
+        environment: Its own.
+        preload: More modules that it imports.
+    """
 
     environment: Mapping[str, str]
+    preload: Sequence[str] = ()
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     @functools.cached_property
     def _server(self) -> Server:
-        made = Server(self.environment)
+        made = Server(self.environment, preload=self.preload)
         atexit.register(made.close)
         return made
 
-    def run(self, llem: Llem, arguments: tuple[str, ...], timeout_s: float) -> tuple[int, str, str]:
+    def run(self, command: Command, timeout_s: float) -> tuple[int, str, str]:
         """Run a command to its end; give exit code, output and errors.
 
         Raises:
@@ -133,14 +157,16 @@ class Warm:
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
         ):
-            pid = self._server.start(llem, arguments, out, err)
+            pid = self._server.start(command, out, err)
             try:
                 code = self._server.number(timeout_s)
             except BaseException as error:
                 _kill_all_of(pid)
                 self._server.number()
                 if isinstance(error, TimeoutError):
-                    raise subprocess.TimeoutExpired(["llem", *arguments], timeout_s) from None
+                    raise subprocess.TimeoutExpired(
+                        ["llem", *command.arguments], timeout_s
+                    ) from None
                 raise
             return code, _text_of(out), _text_of(err)
 
@@ -167,7 +193,8 @@ class Nursery:
     def start(self, *arguments: str) -> int:
         """Start a command; give its process id."""
         with self._said.open("wb") as said:
-            return self._server.start(self.llem, arguments, said, said)
+            command = Command(arguments, str(self.llem.folder), self.llem.variables())
+            return self._server.start(command, said, said)
 
     def end(self) -> int:
         """Wait for the command; give its exit code, negative for the signal that killed it."""

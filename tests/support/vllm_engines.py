@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Request
+from llenergymeasure.core.backends.shared.answering import WORKING, Patience
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.core.backends.vllm.trace import VLLMTrace
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.ends import end_tokens
+from llenergymeasure.core.models.tokenizers import end_tokens
+from llenergymeasure.exceptions import LLEMError
 
 QUICK = {
     "enforce_eager": True,
@@ -34,14 +37,64 @@ def vllm_config(**fields: Any) -> ExperimentConfig:
     return ExperimentConfig(**{"backend": "vllm", "precision": "fp32", "vllm": QUICK, **fields})
 
 
+class Impatient:
+    """Processes of an engine that may not be idle for long."""
+
+    def __init__(self, processes: EngineProcesses, idle_s: float) -> None:
+        self._processes, self._idle_s = processes, idle_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processes, name)
+
+    def answering(self, phase: str, patience: Patience = WORKING) -> AbstractContextManager[None]:
+        return self._processes.answering(phase, patience._replace(idle_s=self._idle_s))
+
+
 @contextmanager
 def loaded(cache_dir: Path, **fields: Any) -> Iterator[VLLMEngine]:
-    """Load an engine for the block."""
+    """Load an engine for the block; a wait for it ends where it does nothing for half a minute."""
     engine = VLLMBackend().load(vllm_config(**fields), cache_dir)
+    engine._processes = Impatient(engine._processes, 30.0)  # type: ignore[assignment]
+    # pytest shows the arguments of what failed, and vLLM asks an engine what to show of it.
+    type(engine._library.llm).__repr__ = object.__repr__
     try:
         yield engine
     finally:
         engine.close()
+
+
+class Shared:
+    """An engine that tests share; one that has broken costs one test, and the next gets another.
+
+    Args:
+        cache_dir: Where models are kept.
+        fields: Those of the experiment.
+    """
+
+    def __init__(self, cache_dir: Path, **fields: Any) -> None:
+        self._cache_dir, self._fields = cache_dir, fields
+        self._stack = ExitStack()
+        self._engine: VLLMEngine | None = None
+
+    def get(self) -> VLLMEngine:
+        """Give the engine, loaded if there is none."""
+        if self._engine is None:
+            self._engine = self._stack.enter_context(loaded(self._cache_dir, **self._fields))
+        return self._engine
+
+    def look(self) -> None:
+        """Let go of the engine if it does not answer."""
+        try:
+            if self._engine is not None:
+                self._engine.inspect()
+        except LLEMError as error:
+            print(f"the engine is loaded anew: {error}")
+            self.close()
+
+    def close(self) -> None:
+        """End the engine."""
+        self._engine = None
+        self._stack.close()
 
 
 def as_if(engine: VLLMEngine, **fields: Any) -> VLLMEngine:

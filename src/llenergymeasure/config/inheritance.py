@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,24 @@ from llenergymeasure.exceptions import ConfigError
 
 STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
 """Fields that make a file a study; so does a list of backends."""
+
+
+def describes_study(data: Mapping[str, Any]) -> bool:
+    """Tell a study from a single experiment, by the fields of the file."""
+    return isinstance(data.get("backend"), list) or any(name in data for name in STUDY_FIELDS)
+
+
+def refuse_empty(file: YamlFile) -> None:
+    """Refuse a file that is a study by a line that asks for nothing.
+
+    Raises:
+        ConfigError: ``sweep`` or ``experiments`` is there, and neither holds anything.
+    """
+    designs = {name: file.data[name] for name in ("sweep", "experiments") if name in file.data}
+    if designs and not any(designs.values()):
+        name = next(iter(designs))
+        where = file.where((name,))
+        raise ConfigError(f"{where}: {name}: is empty; fill it in, or remove the line", where=where)
 
 
 def refuse_study(file: YamlFile) -> None:
@@ -113,17 +133,11 @@ def _anchored(model: type[BaseModel], data: dict[str, Any], folder: Path) -> dic
     if isinstance(entries := data.get("experiments"), list):
         result["experiments"] = [yaml_file.anchor_paths(model, entry, folder) for entry in entries]
     if isinstance(sweep := data.get("sweep"), dict):
-        result["sweep"] = {
-            key: [_anchored_value(model, str(key), value, folder) for value in values]
-            if isinstance(values, list)
-            else values
-            for key, values in sweep.items()
-        }
+        result["sweep"] = dict(sweep)
+        for key, values in sweep.items():
+            if isinstance(values, list):
+                nested = [nest({str(key): value}) for value in values]
+                found = [yaml_file.anchor_paths(model, each, folder) for each in nested]
+                parts = str(key).split(".")
+                result["sweep"][key] = [reduce(getitem, parts, each) for each in found]
     return result
-
-
-def _anchored_value(model: type[BaseModel], key: str, value: Any, folder: Path) -> Any:
-    found: Any = yaml_file.anchor_paths(model, nest({key: value}), folder)
-    for part in key.split("."):
-        found = found[part]
-    return found

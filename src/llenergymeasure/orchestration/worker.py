@@ -18,7 +18,6 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from llenergymeasure import locks
 from llenergymeasure._version import __version__
@@ -34,32 +33,18 @@ from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.interruption import Interruption
 from llenergymeasure.orchestration.measurement import Measurement
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
 from llenergymeasure.state.machine import StateMachine
 
-MODULE = "llenergymeasure.orchestration.worker"
-
-
-class Started(NamedTuple):
-    """How this process was started, for the result.
-
-    Attributes:
-        method: ``inline``, ``fork`` or ``spawn``.
-        reason: Why not by the method asked for.
-    """
-
-    method: str = "inline"
-    reason: str | None = None
-
 
 def run(
     directory: ExperimentDirectory,
     listener: Listener | None = None,
-    started: Started | None = None,
+    started: Start | None = None,
 ) -> FailedExperiment | None:
     """Run the experiment of a directory.
 
@@ -74,7 +59,10 @@ def run(
     Raises:
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
-    order = _read_order(directory, started)
+    order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    if started is not None:
+        how = {"start_method": started.method, "start_reason": started.reason}
+        order = order.model_copy(update=how)
     repository, interruption = DirectoryRepository(directory), Interruption()
     with contextlib.ExitStack() as stack:
         if (busy := _claim(directory, stack)) is not None:
@@ -86,7 +74,9 @@ def run(
             events = stack.enter_context(contextlib.closing(log))
             stack.enter_context(captured_output(directory.log))
         except OSError as error:
-            return _fail(repository, order, "start", "experiment", _unwritable(error))
+            what = f"cannot write {error.filename}: {error.strerror}"
+            said = f"{what}; put results elsewhere with --output"
+            return _fail(repository, order, "start", "experiment", said)
         stack.enter_context(interruption.noticed())
         search_path = with_programs_of(sys.executable, os.environ.get("PATH", os.defpath))
         stack.enter_context(variables({"PATH": search_path}))
@@ -108,13 +98,6 @@ def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str |
     return None
 
 
-def _read_order(directory: ExperimentDirectory, started: Started | None) -> WorkOrder:
-    order = WorkOrder.model_validate_json(directory.config.read_bytes())
-    if started is None:
-        return order
-    return order.model_copy(update={"start_method": started.method, "start_reason": started.reason})
-
-
 def _run_phases(
     repository: DirectoryRepository, order: WorkOrder, events: EventLog, interruption: Interruption
 ) -> FailedExperiment | None:
@@ -126,23 +109,14 @@ def _run_phases(
     except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
         if interruption.seen:  # an engine makes other errors of it
             raise _interrupt(repository, order, machine.phase) from None
-        return _broken(repository, order, machine.phase, error)
-    return None
-
-
-def _broken(
-    repository: DirectoryRepository, order: WorkOrder, phase: str, error: Exception
-) -> FailedExperiment:
-    if isinstance(error, LLEMError):
+        if not isinstance(error, LLEMError):
+            traceback.print_exception(error)
+            said = f"{type(error).__name__}: {error}"
+            return _fail(repository, order, machine.phase, "internal", said)
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"{note}\n")  # which is log.txt here
-        return _fail(repository, order, phase, error.code, error.message)
-    traceback.print_exception(error)
-    return _fail(repository, order, phase, "internal", f"{type(error).__name__}: {error}")
-
-
-def _unwritable(error: OSError) -> str:
-    return f"cannot write {error.filename}: {error.strerror}; put results elsewhere with --output"
+        return _fail(repository, order, machine.phase, error.code, error.message)
+    return None
 
 
 def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) -> KeyboardInterrupt:
@@ -239,12 +213,6 @@ def collect(
             f"the worker left neither a result nor an error in {directory.root}",
             where=str(directory.root),
         )
-    raise _error(directory, failure, kept=kept)
-
-
-def _error(
-    directory: ExperimentDirectory, failure: FailedExperiment, *, kept: bool
-) -> ExperimentError:
     said = tail(directory.log)
     hint = f"\n  what the engine printed: {directory.log}" if kept and said else ""
     error = ExperimentError(
@@ -255,7 +223,7 @@ def _error(
     )
     if said:
         error.add_note(f"the engine's last words:\n{said}")
-    return error
+    raise error
 
 
 def main(arguments: list[str]) -> int:
@@ -269,7 +237,7 @@ def main(arguments: list[str]) -> int:
     _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
-        failure = run(directory, started=Started(*how))
+        failure = run(directory, started=Start(*how))
     except KeyboardInterrupt:
         return 130
     if failure is not None and not directory.error.is_file():

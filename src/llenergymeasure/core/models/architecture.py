@@ -198,14 +198,19 @@ class ModelArchitecture:
 
 def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
     hidden, heads = reader.need("hidden"), reader.need("heads")
-    latent = _latent(reader)
+    rank, latent, head_dim = reader.find("key_value_rank"), None, reader.find("head_dim")
+    if rank is not None:
+        nope_dim, rope_dim, value_dim = map(reader.need, ("nope_dim", "rope_dim", "value_dim"))
+        query_rank = reader.find("query_rank")
+        latent = LatentAttention(query_rank, rank, nope_dim, rope_dim, value_dim)
+        head_dim = (nope_dim + rope_dim + value_dim) // 2
     shape: dict[str, Any] = {
         "model_type": reader.model_type,
         "layers": reader.need("layers"),
         "hidden": hidden,
         "heads": heads,
         "kv_heads": reader.kv_heads(heads),
-        "head_dim": _head_dim(reader, hidden, heads, latent),
+        "head_dim": head_dim or hidden // heads,
         "intermediate": reader.find("intermediate") or 4 * hidden,
         "gated_mlp": reader.gated(traits),
         "vocabulary": reader.need("vocabulary"),
@@ -217,25 +222,6 @@ def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
     if traits.learned_positions:
         shape["position_rows"] = reader.need("context") + traits.extra_positions
     return {**shape, "vector_parameters": _vectors(reader, traits, shape)}
-
-
-def _head_dim(reader: ConfigReader, hidden: int, heads: int, latent: LatentAttention | None) -> int:
-    if latent is not None:
-        return (latent.nope_dim + latent.rope_dim + latent.value_dim) // 2
-    return reader.find("head_dim") or hidden // heads
-
-
-def _latent(reader: ConfigReader) -> LatentAttention | None:
-    rank = reader.find("key_value_rank")
-    if rank is None:
-        return None
-    return LatentAttention(
-        query_rank=reader.find("query_rank"),
-        key_value_rank=rank,
-        nope_dim=reader.need("nope_dim"),
-        rope_dim=reader.need("rope_dim"),
-        value_dim=reader.need("value_dim"),
-    )
 
 
 def _experts(reader: ConfigReader, intermediate: int, layers: int) -> Experts | None:
@@ -259,19 +245,16 @@ def _vectors(reader: ConfigReader, traits: Traits, shape: dict[str, Any]) -> int
     dense = layers - (shape["experts"].layers if shape["experts"] else 0)
     norm = hidden * (2 if traits.norm_bias else 1)
     norms = reader.norms(traits) * layers + traits.final_norm + traits.embedding_norm
-    attention = _attention_vectors(reader, traits, shape)
+    latent: LatentAttention | None = shape["latent"]
+    if latent is not None:
+        attention = (latent.query_rank or 0) + latent.key_value_rank
+    else:
+        queries, keys = (shape[name] * shape["head_dim"] for name in ("heads", "kv_heads"))
+        normed = {"none": 0, "head": 2 * shape["head_dim"], "all": queries + keys}
+        attention = normed[traits.query_key_norm]
+        attention += reader.bias("qkv_bias", traits.qkv_bias) * (queries + 2 * keys)
+        attention += reader.bias("output_bias", traits.output_bias) * hidden
     mlp_bias = reader.bias("mlp_bias", traits.mlp_bias)
     mlp = mlp_bias * (shape["intermediate"] * (2 if shape["gated_mlp"] else 1) + hidden)
     head = traits.lm_head_bias * shape["vocabulary"]
     return int(norms * norm + layers * attention + dense * mlp + head)
-
-
-def _attention_vectors(reader: ConfigReader, traits: Traits, shape: dict[str, Any]) -> int:
-    latent: LatentAttention | None = shape["latent"]
-    if latent is not None:
-        return (latent.query_rank or 0) + latent.key_value_rank
-    queries, keys = (shape[name] * shape["head_dim"] for name in ("heads", "kv_heads"))
-    qkv = reader.bias("qkv_bias", traits.qkv_bias) * (queries + 2 * keys)
-    output = reader.bias("output_bias", traits.output_bias) * shape["hidden"]
-    norm = {"none": 0, "head": 2 * shape["head_dim"], "all": queries + keys}
-    return int(qkv + output + norm[traits.query_key_norm])

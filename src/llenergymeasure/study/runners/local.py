@@ -12,13 +12,17 @@ from pathlib import Path
 
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import ExperimentError, Problem
-from llenergymeasure.orchestration import inventory, worker
+from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import Inventory
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.runners.elsewhere import PREFLIGHT_WITHIN_S, problems_there
-from llenergymeasure.study.runners.interpreter import other_interpreter, typed_for
-from llenergymeasure.study.runners.protocol import Start
+from llenergymeasure.study.runners.elsewhere import (
+    PREFLIGHT_WITHIN_S,
+    other_interpreter,
+    problems_there,
+    typed_for,
+)
+from llenergymeasure.study.runners.protocol import WORKER
 from llenergymeasure.study.runners.server_process import (
     ForkRefusedError,
     ServerLostError,
@@ -97,7 +101,10 @@ class InterpreterRunner:
             except OSError as error:
                 remedy = "make room there, or let TMPDIR name a directory on another disk"
                 return [Problem(f"cannot write to {folder}: {error.strerror}", "TMPDIR", remedy)]
-            return found if self._is_own else [self._typed_there(problem) for problem in found]
+        if self._is_own:
+            return found
+        command = f"{shlex.quote(self._interpreter)} -m pip "
+        return [replace(one, remedy=_PIP.sub(lambda _: command, one.remedy)) for one in found]
 
     def start(self, directory: ExperimentDirectory) -> ServedJob:
         """Start the worker on a directory that holds ``config.json``.
@@ -106,7 +113,7 @@ class InterpreterRunner:
             ExperimentError: No process can be started.
         """
         root = str(directory.root.absolute())
-        return self._start(worker.MODULE, (root,), directory.log.absolute())
+        return self._start(WORKER, (root,), directory.log.absolute())
 
     def inventory(self) -> Inventory | Problem:
         """List the backends of the interpreter, or say why it cannot be used.
@@ -118,11 +125,6 @@ class InterpreterRunner:
             return inventory.take()
         other = other_interpreter(self._interpreter, self._where)
         return other.inventory(lambda _, remedy: typed_for(self._interpreter, remedy))
-
-    def _typed_there(self, problem: Problem) -> Problem:
-        """Let lines of pip install into the interpreter they were written for."""
-        command = f"{shlex.quote(self._interpreter)} -m pip "
-        return replace(problem, remedy=_PIP.sub(lambda _: command, problem.remedy))
 
     def _start(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
         try:
