@@ -202,11 +202,15 @@ def test_nothing_is_left_of_an_engine_whose_experiment_is_killed(llem):
     ],
 )
 def test_an_engine_core_that_is_stopped_or_killed_ends_the_run(llem, number, phase):
-    process = llem.start("run", experiment(llem, n=64, tokens=200, seconds=120))
-    wait_for(lambda: phase in phases(llem) and list(marked(llem)), PATIENCE_S)
-    for core in [one for one in marked(llem) if one.name() == "VLLM::EngineCore"] or marked(llem):
-        core.send_signal(number)
-    out, err = process.communicate(timeout=PATIENCE_S)
+    process = llem.start("run", experiment(llem, n=16, tokens=100, seconds=600))
+    try:
+        wait_for(lambda: phase in phases(llem) and list(marked(llem)), PATIENCE_S)
+        cores = [one for one in marked(llem) if one.name() == "VLLM::EngineCore"]
+        for core in cores or marked(llem):  # it has its name a moment after its start
+            core.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
 
     assert process.returncode == 1, out + err
     assert f"the experiment failed in phase '{phase}': " in err
