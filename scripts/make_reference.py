@@ -65,6 +65,18 @@ def backend_table() -> str:
     )
 
 
+def honours_table() -> str:
+    """Say which backend carries out each setting that is left to engines."""
+    settings = sorted({name for facts in BACKENDS.values() for name in facts.honours})
+    return table(
+        ("setting", *(f"`{name}`" for name in BACKENDS)),
+        (
+            (f"`{one}`", *("yes" if one in facts.honours else "" for facts in BACKENDS.values()))
+            for one in settings
+        ),
+    )
+
+
 def _package(entry: PluginEntry) -> str:
     names = " or ".join((entry.package or "nothing", *entry.alternatives))
     return " ≥ ".join(filter(None, (names, entry.minimum)))
@@ -205,6 +217,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "study-fields": lambda: markdown_table(StudyConfig),
     "user-fields": lambda: markdown_table(UserConfig),
     "backends": backend_table,
+    "honours": honours_table,
     "energy-sources": energy_table,
     "energy-order": energy_order,
     "models": model_table,

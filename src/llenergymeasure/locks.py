@@ -70,7 +70,7 @@ class Owner(Record):
         return cls(
             pid=os.getpid(),
             host=socket.gethostname(),
-            user=_user(),
+            user=user_name(),
             since=datetime.now().astimezone(),
             command=command,
         )
@@ -141,7 +141,9 @@ def take(path: Path, *, everybody: bool = False) -> ProcessLock | None:
         descriptor = _locked_descriptor(path, everybody=everybody)
         if descriptor is None:
             return None
-        _describe(descriptor, owner)
+        with contextlib.suppress(OSError):  # a full disk costs the name in a message, not the lock
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{owner.model_dump_json()}\n".encode(), 0)
         lock = _held[key] = ProcessLock(path, owner, key, descriptor)
         return lock
 
@@ -210,21 +212,15 @@ def _locked_descriptor(path: Path, *, everybody: bool) -> int | None:
         descriptor = _open(path, everybody=everybody)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_in_place(descriptor, path):
-                return descriptor
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
         except OSError as error:
             os.close(descriptor)
             if error.errno in _BUSY:
                 return None
             raise
         os.close(descriptor)  # its owner took the file away; the lock is on what is there now
-
-
-def _is_in_place(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _open(path: Path, *, everybody: bool) -> int:
@@ -242,14 +238,9 @@ def _open(path: Path, *, everybody: bool) -> int:
     return descriptor
 
 
-def _describe(descriptor: int, owner: Owner) -> None:
-    with contextlib.suppress(OSError):  # a full disk costs the name in a message, not the lock
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{owner.model_dump_json()}\n".encode(), 0)
-
-
-def _user() -> str:
+def user_name() -> str:
+    """Give the name of this user, or the number of one without: a container may have no entry."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container without an entry for this user
-        return f"uid {os.getuid()}"
+    except (KeyError, OSError):
+        return f"uid{os.getuid()}"

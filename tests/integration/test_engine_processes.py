@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from llenergymeasure.core.backends.shared.answering import Patience
+from llenergymeasure.core.backends.shared.answering import Patience, no_answer_later_than
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.exceptions import BackendError
 from tests.support.cli import SOURCE, wait_for
@@ -186,6 +186,14 @@ def test_an_engine_that_does_not_end_in_time_is_killed(processes):
 
     said = failure(processes, child.join, QUICK._replace(whole_s=0.5)).message
     assert "it has not done that within 0.5 s" in said
+
+
+def test_no_single_answer_takes_longer_than_the_experiment_may(processes):
+    child = busy(processes)
+
+    with no_answer_later_than(lambda: 1.0):
+        said = failure(processes, child.join, QUICK._replace(limit_after_s=0.5)).message
+    assert "it has not done that within 1 s" in said
 
 
 def test_a_wait_that_ends_by_itself_is_left_alone(processes):

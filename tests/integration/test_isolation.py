@@ -19,6 +19,7 @@ from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.events import Callbacks
 from llenergymeasure.study.runners.protocol import Start
+from llenergymeasure.study.runners.server_process import ServerProcess, Task
 from llenergymeasure.study.supervise import supervise
 from tests.support.cli import SOURCE, Llem, wait_for
 from tests.support.isolation import (
@@ -294,6 +295,22 @@ job.wait(3600)
 def host(each: Workers, directory: Path) -> subprocess.Popen[bytes]:
     text = HOST.format(method=each.method, directory=str(directory))
     return subprocess.Popen([sys.executable, "-c", text], start_new_session=True)
+
+
+def test_a_server_that_no_longer_answers_is_killed_with_its_worker(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    server = ServerProcess(sys.executable, None, end_within_s=1.0)
+    try:
+        server.start(Task("spawn", "timeit", ("-s", "import time", "time.sleep(600)"), str(log)))
+        (worker,) = psutil.Process(server.pid).children()
+        psutil.Process(server.pid).suspend()
+        assert server.wait(0) is None
+        code = server.kill_worker()
+    finally:
+        server.close()
+
+    assert code == -signal.SIGKILL
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 @BOTH

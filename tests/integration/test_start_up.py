@@ -128,3 +128,13 @@ def test_the_versions_told_are_those_of_every_backend() -> None:
     engines = [name for facts in BACKENDS.values() for name in facts.distributions]
     meters = [facts.package for facts in ENERGY_SOURCES.values() if facts.package]
     assert (*engines, *meters) == DISTRIBUTIONS
+
+
+def test_help_of_a_command_reads_no_file_looks_for_no_plugin_and_builds_no_model(
+    llem: Llem,
+) -> None:
+    found = imported_by(llem, "run", "--help")
+    assert "llenergymeasure.config.models" in found
+    assert found.isdisjoint(
+        {"yaml", "platformdirs", "importlib.metadata", "pydantic.plugin._loader"}
+    )

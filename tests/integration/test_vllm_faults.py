@@ -158,15 +158,6 @@ def test_an_engine_core_that_is_stopped_or_killed_while_loading_ends_the_load(
     assert time.monotonic() - begun_s < 90
 
 
-def test_an_engine_core_that_is_stopped_ends_the_run(tmp_path):
-    with loaded(tmp_path, model=TINY) as engine:
-        made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
-        with pytest.raises(BackendError, match=STOPPED) as caught:
-            engine.serve([Arrival(request) for request in made], 0, lambda _: core().suspend())
-
-    assert caught.value.where == "generate"
-
-
 def test_an_engine_whose_output_is_lost_ends_the_run(tmp_path):
     with loaded(tmp_path, model=TINY) as engine:
         engine._processes = Impatient(engine._processes._processes, 8.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,32 @@ def test_nothing_is_left_of_an_engine_whose_experiment_is_killed(llem):
     process.communicate()
 
     wait_for(lambda: not list(marked(llem)), PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        (signal.SIGSTOP, "load"),
+        (signal.SIGSTOP, "measure"),
+        (signal.SIGKILL, "warmup"),
+        (signal.SIGKILL, "measure"),
+    ],
+)
+def test_an_engine_core_that_is_stopped_or_killed_ends_the_run(llem, number, phase):
+    process = llem.start("run", experiment(llem, n=16, tokens=100, seconds=600))
+    try:
+        wait_for(lambda: phase in phases(llem) and list(marked(llem)), PATIENCE_S)
+        cores = [one for one in marked(llem) if one.name() == "VLLM::EngineCore"]
+        for core in cores or marked(llem):  # it has its name a moment after its start
+            core.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+
+    assert process.returncode == 1, out + err
+    assert f"the experiment failed in phase '{phase}': " in err
+    silent = "vLLM no longer answers: its process [0-9]+ has been stopped for 10 s"
+    assert re.search(silent if number == signal.SIGSTOP else "SIGKILL", err)
 
 
 def test_a_worker_that_runs_out_of_memory_names_the_fields_to_lower(llem):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llenergymeasure.config.inheritance import read
+from llenergymeasure.config.inheritance import describes_study, read
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.study import describes_study
 
 
 def is_study(path: Path) -> bool:

@@ -16,7 +16,7 @@ from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.loader import VLLMBackend
 from llenergymeasure.core.backends.vllm.trace import VLLMTrace
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.ends import end_tokens
+from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.exceptions import LLEMError
 
 QUICK = {"enforce_eager": True, "max_model_len": 512, "max_num_seqs": 4, "block_size": 32}

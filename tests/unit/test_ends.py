@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.ends import end_tokens
-from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 
 
 def ends(

@@ -79,6 +79,11 @@ def test_no_line_is_wider_than_80_columns(outcome, label):
     assert all(len(line) <= 80 for line in failed_lines(make_failure(CONFIG, "no " * 60), None))
 
 
+def test_control_characters_of_a_failure_do_not_reach_the_terminal():
+    (line,) = failed_lines(make_failure(CONFIG, "bad \x1b[31m news"), None)
+    assert line == "    bad  [31m news"
+
+
 def test_names_have_the_room_that_the_terminal_has_and_stand_in_one_column():
     labels = ("itl_ms=2 batch_size=1 fp32", "itl_ms=2 batch_size=16")
     first = finished_line(ended(left_s=0.0)._replace(configuration=1), labels)

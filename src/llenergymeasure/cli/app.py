@@ -48,6 +48,7 @@ class LazyCommands(TyperGroup):
 app = typer.Typer(
     cls=LazyCommands,
     add_completion=False,
+    add_help_option=False,  # see _root
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
@@ -79,6 +80,12 @@ def _print_versions(asked: bool) -> None:
     raise typer.Exit
 
 
+def _print_help(context: typer.Context, asked: bool) -> None:
+    if asked:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     context: typer.Context,
@@ -89,6 +96,12 @@ def _root(
             callback=_print_versions,
             is_eager=True,
             help="Show the version of llem and of the installed engines.",
+        ),
+    ] = False,
+    helped: Annotated[  # noqa: ARG001 - as the option that typer adds, which builds a model for it
+        bool,
+        typer.Option(
+            "--help", callback=_print_help, is_eager=True, help="Show this message and exit."
         ),
     ] = False,
 ) -> None:

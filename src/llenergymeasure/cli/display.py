@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
+from llenergymeasure.report.table import wrapped
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
     Begun,
@@ -193,7 +193,7 @@ def begun_lines(event: Begun) -> list[str]:
     )
     said = [counts, *(text for number, text in notes if number)]
     first = f"llem: study {event.name}: {', '.join(said)}"
-    return textwrap.wrap(first, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return wrapped(first, rest="  ")
 
 
 def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
@@ -223,9 +223,7 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
     """
     reason = failure.message.strip().partition("\n")[0]
     indent = " " * 4
-    lines = textwrap.wrap(
-        reason, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    lines = wrapped(reason, indent, indent)
     if directory is None or not directory.root.is_dir():
         return lines
     place = f"log: {directory.log}" if directory.log.is_file() else f"in {directory.root}"

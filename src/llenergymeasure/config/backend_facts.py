@@ -28,14 +28,6 @@ LEFT_TO_ENGINES = (
 """Settings outside ``decoder`` that only the engine itself can carry out."""
 
 
-def _any_spelling(section: dict[str, Any], _prompts: int) -> dict[str, Any]:
-    return section
-
-
-def _no_contradictions(_config: ExperimentFields) -> Iterable[FieldProblem]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class BackendFacts(PluginEntry):
     """One inference backend.
@@ -78,8 +70,8 @@ class BackendFacts(PluginEntry):
     honours: frozenset[str] = frozenset()
     quantisation: Mapping[str, tuple[Precision, ...]] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
-    spelled: Callable[[dict[str, Any], int], dict[str, Any]] = _any_spelling
-    contradictions: Callable[[ExperimentFields], Iterable[FieldProblem]] = _no_contradictions
+    spelled: Callable[[dict[str, Any], int], dict[str, Any]] = lambda section, _: section
+    contradictions: Callable[[ExperimentFields], Iterable[FieldProblem]] = lambda _: ()
     default_batch: int = 1
     pass_tokens: int | None = None
     shard_fields: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
-from llenergymeasure.config import inheritance, rules, secrets, yaml_file
+from llenergymeasure.config import rules, secrets
 from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
 from llenergymeasure.config.canonical import canonical
 from llenergymeasure.config.experiment_fields import ExperimentFields
@@ -98,6 +98,8 @@ class ExperimentConfig(ExperimentFields):
             ConfigError: The file cannot be read or does not describe an experiment; the message
                 names file, line and field.
         """
+        from llenergymeasure.config import inheritance, yaml_file  # help needs no file
+
         file = inheritance.read(Path(path), cls)
         inheritance.refuse_study(file)
         return yaml_file.build(cls, file)

@@ -17,6 +17,24 @@ STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
 """Fields that make a file a study; so does a list of backends."""
 
 
+def describes_study(data: Mapping[str, Any]) -> bool:
+    """Tell a study from a single experiment, by the fields of the file."""
+    return isinstance(data.get("backend"), list) or any(name in data for name in STUDY_FIELDS)
+
+
+def refuse_empty(file: YamlFile) -> None:
+    """Refuse a file that is a study by a line that asks for nothing.
+
+    Raises:
+        ConfigError: ``sweep`` or ``experiments`` is there, and neither holds anything.
+    """
+    designs = {name: file.data[name] for name in ("sweep", "experiments") if name in file.data}
+    if designs and not any(designs.values()):
+        name = next(iter(designs))
+        where = file.where((name,))
+        raise ConfigError(f"{where}: {name}: is empty; fill it in, or remove the line", where=where)
+
+
 def refuse_study(file: YamlFile) -> None:
     """Refuse a study where one experiment is wanted.
 

@@ -11,7 +11,6 @@ from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
-from llenergymeasure.config.study import describes_study, refuse_empty
 from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
@@ -58,8 +57,8 @@ def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = N
         ConfigError: The file or the combination is invalid.
     """
     file, given = _file(path), dict(overrides or {})
-    if describes_study(file.data):
-        refuse_empty(file)
+    if inheritance.describes_study(file.data):
+        inheritance.refuse_empty(file)
         _refuse_lost_sections(file, given.get("backend"))
         fields = _with_batch_fields(file.data, given)
         for name, value in fields.items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from llenergymeasure.exceptions import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -64,8 +66,9 @@ def offered(group: str, kind: type[T], what: str, where: str) -> dict[str, T]:
     Raises:
         ConfigError: A package offers something else.
     """
+    from importlib import metadata  # help names no plugin, and this takes a moment
 
-    def loaded(point: importlib.metadata.EntryPoint) -> T:
+    def loaded(point: EntryPoint) -> T:
         try:
             entry = point.load()
         except (ImportError, AttributeError) as error:
@@ -74,7 +77,7 @@ def offered(group: str, kind: type[T], what: str, where: str) -> dict[str, T]:
             raise broken(point, f"it is a {type(entry).__name__}, not {kind.__name__}")
         return entry
 
-    def broken(point: importlib.metadata.EntryPoint, reason: str) -> ConfigError:
+    def broken(point: EntryPoint, reason: str) -> ConfigError:
         package = point.dist.name if point.dist else point.module
         return ConfigError(
             f"the {what} '{point.name}' ({point.value}) cannot be used: {reason}; mend or remove "
@@ -82,7 +85,7 @@ def offered(group: str, kind: type[T], what: str, where: str) -> dict[str, T]:
             where=where,
         )
 
-    return {point.name: loaded(point) for point in importlib.metadata.entry_points(group=group)}
+    return {point.name: loaded(point) for point in metadata.entry_points(group=group)}
 
 
 def installed_version(entry: PluginEntry) -> str | None:
@@ -93,12 +96,14 @@ def installed_version(entry: PluginEntry) -> str | None:
 
 def installed_package(entry: PluginEntry) -> InstalledPackage | None:
     """Find the distribution behind an entry, or one of its alternatives."""
+    from importlib import metadata
+
     if entry.package is None:
         return None
     for name in (entry.package, *entry.alternatives):
         try:
-            return InstalledPackage(name, importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
+            return InstalledPackage(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
             continue
     return None
 

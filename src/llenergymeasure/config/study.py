@@ -16,13 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from llenergymeasure.config import inheritance, yaml_file
 from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
 from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
 from llenergymeasure.config.sections import Seconds
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
-from llenergymeasure.config.yaml_file import YamlFile
-from llenergymeasure.exceptions import ConfigError
 
 CycleOrder = Literal["balanced", "interleaved", "shuffled", "sequential"]
 StartMethod = Literal["auto", "spawn", "forkserver"]
@@ -189,28 +186,10 @@ class StudyConfig(ConfigModel):
             ConfigError: The file cannot be read or does not describe a study; the message names
                 file, line and field.
         """
+        from llenergymeasure.config import inheritance, yaml_file  # help needs no file
+
         file = inheritance.read(Path(path), ExperimentConfig)
-        if describes_study(file.data):
-            refuse_empty(file)
+        if inheritance.describes_study(file.data):
+            inheritance.refuse_empty(file)
             return yaml_file.build(cls, file)
         return cls.of(yaml_file.build(ExperimentConfig, file))
-
-
-def describes_study(data: Mapping[str, Any]) -> bool:
-    """Tell a study from a single experiment, by the fields of the file."""
-    return isinstance(data.get("backend"), list) or any(
-        name in data for name in inheritance.STUDY_FIELDS
-    )
-
-
-def refuse_empty(file: YamlFile) -> None:
-    """Refuse a file that is a study by a line that asks for nothing.
-
-    Raises:
-        ConfigError: ``sweep`` or ``experiments`` is there, and neither holds anything.
-    """
-    designs = {name: file.data[name] for name in ("sweep", "experiments") if name in file.data}
-    if designs and not any(designs.values()):
-        name = next(iter(designs))
-        where = file.where((name,))
-        raise ConfigError(f"{where}: {name}: is empty; fill it in, or remove the line", where=where)

@@ -189,9 +189,15 @@ def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTr
     done = [sample for sample in samples if sample.finish != "failed"]
     if not done or any(sample.batch_index is None for sample in done):
         return None
-    tokens, batch = RequestTokens.from_samples(done), _batch_numbers(done)
+    import numpy as np
+
+    numbers: dict[tuple[int, int | None], int] = {}  # of the batches of all passes, from 0
+    keys = ((sample.pass_index, sample.batch_index) for sample in done)
+    batch = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    tokens = RequestTokens.from_samples(done)
     lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
-    each = _batch_steps(batch, outputs)
+    each = np.zeros(len(numbers))  # (batches,): decode passes, those of the longest row
+    np.maximum.at(each, batch, _decode_passes(outputs))
     steps, seconds = each.sum(), _batch_seconds(batch, done)
     if steps == 0 or seconds <= 0:
         return None
@@ -286,24 +292,6 @@ def _context_tokens(lengths: Counts, outputs: Counts) -> Counts:
     """Sum the context of each decode pass: length + 1, length + 2, ... of each request."""
     passes = _decode_passes(outputs)
     return passes * lengths + passes * (passes + 1) / 2
-
-
-def _batch_numbers(samples: Sequence[RequestSample]) -> Whole:
-    """Number the batches of all passes from 0; (requests,)."""
-    import numpy as np
-
-    keys = [(sample.pass_index, sample.batch_index) for sample in samples]
-    numbers: dict[tuple[int, int | None], int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-
-
-def _batch_steps(batch: Whole, outputs: Counts) -> Counts:
-    """Give the decode passes of each batch, those of its longest row; (batches,)."""
-    import numpy as np
-
-    steps = np.zeros(int(batch.max()) + 1)
-    np.maximum.at(steps, batch, _decode_passes(outputs))
-    return steps
 
 
 def _batch_seconds(batch: Whole, samples: Sequence[RequestSample]) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from llenergymeasure.domain.environment import GPUInfo
@@ -34,43 +33,29 @@ def survey_gpus(nvml: Any = None) -> GPUSurvey:
     Args:
         nvml: A module with the functions of ``pynvml``; by default that one.
     """
-    library = _pynvml() if nvml is None else nvml
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
     try:
-        with _session(library):
-            return _survey(library)
-    except library.NVMLError as error:
-        return GPUSurvey(note=f"NVML is not available: {error}")
-
-
-def _pynvml() -> Any:
-    import pynvml
-
-    return pynvml
-
-
-@contextmanager
-def _session(nvml: Any) -> Iterator[None]:
-    nvml.nvmlInit()
-    try:
-        yield
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _survey(nvml: Any) -> GPUSurvey:
-    count = nvml.nvmlDeviceGetCount()
-    found, missing = [], []
-    for index in range(count):
+        nvml.nvmlInit()
         try:
-            found.append(_gpu(nvml, index))
-        except nvml.NVMLError as error:
-            missing.append(f"GPU {index}: {error}")
-    return GPUSurvey(
-        gpus=tuple(found),
-        note="; ".join(missing) or (None if count else "NVML sees no GPU"),
-        driver_version=_text(_ask(nvml, nvml.nvmlSystemGetDriverVersion)),
-        cuda_version=_cuda(_ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)),
-    )
+            count, found, missing = nvml.nvmlDeviceGetCount(), [], []
+            for index in range(count):
+                try:
+                    found.append(_gpu(nvml, index))
+                except nvml.NVMLError as error:
+                    missing.append(f"GPU {index}: {error}")
+            return GPUSurvey(
+                gpus=tuple(found),
+                note="; ".join(missing) or (None if count else "NVML sees no GPU"),
+                driver_version=_text(_ask(nvml, nvml.nvmlSystemGetDriverVersion)),
+                cuda_version=_cuda(_ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)),
+            )
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        return GPUSurvey(note=f"NVML is not available: {error}")
 
 
 def _gpu(nvml: Any, index: int) -> GPUInfo:

@@ -1,10 +1,13 @@
-"""What an engine gets: prompts as tokens, batches of them, and others that warm it up."""
+"""What an engine gets: prompts as tokens, batches of them, and others that warm it up.
+
+And whether it did that work, told by counting the tokens of every request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import (
@@ -18,12 +21,8 @@ from llenergymeasure.core.backends.protocol import (
     Tokenizer,
 )
 from llenergymeasure.domain.prompts import Prompt
-from llenergymeasure.domain.samples import LatencyStart
+from llenergymeasure.domain.samples import LatencyStart, RequestSample
 from llenergymeasure.exceptions import BackendError, ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,15 @@ def build_requests(
     """
     limit, requests, truncated = config.max_input_tokens, [], 0
     for index, prompt in enumerate(prompts[: config.n]):
-        tokens = _tokens(index, prompt, tokenizer)
+        tokens = prompt.token_ids
+        if tokens is None:
+            tokens = tuple(tokenizer.encode(prompt.text or ""))
+        if not tokens:
+            raise ConfigError(
+                f"prompt {index + 1} of the dataset has no tokens; remove it, or set n: {index} to "
+                "stop before it",
+                where=f"dataset, prompt {index + 1}",
+            )
         if limit is not None and len(tokens) > limit:
             tokens, truncated = _cut(tokens, prompt, tokenizer, config), truncated + 1
         requests.append(Request(index, tokens, prompt.max_new_tokens or config.max_new_tokens))
@@ -134,24 +141,15 @@ def warmup_batches(
         )
     import numpy as np
 
-    ids = np.asarray(ordinary_ids, np.int64)
-    return tuple(
-        _redrawn(plan[position], ids, np.random.Generator(np.random.PCG64([seed, number])))
-        for number, position in enumerate(_tour(plan, n), start=first)
-    )
-
-
-def _tokens(index: int, prompt: Prompt, tokenizer: Tokenizer) -> tuple[int, ...]:
-    tokens = prompt.token_ids
-    if tokens is None:
-        tokens = tuple(tokenizer.encode(prompt.text or ""))
-    if not tokens:
-        raise ConfigError(
-            f"prompt {index + 1} of the dataset has no tokens; remove it, or set n: {index} to "
-            "stop before it",
-            where=f"dataset, prompt {index + 1}",
-        )
-    return tokens
+    ids, batches = np.asarray(ordinary_ids, np.int64), []
+    for number, position in enumerate(_tour(plan, n), start=first):
+        generator = np.random.Generator(np.random.PCG64([seed, number]))
+        drawn = [
+            (one, ids[generator.integers(0, len(ids), len(one.token_ids))].tolist())
+            for one in plan[position]
+        ]
+        batches.append(tuple(replace(one, token_ids=tuple(tokens)) for one, tokens in drawn))
+    return tuple(batches)
 
 
 def _cut(
@@ -193,24 +191,65 @@ def _check_context(requests: Sequence[Request], context_limit: int | None) -> No
 
 def _tour(plan: Sequence[Batch], n: int) -> list[int]:
     """Choose positions in the plan: the largest batch, then the others at even distances."""
-    largest = max(range(len(plan)), key=lambda position: _positions(plan[position]))
+
+    def positions(number: int) -> int:
+        lengths = (len(request.token_ids) + request.max_new_tokens for request in plan[number])
+        return len(plan[number]) * max(lengths, default=0)
+
+    largest = max(range(len(plan)), key=positions)
     others = [position for position in range(len(plan)) if position != largest]
     if n > len(plan):
         return [[largest, *others][step % len(plan)] for step in range(n)]
     return [largest, *(others[step * len(others) // (n - 1)] for step in range(n - 1))]
 
 
-def _positions(batch: Batch) -> int:
-    longest = max((len(request.token_ids) + request.max_new_tokens for request in batch), default=0)
-    return len(batch) * longest
+class Asked(NamedTuple):
+    """Tokens of one request, as the engine was asked.
+
+    Attributes:
+        input_tokens: Tokens of the prompt.
+        output_tokens: Most tokens of the answer.
+    """
+
+    input_tokens: int
+    output_tokens: int
 
 
-def _redrawn(batch: Batch, ids: npt.NDArray[np.int64], generator: np.random.Generator) -> Batch:
-    return tuple(
-        Request(
-            request.index,
-            tuple(ids[generator.integers(0, len(ids), len(request.token_ids))].tolist()),
-            request.max_new_tokens,
+def asked_of(requests: Iterable[Request]) -> tuple[Asked, ...]:
+    """Count what is asked, in the order of the dataset."""
+    return tuple(Asked(len(one.token_ids), one.max_new_tokens) for one in requests)
+
+
+def departures(
+    samples: Iterable[RequestSample], asked: Sequence[Asked], *, ignores_eos: bool
+) -> Iterator[str]:
+    """Say where an engine cut prompts, and where it or the model ended answers early.
+
+    Args:
+        samples: Requests of all passes; failed ones are passed over.
+        asked: What was asked, by position in the dataset.
+        ignores_eos: Whether an end of sequence was not to end an answer.
+    """
+    done = [(one, asked[one.request]) for one in samples if one.finish != "failed"]
+    cut = sum(one.input_tokens != request.input_tokens for one, request in done)
+    early = [one for one, request in done if one.output_tokens < request.output_tokens]
+    ended = 0 if ignores_eos else sum(one.finish == "stop" for one in early)
+    if cut:
+        yield (
+            f"the engine had {_of(cut, done)} prompts with another number of tokens than they "
+            "were sent"
         )
-        for request in batch
-    )
+    if len(early) > ended:
+        yield (
+            f"the engine ended {_of(len(early) - ended, done)} answers before the tokens asked "
+            "for, without an end of sequence (is its context too short?)"
+        )
+    if not ignores_eos:
+        yield (
+            f"answers end where the model ends them ({_of(ended, done)} did so early), so token "
+            "counts depend on the arithmetic"
+        )
+
+
+def _of(count: int, whole: Sequence[object]) -> str:
+    return f"{count:,} of {len(whole):,}"

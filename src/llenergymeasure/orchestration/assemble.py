@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from llenergymeasure.config.precisions import other_arithmetic
 from llenergymeasure.core import flops, metrics, trust
-from llenergymeasure.core.asked import departures
 from llenergymeasure.core.peaks import peak_of
+from llenergymeasure.core.workload import departures
 from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot

@@ -114,28 +114,23 @@ def held(
         raise _unusable(f"cannot lock devices in {error.filename}", error) from None
     with contextlib.ExitStack() as stack:
         for device in devices(target):
-            lock = _wait(device, lock_path(device, folder), waiting, sleep)
+            path, said = lock_path(device, folder), None
+            while (lock := _take(device, path)) is None:
+                owner = locks.owner_of(path) or "another process"
+                text = f"waiting for {_plain(device)}, measured by {owner}"
+                if text != said:
+                    waiting(text)
+                    said = text
+                sleep(POLL_S)
             stack.callback(lock.release)
         yield
 
 
-def _wait(device: str, path: Path, waiting: Waiting, sleep: Callable[[float], None]) -> ProcessLock:
-    said = None
-
-    def take() -> ProcessLock | None:
-        try:
-            return locks.take(path, everybody=True)
-        except OSError as error:
-            raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
-
-    while (lock := take()) is None:
-        owner = locks.owner_of(path) or "another process"
-        text = f"waiting for {_plain(device)}, measured by {owner}"
-        if text != said:
-            waiting(text)
-            said = text
-        sleep(POLL_S)
-    return lock
+def _take(device: str, path: Path) -> ProcessLock | None:
+    try:
+        return locks.take(path, everybody=True)
+    except OSError as error:
+        raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
 
 
 def _unusable(what: str, error: OSError) -> ExperimentError:

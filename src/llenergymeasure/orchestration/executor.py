@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
-from llenergymeasure.core.asked import Asked, asked_of
 from llenergymeasure.core.backends.protocol import (
     PREFILL_PASS,
     WARMUP_PASS,
@@ -19,6 +18,8 @@ from llenergymeasure.core.backends.protocol import (
 )
 from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
 from llenergymeasure.core.workload import (
+    Asked,
+    asked_of,
     batches_for,
     build_requests,
     run_batches,

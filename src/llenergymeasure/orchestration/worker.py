@@ -74,7 +74,10 @@ def run(
     Raises:
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
-    order = _read_order(directory, started)
+    order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    if started is not None:
+        how = {"start_method": started.method, "start_reason": started.reason}
+        order = order.model_copy(update=how)
     repository, interruption = DirectoryRepository(directory), Interruption()
     with contextlib.ExitStack() as stack:
         if (busy := _claim(directory, stack)) is not None:
@@ -86,7 +89,9 @@ def run(
             events = stack.enter_context(contextlib.closing(log))
             stack.enter_context(captured_output(directory.log))
         except OSError as error:
-            return _fail(repository, order, "start", "experiment", _unwritable(error))
+            what = f"cannot write {error.filename}: {error.strerror}"
+            said = f"{what}; put results elsewhere with --output"
+            return _fail(repository, order, "start", "experiment", said)
         stack.enter_context(interruption.noticed())
         search_path = with_programs_of(sys.executable, os.environ.get("PATH", os.defpath))
         stack.enter_context(variables({"PATH": search_path}))
@@ -108,13 +113,6 @@ def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str |
     return None
 
 
-def _read_order(directory: ExperimentDirectory, started: Started | None) -> WorkOrder:
-    order = WorkOrder.model_validate_json(directory.config.read_bytes())
-    if started is None:
-        return order
-    return order.model_copy(update={"start_method": started.method, "start_reason": started.reason})
-
-
 def _run_phases(
     repository: DirectoryRepository, order: WorkOrder, events: EventLog, interruption: Interruption
 ) -> FailedExperiment | None:
@@ -126,23 +124,14 @@ def _run_phases(
     except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
         if interruption.seen:  # an engine makes other errors of it
             raise _interrupt(repository, order, machine.phase) from None
-        return _broken(repository, order, machine.phase, error)
-    return None
-
-
-def _broken(
-    repository: DirectoryRepository, order: WorkOrder, phase: str, error: Exception
-) -> FailedExperiment:
-    if isinstance(error, LLEMError):
+        if not isinstance(error, LLEMError):
+            traceback.print_exception(error)
+            said = f"{type(error).__name__}: {error}"
+            return _fail(repository, order, machine.phase, "internal", said)
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"{note}\n")  # which is log.txt here
-        return _fail(repository, order, phase, error.code, error.message)
-    traceback.print_exception(error)
-    return _fail(repository, order, phase, "internal", f"{type(error).__name__}: {error}")
-
-
-def _unwritable(error: OSError) -> str:
-    return f"cannot write {error.filename}: {error.strerror}; put results elsewhere with --output"
+        return _fail(repository, order, machine.phase, error.code, error.message)
+    return None
 
 
 def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) -> KeyboardInterrupt:
@@ -239,12 +228,6 @@ def collect(
             f"the worker left neither a result nor an error in {directory.root}",
             where=str(directory.root),
         )
-    raise _error(directory, failure, kept=kept)
-
-
-def _error(
-    directory: ExperimentDirectory, failure: FailedExperiment, *, kept: bool
-) -> ExperimentError:
     said = tail(directory.log)
     hint = f"\n  what the engine printed: {directory.log}" if kept and said else ""
     error = ExperimentError(
@@ -255,7 +238,7 @@ def _error(
     )
     if said:
         error.add_note(f"the engine's last words:\n{said}")
-    return error
+    raise error
 
 
 def main(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.core.backends.shared.answering import no_answer_later_than
 from llenergymeasure.domain.results import FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.orchestration import preflight, worker
@@ -63,11 +64,17 @@ def run_single(
 @contextlib.contextmanager
 def _checked(order: WorkOrder, settings: EffectiveSettings, calls: Callbacks) -> Iterator[Run]:
     """Check that an experiment can run, and give the way to run it."""
+    limits = TimeLimits(settings, None)
     if order.runner == "local":
         preflight.check(order)
-        yield lambda directory: worker.run(directory, calls.listener)
+
+        def run_here(directory: ExperimentDirectory) -> FailedExperiment | None:
+            with no_answer_later_than(lambda: limits.of(order.config)):
+                return worker.run(directory, calls.listener)
+
+        yield run_here
         return
-    within_s = TimeLimits(settings, None).of(order.config)
+    within_s = limits.of(order.config)
     with RunnerPool("auto") as runners:
         runners.check([order])
 

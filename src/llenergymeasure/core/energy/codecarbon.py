@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.energy_sources import ENERGY_SOURCES, FIELD
-from llenergymeasure.config.plugins import missing
 from llenergymeasure.core.energy.gpu_state import beside, with_state, working_uuids
 from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
@@ -47,22 +45,29 @@ class CodeCarbonSource(SampledSource):
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
         """Say what CodeCarbon would tell of these devices; it is not imported for that."""
-        problem = missing(ENERGY_SOURCES[CodeCarbonSource.name], FIELD)
-        if problem is not None:
-            return Coverage(None, problem.what, problem.remedy)
         return gpu_coverage(target.gpu_uuids) if target.kind == "gpu" else cpu_coverage(POWERCAP)
 
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
         """Label CodeCarbon's figures; a part that it could not read is unknown, never zero."""
         parts = recorded.summary["parts"]
-        components = tuple(self._component(part) for part in parts)
+        components = tuple(
+            EnergyComponent(
+                name=part["name"],
+                energy_j=part["energy_j"],
+                kind="unmeasurable" if part["energy_j"] is None else part["kind"],
+                method=f"CodeCarbon: {part['method']}",
+                in_scope=self._in_scope(part),
+            )
+            for part in parts
+        )
+        reset = any(part["reset"] and self._in_scope(part) for part in parts)
         made = EnergyRecording(
             source=self.name,
             components=components,
             readings=recorded.readings,
             cost=recorded.cost,
             notes=tuple(self._notes(recorded, window, components)),
-            flags=("counter_reset",) if any(map(self._was_reset, parts)) else (),
+            flags=("counter_reset",) if reset else (),
             codecarbon_grams=recorded.summary["grams"],
         )
         if self._target.kind == "cpu":
@@ -77,18 +82,6 @@ class CodeCarbonSource(SampledSource):
             named = not self._wanted or part["name"] in self._wanted
             return self._target.kind == "gpu" and named
         return self._target.kind == "cpu"
-
-    def _was_reset(self, part: dict[str, Any]) -> bool:
-        return bool(part["reset"]) and self._in_scope(part)
-
-    def _component(self, part: dict[str, Any]) -> EnergyComponent:
-        return EnergyComponent(
-            name=part["name"],
-            energy_j=part["energy_j"],
-            kind="unmeasurable" if part["energy_j"] is None else part["kind"],
-            method=f"CodeCarbon: {part['method']}",
-            in_scope=self._in_scope(part),
-        )
 
     def _notes(
         self, recorded: Recorded, window: Window, components: Iterable[EnergyComponent]

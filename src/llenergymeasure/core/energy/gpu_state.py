@@ -7,7 +7,7 @@ that does not tell them, or beside none.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +44,18 @@ def with_state(
         note = "clocks, limits and other processes are not known: only NVML tells them"
         return replace(made, notes=(*made.notes, note), flags=(*made.flags, "processes_unknown"))
     states = device_states(by_channel(made.readings), summary, window)
-    return replace(
-        made,
-        device_state=states,
-        notes=(*made.notes, *process_notes(states)),
-        flags=(*made.flags, *process_flags(states)),
-    )
+    notes, flags = list(made.notes), list(made.flags)
+    for state in states:
+        if state.foreign_pids is None:
+            notes.append(f"{state.device}: it can't be seen whether others computed on it")
+        elif state.foreign_pids:
+            pids = ", ".join(map(str, state.foreign_pids))
+            notes.append(f"{state.device}: others computed on it as well (process {pids})")
+    if any(state.foreign_pids for state in states):
+        flags.append("foreign_process")
+    if any(state.foreign_pids is None for state in states):
+        flags.append("processes_unknown")
+    return replace(made, device_state=states, notes=tuple(notes), flags=tuple(flags))
 
 
 def device_states(
@@ -109,24 +115,6 @@ def foreign_pids(uuid: str, summary: Mapping[str, Any]) -> tuple[int, ...] | Non
     if not summary["host_pids"] and all(kin != "own" for _, kin in seen):
         return None
     return tuple(sorted(pid for pid, kin in seen if kin != "own"))
-
-
-def process_flags(states: Sequence[DeviceState]) -> Iterator[str]:
-    """Give the codes of what was found about processes."""
-    if any(state.foreign_pids for state in states):
-        yield "foreign_process"
-    if any(state.foreign_pids is None for state in states):
-        yield "processes_unknown"
-
-
-def process_notes(states: Sequence[DeviceState]) -> Iterator[str]:
-    """Say the same in words, device by device."""
-    for state in states:
-        if state.foreign_pids is None:
-            yield f"{state.device}: it can't be seen whether others computed on it"
-        elif state.foreign_pids:
-            pids = ", ".join(map(str, state.foreign_pids))
-            yield f"{state.device}: others computed on it as well (process {pids})"
 
 
 def _nearest(rows: Sequence[Reading], at_ns: int) -> float | None:

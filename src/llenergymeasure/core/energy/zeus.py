@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llenergymeasure.config.energy_sources import ENERGY_SOURCES, FIELD, other_sources
-from llenergymeasure.config.plugins import missing
+from llenergymeasure.config.energy_sources import other_sources
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
 from llenergymeasure.core.energy.gpu_state import Grouped
 from llenergymeasure.core.energy.nvml_coverage import Sensors, covered, sliced, zeus_sensors
@@ -47,12 +46,9 @@ class ZeusSource(GPUSource):
     @staticmethod
     def coverage(target: DeviceTarget) -> Coverage:
         """Say what Zeus would tell of these devices on this machine."""
-        if target.kind == "cpu":
-            return Coverage(None, NO_GPU, other_sources(target.kind))
-        problem = missing(ENERGY_SOURCES[ZeusSource.name], FIELD)
-        if problem is not None:
-            return Coverage(None, problem.what, problem.remedy)
-        return gpu_coverage(target.gpu_uuids, survey_gpus())
+        if target.kind == "gpu":
+            return gpu_coverage(target.gpu_uuids, survey_gpus())
+        return Coverage(None, NO_GPU, other_sources(target.kind))
 
     def energy(
         self, device: str, taken: Grouped, recorded: Recorded, window: Window

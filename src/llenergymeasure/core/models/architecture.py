@@ -198,14 +198,19 @@ class ModelArchitecture:
 
 def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
     hidden, heads = reader.need("hidden"), reader.need("heads")
-    latent = _latent(reader)
+    rank, latent, head_dim = reader.find("key_value_rank"), None, reader.find("head_dim")
+    if rank is not None:
+        nope_dim, rope_dim, value_dim = map(reader.need, ("nope_dim", "rope_dim", "value_dim"))
+        query_rank = reader.find("query_rank")
+        latent = LatentAttention(query_rank, rank, nope_dim, rope_dim, value_dim)
+        head_dim = (nope_dim + rope_dim + value_dim) // 2
     shape: dict[str, Any] = {
         "model_type": reader.model_type,
         "layers": reader.need("layers"),
         "hidden": hidden,
         "heads": heads,
         "kv_heads": reader.kv_heads(heads),
-        "head_dim": _head_dim(reader, hidden, heads, latent),
+        "head_dim": head_dim or hidden // heads,
         "intermediate": reader.find("intermediate") or 4 * hidden,
         "gated_mlp": reader.gated(traits),
         "vocabulary": reader.need("vocabulary"),
@@ -217,25 +222,6 @@ def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
     if traits.learned_positions:
         shape["position_rows"] = reader.need("context") + traits.extra_positions
     return {**shape, "vector_parameters": _vectors(reader, traits, shape)}
-
-
-def _head_dim(reader: ConfigReader, hidden: int, heads: int, latent: LatentAttention | None) -> int:
-    if latent is not None:
-        return (latent.nope_dim + latent.rope_dim + latent.value_dim) // 2
-    return reader.find("head_dim") or hidden // heads
-
-
-def _latent(reader: ConfigReader) -> LatentAttention | None:
-    rank = reader.find("key_value_rank")
-    if rank is None:
-        return None
-    return LatentAttention(
-        query_rank=reader.find("query_rank"),
-        key_value_rank=rank,
-        nope_dim=reader.need("nope_dim"),
-        rope_dim=reader.need("rope_dim"),
-        value_dim=reader.need("value_dim"),
-    )
 
 
 def _experts(reader: ConfigReader, intermediate: int, layers: int) -> Experts | None:

@@ -7,21 +7,22 @@ asked for must be what the checkpoint says.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.precisions import Precision
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.exceptions import ConfigError, Problem
 
-SIDE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+SIDE_FILES = {
+    "hf_quant_config.json": "modelopt",
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+}
 """Where older tools write it instead of ``config.json``: NVIDIA's Model Optimizer, AutoGPTQ and
-AutoAWQ."""
+AutoAWQ; and the method that they are of."""
 
-_OF_FILE = dict(zip(SIDE_FILES, ("modelopt", "gptq", "awq"), strict=True))
 _INTEGERS: dict[object, Precision] = {8: "int8", 4: "int4"}
 _FLOATS: dict[object, Precision] = {8: "fp8"}
 Stated = Mapping[str, Any]
@@ -51,12 +52,19 @@ def of_model(model: str, revision: str | None) -> Quantisation | None:
         ``None`` where nothing is said, or the files are not here.
     """
     source = sources.resolve(model, revision)
-    if (stated := in_config(source)) is not None:
-        return stated
+    if (in_file := in_config(source)) is not None:
+        return in_file
     if source.kind == "random":
         return None
-    found = (_side_file(source, name) for name in SIDE_FILES)
-    return next((each for each in found if each is not None), None)
+    for name, method in SIDE_FILES.items():
+        path = sources.file_of(source, name)
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8")) if path else None
+        except (OSError, ValueError):
+            continue
+        if isinstance(stated, dict):
+            return read({"quant_method": method, **stated})
+    return None
 
 
 def read(stated: Stated) -> Quantisation:
@@ -65,9 +73,13 @@ def read(stated: Stated) -> Quantisation:
     Methods and entries: huggingface.co/docs/transformers/main_classes/quantization; those that vLLM
     reads besides: docs.vllm.ai, "Quantization". A method that is not listed has no precision here.
     """
-    method = _method(stated)
-    reader = _READERS.get(method, _unknown)
-    precision, said = reader(stated)
+    producer = stated.get("producer")
+    method = str(stated.get("quant_method") or "unnamed").lower()
+    method = method.replace("compressed_tensors", "compressed-tensors")
+    if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
+        method = "modelopt"
+    reader = _READERS.get(method)
+    precision, said = reader(stated) if reader else (None, "")
     return Quantisation(method, precision, said)
 
 
@@ -109,43 +121,16 @@ def _entry(config: Mapping[str, Any]) -> Stated | None:
     return None
 
 
-def _side_file(source: ModelSource, name: str) -> Quantisation | None:
-    if source.path is not None:
-        path: Path | None = source.path / name
-    else:
-        path = Hub().cached(source.name, name, source.revision)
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stated, dict):
-        return None
-    return read({"quant_method": _OF_FILE[name], **stated})
-
-
-def _method(stated: Stated) -> str:
-    producer = stated.get("producer")
-    if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
-        return "modelopt"
-    method = str(stated.get("quant_method") or "unnamed").lower()
-    return method.replace("compressed_tensors", "compressed-tensors")
-
-
 _Read = tuple[Precision | None, str]
 
 
 def _by_bits(stated: Stated) -> _Read:
-    bits = {stated.get("bits", stated.get("w_bit")), *_bits_of_layers(stated)}
+    layers = stated.get("dynamic")  # those that GPTQModel was told to treat apart
+    apart = layers.values() if isinstance(layers, Mapping) else ()
+    bits = {stated.get("bits", stated.get("w_bit"))}
+    bits |= {each["bits"] for each in apart if isinstance(each, Mapping) and "bits" in each}
     said = f"bits: {' and '.join(sorted(map(str, bits)))}"
     return (_INTEGERS.get(bits.pop()) if len(bits) == 1 else None), said
-
-
-def _bits_of_layers(stated: Stated) -> Iterator[object]:
-    """Give the bits of layers that GPTQModel was told to treat apart (its ``dynamic``)."""
-    layers = stated.get("dynamic")
-    for each in layers.values() if isinstance(layers, Mapping) else ():
-        if isinstance(each, Mapping) and "bits" in each:
-            yield each["bits"]
 
 
 def _by_switch(stated: Stated) -> _Read:
@@ -184,16 +169,6 @@ def of_algorithm(algorithm: str) -> Precision | None:
     return _ALGORITHMS.get(algorithm)
 
 
-def _fp8(stated: Stated) -> _Read:
-    del stated
-    return "fp8", ""
-
-
-def _unknown(stated: Stated) -> _Read:
-    del stated
-    return None, ""
-
-
 _ALGORITHMS: dict[str, Precision] = {
     "FP8": "fp8",
     "FP8_PER_CHANNEL_PER_TOKEN": "fp8",
@@ -218,6 +193,6 @@ _READERS: dict[str, Callable[[Stated], _Read]] = {
     "gptq": _by_bits,
     "bitsandbytes": _by_switch,
     "compressed-tensors": _by_groups,
-    "fp8": _fp8,
+    "fp8": lambda _: ("fp8", ""),
     "modelopt": _by_algorithm,
 }

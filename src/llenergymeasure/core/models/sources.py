@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +78,17 @@ def model_problems(
     try:
         config = read_config(source, hub)
         if source.kind == "random":
-            _tokenizer_fits(source, config or {}, tokenizer or tokenizer_files.packaged())
+            vocabulary = ModelArchitecture.from_config(config or {}).vocabulary
+            if source.path is None or not tokenizer_files.own_files(source.path):
+                entries = (tokenizer or tokenizer_files.packaged()) / "tokenizer.json"
+                tokenizer_files.check_fits(_read_json(entries), vocabulary)
     except ConfigError as error:
-        return [Problem(error.message, "model", _config_remedy(source))]
+        place = f"{source.path}/{CONFIG_FILE}" if source.path else f"{CONFIG_FILE} of {source.name}"
+        remedy = f"mend {place}, or name another model"
+        if source.kind == "random" and source.path is None:
+            known = ", ".join(catalogue.names())
+            remedy = f"use one of {known}, or a directory with a {CONFIG_FILE}"
+        return [Problem(error.message, "model", remedy)]
     return []
 
 
@@ -139,11 +146,15 @@ def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
     """
     if source.kind == "random" and source.path is None:
         return catalogue.config(source.name)
-    if source.path is not None:
-        path: Path | None = source.path / CONFIG_FILE
-    else:
-        path = hub.cached(source.name, CONFIG_FILE, source.revision)
+    path = file_of(source, CONFIG_FILE, hub)
     return None if path is None else _read_json(path)
+
+
+def file_of(source: ModelSource, name: str, hub: Hub = _HUB) -> Path | None:
+    """Locate a file of a model without the network: in its directory, or in the Hub's cache."""
+    if source.path is not None:
+        return source.path / name
+    return hub.cached(source.name, name, source.revision)
 
 
 def architecture_of(source: ModelSource, hub: Hub = _HUB) -> ModelArchitecture | None:
@@ -201,25 +212,22 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
     if not own:
         config = {**config, **tokenizer_files.special_ids(folder)}
     inputs = {path.name: path.read_bytes() for path in own or tokenizer_files.own_files(folder)}
-    target = cache_dir / "random" / _directory_name(source, config, inputs)
-    if not (target / CONFIG_FILE).exists():  # it is written last
-        _fill(target, config, inputs if own else _padded(inputs, config))
-    return target
-
-
-def _padded(files: Mapping[str, bytes], config: Mapping[str, Any]) -> dict[str, bytes]:
-    vocabulary = ModelArchitecture.from_config(config).vocabulary
-    entries = tokenizer_files.padded(files["tokenizer.json"].decode(), vocabulary)
-    settings = tokenizer_files.padded_settings(files["tokenizer_config.json"].decode())
-    changed = {"tokenizer.json": entries.encode(), "tokenizer_config.json": settings.encode()}
-    return {**files, **changed}
-
-
-def _fill(target: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    contents = {name: content.hex() for name, content in inputs.items()}
+    stem = source.path.resolve().name if source.path else source.name
+    target = cache_dir / "random" / f"{stem}-{canonical_hash([config, contents])}"
+    if (target / CONFIG_FILE).exists():  # it is written last
+        return target
+    if not own:
+        vocabulary = ModelArchitecture.from_config(config).vocabulary
+        entries = tokenizer_files.padded(inputs["tokenizer.json"].decode(), vocabulary)
+        settings = tokenizer_files.padded_settings(inputs["tokenizer_config.json"].decode())
+        inputs["tokenizer.json"] = entries.encode()
+        inputs["tokenizer_config.json"] = settings.encode()
     target.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
+    for name, content in inputs.items():
         _write(target / name, content)
     _write(target / CONFIG_FILE, json.dumps(config, indent=2).encode())
+    return target
 
 
 def _as_directory(name: str) -> Path | None:
@@ -253,19 +261,6 @@ def _missing(source: ModelSource) -> Problem | None:
     return None
 
 
-def _config_remedy(source: ModelSource) -> str:
-    if source.kind == "random" and source.path is None:
-        return f"use one of {', '.join(catalogue.names())}, or a directory with a {CONFIG_FILE}"
-    place = f"{source.path}/{CONFIG_FILE}" if source.path else f"{CONFIG_FILE} of {source.name}"
-    return f"mend {place}, or name another model"
-
-
-def _tokenizer_fits(source: ModelSource, config: Mapping[str, Any], tokenizer: Path) -> None:
-    vocabulary = ModelArchitecture.from_config(config).vocabulary
-    if source.path is None or not tokenizer_files.own_files(source.path):
-        tokenizer_files.check_fits(_read_json(tokenizer / "tokenizer.json"), vocabulary)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -276,14 +271,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds no JSON object", where=str(path))
     return data
-
-
-def _directory_name(
-    source: ModelSource, config: Mapping[str, Any], inputs: Mapping[str, bytes]
-) -> str:
-    contents = {name: content.hex() for name, content in inputs.items()}
-    stem = source.path.resolve().name if source.path else source.name
-    return f"{stem}-{canonical_hash([config, contents])}"
 
 
 def _write(path: Path, content: bytes) -> None:

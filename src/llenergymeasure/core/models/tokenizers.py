@@ -1,16 +1,20 @@
-"""Text to tokens through transformers."""
+"""Text to tokens through transformers, and which tokens end a sequence, alike for all engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.core.models import tokenizer_files
+from llenergymeasure.core.models import sources, tokenizer_files
 from llenergymeasure.core.models.hub import Hub
+from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.exceptions import ConfigError
+
+GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,6 @@ def load_tokenizer(
             "or choose an instruction-tuned model",
             where="apply_chat_template",
         )
-    return HFTokenizer(inner, _finder(reference, revision), apply_chat_template)
-
-
-def _finder(reference: str, revision: str | None) -> Callable[[str], Path | None]:
     folder = Path(reference)
 
     def find(name: str) -> Path | None:
@@ -111,4 +111,42 @@ def _finder(reference: str, revision: str | None) -> Callable[[str], Path | None
             return folder / name if (folder / name).is_file() else None
         return Hub().cached(reference, name, revision)
 
-    return find
+    return HFTokenizer(inner, find, apply_chat_template)
+
+
+def end_tokens(source: ModelSource, tokenizer: HFTokenizer) -> tuple[int, ...]:
+    """Collect the ids that end a sequence, ascending.
+
+    Every ``eos_token_id`` of ``generation_config.json``, of ``config.json`` (and of the text model
+    in it) and of the tokenizer: a chat model often states its end of turn in only one of them
+    (huggingface.co/docs/transformers/main_classes/text_generation).
+
+    Args:
+        source: The model. On the Hub, a ``generation_config.json`` that is not cached is fetched.
+        tokenizer: Its tokenizer.
+    """
+    try:
+        config = sources.read_config(source) or {}
+    except ConfigError:
+        config = {}
+    text = config.get("text_config")
+    stated = (_generation_config(source), config, text if isinstance(text, Mapping) else {})
+    found = {index for part in stated for index in _ids(part.get("eos_token_id"))}
+    return tuple(sorted(found.union(_ids(tokenizer.inner.eos_token_id))))
+
+
+def _generation_config(source: ModelSource) -> Mapping[str, Any]:
+    path = source.path / GENERATION_CONFIG if source.path else None
+    if source.kind == "hub":
+        path = Hub().fetched(source.name, GENERATION_CONFIG, source.revision)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _ids(stated: object) -> Iterator[int]:
+    for each in stated if isinstance(stated, list | tuple) else (stated,):
+        if isinstance(each, int) and not isinstance(each, bool):
+            yield each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -46,35 +47,23 @@ class Channel:
         """
         if self._socket.fileno() < 0:
             raise EOFError
-        if not self._messages and self._readable(timeout_s):
-            self._read()
+        # Not select(): a program with more than 1024 open files has descriptors beyond its reach.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not self._messages and poll.poll(max(0.0, timeout_s) * 1e3):
+            data = b""
+            with contextlib.suppress(OSError):
+                data = self._socket.recv(1 << 16)
+            if not data:
+                raise EOFError
+            *lines, self._pending = (self._pending + data).split(b"\n")
+            for line in lines:
+                # An interrupt can cost a piece of a message; the rest of it says nothing.
+                with contextlib.suppress(ValueError):
+                    message = json.loads(line)
+                    self._messages += [message] if isinstance(message, dict) else []
         return self._messages.popleft() if self._messages else None
 
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
-
-    def _readable(self, timeout_s: float) -> bool:
-        # Not select(): a program with more than 1024 open files has descriptors beyond its reach.
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(max(0.0, timeout_s) * 1e3))
-
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(1 << 16)
-        except OSError:
-            data = b""
-        if not data:
-            raise EOFError
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        self._messages.extend(message for line in lines if (message := _parsed(line)))
-
-
-def _parsed(line: bytes) -> Message | None:
-    # An interrupt can cost a piece of a message; the rest of it says nothing.
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None

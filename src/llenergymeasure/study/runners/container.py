@@ -6,7 +6,6 @@ Functions from data to arguments of ``docker run``, but for the folders that are
 from __future__ import annotations
 
 import csv
-import getpass
 import io
 import os
 import shlex
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import psutil
 from pydantic import BaseModel
 
+from llenergymeasure import locks
 from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.orchestration import device_lock
@@ -110,15 +110,12 @@ def mounts(
         path.mkdir(parents=True, exist_ok=True)
     writable = [Mount(path, path, writable=True) for path in sorted(written)]
     each = {mount.target: mount for mount in (*read, *writable)}
-    return (*each.values(), Mount(_locks(environ), Path(LOCKS), writable=True))
-
-
-def _locks(environ: Mapping[str, str]) -> Path:
     try:
-        return device_lock.ready_lock_directory(environ).absolute()
+        shared = device_lock.ready_lock_directory(environ).absolute()
     except OSError as error:
         what = f"cannot keep locks on devices in {error.filename}: {error.strerror}"
         raise DockerError(what, device_lock.REMEDY) from None
+    return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
 
 
 def _hub_folders(environ: Mapping[str, str]) -> tuple[Path, Path]:
@@ -144,17 +141,11 @@ def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
         target = path
         if name.startswith("~/"):  # '~' is another folder in there
             target = inside_home / name[2:]
-            _make_room(target, path)
+            # Docker would make what the mount lies on as root.
+            (target if path.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                target.touch()
         yield Mount(path, target)
-
-
-def _make_room(target: Path, source: Path) -> None:
-    """Make what a mount inside a mounted folder lies on; Docker would make it as root."""
-    if source.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
 
 
 def _path_values(model: BaseModel) -> Iterator[str]:
@@ -197,12 +188,20 @@ def run_arguments(
     Raises:
         DockerError: ``LLEM_DOCKER_OPTIONS`` cannot be read.
     """
+    identity: list[str] = []
+    if not place.engine.rootless:
+        others = sorted({*os.getgroups()} - {os.getgid()})
+        identity += ("--user", f"{os.getuid()}:{os.getgid()}")
+        identity += (word for group in others for word in ("--group-add", str(group)))
+        identity += ("--userns", "host") if place.engine.remapped else ()
     return [
         *("run", "--rm", "--interactive", "--name", name, "--pull", "never"),
         *("--log-driver", "none", "--pid", "host", "--workdir", str(Path.cwd())),
         *("--shm-size", str(psutil.virtual_memory().total // 2)),
-        *_identity(place.engine),
-        *(_gpu_options(place.engine) if place.gpus else ()),
+        *identity,
+        *(_GPUS if place.gpus else ()),
+        # A rootless engine may raise no limit above the user's own (setrlimit(2)).
+        *(_LIMITS if place.gpus and not place.engine.rootless else ()),
         *(word for folder in folders for word in ("--mount", folder.option())),
         *(word for each in _environment(environ, place, inside_home) for word in ("--env", each)),
         *("--entrypoint", "python3"),
@@ -233,28 +232,13 @@ _LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864")
 _GPUS = ("--gpus", "all", "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility")
 
 
-def _gpu_options(engine: Engine) -> tuple[str, ...]:
-    # A rootless engine may raise no limit above the user's own (setrlimit(2), CAP_SYS_RESOURCE).
-    return _GPUS if engine.rootless else (*_GPUS, *_LIMITS)
-
-
-def _identity(engine: Engine) -> Iterator[str]:
-    if engine.rootless:
-        return
-    yield from ("--user", f"{os.getuid()}:{os.getgid()}")
-    for group in sorted({*os.getgroups()} - {os.getgid()}):
-        yield from ("--group-add", str(group))
-    if engine.remapped:
-        yield from ("--userns", "host")
-
-
 def _environment(environ: Mapping[str, str], place: Place, inside_home: Path) -> Iterator[str]:
     """Yield names, whose values docker takes from its own environment, and settings.
 
     A value that could be a secret is never on a command line. One that is a path means another
     place in a container; the Hub's folders are mounted at the same one.
     """
-    user, (hub_home, hub_cache) = _user(), _hub_folders(environ)
+    user, (hub_home, hub_cache) = locks.user_name(), _hub_folders(environ)
     given = {
         "HOME": str(inside_home),
         "USER": user,
@@ -271,13 +255,6 @@ def _environment(environ: Mapping[str, str], place: Place, inside_home: Path) ->
             yield name
     for name, value in given.items():
         yield f"{name}={value}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        return f"uid{os.getuid()}"
 
 
 def _users_options(environ: Mapping[str, str]) -> list[str]:

@@ -218,10 +218,6 @@ class DockerCommand:
                 raise DockerError(f"the image {name} is not on this machine", remedy)
             raise translated(done.stderr)
         found = json.loads(done.stdout)
-        return Image(name, found["id"], _digest(name, found["digests"] or [], found["id"]))
-
-
-def _digest(name: str, digests: Sequence[str], otherwise: str) -> str:
-    repository = name.partition("@")[0]
-    own = [each for each in digests if repository.startswith(each.partition("@")[0])]
-    return next(iter([*own, *digests]), otherwise)
+        repository, digests = name.partition("@")[0], found["digests"] or []
+        own = [each for each in digests if repository.startswith(each.partition("@")[0])]
+        return Image(name, found["id"], next(iter([*own, *digests]), found["id"]))

@@ -41,7 +41,11 @@ class DockerJob:
             for which the log says why.
         """
         if self._code is None and (code := wait_for(self._client, timeout_s)) is not None:
-            self._code = self._take_leave(code)
+            self._let_go()
+            if code < 0:  # the client was killed, and the container may be on its way out still
+                self._docker.quietly("rm", "--force", self.name)
+            killed = code > 128 and code != _INTERRUPTED
+            self._code = 128 - code if killed else code
         return self._code
 
     def interrupt(self) -> None:
@@ -63,12 +67,6 @@ class DockerJob:
             self._docker.quietly("kill", self.name)
             if self.wait(_KILL_AGAIN_S) is None and time.monotonic() > deadline_s:
                 self._client.kill()
-
-    def _take_leave(self, code: int) -> int:
-        self._let_go()
-        if code < 0:  # somebody killed the client, and the container may be on its way out still
-            self._docker.quietly("rm", "--force", self.name)
-        return 128 - code if code > 128 and code != _INTERRUPTED else code
 
     def _let_go(self) -> None:
         """End the input of the container, which ends the container."""

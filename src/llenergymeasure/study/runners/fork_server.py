@@ -74,7 +74,7 @@ class Server:
         for descriptor in (self._wakeup, sender):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _wake_up)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # having a handler, it writes to that
         signal.signal(signal.SIGTERM, self._end)
 
     def serve(self) -> Entry | None:
@@ -88,28 +88,20 @@ class Server:
                 selector.register(descriptor, selectors.EVENT_READ)
             while True:
                 ready = {key.fd for key, _ in selector.select()}
-                self._take_leave_of_the_dead(self._wakeup in ready)
+                if self._wakeup in ready:
+                    os.read(self._wakeup, 4096)
+                codes = dict(processes.reaped())
+                if self._running and self._worker and self._worker.pid in codes:
+                    processes.end_children()  # whatever it left behind
+                    self._ended(codes)
                 if self._told_to_end or ready & set(self._parent):
                     return None
-                if (entry := self._answer_all()) is not None:
-                    return entry
-
-    def _answer_all(self) -> Entry | None:
-        while (message := self._channel.receive(0)) is not None:
-            if (entry := self._answer(message)) is not None:
-                return entry
-        return None
+                while (message := self._channel.receive(0)) is not None:
+                    if (entry := self._answer(message)) is not None:
+                        return entry
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._told_to_end = True
-
-    def _take_leave_of_the_dead(self, awoken: bool) -> None:
-        if awoken:
-            os.read(self._wakeup, 4096)
-        codes = dict(processes.reaped())
-        if self._running and self._worker and self._worker.pid in codes:
-            processes.end_children()
-            self._ended(codes)
 
     @property
     def _running(self) -> bool:
@@ -170,10 +162,6 @@ class Server:
         return functools.partial(entry, request["arguments"])
 
 
-def _wake_up(number: int, frame: FrameType | None) -> None:
-    """Do nothing; a signal that has a handler writes to the wake-up descriptor."""
-
-
 def _redirect(log: str) -> None:
     """Send what is printed, from native code too, to a file, which never makes it wait."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -230,7 +218,12 @@ def main(arguments: list[str]) -> int:
         _end_with_socket(end, active=True)
         preload(backend)
         _end_with_socket(end, active=False)
-    entry = _serve(Channel(end), parent)
+    entry, channel = None, Channel(end)
+    with contextlib.suppress(EOFError):  # the parent left while it was being told something
+        channel.send(ready=True)
+        entry = Server(channel, parent).serve()
+    if entry is None:
+        processes.end_children()
     leave.code = 0 if entry is None else entry()
     return leave.code
 
@@ -251,16 +244,6 @@ class _QuickExit:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self.code)
-
-
-def _serve(channel: Channel, parent: int) -> Entry | None:
-    entry = None
-    with contextlib.suppress(EOFError):  # the parent left while it was being told something
-        channel.send(ready=True)
-        entry = Server(channel, parent).serve()
-    if entry is None:
-        processes.end_children()
-    return entry
 
 
 if __name__ == "__main__":

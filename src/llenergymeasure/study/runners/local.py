@@ -97,7 +97,10 @@ class InterpreterRunner:
             except OSError as error:
                 remedy = "make room there, or let TMPDIR name a directory on another disk"
                 return [Problem(f"cannot write to {folder}: {error.strerror}", "TMPDIR", remedy)]
-            return found if self._is_own else [self._typed_there(problem) for problem in found]
+        if self._is_own:
+            return found
+        command = f"{shlex.quote(self._interpreter)} -m pip "
+        return [replace(one, remedy=_PIP.sub(lambda _: command, one.remedy)) for one in found]
 
     def start(self, directory: ExperimentDirectory) -> ServedJob:
         """Start the worker on a directory that holds ``config.json``.
@@ -118,11 +121,6 @@ class InterpreterRunner:
             return inventory.take()
         other = other_interpreter(self._interpreter, self._where)
         return other.inventory(lambda _, remedy: typed_for(self._interpreter, remedy))
-
-    def _typed_there(self, problem: Problem) -> Problem:
-        """Let lines of pip install into the interpreter they were written for."""
-        command = f"{shlex.quote(self._interpreter)} -m pip "
-        return replace(problem, remedy=_PIP.sub(lambda _: command, problem.remedy))
 
     def _start(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
         try:

@@ -104,13 +104,13 @@ def with_runner_lines(
     mixed = len({backend for _, backend in places}) > 1
     here = [backend for runner, backend in places if mixed and runner == "local"]
     absent = {missing(backend_entry(backend), "backend"): backend for backend in here}
-    for problem in problems:
-        backend = absent.get(problem)
-        yield replace(problem, remedy=_or_elsewhere(problem, backend)) if backend else problem
-
-
-def _or_elsewhere(problem: Problem, backend: str) -> str:
-    return (
-        f"{problem.remedy}\n    or, where one interpreter cannot hold all engines, add to "
-        f'{default_path()}:\n    runners: {{{backend}: "python:/path/to/venv/bin/python"}}'
-    )
+    for each in problems:
+        problem, backend = each, absent.get(each)
+        if backend:
+            line = f'runners: {{{backend}: "python:/path/to/venv/bin/python"}}'
+            remedy = (
+                f"{problem.remedy}\n    or, where one interpreter cannot hold all engines, add to "
+                f"{default_path()}:\n    {line}"
+            )
+            problem = replace(problem, remedy=remedy)
+        yield problem

@@ -84,14 +84,10 @@ def reason_not_to_fork() -> str | None:
         return "processes are forked on Linux only"
     if (count := psutil.Process().num_threads()) != 1:
         return f"importing the engine left {count} threads, which a fork does not survive"
-    if _torch_uses_cuda() or _driver_initialised():
+    torch = sys.modules.get("torch")
+    if (torch is not None and torch.cuda.is_initialized()) or _driver_initialised():
         return "importing the engine initialised CUDA, which a fork does not survive"
     return None
-
-
-def _torch_uses_cuda() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def _driver_initialised() -> bool:

@@ -15,13 +15,13 @@ from llenergymeasure.processes import (
     how_it_ended,
     with_programs_of,
 )
-from llenergymeasure.study.runners.channel import Channel
+from llenergymeasure.study.runners.channel import Channel, Message
 
 READY_WITHIN_S = 600.0
 """Longest time for the import of an engine; some take minutes from a network file system."""
 
 _MODULE = "llenergymeasure.study.runners.fork_server"
-_END_WITHIN_S = GIVE_UP_S + 10
+END_WITHIN_S = GIVE_UP_S + 10
 _ANSWER_WITHIN_S = 60.0  # to fork; one that does not answer is ended
 
 
@@ -55,13 +55,17 @@ class ServerProcess:
     Args:
         interpreter: What it runs in, and spawns workers with.
         backend: What it imports to fork workers; ``None`` for one that spawns.
+        end_within_s: Longest time for it to end, or its worker; then it is killed, s.
 
     Raises:
         ServerLostError: It did not get ready.
     """
 
-    def __init__(self, interpreter: str, backend: str | None) -> None:
+    def __init__(
+        self, interpreter: str, backend: str | None, end_within_s: float = END_WITHIN_S
+    ) -> None:
         self._interpreter, self._number = interpreter, 0
+        self._end_within_s = end_within_s
         self._mark = Mark("_LLENERGYMEASURE_SERVER")
         path = with_programs_of(interpreter, os.environ.get("PATH", os.defpath))
         environment = {"PATH": path, **self._mark.variables}
@@ -99,21 +103,17 @@ class ServerProcess:
         request = {**task._asdict(), "folder": str(Path.cwd()), "interpreter": self._interpreter}
         try:
             self._channel.send(do="start", number=self._number, **request)
-            reply = self._reply("started", "refused")
+            reply: Message = {}
+            while reply.get("number") != self._number:  # what came late is of an earlier worker
+                reply = self._channel.receive(_ANSWER_WITHIN_S) or {}
+                if not reply:
+                    self._process.kill()
+                    raise EOFError
         except EOFError:
             raise self._lost() from None
         if "refused" in reply:
             raise ForkRefusedError(str(reply["refused"]))
         return self._number
-
-    def _reply(self, *keys: str) -> dict[str, object]:
-        while True:
-            message = self._channel.receive(_ANSWER_WITHIN_S)
-            if message is None:
-                self._process.kill()
-                raise EOFError
-            if message.get("number") == self._number and not set(keys).isdisjoint(message):
-                return message
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the worker that was started last.
@@ -145,7 +145,7 @@ class ServerProcess:
         A server that does not answer in time goes with them.
         """
         self._ask("kill")
-        code = self.wait(_END_WITHIN_S)
+        code = self.wait(self._end_within_s)
         if code is None:
             self._process.kill()
             self._lost()
@@ -160,14 +160,14 @@ class ServerProcess:
     def close(self) -> None:
         """End the server and everything that it started."""
         self._channel.close()
-        if self._process.close(_END_WITHIN_S) != 0:
+        if self._process.close(self._end_within_s) != 0:
             self._mark.end()
 
     def _lost(self) -> ServerLostError:
         """Tidy up after a server that died, and say what it said last."""
         self._channel.close()
         said = self._process.printed()
-        how = how_it_ended(self._process.close(_END_WITHIN_S))
+        how = how_it_ended(self._process.close(self._end_within_s))
         self._mark.end()
         last = f": {said.splitlines()[-1]}" if said else ""
         return ServerLostError(f"the fork server {how}{last}")

@@ -164,7 +164,9 @@ class PyTorchTrace:
         self, index: int, trace: BatchTrace, row: Any, times: list[int], counts: list[int]
     ) -> RequestSample:
         request, tokens = row
-        produced = _produced(tokens[: request.max_new_tokens], self.eos_ids)
+        own_tokens = tokens[: request.max_new_tokens]
+        ends = (at + 1 for at, token in enumerate(own_tokens) if token in self.eos_ids)
+        produced = next(ends, len(own_tokens))  # up to the end of sequence, that included
         arrivals = [(at, n) for at, n in zip(times, counts, strict=True) if n > 0]
         own, gap_tokens = _own_arrivals(arrivals, produced)
         stopped = produced > 0 and tokens[produced - 1] in self.eos_ids
@@ -185,14 +187,6 @@ class PyTorchTrace:
             gap_tokens=gap_tokens,
             finish="stop" if stopped else "length",
         )
-
-
-def _produced(tokens: list[int], eos_ids: frozenset[int]) -> int:
-    """Count the tokens of a row up to its end of sequence, that included."""
-    for position, token in enumerate(tokens):
-        if token in eos_ids:
-            return position + 1
-    return len(tokens)
 
 
 def _own_arrivals(

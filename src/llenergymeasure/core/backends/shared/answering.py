@@ -35,7 +35,8 @@ class Patience(NamedTuple):
         stopped_s: While one of its processes is stopped (SIGSTOP, a debugger).
         idle_s: While its processes and this one together use no CPU and read no disk.
         gone_s: While none of its processes is left: it may see that by itself, and say why.
-        whole_s: In all; ``None`` for as long as it works, or as :data:`LONGEST_S` says.
+        whole_s: In all; ``None`` for as long as it works.
+        limit_after_s: After that the limit of the experiment is asked for, where it has one.
         starts: Whether its processes may be about to start, and are looked for.
         look_every_s: Between two looks.
     """
@@ -44,6 +45,7 @@ class Patience(NamedTuple):
     idle_s: float = 120.0
     gone_s: float = 5.0
     whole_s: float | None = None
+    limit_after_s: float = 300.0
     starts: bool = False
     look_every_s: float = 1.0
 
@@ -57,12 +59,21 @@ WORKING = Patience()
 CLOSING = Patience(whole_s=30.0)
 """An engine has nothing to do any more but to end."""
 
-LONGEST_S: ContextVar[Callable[[], float]] = ContextVar("LONGEST_S", default=lambda: math.inf)
-"""Gives the longest time for one answer where nobody supervises this process from outside.
+_longest_s: ContextVar[Callable[[], float]] = ContextVar("_longest_s", default=lambda: math.inf)
 
-It is asked when a wait has taken ``_LONG_S``; below that no experiment's limit lies.
-"""
-_LONG_S = 600.0
+
+@contextlib.contextmanager
+def no_answer_later_than(limit_s: Callable[[], float]) -> Iterator[None]:
+    """Bound every single answer inside the block, where nobody supervises it from outside.
+
+    Args:
+        limit_s: Gives the longest time, s; asked from another thread, and only of a long wait.
+    """
+    token = _longest_s.set(limit_s)
+    try:
+        yield
+    finally:
+        _longest_s.reset(token)
 
 
 @contextlib.contextmanager
@@ -145,7 +156,7 @@ class _Watch(threading.Thread):
     def __init__(self, processes: Known, patience: Patience, *, breaks_in: bool) -> None:
         super().__init__(name="engine-answers", daemon=True)
         self._processes, self._patience, self._breaks_in = processes, patience, breaks_in
-        self._limit_s, self._over = LONGEST_S.get(), threading.Event()
+        self._limit_s, self._over = _longest_s.get(), threading.Event()
         self._stopped_s = self._idle_s = self._gone_s = self._whole_s = self._worked_s = 0.0
 
     def end(self) -> None:
@@ -194,7 +205,7 @@ class _Watch(threading.Thread):
     def _longest_s(self) -> float:
         if self._patience.whole_s is not None:
             return self._patience.whole_s
-        return self._limit_s() if self._whole_s >= _LONG_S else math.inf
+        return self._limit_s() if self._whole_s >= self._patience.limit_after_s else math.inf
 
 
 def _status(process: psutil.Process) -> str:

@@ -18,8 +18,7 @@ from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.ends import end_tokens
-from llenergymeasure.core.models.tokenizers import HFTokenizer
+from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.exceptions import BackendError
 

@@ -76,16 +76,12 @@ def device_problems(
         on_cpu: Whether vLLM computes on the CPU.
         list_all: Lists the GPUs that can be seen.
     """
-    if on_cpu:
-        yield from _node_problems(backend_entry(config.backend).shards(config.section))
-    else:
+    if not on_cpu:
         yield from gpu_problems(config, list_all, _NO_GPU, _INSTEAD)
-
-
-def _node_problems(wanted: int) -> Iterator[Problem]:
-    """On a CPU each worker is bound to a memory node of its own."""
+        return
+    wanted = backend_entry(config.backend).shards(config.section)
     nodes = max(1, len(list(_NODES.glob("node[0-9]*"))))
-    if wanted > nodes:
+    if wanted > nodes:  # on a CPU each worker is bound to a memory node of its own
         yield Problem(
             f"{wanted} workers are asked for (tensor_parallel_size x pipeline_parallel_size); on a "
             f"CPU each needs a NUMA node, and this machine has {nodes}",

@@ -17,7 +17,7 @@ from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
 from llenergymeasure.core.models import quantised, sources, tokenizers
-from llenergymeasure.core.models.ends import end_tokens
+from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
 
@@ -45,7 +45,15 @@ class VLLMBackend:
             ConfigError: The checkpoint is of another precision.
             ExperimentError: It works on other GPUs than those whose energy is read.
         """
-        files = _files(config, cache_dir)
+        source, draft = sources.resolve(config.model, config.revision), config.decoder.draft_model
+        stated = quantised.of_model(config.model, config.revision)
+        files = ModelFiles(
+            model=sources.reference(source, cache_dir),
+            is_random=source.kind == "random",
+            quantised_as=stated and stated.method,
+            draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
+            lora_rank=adapter_rank(config),
+        )
         processes = EngineProcesses("vLLM", ENVIRONMENT)
         witness = Witness(processes.printed, processes.exit_codes)
         with (
@@ -64,21 +72,9 @@ class VLLMBackend:
                 raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
             if (target := self.target(config)).kind == "gpu":
                 check_workers(library.worker_facts(), target.gpu_uuids)
-            ends = end_tokens(sources.resolve(config.model, config.revision), tokenizer)
+            ends = end_tokens(source, tokenizer)
             return VLLMEngine(config, library, tokenizer, processes, ends)
 
 
 def _section(config: ExperimentConfig) -> VLLMConfig:
     return config.vllm or VLLMConfig()
-
-
-def _files(config: ExperimentConfig, cache_dir: Path) -> ModelFiles:
-    source, draft = sources.resolve(config.model, config.revision), config.decoder.draft_model
-    stated = quantised.of_model(config.model, config.revision)
-    return ModelFiles(
-        model=sources.reference(source, cache_dir),
-        is_random=source.kind == "random",
-        quantised_as=stated and stated.method,
-        draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
-        lora_rank=adapter_rank(config),
-    )

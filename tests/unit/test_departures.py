@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from llenergymeasure.core.asked import Asked, asked_of, departures
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.workload import Asked, asked_of, departures
 from llenergymeasure.orchestration.assemble import ResultCollector
 from tests.support.make_result import make_environment, make_failed_sample, make_sample
 from tests.support.scripted_run import run_scripted, scripted_config
