@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.workload import Asked, asked_of, departures
+from llenergymeasure.core.workload import AskedTokens, asked_of, departures
 from llenergymeasure.orchestration.assemble import ResultCollector
 from tests.support.make_result import make_environment, make_failed_sample, make_sample
 from tests.support.scripted_run import run_scripted, scripted_config
 
-ASKED = (Asked(10, 3), Asked(10, 4))
+ASKED = (AskedTokens(10, 3), AskedTokens(10, 4))
 
 
 def test_what_is_asked_is_counted_in_the_order_of_the_dataset() -> None:
     requests = (Request(0, (1, 2), 5), Request(1, (1,), 6))
-    assert asked_of(requests) == (Asked(2, 5), Asked(1, 6))
+    assert asked_of(requests) == (AskedTokens(2, 5), AskedTokens(1, 6))
 
 
 def test_an_engine_that_did_as_asked_needs_no_word() -> None:

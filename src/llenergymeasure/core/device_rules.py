@@ -28,7 +28,13 @@ def findings(evidence: Evidence) -> Iterator[Found]:
     for code, (event, least) in EVENTS.items():
         yield from _where(code, _seen(event, devices, least))
     # Into the limit they came with; one below it is a finding of its own.
-    lowered = [one for one in devices if _lowered(one)]
+    lowered = [
+        one
+        for one in devices
+        if one.power_limit_w is not None
+        and one.power_limit_default_w is not None
+        and one.power_limit_w < one.power_limit_default_w - LIMIT_TOLERANCE_W
+    ]
     uncapped = [one for one in devices if one not in lowered]
     yield from _where("power_limit_reached", _seen("power_cap", uncapped))
     yield from _where(
@@ -84,8 +90,3 @@ def _seen(event: str, devices: Iterable[DeviceState], least: int = 1) -> Iterato
         count = one.clock_events.get(event, 0)
         if count >= least:
             yield f"{one.device}: in {count} of {max(one.state_samples, count)} samples"
-
-
-def _lowered(device: DeviceState) -> bool:
-    limit_w, default_w = device.power_limit_w, device.power_limit_default_w
-    return limit_w is not None and default_w is not None and limit_w < default_w - LIMIT_TOLERANCE_W

@@ -17,6 +17,7 @@ from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import DevicePeak
 from llenergymeasure.domain.results import FlopsPhase, FlopsResult
 from llenergymeasure.domain.samples import RequestSample
+from llenergymeasure.units import NS_PER_S
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,7 +199,15 @@ def static_traffic(samples: Iterable[RequestSample], beams: int = 1) -> DecodeTr
     lengths, outputs = tokens.padded_input_tokens, tokens.executed_output_tokens
     each = np.zeros(len(numbers))  # (batches,): decode passes, those of the longest row
     np.maximum.at(each, batch, _decode_passes(outputs))
-    steps, seconds = each.sum(), _batch_seconds(batch, done)
+    never, always = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    first, last = np.full(len(numbers), never), np.full(len(numbers), always)  # (batches,)
+    firsts = [never if s.first_token_ns is None else s.first_token_ns for s in done]
+    lasts = [always if s.last_token_ns is None else s.last_token_ns for s in done]
+    np.minimum.at(first, batch, np.array(firsts, np.int64))
+    np.maximum.at(last, batch, np.array(lasts, np.int64))
+    known = (first != never) & (last != always)
+    seconds = float((last[known] - first[known]).sum()) / NS_PER_S
+    steps = each.sum()
     if steps == 0 or seconds <= 0:
         return None
     return DecodeTraffic(
@@ -292,18 +301,3 @@ def _context_tokens(lengths: Counts, outputs: Counts) -> Counts:
     """Sum the context of each decode pass: length + 1, length + 2, ... of each request."""
     passes = _decode_passes(outputs)
     return passes * lengths + passes * (passes + 1) / 2
-
-
-def _batch_seconds(batch: Whole, samples: Sequence[RequestSample]) -> float:
-    """Sum the time from the first token to the last over batches that have both."""
-    import numpy as np
-
-    never, always = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-    count = int(batch.max()) + 1
-    first, last = np.full(count, never), np.full(count, always)
-    firsts = [never if s.first_token_ns is None else s.first_token_ns for s in samples]
-    lasts = [always if s.last_token_ns is None else s.last_token_ns for s in samples]
-    np.minimum.at(first, batch, np.array(firsts, np.int64))
-    np.maximum.at(last, batch, np.array(lasts, np.int64))
-    known = (first != never) & (last != always)
-    return float((last[known] - first[known]).sum()) / 1e9

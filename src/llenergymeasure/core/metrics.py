@@ -57,11 +57,16 @@ def latency_result(
     due = start == "due"
     firsts = ((s.first_token_ns, s.due_ns if due else s.scheduled_ns) for s in done)
     lasts = ((s.last_token_ns, s.due_ns if due else s.scheduled_ns) for s in done)
+    decoded = [
+        (s.last_token_ns - s.first_token_ns) / (s.output_tokens - 1)
+        for s in done
+        if s.output_tokens > 1 and s.first_token_ns is not None and s.last_token_ns is not None
+    ]
     queue = ((s.scheduled_ns, s.due_ns if due else s.issued_ns) for s in done)
     return LatencyResult(
         counted_from=start,
         ttft_ms=_distribution(_between_ns(firsts)),
-        tpot_ms=_distribution(_tpot_ns(done)),
+        tpot_ms=_distribution(decoded),
         itl_ms=_distribution(chain.from_iterable(s.gaps_ns for s in done if s.gaps_ns)),
         e2e_ms=_distribution(_between_ns(lasts)),
         queue_ms=_distribution(_between_ns(queue)),
@@ -213,12 +218,6 @@ def _completed(samples: Sequence[RequestSample]) -> list[RequestSample]:
 
 def _between_ns(times: Iterable[tuple[int | None, int | None]]) -> Iterator[float]:
     return (at - since for at, since in times if at is not None and since is not None)
-
-
-def _tpot_ns(samples: Iterable[RequestSample]) -> Iterator[float]:
-    for s in samples:
-        if s.output_tokens > 1 and s.first_token_ns is not None and s.last_token_ns is not None:
-            yield (s.last_token_ns - s.first_token_ns) / (s.output_tokens - 1)
 
 
 def _distribution(values_ns: Iterable[float]) -> Distribution | None:

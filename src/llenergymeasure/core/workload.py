@@ -5,6 +5,7 @@ And whether it did that work, told by counting the tokens of every request.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -75,7 +76,20 @@ def build_requests(
         if limit is not None and len(tokens) > limit:
             tokens, truncated = _cut(tokens, prompt, tokenizer, config), truncated + 1
         requests.append(Request(index, tokens, prompt.max_new_tokens or config.max_new_tokens))
-    _check_context(requests, context_limit)
+
+    def positions(request: Request) -> int:
+        return len(request.token_ids) + request.max_new_tokens
+
+    too_long = [each for each in requests if positions(each) > (context_limit or math.inf)]
+    if too_long:
+        worst, count = max(too_long, key=positions), len(too_long)
+        raise ConfigError(
+            f"{count} {'prompt does' if count == 1 else 'prompts do'} not fit the model's context "
+            f"of {context_limit} tokens; prompt {worst.index + 1} has {len(worst.token_ids)} "
+            f"tokens and max_new_tokens {worst.max_new_tokens}; lower max_input_tokens or "
+            "max_new_tokens",
+            where="max_input_tokens",
+        )
     return Workload(tuple(requests), truncated)
 
 
@@ -173,22 +187,6 @@ def _cut(
     return tokens
 
 
-def _check_context(requests: Sequence[Request], context_limit: int | None) -> None:
-    if context_limit is None:
-        return
-    too_long = [r for r in requests if len(r.token_ids) + r.max_new_tokens > context_limit]
-    if not too_long:
-        return
-    worst = max(too_long, key=lambda r: len(r.token_ids) + r.max_new_tokens)
-    count = len(too_long)
-    raise ConfigError(
-        f"{count} {'prompt does' if count == 1 else 'prompts do'} not fit the model's context of "
-        f"{context_limit} tokens; prompt {worst.index + 1} has {len(worst.token_ids)} tokens and "
-        f"max_new_tokens {worst.max_new_tokens}; lower max_input_tokens or max_new_tokens",
-        where="max_input_tokens",
-    )
-
-
 def _tour(plan: Sequence[Batch], n: int) -> list[int]:
     """Choose positions in the plan: the largest batch, then the others at even distances."""
 
@@ -203,7 +201,7 @@ def _tour(plan: Sequence[Batch], n: int) -> list[int]:
     return [largest, *(others[step * len(others) // (n - 1)] for step in range(n - 1))]
 
 
-class Asked(NamedTuple):
+class AskedTokens(NamedTuple):
     """Tokens of one request, as the engine was asked.
 
     Attributes:
@@ -215,13 +213,13 @@ class Asked(NamedTuple):
     output_tokens: int
 
 
-def asked_of(requests: Iterable[Request]) -> tuple[Asked, ...]:
+def asked_of(requests: Iterable[Request]) -> tuple[AskedTokens, ...]:
     """Count what is asked, in the order of the dataset."""
-    return tuple(Asked(len(one.token_ids), one.max_new_tokens) for one in requests)
+    return tuple(AskedTokens(len(one.token_ids), one.max_new_tokens) for one in requests)
 
 
 def departures(
-    samples: Iterable[RequestSample], asked: Sequence[Asked], *, ignores_eos: bool
+    samples: Iterable[RequestSample], asked: Sequence[AskedTokens], *, ignores_eos: bool
 ) -> Iterator[str]:
     """Say where an engine cut prompts, and where it or the model ended answers early.
 

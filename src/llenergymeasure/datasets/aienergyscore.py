@@ -100,21 +100,18 @@ def _download(folder: str) -> list[Path]:
     hub = HfApi()
     info = hub.dataset_info(REPOSITORY, revision=COMMIT, timeout=_TIMEOUT_S)
     names = sorted(entry.rfilename for entry in info.siblings or [])
+    by_format = ([name for name in names if name.endswith(suffix)] for suffix in _FORMATS)
+    chosen = next(filter(None, by_format), None)
+    if chosen is None:
+        raise _failure(f"the Hub lists no {', '.join(_FORMATS)} file")
     return [
         Path(
             hub.hf_hub_download(
                 REPOSITORY, name, repo_type="dataset", revision=COMMIT, local_dir=folder
             )
         )
-        for name in _data_files(names)
+        for name in chosen
     ]
-
-
-def _data_files(names: list[str]) -> list[str]:
-    for suffix in _FORMATS:
-        if chosen := [name for name in names if name.endswith(suffix)]:
-            return chosen
-    raise _failure(f"the Hub lists no {', '.join(_FORMATS)} file")
 
 
 def _texts(path: Path) -> Iterator[str]:

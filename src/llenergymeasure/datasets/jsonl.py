@@ -93,19 +93,16 @@ class _Scan:
         """Take in the file, up to the point where it has too many bad lines to go on."""
         for line in read_lines(path):
             if isinstance(line, Prompt):
-                self._add(line)
+                self.digest.update(line.line())
+                self.size += 1
+                if self.size <= self.keep:
+                    self.prompts.append(line)
             elif isinstance(line, Header):
                 self.provenance = line.content
             else:
                 self.bad.append(line)
                 if len(self.bad) == MAX_BAD_LINES:
                     return
-
-    def _add(self, prompt: Prompt) -> None:
-        self.digest.update(prompt.line())
-        self.size += 1
-        if self.size <= self.keep:
-            self.prompts.append(prompt)
 
     def problems(self, name: str) -> list[Problem]:
         if self.bad:
@@ -141,7 +138,12 @@ def _problem(data: Any) -> str | None:
         return "not an object"
     if "_provenance" in data and "prompt" not in data:
         return "a header must be the first line"
-    return _prompt_problem(data.get("prompt")) or _limit_problem(data.get("max_new_tokens"))
+    limit = data.get("max_new_tokens")
+    if reason := _prompt_problem(data.get("prompt")):
+        return reason
+    if limit is not None and (type(limit) is not int or limit <= 0):
+        return "'max_new_tokens' is not a positive integer"
+    return None
 
 
 def _prompt_problem(text: Any) -> str | None:
@@ -156,12 +158,6 @@ def _prompt_problem(text: Any) -> str | None:
     except UnicodeEncodeError:  # JSON can spell half of a surrogate pair; no tokenizer takes it
         return "'prompt' is not valid Unicode: it has half of a surrogate pair"
     return None
-
-
-def _limit_problem(limit: Any) -> str | None:
-    if limit is None or (type(limit) is int and limit > 0):
-        return None
-    return "'max_new_tokens' is not a positive integer"
 
 
 def _unreadable(name: str, error: OSError) -> Problem:

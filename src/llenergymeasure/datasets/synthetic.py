@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from llenergymeasure.config.models import SyntheticSpec
 from llenergymeasure.datasets.jsonl import too_few
@@ -28,34 +28,22 @@ def generate(spec: SyntheticSpec, n: int, ordinary_ids: Sequence[int]) -> Datase
         PreFlightError: The dataset is smaller than ``n``, or there are no ids.
     """
     size = synthetic_size(spec, n)
-    if problems := [*too_few("synthetic", size, n), *_no_ids(ordinary_ids)]:
+    problems = too_few("synthetic", size, n)
+    if not len(ordinary_ids):
+        what = "the tokenizer has no ordinary tokens to draw from"
+        remedy = "use a text dataset such as mixed-1k, or a model with a tokenizer"
+        problems = [*problems, Problem(what, "dataset.synthetic", remedy)]
+    if problems:
         raise PreFlightError(problems)
-    digest, kept = hashlib.sha256(), []
-    for index, prompt in enumerate(_draw(spec, size, ordinary_ids)):
+    import numpy as np
+
+    digest, kept, ids = hashlib.sha256(), [], np.asarray(ordinary_ids)
+    # PCG64's stream is fixed by its definition; the default generator may change.
+    generator = np.random.Generator(np.random.PCG64(spec.seed))
+    for index in range(size):
+        row = ids[generator.integers(0, len(ids), spec.input_len)]  # (input_len,)
+        prompt = Prompt(token_ids=tuple(row.tolist()), max_new_tokens=spec.output_len)
         digest.update(prompt.line())
         if index < n:
             kept.append(prompt)
     return Dataset("synthetic", tuple(kept), size, digest.hexdigest(), spec.model_dump())
-
-
-def _draw(spec: SyntheticSpec, size: int, ordinary_ids: Sequence[int]) -> Iterator[Prompt]:
-    import numpy as np
-
-    ids = np.asarray(ordinary_ids)
-    # PCG64's stream is fixed by its definition; the default generator may change.
-    generator = np.random.Generator(np.random.PCG64(spec.seed))
-    for _ in range(size):
-        row = ids[generator.integers(0, len(ids), spec.input_len)]  # (input_len,)
-        yield Prompt(token_ids=tuple(row.tolist()), max_new_tokens=spec.output_len)
-
-
-def _no_ids(ordinary_ids: Sequence[int]) -> list[Problem]:
-    if len(ordinary_ids):
-        return []
-    return [
-        Problem(
-            "the tokenizer has no ordinary tokens to draw from",
-            "dataset.synthetic",
-            "use a text dataset such as mixed-1k, or a model with a tokenizer",
-        )
-    ]

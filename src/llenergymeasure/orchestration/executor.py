@@ -18,7 +18,7 @@ from llenergymeasure.core.backends.protocol import (
 )
 from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
 from llenergymeasure.core.workload import (
-    Asked,
+    AskedTokens,
     asked_of,
     batches_for,
     build_requests,
@@ -48,7 +48,7 @@ class PreparedWork:
     batches: int
     truncated: int
     dataset: DatasetInfo
-    asked: tuple[Asked, ...]
+    asked: tuple[AskedTokens, ...]
     latency_start: LatencyStart
 
 

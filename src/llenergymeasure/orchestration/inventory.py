@@ -10,7 +10,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field
@@ -75,31 +75,22 @@ def take() -> Inventory:
 
 
 def _state(entry: BackendFacts) -> BackendState:
-    found = installed_package(entry) or _added_by(entry)
+    found, also = installed_package(entry), []
+    if found is None and entry.package is None:  # a plugin that needs no other distribution
+        points = importlib.metadata.entry_points(group=BACKEND_ENTRY_POINTS, name=entry.name)
+        added = (InstalledPackage(one.dist.name, one.dist.version) for one in points if one.dist)
+        found = next(added, None)
+    for name in entry.also:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            also.append(InstalledPackage(name, importlib.metadata.version(name)))
     return BackendState(
         name=entry.name,
         package=found.name if found else entry.package,
         version=found.version if found else None,
-        also=tuple(_installed(entry.also)),
+        also=tuple(also),
         folder=_folder(entry.module or entry.implementation) if found else None,
         problem=missing(entry, "backend"),
     )
-
-
-def _installed(names: Iterable[str]) -> Iterator[InstalledPackage]:
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            yield InstalledPackage(name, importlib.metadata.version(name))
-
-
-def _added_by(entry: BackendFacts) -> InstalledPackage | None:
-    """Find the distribution of a plugin that needs no other."""
-    if entry.package is not None:
-        return None
-    for point in importlib.metadata.entry_points(group=BACKEND_ENTRY_POINTS, name=entry.name):
-        if point.dist is not None:
-            return InstalledPackage(point.dist.name, point.dist.version)
-    return None
 
 
 def _folder(module: str) -> str | None:

@@ -51,7 +51,7 @@ def unequal_work(results: Iterable[Numbered]) -> Iterator[str]:
     """Say where configurations that ask for the same prompts did not do the same work."""
     groups: dict[str, dict[int, ExperimentResult]] = defaultdict(dict)
     for configuration, result in results:
-        groups[_workload(result)].setdefault(configuration, result)
+        groups[result.config.model_dump_json(include=_WORKLOAD)].setdefault(configuration, result)
     for members in groups.values():
         yield from _unequal_members({one: _work(result) for one, result in members.items()})
         tokenizers = {result.resolved.model.tokenizer_sha256 for result in members.values()}
@@ -89,10 +89,6 @@ def unequal_engines(results: Iterable[ExperimentResult]) -> Iterator[Note]:
             kind="other",
             text=f"what {names} does otherwise than the other engines is not known here",
         )
-
-
-def _workload(result: ExperimentResult) -> str:
-    return result.config.model_dump_json(include=_WORKLOAD)
 
 
 def _work(result: ExperimentResult) -> Work:

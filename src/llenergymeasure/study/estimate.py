@@ -121,14 +121,19 @@ def duration(
     batch_s = _batch_s(config, architecture, rates)
     if batch_s is None:
         return None
-    pass_s = batch_s * _batches(config)
+    beams = config.decoder.num_beams or 1
+    processes = getattr(config.section, "num_processes", None) or 1
+    pass_s = batch_s * math.ceil(config.n / processes / max(1, rows_at_once(config) // beams))
     least_s = config.window.min_duration_seconds
     warmup_s = 0.0 if cold_start else config.warmup.n_warmup * batch_s
     floor_s = config.warmup.thermal_floor_seconds if measured and not cold_start else 0.0
     window_s = pass_s * max(1, math.ceil(least_s / pass_s)) if pass_s else least_s
     work_s = warmup_s + pass_s
+    read = 0.0 if architecture is None else weight_bytes(architecture, config.precision)
+    scripted = isinstance(config.section, ScriptedConfig)
+    load_s = SCRIPTED_START_S if scripted else START_S + read / READ_BYTES_S
     clock_s = _baseline_s(config, measured) + max(0.0, floor_s - warmup_s) + window_s - pass_s
-    return Duration(_load_s(config, architecture), work_s, clock_s)
+    return Duration(load_s, work_s, clock_s)
 
 
 def first_look_s(config: ExperimentConfig, *, measured: bool) -> float:
@@ -184,7 +189,9 @@ def _batch_s(
     config: ExperimentConfig, architecture: ModelArchitecture | None, rates: Rates
 ) -> float | None:
     if isinstance(config.section, ScriptedConfig):
-        return _scripted_s(config.section, config.max_new_tokens)
+        script = config.section
+        tokens = min(script.output_tokens or config.max_new_tokens, config.max_new_tokens)
+        return (script.ttft_ms + (tokens - 1) * script.itl_ms) / 1000
     if architecture is None:
         return None
     memory = estimate_memory(config, architecture)
@@ -193,11 +200,6 @@ def _batch_s(
     decode_s = _pass_s(config, architecture, spread, memory.rows)
     differential = config.window.phases == "differential"
     return prefill_s * (2 if differential else 1) + (config.max_new_tokens - 1) * decode_s
-
-
-def _scripted_s(script: ScriptedConfig, max_new_tokens: int) -> float:
-    tokens = min(script.output_tokens or max_new_tokens, max_new_tokens)
-    return (script.ttft_ms + (tokens - 1) * script.itl_ms) / 1000
 
 
 def _pass_s(
@@ -209,22 +211,9 @@ def _pass_s(
     return max(computed_s, read_s) + architecture.layers * LAUNCH_S
 
 
-def _batches(config: ExperimentConfig) -> int:
-    beams = config.decoder.num_beams or 1
-    processes = getattr(config.section, "num_processes", None) or 1
-    return math.ceil(config.n / processes / max(1, rows_at_once(config) // beams))
-
-
 def _baseline_s(config: ExperimentConfig, measured: bool) -> float:
     """The idle device is measured before the model loads and with it resident."""
     return 2 * config.baseline.duration_seconds if measured and config.baseline.enabled else 0.0
-
-
-def _load_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:
-    if isinstance(config.section, ScriptedConfig):
-        return SCRIPTED_START_S
-    read = 0.0 if architecture is None else weight_bytes(architecture, config.precision)
-    return START_S + read / READ_BYTES_S
 
 
 class TimeLeft:

@@ -94,7 +94,11 @@ def expand(
     """
     grids, generated = _grids(study), combinations(study)
     if generated > limit and not allow_large:
-        raise _too_large(generated, limit)
+        raise StudyError(
+            f"the design has {generated:,} combinations, more than {limit:,}; shorten the "
+            "lists of sweep:, or confirm with --yes",
+            where="sweep",
+        )
     candidates = (candidate for grid in grids for candidate in _candidates(grid, study))
     expansion = _merged(candidates, generated, own_lengths)
     if not expansion.experiments:
@@ -137,17 +141,12 @@ def _entry_grids(study: StudyConfig, entry: ExperimentConfig | dict[str, Any]) -
     if isinstance(entry, ExperimentConfig):
         yield _Grid({}, (), entry)
         return
-    for backend in _entry_backends(study, entry):
+    # It names its backend, or implies it by a section; else it runs on every one listed.
+    implied = [name for name in study.backends if entry.get(name) is not None]
+    named = (entry["backend"],) if "backend" in entry else implied or study.backends
+    for backend in named:
         own = {name: (value,) for name, value in entry.items() if name != "backend"}
         yield _Grid(_base(study.defaults, backend), tuple(own.items()))
-
-
-def _entry_backends(study: StudyConfig, entry: Mapping[str, Any]) -> Sequence[str]:
-    """An entry names its backend, or implies it by a section; else it runs on every one listed."""
-    if "backend" in entry:
-        return (entry["backend"],)
-    implied = [name for name in study.backends if entry.get(name) is not None]
-    return implied or study.backends
 
 
 def _base(defaults: Mapping[str, Any], backend: str) -> dict[str, Any]:
@@ -251,28 +250,15 @@ def _merged(candidates: Iterable[_Candidate], generated: int, own_lengths: OwnLe
         if "max_new_tokens" in settings and own_lengths(config):
             alike = config.model_copy(update={"max_new_tokens": 1}).fingerprint()
             if lengths.setdefault(alike, config.max_new_tokens) != config.max_new_tokens:
-                skipped.append(Skipped(config=settings, reason=_has_own_lengths(config)))
+                no_effect = f"max_new_tokens: {config.max_new_tokens} has no effect"
+                because = f"{no_effect}; every prompt of the dataset has its own"
+                skipped.append(Skipped(config=settings, reason=because))
                 continue
         fingerprint = config.fingerprint()
         merged_count += fingerprint in experiments
         experiments.setdefault(fingerprint, config)
     return Expansion(
         tuple(experiments.values()), tuple(skipped), generated, merged_count, tuple(experiments)
-    )
-
-
-def _has_own_lengths(config: ExperimentConfig) -> str:
-    return (
-        f"max_new_tokens: {config.max_new_tokens} has no effect; every prompt of the dataset has "
-        "its own"
-    )
-
-
-def _too_large(count: int, limit: int) -> StudyError:
-    return StudyError(
-        f"the design has {count:,} combinations, more than {limit:,}; shorten the "
-        "lists of sweep:, or confirm with --yes",
-        where="sweep",
     )
 
 

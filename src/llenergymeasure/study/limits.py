@@ -51,7 +51,10 @@ class TimeLimits:
         machine: Callable[[], Machine] = this_machine,
     ) -> None:
         self._settings, self._given_s = settings, given_s
-        self._machine, self._shape = cache(machine), cache(_architecture)
+        self._machine, self._shape = (
+            cache(machine),
+            cache(lambda *model: architecture_of(resolve(*model))),
+        )
 
     def of(self, config: ExperimentConfig) -> float:
         """Give the limit in seconds."""
@@ -87,7 +90,3 @@ def _torch_uses_gpus() -> bool:
     found = find_spec("torch")
     folders = (found.submodule_search_locations if found else None) or ()
     return not folders or any(any(Path(folder, "lib").glob("*torch_cuda*")) for folder in folders)
-
-
-def _architecture(model: str, revision: str | None) -> ModelArchitecture | None:
-    return architecture_of(resolve(model, revision))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 from llenergymeasure.config.models import CycleOrder
@@ -46,11 +46,6 @@ def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
     return tuple(Slot(number, c, n) for number, (c, n) in enumerate(pairs, start=1))
 
 
-def _interleaved(count: int, execution: ExecutionPlan) -> _Cycles:
-    for _ in range(execution.n_cycles):
-        yield list(range(count))
-
-
 def _shuffled(count: int, execution: ExecutionPlan) -> _Cycles:
     generator = random.Random(execution.seed)
     for _ in range(execution.n_cycles):
@@ -62,7 +57,10 @@ def _shuffled(count: int, execution: ExecutionPlan) -> _Cycles:
 def _balanced(count: int, execution: ExecutionPlan) -> _Cycles:
     generator = random.Random(execution.seed)
     if count == 2:
-        yield from _alternating(execution.n_cycles, generator)
+        first = [0, 1]
+        generator.shuffle(first)
+        for number in range(execution.n_cycles):
+            yield first[::-1] if number % 2 else first
         return
     left = execution.n_cycles
     while left and count:
@@ -71,15 +69,8 @@ def _balanced(count: int, execution: ExecutionPlan) -> _Cycles:
         left -= len(rows)
 
 
-def _alternating(cycles: int, generator: random.Random) -> _Cycles:
-    first = [0, 1]
-    generator.shuffle(first)
-    for number in range(cycles):
-        yield first[::-1] if number % 2 else first
-
-
 _ORDERS: dict[CycleOrder, Callable[[int, ExecutionPlan], _Cycles]] = {
-    "interleaved": _interleaved,
+    "interleaved": lambda count, execution: repeat(list(range(count)), execution.n_cycles),
     "shuffled": _shuffled,
     "balanced": _balanced,
 }
@@ -96,14 +87,10 @@ def _rows(count: int, wanted: int, generator: random.Random) -> list[list[int]]:
     """Make at most ``wanted`` rows of one design, its labels drawn anew."""
     names = list(range(count))
     generator.shuffle(names)
-    first = _first_row(count)
+    # 0, 1, k-1, 2, k-2, ...: neighbours differ by 1, -2, 3, -4, ... modulo k.
+    first = [(place + 1) // 2 if place % 2 else -(place // 2) % count for place in range(count)]
     rows = _chosen(first, wanted, generator)
     return [[names[label] for label in _labels(row, first)] for row in rows]
-
-
-def _first_row(count: int) -> list[int]:
-    """Go 0, 1, k-1, 2, k-2, ...: neighbours differ by 1, -2, 3, -4, ... modulo k."""
-    return [(place + 1) // 2 if place % 2 else -(place // 2) % count for place in range(count)]
 
 
 def _labels(row: _Row, first: list[int]) -> list[int]:

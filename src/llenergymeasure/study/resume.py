@@ -27,6 +27,7 @@ from llenergymeasure.study.manifest import ProgressView, Slot, StudyPlan
 SlotStatus = Literal["complete", "failed", "missing"]
 INTERRUPTED = "interrupted"
 MALFORMED = "malformed"
+_AGAIN = "; it counts as failed, and --resume runs it again"
 _TAIL_BYTES = 64
 
 
@@ -133,8 +134,9 @@ def is_whole(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return file.read().rstrip().endswith(b"\n}") or _parses(path)
-    except OSError:
+            whole = file.read().rstrip().endswith(b"\n}")
+        return whole or isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError):
         return False
 
 
@@ -153,17 +155,22 @@ def make_ready(directory: ExperimentDirectory, config: ExperimentConfig) -> bool
             or the disk refuses.
     """
     try:
-        _make(directory)
+        try:
+            directory.root.parent.mkdir(exist_ok=True)
+        except FileNotFoundError:  # never made anew: what is finished may come back
+            raise _gone(directory.root.parent.parent) from None
+        directory.root.mkdir(exist_ok=True)
         with _alone(directory):
-            if is_whole(directory.result) and isinstance(
-                _result(directory, config), ExperimentResult
-            ):
+            whole = is_whole(directory.result)
+            if whole and isinstance(_result(directory, config), ExperimentResult):
                 return False
-            _set_aside_result(directory)
-            _set_aside_error(directory)
-            _remove_leftovers(directory)
+            _clear(directory)
     except OSError as error:
-        raise _refused(directory, error) from None
+        raise StudyError(
+            f"cannot prepare {directory.root}: {error.strerror or error}; make room or mend the "
+            "permissions, then --resume goes on where it stopped",
+            where=str(directory.root),
+        ) from None
     return True
 
 
@@ -174,7 +181,13 @@ def outcome(state: SlotState, config: ExperimentConfig) -> Outcome | None:
     """
     if state.status == "complete":
         return _result(state.directory, config)
-    return _failure(state.directory, config) if state.status == "failed" else None
+    if state.status == "missing":
+        return None
+    try:
+        return read_failure(state.directory.error)
+    except ExperimentError:
+        where = f"{state.directory.error} cannot be read; what the engine printed: "
+        return _malformed(config, f"{where}{state.directory.log}")
 
 
 def _state(slot: Slot, directory: ExperimentDirectory) -> SlotState:
@@ -182,13 +195,6 @@ def _state(slot: Slot, directory: ExperimentDirectory) -> SlotState:
         return SlotState(slot, directory, "complete")
     failed = directory.error.is_file() and _error_code(directory) != INTERRUPTED
     return SlotState(slot, directory, "failed" if failed else "missing")
-
-
-def _parses(path: Path) -> bool:
-    try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except ValueError:
-        return False
 
 
 def _error_code(directory: ExperimentDirectory) -> str | None:
@@ -204,32 +210,12 @@ def _result(directory: ExperimentDirectory, config: ExperimentConfig) -> Outcome
     try:
         result = ExperimentResult.from_json(directory.result)
     except LLEMError as error:
-        return _malformed(config, error.message)
+        return _malformed(config, error.message + _AGAIN)
     # Not the hash that the result holds: a version with other rules may have written it.
     if result.config != config and result.config.fingerprint() != config.fingerprint():
-        return _malformed(config, f"{directory.result} is the result of another configuration")
+        other = f"{directory.result} is the result of another configuration"
+        return _malformed(config, other + _AGAIN)
     return result
-
-
-def _malformed(config: ExperimentConfig, reason: str) -> FailedExperiment:
-    message = f"{reason}; it counts as failed, and --resume runs it again"
-    return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
-
-
-def _failure(directory: ExperimentDirectory, config: ExperimentConfig) -> FailedExperiment:
-    try:
-        return read_failure(directory.error)
-    except ExperimentError:
-        message = f"{directory.error} cannot be read; what the engine printed: {directory.log}"
-        return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
-
-
-def _make(directory: ExperimentDirectory) -> None:
-    try:
-        directory.root.parent.mkdir(exist_ok=True)
-    except FileNotFoundError:  # never made anew: what is finished may come back
-        raise _gone(directory.root.parent.parent) from None
-    directory.root.mkdir(exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -248,43 +234,32 @@ def _alone(directory: ExperimentDirectory) -> Iterator[None]:
         lock.release(remove=True)
 
 
-def _set_aside_result(directory: ExperimentDirectory) -> None:
+def _malformed(config: ExperimentConfig, message: str) -> FailedExperiment:
+    return FailedExperiment(config=config, phase=None, code=MALFORMED, message=message)
+
+
+def _clear(directory: ExperimentDirectory) -> None:
+    """Set aside what an earlier attempt came to, and remove what is left of it."""
     if directory.result.is_file():
         directory.result.replace(directory.root / "result.malformed.json")
-
-
-def _set_aside_error(directory: ExperimentDirectory) -> None:
-    if not directory.error.is_file():
-        return
     if _error_code(directory) == INTERRUPTED:
         directory.error.unlink()
-        return
-    number = next(n for n in itertools.count(1) if not _numbered(directory.error, n).exists())
-    if directory.log.is_file():
-        directory.log.replace(_numbered(directory.log, number))
-    directory.error.replace(_numbered(directory.error, number))
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}.{number}{path.suffix}")
-
-
-def _remove_leftovers(directory: ExperimentDirectory) -> None:
+    elif directory.error.is_file():
+        number = next(n for n in itertools.count(1) if not _numbered(directory.error, n).exists())
+        if directory.log.is_file():
+            directory.log.replace(_numbered(directory.log, number))
+        directory.error.replace(_numbered(directory.error, number))
     written = (directory.events, directory.log, directory.requests, directory.timeseries)
     shares = (*directory.root.glob("process_*.json"), *directory.root.glob("process_*.log"))
     for path in (*written, *shares, *directory.root.glob(".*.tmp")):
         path.unlink(missing_ok=True)
 
 
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
 def _gone(root: Path) -> StudyError:
     return StudyError(
         f"the study's directory {root} is gone; put it back to resume the study", where=str(root)
-    )
-
-
-def _refused(directory: ExperimentDirectory, error: OSError) -> StudyError:
-    return StudyError(
-        f"cannot prepare {directory.root}: {error.strerror or error}; make room or mend the "
-        "permissions, then --resume goes on where it stopped",
-        where=str(directory.root),
     )

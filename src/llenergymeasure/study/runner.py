@@ -162,8 +162,12 @@ class StudyRunner:
         directory = StudyDirectory(claim_directory(self.results_dir, name))
         try:
             yield directory
-        finally:
-            _remove_unless_begun(directory)
+        finally:  # a study that was broken off before it had a plan leaves no directory
+            if not (directory.manifest.exists() or directory.experiments.exists()):
+                with contextlib.suppress(OSError):
+                    for file in (directory.lock, directory.plan):
+                        file.unlink(missing_ok=True)
+                    directory.root.rmdir()
 
 
 @contextlib.contextmanager
@@ -184,13 +188,3 @@ def _imported_meanwhile(modules: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         reading.join()
-
-
-def _remove_unless_begun(directory: StudyDirectory) -> None:
-    """Leave no directory of a study that was broken off before it had a plan."""
-    if directory.manifest.exists() or directory.experiments.exists():
-        return
-    with contextlib.suppress(OSError):
-        for path in (directory.lock, directory.plan):
-            path.unlink(missing_ok=True)
-        directory.root.rmdir()

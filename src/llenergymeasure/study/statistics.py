@@ -114,7 +114,10 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
     if pairs and fitted.freedom < 1:
         reason = "too few repeats to compare; at least two cycles are needed"
         return Compared(notes=(*notes, reason))
-    common = _relative_common(kept)
+    sums: dict[int, list[float]] = {}
+    for one in kept:
+        sums.setdefault(one.configuration, []).append((one.common or 0.0) / one.value)
+    common = {name: sum(parts) / len(parts) for name, parts in sums.items()}
     made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
     noise_sd = median([fitted.noise_sd(*pair) for pair in pairs] or [0.0])
     return Compared(made, _sensitivity(metric, fitted, made, noise_sd), notes)
@@ -239,14 +242,6 @@ def _interval(
     return mean - half, mean + half
 
 
-def _relative_common(observations: Sequence[Observation]) -> Mapping[int, float]:
-    """Mean relative size of what is common, of each configuration."""
-    sums: dict[int, list[float]] = {}
-    for one in observations:
-        sums.setdefault(one.configuration, []).append((one.common or 0.0) / one.value)
-    return {name: sum(parts) / len(parts) for name, parts in sums.items()}
-
-
 def _pairs(fitted: BlockFit, best_is_low: bool) -> Iterator[tuple[int, int]]:
     """Yield positions of pairs that blocks link."""
     for group in sorted(set(fitted.group.tolist())):
@@ -268,26 +263,21 @@ def _comparison(
     error = fitted.standard_error(*pair)
     uncommon = COVERAGE * (common[a] - common[b])
     half = max(hypot(critical_value(family, freedom) * error, uncommon), ROUNDING)
-    interval95 = _ratio(apart - half), _ratio(apart + half)
+    low, high = interval95 = _ratio(apart - half), _ratio(apart + half)
+    verdict: Verdict = "higher" if low > 1 else "lower" if high < 1 else "no_difference_shown"
     return Comparison(
         metric=metric,
         a=a,
         b=b,
         ratio=_ratio(apart),
         interval95=interval95,
-        verdict=_verdict(*interval95),
+        verdict=verdict,
         minimum_detectable_ratio=_ratio(_detectable(family, freedom) * error),
     )
 
 
 def _ratio(logarithm: float) -> float:
     return exp(max(-_LARGEST_LOG, min(logarithm, _LARGEST_LOG)))
-
-
-def _verdict(low: float, high: float) -> Verdict:
-    if high < 1:
-        return "lower"
-    return "higher" if low > 1 else "no_difference_shown"
 
 
 def _sensitivity(

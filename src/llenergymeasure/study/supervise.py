@@ -109,7 +109,8 @@ class _Watch:
         done_ns: int | None = None
         while (code := self._job.wait(min(LOOK_EVERY_S, self._left_s()))) is None:
             self._tell()
-            if done_ns is None and self._left_files():
+            left = self.directory.result.exists() or self.directory.error.exists()
+            if done_ns is None and left:
                 done_ns = time.monotonic_ns()
             hangs = done_ns is not None and time.monotonic_ns() - done_ns > GRACE_S * 1e9
             if hangs or self._left_s() == 0:
@@ -142,9 +143,6 @@ class _Watch:
         spent_s = (now_ns - self._started_ns) / 1e9 - self.progress.waited_s(now_ns)
         return max(0.0, self.within_s - spent_s)
 
-    def _left_files(self) -> bool:
-        return self.directory.result.exists() or self.directory.error.exists()
-
 
 def _outcome(
     directory: ExperimentDirectory, order: WorkOrder, watch: _Watch, code: int | None
@@ -155,28 +153,22 @@ def _outcome(
         if directory.result.exists():
             return ExperimentResult.from_json(directory.result)
         if directory.error.exists():
-            return _told(directory.error, said)
+            told = read_failure(directory.error)
+            return told if told.log_tail else told.model_copy(update={"log_tail": said})
         what, message = _cause(order, watch, code)
     except (LLEMError, OSError) as error:
         file = directory.result if directory.result.exists() else directory.error
-        what, message = f"malformed_{file.stem}", _set_aside(file, error)
+        aside = file.with_suffix(f".malformed{file.suffix}")
+        with contextlib.suppress(OSError):
+            file.replace(aside)
+        what, reason = f"malformed_{file.stem}", str(error).splitlines()[0]
+        message = (
+            f"the worker left a {file.name} that cannot be read ({reason}); it is kept as {aside}"
+        )
     failure = FailedExperiment(
         config=config, phase=phase, code=what, message=message, log_tail=said
     )
     return _kept(directory, failure)
-
-
-def _told(path: Path, said: str) -> FailedExperiment:
-    failure = read_failure(path)
-    return failure if failure.log_tail else failure.model_copy(update={"log_tail": said})
-
-
-def _set_aside(path: Path, error: Exception) -> str:
-    aside = path.with_suffix(f".malformed{path.suffix}")
-    with contextlib.suppress(OSError):
-        path.replace(aside)
-    reason = str(error).splitlines()[0]
-    return f"the worker left a {path.name} that cannot be read ({reason}); it is kept as {aside}"
 
 
 def _kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExperiment:

@@ -245,19 +245,16 @@ def _vectors(reader: ConfigReader, traits: Traits, shape: dict[str, Any]) -> int
     dense = layers - (shape["experts"].layers if shape["experts"] else 0)
     norm = hidden * (2 if traits.norm_bias else 1)
     norms = reader.norms(traits) * layers + traits.final_norm + traits.embedding_norm
-    attention = _attention_vectors(reader, traits, shape)
+    latent: LatentAttention | None = shape["latent"]
+    if latent is not None:
+        attention = (latent.query_rank or 0) + latent.key_value_rank
+    else:
+        queries, keys = (shape[name] * shape["head_dim"] for name in ("heads", "kv_heads"))
+        normed = {"none": 0, "head": 2 * shape["head_dim"], "all": queries + keys}
+        attention = normed[traits.query_key_norm]
+        attention += reader.bias("qkv_bias", traits.qkv_bias) * (queries + 2 * keys)
+        attention += reader.bias("output_bias", traits.output_bias) * hidden
     mlp_bias = reader.bias("mlp_bias", traits.mlp_bias)
     mlp = mlp_bias * (shape["intermediate"] * (2 if shape["gated_mlp"] else 1) + hidden)
     head = traits.lm_head_bias * shape["vocabulary"]
     return int(norms * norm + layers * attention + dense * mlp + head)
-
-
-def _attention_vectors(reader: ConfigReader, traits: Traits, shape: dict[str, Any]) -> int:
-    latent: LatentAttention | None = shape["latent"]
-    if latent is not None:
-        return (latent.query_rank or 0) + latent.key_value_rank
-    queries, keys = (shape[name] * shape["head_dim"] for name in ("heads", "kv_heads"))
-    qkv = reader.bias("qkv_bias", traits.qkv_bias) * (queries + 2 * keys)
-    output = reader.bias("output_bias", traits.output_bias) * shape["hidden"]
-    norm = {"none": 0, "head": 2 * shape["head_dim"], "all": queries + keys}
-    return int(qkv + output + norm[traits.query_key_norm])

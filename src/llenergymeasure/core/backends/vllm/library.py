@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from llenergymeasure.core.backends.protocol import Progress
 from llenergymeasure.core.backends.vllm.trace import Finished, Step
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
@@ -28,7 +29,6 @@ ENVIRONMENT = {
 _ADAPTER_NUMBER = 1
 
 Prompt = Sequence[int]
-Progress = Callable[[int], None]
 
 
 class Crowd(NamedTuple):
