@@ -26,7 +26,7 @@ from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners.docker import DockerRunner
-from llenergymeasure.study.runners.interpreter import other_interpreter
+from llenergymeasure.study.runners.elsewhere import other_interpreter
 from llenergymeasure.study.runners.local import InterpreterRunner
 from llenergymeasure.study.runners.protocol import Runner
 

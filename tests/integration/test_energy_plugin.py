@@ -127,6 +127,14 @@ def test_a_package_that_offers_something_else_is_named(llem: Llem) -> None:
     assert "pip uninstall llem-ipmi" in said
 
 
+def test_a_source_of_another_package_takes_no_name_of_a_built_in_one(llem: Llem) -> None:
+    points = llem.folder / "site/llem_ipmi-0.1.dist-info/entry_points.txt"
+    points.write_text("[llenergymeasure.energy_sources]\nrapl = llem_ipmi:FACTS\n")
+    said = llem("config").out
+    assert "the whole server" not in said
+    assert said.count("\n  rapl ") == 1
+
+
 def test_it_passes_the_conformance_of_sources(llem: Llem) -> None:
     (command,) = fenced("sh")
     arguments = command.split()[1:]

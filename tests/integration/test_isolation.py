@@ -17,8 +17,8 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.events import Event
+from llenergymeasure.orchestration.order import Start
 from llenergymeasure.study.events import Callbacks
-from llenergymeasure.study.runners.protocol import Start
 from llenergymeasure.study.runners.server_process import ServerProcess, Task
 from llenergymeasure.study.supervise import supervise
 from tests.support.cli import SOURCE, Llem, wait_for

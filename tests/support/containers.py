@@ -20,8 +20,7 @@ from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.events import Callbacks, Outcome
-from llenergymeasure.study.runners.docker import DockerRunner
-from llenergymeasure.study.runners.docker_job import DockerJob
+from llenergymeasure.study.runners.docker import DockerJob, DockerRunner
 from llenergymeasure.study.supervise import supervise
 from tests.support.scripted_run import make_order, scripted_config
 

@@ -16,7 +16,7 @@ from llenergymeasure.domain.result_parts import ThermalResult
 from llenergymeasure.domain.results import FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, PreFlightError, Problem, StudyError
 from llenergymeasure.orchestration.events import Event
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import to_json, write_json_atomically
 from llenergymeasure.study.events import (
@@ -32,7 +32,7 @@ from llenergymeasure.study.manifest import StudyPlan, read_plan
 from llenergymeasure.study.progress import read_progress
 from llenergymeasure.study.runner import StudyRunner
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.runners.protocol import Runner, Start
+from llenergymeasure.study.runners.protocol import Runner
 from llenergymeasure.study.session import MOST_AT_ONCE, StudySession
 from tests.support.make_result import make_result
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, make_study, scripted

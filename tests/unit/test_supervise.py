@@ -9,10 +9,9 @@ import pytest
 
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.events import Callbacks, Outcome
-from llenergymeasure.study.runners.protocol import Start
 from llenergymeasure.study.supervise import EventReader, WorkerProgress, supervise
 from tests.support.make_result import make_result
 from tests.support.scripted_run import make_order, scripted_config

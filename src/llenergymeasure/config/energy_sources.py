@@ -106,8 +106,8 @@ def plugin_sources() -> dict[str, EnergySourceFacts]:
 
 
 def energy_sources() -> dict[str, EnergySourceFacts]:
-    """Give what every energy source says about itself, built-in ones first."""
-    return {**ENERGY_SOURCES, **plugin_sources()}
+    """Give what every energy source says about itself; built-in ones come first, and stay."""
+    return ENERGY_SOURCES | plugin_sources() | ENERGY_SOURCES
 
 
 def auto_order(
@@ -132,7 +132,10 @@ def _one_of(names: list[str]) -> str:
 
 def _known(name: str, info: ValidationInfo) -> str:
     # What was measured once stays readable where the package of its source is not installed.
-    if name != AUTO and name not in energy_sources() and not (info.context or {}).get("stored"):
+    stored = (info.context or {}).get("stored")
+    if name == AUTO or name in ENERGY_SOURCES or stored:
+        return name
+    if name not in energy_sources():
         names = [f"'{one}'" for one in (AUTO, *energy_sources())]
         raise invalid(
             f"must be {_one_of(names)}; a source that another package adds needs that package "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +133,11 @@ def _anchored(model: type[BaseModel], data: dict[str, Any], folder: Path) -> dic
     if isinstance(entries := data.get("experiments"), list):
         result["experiments"] = [yaml_file.anchor_paths(model, entry, folder) for entry in entries]
     if isinstance(sweep := data.get("sweep"), dict):
-        result["sweep"] = {
-            key: [_anchored_value(model, str(key), value, folder) for value in values]
-            if isinstance(values, list)
-            else values
-            for key, values in sweep.items()
-        }
+        result["sweep"] = dict(sweep)
+        for key, values in sweep.items():
+            if isinstance(values, list):
+                nested = [nest({str(key): value}) for value in values]
+                found = [yaml_file.anchor_paths(model, each, folder) for each in nested]
+                parts = str(key).split(".")
+                result["sweep"][key] = [reduce(getitem, parts, each) for each in found]
     return result
-
-
-def _anchored_value(model: type[BaseModel], key: str, value: Any, folder: Path) -> Any:
-    found: Any = yaml_file.anchor_paths(model, nest({key: value}), folder)
-    for part in key.split("."):
-        found = found[part]
-    return found

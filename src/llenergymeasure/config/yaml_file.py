@@ -222,7 +222,11 @@ def _lines(
             yield from _lines(child, path, (*prefix, str(position)))
     if not isinstance(node, yaml.MappingNode):
         return
-    yield from _merged_lines(node, path, prefix)
+    for key, value in node.value:  # its own keys win over those that ``<<:`` brings
+        if key.tag == _MERGE_TAG:
+            merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for mapping in reversed(merged):  # of several, the first wins
+                yield from _lines(mapping, path, prefix)
     seen: set[str] = set()
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
@@ -233,17 +237,6 @@ def _lines(
         seen.add(name)
         yield (*prefix, name), line
         yield from _lines(value, path, (*prefix, name))
-
-
-def _merged_lines(
-    node: yaml.MappingNode, path: Path, prefix: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yield the lines of what ``<<:`` brings into a mapping; its own keys win over them."""
-    for key, value in node.value:
-        if key.tag == _MERGE_TAG:
-            merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
-            for mapping in reversed(merged):  # of several, the first wins
-                yield from _lines(mapping, path, prefix)
 
 
 def _describe(file: YamlFile, problem: PlainProblem) -> str:

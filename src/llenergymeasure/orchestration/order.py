@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import Field
 
@@ -12,6 +12,18 @@ from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
 from llenergymeasure.domain.base import Record
+
+
+class Start(NamedTuple):
+    """How a worker was started, as its result records it.
+
+    Attributes:
+        method: ``inline``, ``fork``, ``spawn`` or ``docker``.
+        reason: Why it is not the method asked for, where it is not.
+    """
+
+    method: str = "inline"
+    reason: str | None = None
 
 
 class WorkOrder(Record):

@@ -58,7 +58,7 @@ class Teller:
             self._channel.send(("progress", finished))
 
 
-class Server:
+class CommandLoop:
     """Does what the coordinating process asks, one command after another.
 
     Args:
@@ -132,7 +132,7 @@ def _work(
         executor = LocalExecutor(load_backend(order.config.backend), order, teller, share)
         with closing(executor):
             samples = directory.process(share.process)
-            Server(executor, teller, channel, samples).serve(inbox)
+            CommandLoop(executor, teller, channel, samples).serve(inbox)
     except LLEMError as error:
         return Failure(code=error.code, message=redact(error.message), where=error.where)
     except Exception as error:  # noqa: BLE001 - the entry: nothing may go unreported

@@ -18,7 +18,6 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from llenergymeasure import locks
 from llenergymeasure._version import __version__
@@ -34,32 +33,18 @@ from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.interruption import Interruption
 from llenergymeasure.orchestration.measurement import Measurement
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.repository import DirectoryRepository, read_failure
 from llenergymeasure.state.machine import StateMachine
 
-MODULE = "llenergymeasure.orchestration.worker"
-
-
-class Started(NamedTuple):
-    """How this process was started, for the result.
-
-    Attributes:
-        method: ``inline``, ``fork`` or ``spawn``.
-        reason: Why not by the method asked for.
-    """
-
-    method: str = "inline"
-    reason: str | None = None
-
 
 def run(
     directory: ExperimentDirectory,
     listener: Listener | None = None,
-    started: Started | None = None,
+    started: Start | None = None,
 ) -> FailedExperiment | None:
     """Run the experiment of a directory.
 
@@ -252,7 +237,7 @@ def main(arguments: list[str]) -> int:
     _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
-        failure = run(directory, started=Started(*how))
+        failure = run(directory, started=Start(*how))
     except KeyboardInterrupt:
         return 130
     if failure is not None and not directory.error.is_file():

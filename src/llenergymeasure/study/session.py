@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.repository import DirectoryRepository
 from llenergymeasure.study import resume
@@ -24,7 +24,7 @@ from llenergymeasure.study.manifest import Slot, StudyPlan, write_manifest
 from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status, read_progress
 from llenergymeasure.study.resume import SlotState, StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.runners.protocol import Job, Start
+from llenergymeasure.study.runners.protocol import Job
 from llenergymeasure.study.supervise import Ended, supervise
 
 MOST_AT_ONCE = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -14,20 +15,25 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.exceptions import ExperimentError, Problem
-from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.inventory import Inventory
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
+from llenergymeasure.processes import wait_for
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners import container
+from llenergymeasure.study.runners.container_entry import INTERRUPT
 from llenergymeasure.study.runners.docker_cli import DockerCommand, DockerError, translated
-from llenergymeasure.study.runners.docker_job import DockerJob
 from llenergymeasure.study.runners.elsewhere import Elsewhere, problems_there
+from llenergymeasure.study.runners.protocol import WORKER
 
 HANDSHAKE_WITHIN_S = 300.0
 """The first container of an image reads it from the disk, which takes a while for tens of GB."""
 
 _Arguments = Callable[[str], list[str]]
 """Gives the arguments of ``docker run`` for a container of a name."""
+
+_KILL_AGAIN_S = 5.0
+_GIVE_UP_S = 120.0
+_INTERRUPTED = 130
 
 
 class DockerRunner:
@@ -99,7 +105,7 @@ class DockerRunner:
         root = directory.root.absolute()
         try:
             order = WorkOrder.model_validate_json(directory.config.read_bytes())
-            return self._start([order], root, directory.log, (worker.MODULE, str(root), "docker"))
+            return self._start([order], root, directory.log, (WORKER, str(root), "docker"))
         except (DockerError, OSError) as error:
             raise ExperimentError(
                 f"no container can be started for the experiment: {error}",
@@ -178,6 +184,68 @@ class DockerRunner:
             client = self._docker.launch(arguments, output.fileno())
         self._job = DockerJob(self._docker, name, client)
         return self._job
+
+
+class DockerJob:
+    """A worker in a container; see the protocol for the contract.
+
+    Args:
+        docker: The docker command.
+        name: Name of the container.
+        client: ``docker run``, which lives as long as the container.
+    """
+
+    def __init__(self, docker: DockerCommand, name: str, client: subprocess.Popen[bytes]) -> None:
+        self._docker, self._client, self.name = docker, client, name
+        self._code: int | None = None
+
+    @property
+    def start(self) -> Start:
+        """How it was started."""
+        return Start("docker")
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Sleep until the container is gone, but no longer than ``timeout_s``, without polling.
+
+        Returns:
+            The worker's exit code, negative for a signal; 125 where docker could not start it,
+            for which the log says why.
+        """
+        if self._code is None and (code := wait_for(self._client, timeout_s)) is not None:
+            self._let_go()
+            if code < 0:  # the client was killed, and the container may be on its way out still
+                self._docker.quietly("rm", "--force", self.name)
+            killed = code > 128 and code != _INTERRUPTED
+            self._code = 128 - code if killed else code
+        return self._code
+
+    def interrupt(self) -> None:
+        """Send the worker SIGINT, as soon as it is there; harmless once it has ended."""
+        if self._code is None and self._client.stdin is not None:
+            try:
+                self._client.stdin.write(INTERRUPT)
+                self._client.stdin.flush()
+            except (OSError, ValueError):
+                return  # it has ended, or it is being killed
+
+    def kill(self) -> None:
+        """Kill the container with everything in it; it is gone on return."""
+        deadline_s = time.monotonic() + _GIVE_UP_S
+        self._let_go()
+        while self.wait(0) is None:
+            # A container that is only being made has no name yet; it ends when it starts, since
+            # its input has ended.
+            self._docker.quietly("kill", self.name)
+            if self.wait(_KILL_AGAIN_S) is None and time.monotonic() > deadline_s:
+                self._client.kill()
+
+    def _let_go(self) -> None:
+        """End the input of the container, which ends the container."""
+        if self._client.stdin is not None:
+            try:
+                self._client.stdin.close()
+            except OSError:
+                return  # it has ended with a byte underway
 
 
 def _new_name() -> str:

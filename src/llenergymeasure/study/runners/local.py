@@ -12,13 +12,17 @@ from pathlib import Path
 
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import ExperimentError, Problem
-from llenergymeasure.orchestration import inventory, worker
+from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import Inventory
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.runners.elsewhere import PREFLIGHT_WITHIN_S, problems_there
-from llenergymeasure.study.runners.interpreter import other_interpreter, typed_for
-from llenergymeasure.study.runners.protocol import Start
+from llenergymeasure.study.runners.elsewhere import (
+    PREFLIGHT_WITHIN_S,
+    other_interpreter,
+    problems_there,
+    typed_for,
+)
+from llenergymeasure.study.runners.protocol import WORKER
 from llenergymeasure.study.runners.server_process import (
     ForkRefusedError,
     ServerLostError,
@@ -109,7 +113,7 @@ class InterpreterRunner:
             ExperimentError: No process can be started.
         """
         root = str(directory.root.absolute())
-        return self._start(worker.MODULE, (root,), directory.log.absolute())
+        return self._start(WORKER, (root,), directory.log.absolute())
 
     def inventory(self) -> Inventory | Problem:
         """List the backends of the interpreter, or say why it cannot be used.

@@ -7,26 +7,15 @@ through the files of its directory. A runner is only how it gets started, and wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration.inventory import Inventory
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a worker was started, as its result records it.
-
-    Attributes:
-        method: ``fork``, ``spawn`` or ``docker``.
-        reason: Why it is not the method asked for, where it is not.
-    """
-
-    method: str
-    reason: str | None = None
+WORKER = "llenergymeasure.orchestration.worker"
+"""The module that every worker runs."""
 
 
 class Job(Protocol):
