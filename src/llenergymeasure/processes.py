@@ -183,6 +183,8 @@ class ChildProcess:
             tempfile.TemporaryFile() if log is None else log.open("ab+")  # noqa: SIM115
         )
         self.end, theirs = socket.socketpair()
+        for end in (self.end, theirs):
+            end.setblocking(True)  # a time limit that a program sets for its sockets is not ours
         whole = {**job, "fd": theirs.fileno(), "parent": os.getpid()}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the user's interpreter, our own code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +128,19 @@ def test_the_child_stays_small(make):
 
     assert not modules & {"torch", "numpy", "pydantic", "pyarrow", "codecarbon"}
     assert psutil.Process(sampler.pid).memory_info().rss < 40 * 2**20
+
+
+def test_a_time_limit_that_the_program_sets_for_its_sockets_is_not_that_of_the_channel(
+    make, monkeypatch
+):
+    before_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(1.0)
+    try:
+        sampler = make("Bulky", period_s=0.01)
+        sampler.start()
+        assert len(record(sampler, 0.5).readings) >= 50_000
+    finally:
+        socket.setdefaulttimeout(before_s)
 
 
 def test_the_cost_is_that_of_the_window(make):

@@ -107,3 +107,20 @@ def test_standard_output_that_is_full(llem: Llem) -> None:
     assert "cannot write the output: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list(llem.folder.glob("results/*/result.json"))) == 1
+
+
+@pytest.mark.parametrize("command", [("run", *QUICK), ("config",)])
+def test_what_is_told_beside_is_worth_no_failure(llem: Llem, command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            llem.command(*command),
+            cwd=llem.folder,
+            env=llem.variables(),
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 0
+    assert done.stdout

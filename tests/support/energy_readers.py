@@ -33,6 +33,14 @@ class Counter:
         pass
 
 
+class Bulky(Counter):
+    """Reads more in a window than a channel takes at once."""
+
+    def poll(self) -> Iterator[Row]:
+        for number in range(5_000):
+            yield Row("count", "device-0", float(number))
+
+
 class TwoQuantities(Counter):
     """Reads a quick and a slow quantity in one poll, and one that is not a number."""
 

@@ -19,8 +19,14 @@ from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.exceptions import LLEMError
 
-QUICK = {"enforce_eager": True, "max_model_len": 512, "max_num_seqs": 4, "block_size": 32}
-"""A section under which nothing is compiled, with small blocks in the prefix cache."""
+QUICK = {
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "max_num_seqs": 4,
+    "block_size": 32,
+    "gpu_memory_utilization": 0.2,
+}
+"""A section under which nothing is compiled, small blocks, and little of the memory is taken."""
 
 HEADS = {"hidden_size": 256, "intermediate_size": 256}
 """Fields of a tiny model whose heads are as wide as vLLM's kernels for CPUs need them."""

@@ -72,6 +72,12 @@ class FailureReport:
         return code
 
 
+def tell(line: str) -> None:
+    """Print a line to standard error; one that takes none must not end what goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        typer.echo(line, err=True)
+
+
 def let_go_of(stream: TextIO) -> None:
     """Flush a stream; what its reader no longer takes goes nowhere.
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from llenergymeasure.cli.failure import tell
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -23,7 +25,7 @@ def config(
     ] = False,
 ) -> None:
     """Show this machine, its backends, energy sources and settings, and what to do next."""
-    typer.echo("llem: looking at this machine", err=True)
+    tell("llem: looking at this machine")
     from llenergymeasure.cli import machine  # takes a moment, in which the line is there
 
     machine.show(verbose=verbose, calibrate=calibrate)

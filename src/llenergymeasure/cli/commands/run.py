@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llenergymeasure.cli.failure import FAILED
+from llenergymeasure.cli.failure import FAILED, tell
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import FlagError, PreFlightError
@@ -121,7 +121,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
     if settings.config.ui.verbosity != "quiet":
-        typer.echo(f"llem: {_first_words(study, resume)}", err=True)
+        tell(f"llem: {_first_words(study, resume)}")
     may_ask = settings.config.ui.prompt and not (yes or as_json or quiet)
     if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
         yes = confirmed(study, lambda question: typer.confirm(question, err=True))
@@ -323,8 +323,7 @@ def _print(result: StudyResult, *, as_json: bool) -> None:
 def _tell_way_on(left: int, directory: str | None) -> None:
     noun = "experiment has" if left == 1 else "experiments have"
     place = "PATH" if directory is None else shlex.quote(directory)
-    typer.echo(
+    tell(
         f"llem: {left:,} {noun} no result; mend the cause, then\n"
-        f"  go on with: llem run --resume {place}",
-        err=True,
+        f"  go on with: llem run --resume {place}"
     )
