@@ -13,6 +13,7 @@ from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.study.forecast import memory_plan
+from llenergymeasure.study.limits import this_machine
 from tests.support.scripted_run import scripted_config
 
 
@@ -209,3 +210,9 @@ def test_a_plan_needs_neither_the_network_nor_an_engine(show):
         show(random_model())
     finally:
         active.clear()
+
+
+def test_whether_torch_uses_gpus_is_told_as_torch_tells_it() -> None:
+    import torch
+
+    assert this_machine().torch_uses_gpus is torch.backends.cuda.is_built()

@@ -10,7 +10,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.study.estimate import ASSUMED_AT_MOST_S, CPU, Rates
-from llenergymeasure.study.limits import Machine, TimeLimits, this_machine
+from llenergymeasure.study.limits import Machine, TimeLimits
 
 GPU = "NVIDIA H100 80GB HBM3"
 
@@ -61,12 +61,6 @@ def test_the_torch_here_says_nothing_about_another_interpreter(tmp_path: Path) -
 
 def test_a_machine_without_a_gpu_computes_on_its_cpu(tmp_path: Path) -> None:
     assert on_cpu(limits(tmp_path, Machine(None)).rates(config()))
-
-
-def test_whether_torch_uses_gpus_is_told_as_torch_tells_it() -> None:
-    import torch
-
-    assert this_machine().torch_uses_gpus is torch.backends.cuda.is_built()
 
 
 def test_a_model_of_unknown_shape_is_not_given_more_than_hours(tmp_path: Path) -> None:

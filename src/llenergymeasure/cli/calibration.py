@@ -10,7 +10,6 @@ from pathlib import Path
 from llenergymeasure.core.energy.calibration import (
     WHERE,
     Device,
-    Learned,
     LoadGenerator,
     Script,
     TorchLoad,
@@ -71,14 +70,10 @@ def calibrate_gpus(  # noqa: PLR0913 - what it works with is given by name
             source = make_source(target, rates)
             with closing(make_load(gpu.uuid)) as load:
                 learned = calibrate(device, source, load, played)
-        for line in _learned_lines(learned):
+        stored = learned.stored
+        for line in (*learned.notes, *calibration_lines(stored.counter, stored.power)):
             tell(line)
-        tell(f"kept in {keep(directory, learned.stored)}")
-
-
-def _learned_lines(learned: Learned) -> Iterator[str]:
-    yield from learned.notes
-    yield from calibration_lines(learned.stored.counter, learned.stored.power)
+        tell(f"kept in {keep(directory, stored)}")
 
 
 def calibration_lines(counter: Calibration | None, power: Calibration | None) -> Iterator[str]:

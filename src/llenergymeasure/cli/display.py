@@ -146,6 +146,9 @@ class BarDisplay:
         self.close()
         self._text, self._begun_ns = _text(event), event.t_ns
         columns = _columns(self._stream)
+        bar_format = None if event.phase in ("warmup", *_WINDOWS) else "{desc}"
+        if self._timed(event):
+            bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
         self._bar = tqdm(
             desc=self._text,
             total=self._window_s if self._timed(event) else None,
@@ -156,16 +159,11 @@ class BarDisplay:
             miniters=0,
             dynamic_ncols=columns is None,
             ncols=columns,
-            bar_format=self._layout(event),
+            bar_format=bar_format,
         )
 
     def _timed(self, event: Event) -> bool:
         return event.phase in _WINDOWS and self._window_s > 0
-
-    def _layout(self, event: Event) -> str | None:
-        if self._timed(event):
-            return "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
-        return None if event.phase in ("warmup", *_WINDOWS) else "{desc}"
 
 
 def _columns(stream: TextIO) -> int | None:

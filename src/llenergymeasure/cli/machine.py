@@ -22,7 +22,7 @@ from llenergymeasure.config.user_config import (
     load_settings,
 )
 from llenergymeasure.core.energy import get_active_energy_backend
-from llenergymeasure.core.energy.protocol import Coverage, EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
 from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
@@ -124,26 +124,19 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
         source: EnergySourceType = load_object(entry.implementation)
         read = [target for target in targets if target.kind in entry.auto]
         for target in read:
-            yield from _coverage(name, target.kind, source.coverage(target))
+            covered = source.coverage(target)
+            answer = "yes" if covered.kind else "no "
+            kind = f"{covered.kind}, " if covered.kind else ""
+            remedy = [covered.remedy] if covered.remedy else []
+            what = f"{target.kind}: {kind}{covered.scope}"
+            yield from beside(f"{name:11} {answer}", what, *remedy)
         if not read:
             yield from beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
-    for target in targets:
-        yield from _choice(target, settings)
-
-
-def _choice(target: DeviceTarget, settings: EffectiveSettings) -> Iterator[str]:
-    """Say which source ``auto`` takes."""
     advanced = settings.config.advanced
     rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
-    chosen = get_active_energy_backend(AUTO, target, rates)
-    yield from beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
-
-
-def _coverage(name: str, device: str, covered: Coverage) -> Iterator[str]:
-    answer = "yes" if covered.kind else "no "
-    kind = f"{covered.kind}, " if covered.kind else ""
-    remedy = [covered.remedy] if covered.remedy else []
-    yield from beside(f"{name:11} {answer}", f"{device}: {kind}{covered.scope}", *remedy)
+    for target in targets:
+        chosen = get_active_energy_backend(AUTO, target, rates)
+        yield from beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
 
 
 def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:

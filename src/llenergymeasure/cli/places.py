@@ -95,14 +95,11 @@ def _row(state: BackendState) -> Iterator[str]:
         yield from beside(_head(state.name, "no"), state.problem.what, *place)
         yield from _remedy(state.problem)
     else:
-        yield from beside(_head(state.name, "yes"), _versions(state), *place)
-
-
-def _versions(state: BackendState) -> str:
-    if state.package is None:
-        return "built in"
-    packages = ((state.package, state.version), *state.also)
-    return ", ".join(f"{name} {version}" for name, version in packages)
+        packages = ((state.package, state.version), *state.also)
+        versions = ", ".join(f"{name} {version}" for name, version in packages)
+        yield from beside(
+            _head(state.name, "yes"), versions if state.package else "built in", *place
+        )
 
 
 def _remedy(problem: Problem) -> Iterator[str]:

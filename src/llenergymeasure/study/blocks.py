@@ -82,14 +82,12 @@ class BlockFit:
 
     def noise_sd(self, first: int, second: int) -> float:
         """Noise of two configurations: that of all, or their own where it is larger."""
-        return max(self.residual_sd, self._own_sd(first, second))
-
-    def _own_sd(self, first: int, second: int) -> float:
         import numpy as np
 
         apart = self._left[first] - self._left[second]
         apart = apart[np.isfinite(apart)]
-        return float(np.std(apart, ddof=1)) / sqrt(2) if len(apart) > 1 else 0.0
+        own_sd = float(np.std(apart, ddof=1)) / sqrt(2) if len(apart) > 1 else 0.0
+        return max(self.residual_sd, own_sd)
 
     def variance_factor(self, first: int, second: int) -> float:
         """Variance of that difference / variance of the noise; 2 / cycles with all cells there."""

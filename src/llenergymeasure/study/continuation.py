@@ -6,7 +6,7 @@ added come after them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,9 +145,12 @@ def _differences(
     if old.keys() == new.keys():
         return
     before, after = _settings(old.values()), _settings(new.values())
-    everywhere = [name for name in {**before, **after} if _moved(name, before, after)]
-    for name in everywhere:
-        yield _changed(name, *before.get(name, {_ABSENT}), *after.get(name, {_ABSENT}))
+    everywhere = []  # all configurations had one value, and now all have another
+    for name in {**before, **after}:
+        one, other = before.get(name, {_ABSENT}), after.get(name, {_ABSENT})
+        if len(one) == len(other) == 1 and one != other:
+            everywhere.append(name)
+            yield _changed(name, *one, *other)
     varying = [
         name
         for name in {**before, **after}
@@ -176,12 +179,6 @@ def _settings(configs: Iterable[ExperimentConfig]) -> dict[str, set[str]]:
     found = [_leaves(config) for config in configs]
     names = dict.fromkeys(name for leaves in found for name in leaves)
     return {name: {str(leaves.get(name, _ABSENT)) for leaves in found} for name in names}
-
-
-def _moved(name: str, before: Mapping[str, set[str]], after: Mapping[str, set[str]]) -> bool:
-    """Tell whether all configurations had one value of a setting and now all have another."""
-    one, other = before.get(name, {_ABSENT}), after.get(name, {_ABSENT})
-    return len(one) == len(other) == 1 and one != other
 
 
 def _points(configs: Iterable[ExperimentConfig], names: Sequence[str]) -> list[str]:

@@ -31,8 +31,11 @@ class Machine(NamedTuple):
 
 def this_machine() -> Machine:
     """Look; no engine is imported."""
-    gpus = survey_gpus().gpus
-    return Machine(gpus[0].name if gpus else None, _torch_uses_gpus())
+    gpus, found = survey_gpus().gpus, find_spec("torch")
+    # The library that only a build for CUDA has; a torch that is not here may be one.
+    folders = (found.submodule_search_locations if found else None) or ()
+    cuda = not folders or any(any(Path(one, "lib").glob("*torch_cuda*")) for one in folders)
+    return Machine(gpus[0].name if gpus else None, cuda)
 
 
 class TimeLimits:
@@ -83,10 +86,3 @@ class TimeLimits:
         if facts.needs_torch_for_gpus and device is None and here:
             return self._machine().gpu_name if self._machine().torch_uses_gpus else None
         return self._machine().gpu_name
-
-
-def _torch_uses_gpus() -> bool:
-    """Look for the library that only a build for CUDA has; a torch that is not here may be one."""
-    found = find_spec("torch")
-    folders = (found.submodule_search_locations if found else None) or ()
-    return not folders or any(any(Path(folder, "lib").glob("*torch_cuda*")) for folder in folders)

@@ -6,6 +6,7 @@ what is complete is told by the directories alone, so a line that is lost or tor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from datetime import datetime
@@ -67,15 +68,11 @@ def read_progress(path: Path) -> tuple[ProgressLine, ...]:
         lines = path.read_bytes().splitlines()
     except OSError:
         return ()
-    found = (_parsed(line) for line in lines)
-    return tuple(line for line in found if line is not None)
-
-
-def _parsed(line: bytes) -> ProgressLine | None:
-    try:
-        return ProgressLine.model_validate_json(line)
-    except ValidationError:
-        return None
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValidationError):
+            found.append(ProgressLine.model_validate_json(line))
+    return tuple(found)
 
 
 def _open(path: Path, text: str) -> tuple[int, str]:

@@ -251,16 +251,12 @@ class EventReader:
         self._read_to += len(data)
         *lines, self._pending = (self._pending + data).split(b"\n")
         for line in lines:
-            if (event := _event(line)) is not None:
+            try:
+                event = Event(**json.loads(line))
+            except (ValueError, TypeError):  # cut off by a full disk, or of another version
+                continue
+            if isinstance(event.phase, str) and isinstance(event.t_ns, int):
                 yield event
-
-
-def _event(line: bytes) -> Event | None:
-    try:
-        event = Event(**json.loads(line))
-    except (ValueError, TypeError):  # cut off by a full disk, or of another version
-        return None
-    return event if isinstance(event.phase, str) and isinstance(event.t_ns, int) else None
 
 
 class WorkerProgress:
