@@ -8,6 +8,7 @@ from datetime import datetime
 from llenergymeasure.core.backends.protocol import EngineReport
 from llenergymeasure.core.energy import Selection
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.results import (
     BaselineResult,
     CPULoad,
@@ -16,7 +17,6 @@ from llenergymeasure.domain.results import (
     WarmupResult,
 )
 from llenergymeasure.domain.samples import RawProcessResult, Window, WindowReadings
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration.executor import PreparedWork
 from llenergymeasure.orchestration.order import WorkOrder
 

@@ -30,9 +30,9 @@ from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
 from llenergymeasure.core.metrics import load_result
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.results import LoadResult, WarmupResult
 from llenergymeasure.domain.samples import Window, WindowReadings
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.baseline import Baseline
 from llenergymeasure.orchestration.events import EventLog

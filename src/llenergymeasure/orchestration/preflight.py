@@ -26,7 +26,7 @@ from llenergymeasure.core.models.sources import (
     weight_problems,
 )
 from llenergymeasure.datasets.loader import dataset_problems
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
