@@ -15,7 +15,6 @@ from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.exceptions import BackendError, Problem
 from tests.support.models import (
     generated,
-    load_engine,
     requests,
     run,
     save_adapter,
@@ -26,27 +25,13 @@ TEXTS = ["A river", "The second of two prompts is longer than the first", "Three
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "model")
+def model(engines) -> Path:
+    return engines.model
 
 
 @pytest.fixture(scope="module")
 def adapter(model, tmp_path_factory) -> Path:
     return save_adapter(model, tmp_path_factory.mktemp("adapters") / "adapter")
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Load engines that are closed after the test."""
-    loaded = []
-
-    def make(model: Path | str, **fields: Any):
-        loaded.append(load_engine(tmp_path, model=str(model), **fields))
-        return loaded[-1]
-
-    yield make
-    for engine in loaded:
-        engine.close()
 
 
 def logits(engine) -> torch.Tensor:
@@ -63,21 +48,22 @@ def problems(model: Path | str = "random:tiny-llama", **fields: Any) -> dict[str
     return {problem.where: problem for problem in PyTorchBackend().problems(config)}
 
 
-def test_an_adapter_changes_the_model_and_merging_it_changes_nothing_more(load, model, adapter):
+def test_an_adapter_changes_the_model_and_merging_it_changes_nothing_more(engines, model, adapter):
     lora = {"adapter_path": str(adapter)}
-    base, apart = load(model), load(model, lora=lora)
-    merged = load(model, lora={**lora, "merge_weights": True})
+    base, apart = engines.get(model), engines.get(model, lora=lora)
+    merged = engines.get(model, lora={**lora, "merge_weights": True})
 
     assert not torch.allclose(logits(apart), logits(base), atol=1e-2)
     assert torch.allclose(logits(apart), logits(merged), atol=1e-3)
     assert answers(apart) == answers(merged) != answers(base)
 
 
-def test_only_an_adapter_that_stays_apart_is_noted(load, model, adapter):
+def test_only_an_adapter_that_stays_apart_is_noted(engines, model, adapter):
     lora = {"adapter_path": str(adapter)}
 
-    assert any("adapter" in note for note in load(model, lora=lora).inspect().notes)
-    assert load(model, lora={**lora, "merge_weights": True}).inspect().notes == ()
+    assert any("adapter" in note for note in engines.get(model, lora=lora).inspect().notes)
+    merged = engines.get(model, lora={**lora, "merge_weights": True})
+    assert merged.inspect().notes == ()
 
 
 def test_an_adapter_is_of_the_same_precision_as_the_model(load, model, adapter):
@@ -102,12 +88,12 @@ def test_compiling_reaches_the_model_under_an_adapter(load, model, adapter):
     assert generating_model(engine._model)._compiled_call_impl is not None
 
 
-def test_an_adapter_may_lie_in_the_home_directory(load, model, adapter, monkeypatch):
+def test_an_adapter_may_lie_in_the_home_directory(engines, load, model, adapter, monkeypatch):
     monkeypatch.setenv("HOME", str(adapter.parent))
     lora = {"adapter_path": f"~/{adapter.name}"}
 
     assert problems(model, lora=lora) == {}
-    assert not torch.equal(logits(load(model, lora=lora)), logits(load(model)))
+    assert not torch.equal(logits(load(model, lora=lora)), logits(engines.get(model)))
 
 
 def test_a_missing_adapter_is_found_before_anything_loads(model, tmp_path):

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import DecoderConfig
-from llenergymeasure.core.backends.pytorch.engine import decoding_options
+from llenergymeasure.core.backends.pytorch.engine import PyTorchEngine, decoding_options
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import (
     OFTEN,
     generated,
     greedy_tokens,
-    load_engine,
     mixed_prompts,
     requests,
     run,
@@ -26,31 +25,30 @@ SAMPLING = {"decoding_strategy": "sampling"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "model")
+def model(engines) -> Path:
+    return engines.model
 
 
 @pytest.fixture(scope="module")
-def stopping(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "stopping", eos_token_id=OFTEN)
+def stopping(engines) -> Path:
+    return engines.stopping
 
 
 @pytest.fixture
-def tokens_of(tmp_path):
+def tokens_of(engines):
     """Generate for ``TEXTS`` with a decoder section."""
 
     def tokens(
         model: Path, n: int = 12, batch_size: int = 4, **fields: Any
     ) -> dict[int, list[int]]:
-        engine = load_engine(
-            tmp_path, model=str(model), pytorch={"batch_size": batch_size}, **fields
-        )
-        try:
-            return generated(run(engine, requests(engine, TEXTS, [n] * len(TEXTS))))
-        finally:
-            engine.close()
+        return answers(engines.get(model, pytorch={"batch_size": batch_size}, **fields), n)
 
     return tokens
+
+
+def answers(engine: PyTorchEngine, n: int = 12) -> dict[int, list[int]]:
+    """Generate for ``TEXTS`` with an engine."""
+    return generated(run(engine, requests(engine, TEXTS, [n] * len(TEXTS))))
 
 
 def plainly(folder: Path, n: int, **options: Any) -> dict[int, list[int]]:
@@ -79,34 +77,32 @@ def test_beam_search_gives_the_tokens_of_plain_transformers(stopping, tokens_of)
     assert tokens_of(stopping, decoder=beam) != tokens_of(stopping)
 
 
-def test_rows_of_a_batch_under_beam_search_keep_their_own_budgets(model, tmp_path):
-    engine = load_engine(
-        tmp_path,
-        model=str(model),
+def test_rows_of_a_batch_under_beam_search_keep_their_own_budgets(load, model):
+    engine = load(
+        model,
         decoder={"decoding_strategy": "beam", "num_beams": 3, "ignore_eos": True},
         pytorch={"batch_size": 4},
     )
     samples = run(engine, requests(engine, TEXTS, [2, 7, 1, 4])).samples()
-    engine.close()
 
     assert [sample.output_tokens for sample in samples] == [2, 7, 1, 4]
 
 
-def test_every_pass_of_a_sampled_workload_draws_the_same_tokens(model, tmp_path):
-    engine = load_engine(tmp_path, model=str(model), decoder=SAMPLING, pytorch={"batch_size": 4})
+def test_every_pass_of_a_sampled_workload_draws_the_same_tokens(load, model):
+    engine = load(model, decoder=SAMPLING, pytorch={"batch_size": 4})
     made = requests(engine, TEXTS, [12] * 4)
     first = generated(run(engine, made))
     run(engine, made[:1], pass_index=-1)
     again = generated(run(engine, made, pass_index=1))
-    engine.close()
 
     assert first == again
 
 
-def test_sampled_tokens_follow_the_seed(model, tokens_of):
+def test_sampled_tokens_follow_the_seed(load, model, tokens_of):
     draw = tokens_of(model, decoder=SAMPLING, random_seed=1)
 
-    assert tokens_of(model, decoder=SAMPLING, random_seed=1) == draw
+    again = load(model, decoder=SAMPLING, random_seed=1, pytorch={"batch_size": 4})
+    assert answers(again) == draw
     assert tokens_of(model, decoder=SAMPLING, random_seed=2) != draw
 
 
@@ -115,16 +111,14 @@ def test_sampling_narrowed_to_the_best_token_is_greedy(model, tokens_of, narrow)
     assert tokens_of(model, decoder={**SAMPLING, **narrow}) == tokens_of(model)
 
 
-def test_sampling_without_top_k_draws_from_the_whole_vocabulary(tmp_path):
+def test_sampling_without_top_k_draws_from_the_whole_vocabulary(load, tmp_path):
     flat = save_model(tmp_path / "flat", initializer_range=1e-4)
-    engine = load_engine(
-        tmp_path,
-        model=str(flat),
+    engine = load(
+        flat,
         decoder={**SAMPLING, "ignore_eos": True},
         pytorch={"batch_size": 300},
     )
     drawn = generated(run(engine, requests(engine, ["The same prompt"] * 300, [1] * 300)))
-    engine.close()
 
     # 300 of 1,024 tokens draw about 260 different ones; transformers' own default keeps 50
     assert len({tuple(tokens) for tokens in drawn.values()}) > 150
@@ -173,31 +167,26 @@ def test_what_a_model_ships_as_generation_config_changes_nothing(
     assert tokens_of(opinionated, decoder=decoder) == tokens_of(model, decoder=decoder)
 
 
-def test_an_end_of_sequence_that_only_the_generation_config_names_counts(tmp_path, tokens_of):
+def test_an_end_of_sequence_that_only_the_generation_config_names_counts(
+    engines, tmp_path, tokens_of
+):
     folder = save_model(tmp_path / "model", shipped={"eos_token_id": OFTEN})
     answers = tokens_of(folder, n=24)
-    prompts = [request.token_ids for request in _requests(folder, tmp_path)]
+    made = requests(engines.get(engines.model), TEXTS, [1] * 4)
+    prompts = [request.token_ids for request in made]
 
     assert list(answers.values()) == greedy_tokens(folder, prompts, [24] * 4, OFTEN)
     assert any(len(tokens) < 24 for tokens in answers.values())
-
-
-def _requests(folder: Path, cache: Path):
-    engine = load_engine(cache, model=str(folder))
-    made = requests(engine, TEXTS, [1] * 4)
-    engine.close()
-    return made
 
 
 def speculating(draft: Path) -> dict[str, Any]:
     return {"speculative_decoding": True, "draft_model": str(draft)}
 
 
-def test_a_draft_of_the_same_weights_delivers_several_tokens_at_once(stopping, tmp_path):
-    engine = load_engine(tmp_path, model=str(stopping), decoder=speculating(stopping))
+def test_a_draft_of_the_same_weights_delivers_several_tokens_at_once(load, stopping):
+    engine = load(stopping, decoder=speculating(stopping))
     trace = run(engine, requests(engine, TEXTS, [24] * 4))
     report = engine.inspect()
-    engine.close()
     plain = plainly(stopping, 24, do_sample=False)
 
     assert generated(trace) == plain
@@ -216,12 +205,13 @@ def test_another_draft_changes_the_steps_but_not_the_tokens(stopping, tokens_of,
     assert answers == plainly(stopping, 16, do_sample=False)
 
 
-def test_a_draft_with_another_vocabulary_is_refused_by_the_field_that_names_it(model, tmp_path):
+def test_a_draft_with_another_vocabulary_is_refused_by_the_field_that_names_it(
+    load, model, tmp_path
+):
     draft = save_model(tmp_path / "draft", vocab_size=2048)
-    engine = load_engine(tmp_path, model=str(model), decoder=speculating(draft))
+    engine = load(model, decoder=speculating(draft))
     with pytest.raises(BackendError, match=r"decoder\.draft_model"):
         run(engine, requests(engine, TEXTS[:1], [8]))
-    engine.close()
 
 
 @pytest.mark.parametrize(

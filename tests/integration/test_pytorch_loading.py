@@ -6,7 +6,6 @@ import json
 import shutil
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +17,6 @@ from llenergymeasure.exceptions import BackendError, ConfigError
 from tests.support.models import (
     SHAPE,
     generated,
-    load_engine,
     requests,
     run,
     save_model,
@@ -29,22 +27,8 @@ TEMPLATE = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<answer>"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "model")
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Load engines that are closed after the test."""
-    loaded = []
-
-    def make(model: Path | str, **fields: Any):
-        loaded.append(load_engine(tmp_path, model=str(model), **fields))
-        return loaded[-1]
-
-    yield make
-    for engine in loaded:
-        engine.close()
+def model(engines) -> Path:
+    return engines.model
 
 
 def logits(engine) -> torch.Tensor:
@@ -107,11 +91,11 @@ def test_the_commit_of_a_model_is_the_one_transformers_resolved(load, model):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_the_attention_kernel_is_the_one_asked_for(load, model, attention):
-    engine = load(model, pytorch={"attn_implementation": attention})
+def test_the_attention_kernel_is_the_one_asked_for(engines, model, attention):
+    engine = engines.get(model, pytorch={"attn_implementation": attention})
 
     assert engine.inspect().resolved["attn_implementation"] == attention
-    assert answers(engine) == answers(load(model))
+    assert answers(engine) == answers(engines.get(model))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +107,9 @@ def test_the_attention_kernel_is_the_one_asked_for(load, model, attention):
     ],
 )
 @pytest.mark.parametrize("source", ["directory", "random"])
-def test_precision_is_the_type_of_every_weight(load, model, source, precision, dtype):
-    engine = load(model if source == "directory" else f"random:{model}", precision=precision)
+def test_precision_is_the_type_of_every_weight(engines, model, source, precision, dtype):
+    name = model if source == "directory" else f"random:{model}"
+    engine = engines.get(name, precision=precision)
 
     assert {parameter.dtype for parameter in engine._model.parameters()} == {dtype}
     assert engine.inspect().resolved["compute_dtype"] == str(dtype).removeprefix("torch.")
@@ -158,7 +143,7 @@ def test_dynamic_batching_answers_the_same_with_less_padding(load, model):
 def test_a_compiled_model_answers_as_the_plain_one_does(load, tmp_path):
     small = save_model(tmp_path / "small", num_hidden_layers=1)
     engine = load(small, pytorch={"torch_compile": True})
-    made = requests(engine, TEXTS[:1], [4])
+    made = requests(engine, TEXTS[:1], [2])  # a prompt, and a step after it
     compiled = generated(run(engine, made))
 
     assert engine._model._compiled_call_impl is not None
@@ -182,16 +167,16 @@ def test_random_weights_follow_the_seed(load):
     assert not torch.equal(logits(first), logits(other))
 
 
-def test_random_weights_are_not_those_in_the_directory_that_gives_the_shape(load, model):
-    engine = load(f"random:{model}")
+def test_random_weights_are_not_those_in_the_directory_that_gives_the_shape(engines, model):
+    engine = engines.get(f"random:{model}")
 
     assert engine.inspect().weights == "random"
-    assert engine.inspect().architecture == load(model).inspect().architecture
-    assert not torch.equal(logits(engine), logits(load(model)))
+    assert engine.inspect().architecture == engines.get(model).inspect().architecture
+    assert not torch.equal(logits(engine), logits(engines.get(model)))
 
 
-def test_the_report_describes_the_model(load, model):
-    report = load(model).inspect()
+def test_the_report_describes_the_model(engines, model):
+    report = engines.get(model).inspect()
 
     assert report.weights == "pretrained"
     assert report.architecture.vocabulary == SHAPE["vocab_size"]

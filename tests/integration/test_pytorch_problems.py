@@ -12,16 +12,13 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.core.cpu_load import usable_cpus
 from llenergymeasure.exceptions import Problem
-from tests.support.models import (
-    save_model,
-)
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without CUDA")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "model")
+def model(engines) -> Path:
+    return engines.model
 
 
 def problems(model: Path | str = "random:tiny-llama", **fields: Any) -> dict[str, Problem]:

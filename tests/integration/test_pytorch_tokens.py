@@ -19,7 +19,6 @@ from tests.support.models import (
     OFTEN,
     generated,
     greedy_tokens,
-    load_engine,
     mixed_prompts,
     requests,
     run,
@@ -83,9 +82,9 @@ def tokenised(model: Path, texts: list[str]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def stopping(tmp_path_factory) -> Path:
+def stopping(engines) -> Path:
     """A model that ends about one sequence in twelve tokens."""
-    return save_model(tmp_path_factory.mktemp("models") / "stopping", eos_token_id=OFTEN)
+    return engines.stopping
 
 
 @pytest.fixture(scope="module")
@@ -195,30 +194,26 @@ def test_every_request_of_a_static_batch_keeps_its_own_budget(tmp_path):
     assert [len(row["gaps_ns"]) for row in rows] == [own - 1 for own in budgets]
 
 
-def test_a_batch_ends_once_every_row_has_its_budget_or_its_end_of_sequence(stopping, tmp_path):
+def test_a_batch_ends_once_every_row_has_its_budget_or_its_end_of_sequence(engines, stopping):
     texts = mixed_prompts(10)
     prompts = tokenised(stopping, texts)
     free = greedy_tokens(stopping, prompts, [24] * 10, OFTEN)
     early = min(range(10), key=lambda n: len(free[n]))
     late = max(range(10), key=lambda n: len(free[n]))
-    engine = load_engine(
-        tmp_path, model=str(stopping), max_input_tokens=LIMIT, pytorch={"batch_size": 2}
-    )
+    engine = engines.get(stopping, max_input_tokens=LIMIT, pytorch={"batch_size": 2})
     own = len(free[early]) + 2
     trace = run(engine, requests(engine, [texts[late], texts[early]], [own, 24]))
-    engine.close()
     samples = trace.samples()
 
     assert [sample.output_tokens for sample in samples] == [own, len(free[early])]
     assert {sample.executed_output_tokens for sample in samples} == {own}
 
 
-def test_tokens_do_not_depend_on_the_rows_beside_them(stopping, tmp_path):
+def test_tokens_do_not_depend_on_the_rows_beside_them(engines, stopping):
     texts = mixed_prompts(6)
     answers = []
     for batch_size in (1, 6):
-        engine = load_engine(tmp_path, model=str(stopping), pytorch={"batch_size": batch_size})
+        engine = engines.get(stopping, pytorch={"batch_size": batch_size})
         answers.append(generated(run(engine, requests(engine, texts, [16] * 6))))
-        engine.close()
 
     assert answers[0] == answers[1]
