@@ -30,6 +30,7 @@ from tests.support.vllm_engines import (
     save_merged,
     save_plain_adapter,
     tokens,
+    work_off,
 )
 
 LIMIT = 96
@@ -226,14 +227,15 @@ def test_warm_up_is_no_part_of_the_prefix_cache_hits(engine, long):
 def test_a_prefix_cache_that_cannot_be_emptied_is_an_error(engine, long):
     asked, library = ignoring_eos(engine), engine._library
     endless = {"max_tokens": 400, "ignore_eos": True}
-    library.llm.enqueue([{"prompt_token_ids": long}], library._sampling(**endless), use_tqdm=False)
-    try:
+    with engine._asking():
+        library.llm.enqueue(
+            [{"prompt_token_ids": long}], library._sampling(**endless), use_tqdm=False
+        )
         while library.empty_prefix_cache():
             pass  # the engine core has not begun yet
-        with pytest.raises(BackendError, match="could not empty its prefix cache"):
-            run(asked, requests([long], [2]))
-    finally:
-        library._work_off(lambda _: None)
+    with pytest.raises(BackendError, match="could not empty its prefix cache"):
+        run(asked, requests([long], [2]))
+    work_off(engine)
     run(asked, requests([long], [2]))
 
 

@@ -83,9 +83,13 @@ class Shared:
         return self._engine
 
     def look(self) -> None:
-        """Let go of the engine if it does not answer."""
+        """Let go of the engine if it does not answer; what a test that failed left, is worked off.
+
+        Of a request that is left, the next pass would be told as of its own.
+        """
         try:
             if self._engine is not None:
+                work_off(self._engine)
                 self._engine.inspect()
         except LLEMError as error:
             print(f"the engine is loaded anew: {error}")
@@ -101,7 +105,15 @@ def as_if(engine: VLLMEngine, **fields: Any) -> VLLMEngine:
     """Give the same loaded engine under another configuration of what it is asked."""
     config = vllm_config(**{"model": engine._config.model, **fields})
     ends = end_tokens(sources.resolve(config.model), engine.tokenizer)
-    return VLLMEngine(config, engine._library, engine.tokenizer, engine._processes, ends)
+    with engine._asking():  # a new one asks the workers at once
+        return VLLMEngine(config, engine._library, engine.tokenizer, engine._processes, ends)
+
+
+def work_off(engine: VLLMEngine) -> None:
+    """Have the engine do what it was asked, and forget it."""
+    with engine._asking():
+        while engine._library._engine.has_unfinished_requests():
+            engine._library._engine.step()
 
 
 def requests(prompts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[Request]:
