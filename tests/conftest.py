@@ -26,5 +26,6 @@ if "LLEM_LOCK_DIR" not in os.environ:
 @pytest.fixture
 def hub_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test speak to a Hub, on a loopback address of its own, as a user's process would."""
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    # This first: it imports the constants, which are to be put back to what holds for every test.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
