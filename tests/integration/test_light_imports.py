@@ -45,6 +45,26 @@ def test_star_import_brings_exactly_the_public_names():
         ("from llenergymeasure import ExperimentResult", "torch transformers pyarrow"),
         ("from llenergymeasure import run_experiment, run_study", "torch transformers pyarrow"),
         ("import llenergymeasure.cli.app", "torch transformers pyarrow pydantic"),
+        (
+            "import llenergymeasure.results.persistence, llenergymeasure.results.tables",
+            "pyarrow pandas",
+        ),
+        ("import llenergymeasure.core.energy", "pydantic"),
+        ("import llenergymeasure.core.energy as e; e.Selection", "codecarbon zeus"),
+        ("import llenergymeasure.core.energy.rapl_reader", "numpy pydantic pynvml"),
+        ("import llenergymeasure.core.energy.zeus_reader", "numpy pydantic pynvml zeus"),
+        ("import llenergymeasure.core.energy.zeus", "zeus"),
+        (
+            "from llenergymeasure.core.environment import capture\n"
+            "capture(llenergymeasure_version='2')",
+            "torch transformers pyarrow vllm",
+        ),
+        (
+            "from llenergymeasure.results.columns import make_column\n"
+            "make_column([1, None], 'int64'); make_column(['a'], 'string')\n"
+            "make_column([True], 'bool'); make_column([(1,), None], 'list<int64>')",
+            "pandas",
+        ),
     ],
 )  # fmt: skip
 def test_importing_does_not_bring_what_is_heavy(statement, forbidden):

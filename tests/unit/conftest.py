@@ -29,8 +29,9 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_ours(command: Sequence[Any]) -> bool:
+    """Tell an interpreter of ours, or a worker of another one."""
     words = [str(word) for word in command]
-    return any(
+    return words[:1] == [sys.executable] or any(
         flag == "-m" and module.startswith("llenergymeasure") for flag, module in pairwise(words)
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pyarrow as pa
@@ -48,15 +46,3 @@ def test_a_column_holds_what_it_was_given(kind: Kind) -> None:
 )
 def test_the_kind_of_free_values_holds_them_all(values: list[Any], kind: Kind) -> None:
     assert kind_of(values) == kind
-
-
-def test_pandas_stays_out_of_it() -> None:
-    code = (
-        "import sys\n"
-        "from llenergymeasure.results.columns import make_column\n"
-        "make_column([1, None], 'int64'); make_column(['a'], 'string')\n"
-        "make_column([True], 'bool')\n"
-        "make_column([(1,), None], 'list<int64>')\n"
-        "sys.exit('pandas' in sys.modules)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -360,12 +358,3 @@ def test_the_registry_names_it_and_its_package():
     assert (entry.package, entry.minimum) == ("zeus", "0.13")
     extras = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert f'zeus = ["{entry.package}>={entry.minimum},<1"]' in extras
-
-
-def test_neither_source_nor_reader_imports_zeus_before_it_reads():
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; import llenergymeasure.core.energy.zeus_reader; "
-        "assert not {'numpy', 'pydantic', 'pynvml', 'zeus'} & set(sys.modules); "
-        "import llenergymeasure.core.energy.zeus; assert 'zeus' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

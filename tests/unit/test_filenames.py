@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -71,31 +69,6 @@ def test_a_file_of_that_name_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     assert claim_directory(tmp_path, "run") == tmp_path / "run_1"
     assert (tmp_path / "run").read_text() == "mine"
-
-
-def test_processes_that_claim_at_once_never_share_a_directory(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from llenergymeasure.results.filenames import claim_directory\n"
-        "sys.stdin.read()\n"
-        "for _ in range(50): print(claim_directory(Path(sys.argv[1]), 'run').name)\n"
-    )
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.close()
-        child.stdin = None
-    names = [name for child in children for name in child.communicate()[0].split()]
-    assert len(names) == 150
-    assert len(set(names)) == 150
 
 
 @pytest.mark.parametrize("parent", ["taken", "taken/below", "x" * 300])

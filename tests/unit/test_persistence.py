@@ -7,8 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -328,14 +326,6 @@ def test_everything_of_an_experiment_lies_in_its_directory() -> None:
         "events.jsonl",
         ".worker.lock",
     }
-
-
-def test_importing_the_package_parts_here_does_not_import_pyarrow() -> None:
-    script = (
-        "import sys, llenergymeasure.results.persistence, llenergymeasure.results.tables\n"
-        "assert 'pyarrow' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_study_becomes_a_table_with_a_row_each() -> None:
