@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PyTorchEngines]:
+def engines(tmp_path_factory: pytest.TempPathFactory) -> PyTorchEngines:
     """Keep PyTorch engines by their configuration, for tests that leave them as they are."""
-    kept = PyTorchEngines(tmp_path_factory.mktemp("engines"))
-    yield kept
-    kept.close()
+    return PyTorchEngines(tmp_path_factory.mktemp("engines"))
 
 
 @pytest.fixture

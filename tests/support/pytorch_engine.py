@@ -13,7 +13,7 @@ from tests.support.models import OFTEN, load_engine, save_model
 class PyTorchEngines:
     """Engines that are loaded when first asked for, and the models they run.
 
-    A test may not change an engine that it gets here, nor close it.
+    A test may not change an engine that it gets here, nor close it: they end with the process.
 
     Args:
         folder: For models and caches; nothing else lies there.
@@ -33,9 +33,3 @@ class PyTorchEngines:
         if key not in self._engines:
             self._engines[key] = load_engine(self._folder / "cache", model=str(model), **fields)
         return self._engines[key]
-
-    def close(self) -> None:
-        """Let go of them all, the last first."""
-        for engine in reversed(self._engines.values()):
-            engine.close()
-        self._engines.clear()
