@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -409,25 +409,34 @@ def test_an_unknown_device_ends_the_start_with_the_reason(make_node: MakeNode) -
 # ---- what the source says before it reads --------------------------------------------------
 
 COVERAGE = """
+import os
+from unittest.mock import patch
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.domain.environment import DeviceTarget
-found = NVMLSource.coverage(DeviceTarget(given[0], tuple(given[1])))
-answer = [found.kind, found.scope, found.remedy]
+answer = []
+for kind, uuids, environ in given:
+    with patch.dict(os.environ, environ):
+        found = NVMLSource.coverage(DeviceTarget(kind, tuple(uuids)))
+    answer.append([found.kind, found.scope, found.remedy])
 """
+Said = tuple[str | None, str, str]
 
 
-def coverage(
-    node: SimulatedNode, *uuids: str, kind: str = "gpu", **environ: str
-) -> tuple[str | None, str, str]:
-    found, scope, remedy = ask_on(node, COVERAGE, (kind, uuids), environ)
+def coverage(node: SimulatedNode, *uuids: str, kind: str = "gpu", **environ: str) -> Said:
+    [(found, scope, remedy)] = ask_on(node, COVERAGE, [(kind, uuids, {})], environ)
     return found, scope, remedy
+
+
+def coverages(node: SimulatedNode, *targets: Sequence[str]) -> Iterator[Said]:
+    """Ask about several targets in one process, whose start costs the most."""
+    yield from ask_on(node, COVERAGE, [("gpu", uuids, {}) for uuids in targets])
 
 
 def test_a_device_that_nvml_shows_is_covered(tmp_path: Path) -> None:
     node = SimulatedNode(tmp_path, [Board(A100), Board(PASCAL_P100)])
     one, two = node.uuid(0), node.uuid(1)
-    assert coverage(node, one)[:2] == ("measured", "the GPU that does the work")
-    kind, scope, _ = coverage(node, one, two)
+    alone, (kind, scope, _) = coverages(node, [one], [one, two])
+    assert alone[:2] == ["measured", "the GPU that does the work"]
     assert kind == "measured"
     assert scope.startswith("the 2 GPUs that do the work, by power readings")
 
@@ -449,20 +458,21 @@ def test_a_device_that_nvml_does_not_show_is_named_with_those_it_shows(tmp_path:
 
 def test_mig_is_refused_for_slices_and_their_gpu(tmp_path: Path) -> None:
     node = SimulatedNode(tmp_path, [Board(settings={"mig_mode": 1, "mig_slices": 2}), Board()])
-    for uuid in (node.uuid(0), "MIG-1234", "GPU-MIG-1234"):
-        kind, scope, remedy = coverage(node, uuid)
+    *sliced, whole = coverages(node, [node.uuid(0)], ["MIG-1234"], ["GPU-MIG-1234"], [node.uuid(1)])
+    for kind, scope, remedy in sliced:
         assert kind is None
         assert "a slice has no energy of its own" in scope
         assert "nvidia-smi -mig 0" in remedy
-    assert coverage(node, node.uuid(1))[0] == "measured"
+    assert whole[0] == "measured"
 
 
 AUTO = """
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.domain.environment import DeviceTarget
-found = get_active_energy_backend("auto", DeviceTarget("gpu", tuple(given)), SamplingRates())
-answer = [found.name, found.reason]
+targets = [DeviceTarget("gpu", (uuid,)) for uuid in given]
+found = [get_active_energy_backend("auto", target, SamplingRates()) for target in targets]
+answer = [[one.name, one.reason] for one in found]
 """
 
 
@@ -472,8 +482,7 @@ def test_auto_has_no_figure_for_a_slice_whatever_is_installed(tmp_path: Path) ->
     tool.chmod(0o755)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     node = SimulatedNode(tmp_path, [Board(settings={"mig_mode": 1, "mig_slices": 2})])
-    for uuid in (node.uuid(0), "MIG-1234"):
-        name, reason = ask_on(node, AUTO, [uuid], path)
+    for name, reason in ask_on(node, AUTO, [node.uuid(0), "MIG-1234"], path):
         assert name == "none"
         assert "a slice has no energy of its own" in reason
 
@@ -510,10 +519,10 @@ def test_a_machine_without_the_driver_covers_nothing(tmp_path: Path) -> None:
 def test_a_lost_device_is_not_covered(tmp_path: Path) -> None:
     node = SimulatedNode(tmp_path, [Board(), Board()])
     node.lose(0, at_s=0.0)
-    kind, scope, _ = coverage(node, node.uuid(0))
+    (kind, scope, _), other = coverages(node, [node.uuid(0)], [node.uuid(1)])
     assert kind is None
     assert "GPU is lost" in scope
-    assert coverage(node, node.uuid(1))[0] == "measured"
+    assert other[0] == "measured"
 
 
 def test_a_device_that_tells_neither_energy_nor_power_is_not_covered(tmp_path: Path) -> None:
@@ -527,28 +536,25 @@ def test_a_device_that_tells_neither_energy_nor_power_is_not_covered(tmp_path: P
 
 # ---- which device --------------------------------------------------------------------------
 
-READ_ONE = """
+READ_EACH = """
+import os
+from unittest.mock import patch
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.environment import DeviceTarget
-target = DeviceTarget("gpu", tuple(given))
-covered = NVMLSource.coverage(target)
-answer = [covered.kind, covered.scope]
-if covered.kind:
-    source = NVMLSource(target, SamplingRates())
-    source.start()
-    source.open_window()
-    t0_ns = time.monotonic_ns()
-    time.sleep(0.4)
-    recording = source.close_window(Window(t0_ns, time.monotonic_ns()))
-    source.stop()
-    answer = [[part.name[-1], recording.total_j / 0.4] for part in recording.components]
+answer = []
+for uuids, environ in given:
+    with patch.dict(os.environ, environ):
+        source = NVMLSource(DeviceTarget("gpu", tuple(uuids)), SamplingRates())
+        source.start()
+        source.open_window()
+        t0_ns = time.monotonic_ns()
+        time.sleep(0.4)
+        recording = source.close_window(Window(t0_ns, time.monotonic_ns()))
+        source.stop()
+    answer.append([[part.name[-1], recording.total_j / 0.4] for part in recording.components])
 """
-
-
-def read_one(node: SimulatedNode, *uuids: str, **environ: str) -> object:
-    return ask_on(node, READ_ONE, uuids, environ)
 
 
 @pytest.fixture
@@ -560,41 +566,34 @@ def three(tmp_path: Path) -> SimulatedNode:
     return node
 
 
-@pytest.mark.parametrize("visible", ["2,0,1", "1", "7", ""])
-def test_a_named_device_is_found_whatever_cuda_calls_it(three: SimulatedNode, visible: str) -> None:
-    [[name, power_w]] = read_one(three, three.uuid(1), CUDA_VISIBLE_DEVICES=visible)
-    assert (name, power_w) == ("1", pytest.approx(200.0, rel=0.2))
+def test_a_named_device_is_found_whatever_cuda_calls_it(three: SimulatedNode) -> None:
+    visible = [{"CUDA_VISIBLE_DEVICES": value} for value in ("2,0,1", "1", "7", "")]
+    read = ask_on(three, READ_EACH, [([three.uuid(1)], environ) for environ in visible])
+    assert read == [[["1", pytest.approx(200.0, rel=0.2)]]] * len(visible)
 
 
-@pytest.mark.parametrize(
-    "environ",
-    [
+def test_without_a_name_the_visible_device_is_read(three: SimulatedNode) -> None:
+    visible = (
         {"CUDA_VISIBLE_DEVICES": "GPU-00000000-0000-0000-0000-000000000002"},
         {"CUDA_VISIBLE_DEVICES": "2,9,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
-    ],
-)
-def test_without_a_name_the_visible_device_is_read(
-    three: SimulatedNode, environ: dict[str, str]
-) -> None:
-    [[name, power_w]] = read_one(three, **environ)
-    assert (name, power_w) == ("2", pytest.approx(300.0, rel=0.2))
+    )
+    read = ask_on(three, READ_EACH, [([], environ) for environ in visible])
+    assert read == [[["2", pytest.approx(300.0, rel=0.2)]]] * len(visible)
 
 
-@pytest.mark.parametrize(
-    ("visible", "reason"),
-    [
-        ("9", "hides every GPU"),
-        ("", "hides every GPU"),
-        ("GPU-nobody", "hides every GPU"),
-        ("1", "CUDA_DEVICE_ORDER=PCI_BUS_ID"),
-    ],
-)
-def test_without_a_name_a_doubtful_device_is_refused(
-    three: SimulatedNode, visible: str, reason: str
-) -> None:
-    kind, scope = read_one(three, CUDA_VISIBLE_DEVICES=visible)
-    assert kind is None
-    assert reason in scope
+def test_without_a_name_a_doubtful_device_is_refused(three: SimulatedNode) -> None:
+    reasons = {
+        "9": "hides every GPU",
+        "": "hides every GPU",
+        "GPU-nobody": "hides every GPU",
+        "1": "CUDA_DEVICE_ORDER=PCI_BUS_ID",
+    }
+    asked = [("gpu", [], {"CUDA_VISIBLE_DEVICES": visible}) for visible in reasons]
+    for reason, (kind, scope, _) in zip(
+        reasons.values(), ask_on(three, COVERAGE, asked), strict=True
+    ):
+        assert kind is None
+        assert reason in scope
 
 
 # ---- whole experiments ---------------------------------------------------------------------
