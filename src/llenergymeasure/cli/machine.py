@@ -29,9 +29,8 @@ from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import BackendState, Inventory
-from llenergymeasure.report import table
+from llenergymeasure.report import text
 from llenergymeasure.report.format import WIDTH
-from llenergymeasure.report.table import beside
 
 if TYPE_CHECKING:
     from llenergymeasure.study.runners.protocol import Runner
@@ -77,12 +76,12 @@ def show(*, verbose: bool = False, calibrate: bool = False) -> None:
     for number, section in enumerate(sections):
         title = section.title
         if len(title) > WIDTH:
-            title = title.replace(" (", f"\n{table.MARGIN}(", 1)
+            title = title.replace(" (", f"\n{text.MARGIN}(", 1)
         sys.stdout.write(f"\n{title}\n" if number else f"{title}\n")
         if section.slow:
             sys.stdout.flush()
         for row in section.rows:
-            sys.stdout.write(f"{table.MARGIN}{row}\n")
+            sys.stdout.write(f"{text.MARGIN}{row}\n")
 
 
 def _tell(line: str) -> None:
@@ -116,9 +115,9 @@ def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
         yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
     for gpu in machine.gpus:
         memory = "" if gpu.memory_mb is None else f", {gpu.memory_mb / 1024:.0f} GiB"
-        yield from beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)
+        yield from text.beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)
     if not machine.gpus:
-        yield from beside("no GPU", machine.gpu_note or "NVML lists none")
+        yield from text.beside("no GPU", machine.gpu_note or "NVML lists none")
 
 
 def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -128,7 +127,7 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
     for name, entry in energy_sources().items():
         problem = missing(entry, FIELD)
         if problem is not None:
-            yield from beside(f"{name:11} no ", problem.what, problem.remedy)
+            yield from text.beside(f"{name:11} no ", problem.what, problem.remedy)
             continue
         source: EnergySourceType = load_object(entry.implementation)
         read = [target for target in targets if target.kind in entry.auto]
@@ -138,14 +137,14 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
             kind = f"{covered.kind}, " if covered.kind else ""
             remedy = [covered.remedy] if covered.remedy else []
             what = f"{target.kind}: {kind}{covered.scope}"
-            yield from beside(f"{name:11} {answer}", what, *remedy)
+            yield from text.beside(f"{name:11} {answer}", what, *remedy)
         if not read:
-            yield from beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
+            yield from text.beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
     advanced = settings.config.advanced
     rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
     for target in targets:
         chosen = get_active_energy_backend(AUTO, target, rates)
-        yield from beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
+        yield from text.beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
 
 
 def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -155,10 +154,10 @@ def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
         if gpu.uuid in known.knowledge:
             told = known.knowledge[gpu.uuid]
             lines = calibration_lines(told.counter, told.power)
-            yield from beside(gpu.uuid, "calibrated", *lines)
+            yield from text.beside(gpu.uuid, "calibrated", *lines)
         else:
             note = known.notes.get(gpu.uuid, "tick, lag and look of its sensors are not known")
-            yield from beside(gpu.uuid, f"not calibrated: {note}", "llem config --calibrate")
+            yield from text.beside(gpu.uuid, f"not calibrated: {note}", "llem config --calibrate")
     if not machine.gpus:
         yield "no GPU, so none to calibrate"
 
@@ -167,7 +166,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from table.setting(name, shown, named(origin), _SETTING)
+            yield from text.setting(name, shown, named(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
@@ -183,7 +182,7 @@ def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
     installs = [(problem.remedy, problem.what) for problem in absent if problem is not None]
     for command, purpose in installs + steps:
         yield command
-        yield from beside("", purpose)
+        yield from text.beside("", purpose)
 
 
 def _packages(machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -200,7 +199,7 @@ def runner_rows(settings: EffectiveSettings) -> Iterator[str]:
     """Say of every backend where it runs, and who says so."""
     for name in backend_names():
         origin = settings.origins.get(f"runners.{name}", "default")
-        yield from table.setting(name, settings.config.runner(name), named(origin), _NAME)
+        yield from text.setting(name, settings.config.runner(name), named(origin), _NAME)
 
 
 def other_places(settings: EffectiveSettings) -> dict[str, list[str]]:
@@ -237,10 +236,10 @@ def rows_of(place: str, backends: Sequence[str]) -> Iterator[str]:
 
 def _unusable(problem: Problem, backends: Sequence[str]) -> Iterator[str]:
     first, *others = backends
-    yield from beside(_head(first, "no"), problem.what)
+    yield from text.beside(_head(first, "no"), problem.what)
     yield from _remedy(problem)
     for name in others:
-        yield from beside(_head(name, "no"), f"as {first}")
+        yield from text.beside(_head(name, "no"), f"as {first}")
 
 
 def _usable(found: Inventory, backends: Sequence[str]) -> Iterator[str]:
@@ -250,7 +249,7 @@ def _usable(found: Inventory, backends: Sequence[str]) -> Iterator[str]:
             yield from _row(states[name])
         else:
             what = f"no package there adds a backend '{name}'"
-            yield from beside(_head(name, "no"), what, "install the one that adds it here")
+            yield from text.beside(_head(name, "no"), what, "install the one that adds it here")
     for state in found.backends:
         if state.name not in backends and state.package and state.problem is None:
             yield from _row(state)
@@ -259,12 +258,12 @@ def _usable(found: Inventory, backends: Sequence[str]) -> Iterator[str]:
 def _row(state: BackendState) -> Iterator[str]:
     place = [f"in {state.folder}"] if state.folder else []
     if state.problem is not None:
-        yield from beside(_head(state.name, "no"), state.problem.what, *place)
+        yield from text.beside(_head(state.name, "no"), state.problem.what, *place)
         yield from _remedy(state.problem)
     else:
         packages = ((state.package, state.version), *state.also)
         versions = ", ".join(f"{name} {version}" for name, version in packages)
-        yield from beside(
+        yield from text.beside(
             _head(state.name, "yes"), versions if state.package else "built in", *place
         )
 
@@ -272,7 +271,7 @@ def _row(state: BackendState) -> Iterator[str]:
 def _remedy(problem: Problem) -> Iterator[str]:
     """Give what mends it: a line of pip in one piece, so that it can be copied."""
     is_a_line = problem.remedy.startswith("pip ") or " -m pip " in problem.remedy
-    return table.command(problem.remedy) if is_a_line else beside("", problem.remedy)
+    return text.command(problem.remedy) if is_a_line else text.beside("", problem.remedy)
 
 
 def _head(name: str, answer: str) -> str:

@@ -12,9 +12,9 @@ from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.orchestration.order import Start, WorkOrder
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.persistence import write_json_atomically
-from llenergymeasure.results.repository import DirectoryRepository
+from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
