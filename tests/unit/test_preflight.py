@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import missing
-from llenergymeasure.core.models import catalogue
 from llenergymeasure.exceptions import PreFlightError
 from llenergymeasure.orchestration import preflight
 from tests.support.scripted_run import make_order, scripted_config
@@ -155,33 +152,6 @@ def test_a_vllm_that_is_too_old_is_a_problem_with_the_line_that_mends_it(
     assert found == {"backend": f"'vllm' needs {package} 0.19 or newer, found 0.18.1 | {line}"}
 
 
-@pytest.mark.parametrize(
-    ("fields", "where"),
-    [
-        ({"apply_chat_template": True}, "apply_chat_template"),
-        ({"dataset": {"synthetic": {"input_len": 5000, "output_len": 3}}}, "dataset.synthetic"),
-        ({"max_new_tokens": 5000}, "max_new_tokens"),
-        ({"model": "DIRECTORY"}, "model"),
-    ],
-)
-def test_what_cannot_work_is_told_before_weights_load(tmp_path, fields, where):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(catalogue.config("tiny-llama")))
-    plain = {"model": "random:tiny-llama", "scripted": None, "backend": "pytorch", "n": 2}
-    asked = {key: str(folder) if value == "DIRECTORY" else value for key, value in fields.items()}
-
-    assert set(problems(tmp_path, **{**plain, **asked})) == {where}
-    assert problems(tmp_path, **plain) == {}
-
-
-def test_weights_that_come_from_elsewhere_need_not_be_in_the_directory(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(catalogue.config("tiny-llama")))
-    fields = {"backend": "pytorch", "scripted": None, "model": str(tmp_path)}
-
-    assert problems(tmp_path, **fields, passthrough_kwargs={"gguf_file": "x"}) == {}
-
-
 def many(folder, *datasets: str):
     return [make_order(scripted_config(dataset=name), folder) for name in datasets]
 
@@ -192,20 +162,6 @@ def test_a_problem_of_many_experiments_is_told_once(tmp_path):
     assert len(found) == 2
     assert "a.jsonl" in found[0].what
     assert "b.jsonl" in found[1].what
-
-
-def test_problems_come_by_kind_whichever_experiment_has_them(tmp_path):
-    plain = {"model": "random:tiny-llama", "scripted": None, "precision": "bf16"}
-    hot = {**plain, "backend": "pytorch", "pytorch": {"device": "cuda:99"}}
-    orders = [
-        make_order(scripted_config(dataset="absent.jsonl"), tmp_path, energy_backend="nvml"),
-        make_order(scripted_config(**plain, backend="tensorrt"), tmp_path),
-        make_order(scripted_config(**{**hot, "model": "random:tiny-lama"}), tmp_path),
-    ]
-
-    found = preflight.problems(orders)
-
-    assert [one.kind for one in found] == ["hardware", "backend", "energy", "model", "dataset"]
 
 
 def test_a_problem_of_the_backend_hides_none_of_the_source_of_energy(tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from scripts.structure import circles, measure
 
+SHARE = 0.12  # a fifth and more was found to scatter one thought over many places
+
 
 @pytest.fixture(scope="module")
 def structure():
@@ -15,6 +17,11 @@ def structure():
 
 def test_no_modules_import_each_other_in_a_circle(structure) -> None:
     assert structure.circles == ()
+
+
+def test_few_private_functions_have_but_one_caller(structure) -> None:
+    one_use = [f"{body.where} {body.name}" for body in structure.single]
+    assert structure.single_share <= SHARE, "inline some of these:\n" + "\n".join(one_use)
 
 
 def written(folder: Path, **modules: str) -> Path:

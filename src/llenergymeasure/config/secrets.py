@@ -42,19 +42,16 @@ def _secrets(data: Any, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     elif isinstance(data, Mapping):
         for key, value in data.items():
             inner = (*parts, f".{key}")
-            if _is_given(value) and _SECRET_KEY.search(str(key)):
+            given = value is not None and not isinstance(value, bool)
+            if isinstance(value, str | Mapping | Sequence):
+                given = len(value) > 0
+            if given and _SECRET_KEY.search(str(key)):
                 yield inner
             else:
                 yield from _secrets(value, inner)
     elif isinstance(data, Sequence):
         for position, value in enumerate(data):
             yield from _secrets(value, (*parts, f"[{position}]"))
-
-
-def _is_given(value: Any) -> bool:
-    if isinstance(value, str | Mapping | Sequence):
-        return len(value) > 0
-    return value is not None and not isinstance(value, bool)
 
 
 def redact(text: str) -> str:

@@ -100,13 +100,18 @@ class UserConfig(ConfigModel):
     @field_validator("runners")
     @classmethod
     def _runners_are_known(cls, runners: dict[str, str]) -> dict[str, str]:
+        expanded = {}
         for backend, runner in runners.items():
             if backend not in backend_names():
                 hint = nearest(backend, backend_names())
                 raise invalid(f"there is no backend '{backend}', {hint}")
             if reason := runner_problem(runner):
                 raise invalid(f"{backend}: {reason}")
-        return {backend: _expanded(runner) for backend, runner in runners.items()}
+            kind, _, python = runner.partition(":")
+            # pathlib would raise where there is no such user; the runner says what it misses.
+            there = f"python:{os.path.expanduser(python)}"  # noqa: PTH111
+            expanded[backend] = there if kind == "python" else runner
+        return expanded
 
     def runner(self, backend: str) -> str:
         """Say where a backend executes."""
@@ -183,12 +188,6 @@ _NAMED_RUNNER = re.compile(r"([^:=/]+)=(.+)")
 
 def _runner_flag(reason: str) -> FlagError:
     return FlagError(f"--runner: {reason}", where="--runner")
-
-
-def _expanded(runner: str) -> str:
-    kind, _, interpreter = runner.partition(":")
-    # pathlib would raise where there is no such user; the runner says what it does not find.
-    return f"python:{os.path.expanduser(interpreter)}" if kind == "python" else runner  # noqa: PTH111
 
 
 def default_path() -> Path:

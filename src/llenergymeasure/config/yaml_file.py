@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from llenergymeasure.config.model_names import RANDOM_PREFIX
-from llenergymeasure.config.plain_words import PlainProblem, listed, plain_problems
+from llenergymeasure.config.plain_words import listed, plain_problems
 from llenergymeasure.exceptions import ConfigError, FlagError
 
 MAX_BYTES = 1 << 20
@@ -111,7 +111,11 @@ def build(model: type[Model], file: YamlFile) -> Model:
         return model.model_validate(file.data)
     except ValidationError as error:
         problems = list(plain_problems(error, file.data))
-        texts = [_describe(file, problem) for problem in problems]
+        texts = []
+        for problem in problems:
+            field, where = ".".join(problem.loc), file.where(problem.loc)
+            told = field and where not in file.flags.values()  # a flag is the name of its field
+            texts.append(f"{where}: {f'{field}: ' if told else ''}{problem.message}")
         wrong_flags = all(problem.is_value and file.by_flag(problem.loc) for problem in problems)
         kind = FlagError if wrong_flags else ConfigError
         raise kind(listed(texts), where=file.where(problems[0].loc)) from None
@@ -237,10 +241,3 @@ def _lines(
         seen.add(name)
         yield (*prefix, name), line
         yield from _lines(value, path, (*prefix, name))
-
-
-def _describe(file: YamlFile, problem: PlainProblem) -> str:
-    field, where = ".".join(problem.loc), file.where(problem.loc)
-    if not field or where in file.flags.values():  # a flag is the name of its field
-        return f"{where}: {problem.message}"
-    return f"{where}: {field}: {problem.message}"

@@ -96,7 +96,13 @@ class Software(NamedTuple):
 
 def software() -> Software:
     """List what is installed; it is read again only after a folder of the import path changed."""
-    return _software(tuple(map(_changed_ns, sys.path)))
+    changed_ns: list[int | None] = []
+    for folder in sys.path:
+        try:
+            changed_ns.append(os.stat(folder or ".").st_mtime_ns)  # noqa: PTH116 - of sys.path
+        except OSError:
+            changed_ns.append(None)
+    return _software(tuple(changed_ns))
 
 
 @functools.lru_cache(maxsize=1)
@@ -104,14 +110,6 @@ def _software(_stamp: tuple[int | None, ...]) -> Software:
     versions = installed_versions(importlib.metadata.distributions())
     packages = with_origins(versions, importlib.metadata.distributions())
     return Software(versions, packages, git_commit())
-
-
-def _changed_ns(folder: str) -> int | None:
-    """Tell when something was added to a folder or taken away; ``None`` for none."""
-    try:
-        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - an entry of sys.path
-    except OSError:
-        return None
 
 
 def operating_system() -> str:

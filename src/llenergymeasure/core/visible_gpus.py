@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Variables under which CUDA counts devices as NVML does; without, the fastest comes first."""
@@ -22,7 +22,15 @@ def visible_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str
         LookupError: There is none, or it can't be told which ones.
     """
     named = environ.get("CUDA_VISIBLE_DEVICES")
-    found = tuple(shown) if named is None else tuple(_entries(named, shown))
+    found = list(shown) if named is None else []
+    for entry in (part.strip() for part in (named or "").split(",")):
+        if entry.isdecimal() and int(entry) < len(shown):
+            meant = [shown[int(entry)]]
+        else:
+            meant = [uuid for uuid in shown if entry.startswith("GPU-") and uuid.startswith(entry)]
+        if len(meant) != 1:
+            break
+        found += meant
     if not found:
         hidden = f"CUDA_VISIBLE_DEVICES={named} hides every GPU" if shown else "NVML shows no GPU"
         raise LookupError(hidden)
@@ -32,7 +40,7 @@ def visible_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str
             f"CUDA_VISIBLE_DEVICES={named} counts GPUs in CUDA's order, which is not NVML's; "
             "set CUDA_DEVICE_ORDER=PCI_BUS_ID or name GPUs by UUID"
         )
-    return found
+    return tuple(found)
 
 
 def counted_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -57,14 +65,3 @@ def counted_uuids(shown: Sequence[str], environ: Mapping[str, str]) -> tuple[str
 
 def _is_by_bus(environ: Mapping[str, str]) -> bool:
     return BUS_ORDER.items() <= environ.items()
-
-
-def _entries(named: str, shown: Sequence[str]) -> Iterator[str]:
-    for entry in (part.strip() for part in named.split(",")):
-        if entry.isdecimal() and int(entry) < len(shown):
-            yield shown[int(entry)]
-            continue
-        meant = [uuid for uuid in shown if entry.startswith("GPU-") and uuid.startswith(entry)]
-        if len(meant) != 1:
-            return
-        yield meant[0]

@@ -77,13 +77,20 @@ class ResultCollector:
             thermal=_thermal(pooled.energy.device_state),
             device_state=pooled.energy.device_state,
             cpu_load=first.cpu_load,
-            multi_gpu=_multi_gpu(first),
+            multi_gpu=self._multi_gpu(),
             co2_estimate=_co2(energy, pooled.energy, first.order),
             environment=self.environment,
             trust=verdict,
             measurement_warnings=trust.warning_codes(verdict),
             reproducibility_notes=tuple(_notes(first, pooled)),
         )
+
+    def _multi_gpu(self) -> MultiGPUResult | None:
+        devices = self.first.target.gpu_uuids
+        if len(devices) < 2:
+            return None
+        known = {part.name: part.energy_j for part in self.first.raw.energy.components}
+        return MultiGPUResult(devices=devices, energy_j={uuid: known.get(uuid) for uuid in devices})
 
     def _window(self, pooled: PooledSamples) -> WindowInfo:
         return WindowInfo(
@@ -219,14 +226,6 @@ def _thermal(devices: Sequence[DeviceState]) -> ThermalResult | None:
         end_c=max(ends, default=None),
         device_start_c=starts,
     )
-
-
-def _multi_gpu(first: Measurement) -> MultiGPUResult | None:
-    devices = first.target.gpu_uuids
-    if len(devices) < 2:
-        return None
-    known = {part.name: part.energy_j for part in first.raw.energy.components}
-    return MultiGPUResult(devices=devices, energy_j={uuid: known.get(uuid) for uuid in devices})
 
 
 def _co2(energy: EnergyResult, recording: EnergyRecording, order: WorkOrder) -> CO2Estimate:

@@ -165,7 +165,11 @@ class ExperimentOrchestrator:
             rates = SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)
             selection = self._select(self._order.energy_backend, target, rates)
             with running(selection.source):
-                baseline = self._baseline(target, selection)
+                identity = DeviceIdentity.of(target, self._driver_version, selection.name)
+                folder, cache = self._order.data_dir, None
+                if folder is not None and identity is not None:
+                    cache = BaselineCache(Path(folder), identity)
+                baseline = Baseline(self._config.baseline, selection, cache)
                 if not baseline.skipped:
                     self._machine.enter("baseline")
                     baseline.measure_device()
@@ -230,13 +234,6 @@ class ExperimentOrchestrator:
         recording = source.close_window(window)
         self._windows.append(WindowReadings("load", window, recording.readings))
         return load_result(recording, window)
-
-    def _baseline(self, target: DeviceTarget, selection: Selection) -> Baseline:
-        directory, cache = self._order.data_dir, None
-        identity = DeviceIdentity.of(target, self._driver_version, selection.name)
-        if directory is not None and identity is not None:
-            cache = BaselineCache(Path(directory), identity)
-        return Baseline(self._config.baseline, selection, cache)
 
     def _warm_up(self, executor: Executor, selection: Selection) -> WarmupResult:
         if self._order.cold_start:

@@ -82,15 +82,16 @@ def problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Prob
         offline: Skip what needs the Hub.
     """
     absent = functools.cache(lambda name: missing(backend_entry(name), "backend"))
-    # Models first: what they say of themselves has to be here when backends look.
-    return _seen(
-        part
-        for order in orders
-        for part in (
-            *_input_parts(order, offline=offline),
-            _engine_part(order, absent(order.config.backend)),
-        )
-    )
+
+    def parts(order: WorkOrder) -> Iterator[_Part]:
+        # Models first: what they say of themselves has to be here when backends look.
+        yield from _input_parts(order, offline=offline)
+        gone = absent(order.config.backend)
+        asked = order.config.model_dump_json(exclude={"random_seed"})
+        key = ("engine", asked) if gone is None else ("package", order.config.backend)
+        yield _Part((*key, order.energy_backend), lambda: _engine_problems(order, gone))
+
+    return _seen(part for order in orders for part in parts(order))
 
 
 def input_problems(orders: Iterable[WorkOrder], *, offline: bool = False) -> list[Problem]:
@@ -173,12 +174,6 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
             yield replace(problem, where="decoder.draft_model")
     if config.lora is not None and config.lora.adapter_id is not None and not offline:
         yield from adapter_problems(config.lora.adapter_id)
-
-
-def _engine_part(order: WorkOrder, absent: Problem | None) -> _Part:
-    asked = order.config.model_dump_json(exclude={"random_seed"})
-    key = ("engine", asked) if absent is None else ("package", order.config.backend)
-    return _Part((*key, order.energy_backend), lambda: _engine_problems(order, absent))
 
 
 def _engine_problems(order: WorkOrder, absent: Problem | None) -> Iterator[Problem]:
