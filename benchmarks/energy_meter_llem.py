@@ -19,8 +19,8 @@ from llenergymeasure.core.energy.calibration import Device, calibrate, make_scri
 from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 AHEAD_S = 0.005  # a burst is written before its time, so that no reader is ahead of it
 

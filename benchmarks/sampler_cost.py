@@ -17,8 +17,8 @@ from pathlib import Path
 
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from tests.support.simulated_device.device import Board, SimulatedNode
 from tests.support.simulated_device.profiles import H100
 

@@ -34,8 +34,8 @@ from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.workload import build_requests
 from llenergymeasure.datasets.loader import load_dataset
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration.events import EventLog
 from tests.support.simulated_device.device import Board, SimulatedNode
 from tests.support.simulated_device.profiles import H100

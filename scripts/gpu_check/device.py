@@ -15,8 +15,8 @@ from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 IDLE_W, BUSY_W = 60.0, 300.0  # of a simulated device
 SETTLE_S = 2.0  # from work to idling, seconds

@@ -14,7 +14,7 @@ from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.nvml_reader import COUNTER, POWER
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.gpu_survey import survey_gpus
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 
 QUICK = SamplingRates(counter_poll_ms=1.0, power_poll_ms=1.0)
 AGREE_SHARE = 0.2  # by which two ways to find a tick may differ

@@ -28,7 +28,7 @@ import psutil
 from pydantic import Field, ValidationError
 
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 

@@ -126,6 +126,8 @@ def wait_for(process: subprocess.Popen[Any], within_s: float) -> int | None:
     Returns:
         Its exit code, negative for a signal; ``None`` if it still runs.
     """
+    if process.returncode is not None:  # its number may be another process's by now
+        return process.returncode
     descriptor = lifeline.descriptor_of(process.pid)
     if descriptor is not None:
         try:

@@ -19,8 +19,8 @@ from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 
 pytestmark = pytest.mark.gpu

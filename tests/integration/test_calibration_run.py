@@ -16,9 +16,8 @@ from llenergymeasure.core.energy.calibration import Script, make_script
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.stored import known_sensors
-from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.environment import DeviceTarget, GPUInfo
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, PreFlightError
 from llenergymeasure.orchestration.device_lock import lock_directory, lock_path
 from tests.support.cli import QUICK, Llem, wait_for

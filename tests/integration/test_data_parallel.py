@@ -43,7 +43,7 @@ from pathlib import Path
 from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.scripted.engine import ScriptedBackend, ScriptedEngine
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 
 LOGS = [log for log in os.environ.get("LOGS", "").split(",") if log]

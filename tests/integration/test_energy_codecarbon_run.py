@@ -17,8 +17,8 @@ from llenergymeasure.core.energy.codecarbon import READER, CodeCarbonSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.sampler import SamplerProcess
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 if importlib.util.find_spec("codecarbon") is None:
     pytest.skip("codecarbon is not installed", allow_module_level=True)
@@ -47,7 +47,7 @@ import json, sys, time
 from llenergymeasure.core.energy.codecarbon import CodeCarbonSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 source = CodeCarbonSource(DeviceTarget("cpu"), SamplingRates())
 source.start()
 source.open_window()

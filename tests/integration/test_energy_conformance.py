@@ -15,8 +15,8 @@ from llenergymeasure.config.energy_sources import energy_sources
 from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 TARGETS = {"cpu": DeviceTarget("cpu"), "gpu": DeviceTarget("gpu")}
 SOURCES = energy_sources()  # those of installed packages included
@@ -134,7 +134,7 @@ def test_no_process_outlives_a_killed_parent(name):
         "from llenergymeasure.config.energy_sources import energy_sources\n"
         "from llenergymeasure.config.plugins import load_object\n"
         "from llenergymeasure.core.energy.protocol import SamplingRates\n"
-        "from llenergymeasure.domain.target import DeviceTarget\n"
+        "from llenergymeasure.domain.environment import DeviceTarget\n"
         f"make = load_object(energy_sources()[{name!r}].implementation)\n"
         f"source = make(DeviceTarget({kind!r}), SamplingRates())\n"
         "source.start(); source.open_window()\n"

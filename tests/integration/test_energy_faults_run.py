@@ -131,7 +131,7 @@ RESET_IN_A_WINDOW = """
 from llenergymeasure.core.energy.codecarbon import CodeCarbonSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 uuid, faults = given
 source = CodeCarbonSource(DeviceTarget("gpu", (uuid,)), SamplingRates())
 source.start()

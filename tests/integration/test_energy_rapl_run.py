@@ -20,8 +20,8 @@ from llenergymeasure.core.energy.estimation.readings import unwrap
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import RaplSource
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 from tests.support.powercap import Meter, make_package
 
@@ -163,7 +163,7 @@ import sys
 from pathlib import Path
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import RaplSource, cpu_coverage
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 root = Path(sys.argv[1])
 coverage = cpu_coverage(root)

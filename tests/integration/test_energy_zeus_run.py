@@ -53,7 +53,7 @@ from pathlib import Path
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.zeus import ZeusSource
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 
 given = json.loads(sys.argv[1])

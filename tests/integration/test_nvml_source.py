@@ -19,8 +19,8 @@ from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_st
 from llenergymeasure.core.energy.sampled_source import reader_spec
 from llenergymeasure.core.energy.sampler import ReaderSpec, SamplerProcess
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 from tests.support.node_program import ROOT, ask_on, environment
 from tests.support.simulated_device.build import compiler_missing
@@ -410,7 +410,7 @@ def test_an_unknown_device_ends_the_start_with_the_reason(make_node: MakeNode) -
 
 COVERAGE = """
 from llenergymeasure.core.energy.nvml import NVMLSource
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 found = NVMLSource.coverage(DeviceTarget(given[0], tuple(given[1])))
 answer = [found.kind, found.scope, found.remedy]
 """
@@ -460,7 +460,7 @@ def test_mig_is_refused_for_slices_and_their_gpu(tmp_path: Path) -> None:
 AUTO = """
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.protocol import SamplingRates
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 found = get_active_energy_backend("auto", DeviceTarget("gpu", tuple(given)), SamplingRates())
 answer = [found.name, found.reason]
 """
@@ -531,7 +531,7 @@ READ_ONE = """
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 target = DeviceTarget("gpu", tuple(given))
 covered = NVMLSource.coverage(target)
 answer = [covered.kind, covered.scope]

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 
 class Step(NamedTuple):

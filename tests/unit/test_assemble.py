@@ -8,9 +8,8 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
-from llenergymeasure.domain.environment import DeviceState
+from llenergymeasure.domain.environment import DeviceState, DeviceTarget
 from llenergymeasure.domain.results import BaselineResult, CPULoad, ExperimentResult
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
 from tests.support.known_power import KnownPower, constant

@@ -22,8 +22,8 @@ from llenergymeasure.core.energy.stored import (
 )
 from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording, Idle
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration.baseline import Baseline
 
 WHO = DeviceIdentity(("GPU-1",), "570.1", "nvml")

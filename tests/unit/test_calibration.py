@@ -34,9 +34,8 @@ from llenergymeasure.core.energy.stored import (
     known_sensors,
 )
 from llenergymeasure.domain.energy import EnergyRecording, Reading
-from llenergymeasure.domain.environment import DeviceState
+from llenergymeasure.domain.environment import DeviceState, DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.profiles import DeviceProfile

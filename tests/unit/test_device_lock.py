@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure import locks
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.device_lock import (

@@ -20,9 +20,8 @@ from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.gpu_survey import GPUSurvey
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import SamplingCost
-from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.environment import DeviceTarget, GPUInfo
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 SECOND = Window(0, 1_000_000_000)
 COST = SamplingCost(reads=0, mean_read_ms=None, p99_read_ms=None, cpu_seconds=0.0)

@@ -26,8 +26,8 @@ from llenergymeasure.core.energy.rapl import (
 from llenergymeasure.core.energy.rapl_reader import CHANNEL, RaplReader, find_domains
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.domain.energy import Reading, SamplingCost
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from tests.support.powercap import (
     EPYC_RANGE_UJ,
     INTEL_RANGE_UJ,

@@ -16,7 +16,7 @@ from llenergymeasure.config.energy_sources import ENERGY_SOURCES, EnergySourceFa
 from llenergymeasure.core.energy import energy_problems, get_active_energy_backend
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError
 
 CPU = DeviceTarget("cpu")

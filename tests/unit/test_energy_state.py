@@ -8,9 +8,8 @@ from llenergymeasure.core.energy.gpu_state import state_spec, told_by_nvml
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.gpu_survey import GPUSurvey
-from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.environment import DeviceTarget, GPUInfo
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 SURVEY = GPUSurvey(
     gpus=(

@@ -18,9 +18,8 @@ from llenergymeasure.core.energy.zeus import SLOW_TAIL_S, TAIL_S, ZeusSource, gp
 from llenergymeasure.core.energy.zeus_reader import Device, Layer, ZeusReader, chosen
 from llenergymeasure.core.gpu_survey import GPUSurvey
 from llenergymeasure.domain.energy import Reading, SamplingCost
-from llenergymeasure.domain.environment import GPUInfo
+from llenergymeasure.domain.environment import DeviceTarget, GPUInfo
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 MS = 1_000_000
 WINDOW = Window(1000 * MS, 3000 * MS)

@@ -60,6 +60,9 @@ def test_a_folder_of_locks_that_is_not_there_is_a_problem(tmp_path, monkeypatch)
 
     order = make_order(scripted_config(), tmp_path, runner="docker:image")
     assert [one.where for one in preflight.problems_for_plan([order])] == ["LLEM_LOCK_DIR"]
+    absent.touch()
+    assert "is no folder | let LLEM_LOCK_DIR name" in problems(tmp_path)["LLEM_LOCK_DIR"]
+    absent.unlink()
     absent.mkdir()
     assert problems(tmp_path) == {}
 

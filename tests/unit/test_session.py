@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.user_config import EffectiveSettings, UserConfig
-from llenergymeasure.domain.result_parts import ThermalResult
+from llenergymeasure.domain.experiment_result import ThermalResult
 from llenergymeasure.domain.results import FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, PreFlightError, Problem, StudyError
 from llenergymeasure.orchestration.events import Event

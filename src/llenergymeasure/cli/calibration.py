@@ -20,8 +20,7 @@ from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.energy.stored import keep
-from llenergymeasure.domain.environment import EnvironmentSnapshot
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
 from llenergymeasure.exceptions import PreFlightError, Problem
 from llenergymeasure.orchestration import device_lock
 

@@ -25,8 +25,7 @@ from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
 from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
-from llenergymeasure.domain.environment import EnvironmentSnapshot
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
 from llenergymeasure.report import table
 from llenergymeasure.report.format import WIDTH
 from llenergymeasure.report.table import beside

@@ -136,6 +136,11 @@ def invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError(COMBINATION, "{message}", {"message": message})
 
 
+def wrong_value(message: str) -> PydanticCustomError:
+    """Build the error of a value that is wrong whatever else is given; see :func:`invalid`."""
+    return PydanticCustomError("wrong_value", "{message}", {"message": message})
+
+
 def _unknown(given: str, value: Any, fields: Iterable[str]) -> InitErrorDetails:
     name = redact(given)
     message = f"unknown field '{name}', {nearest(name, fields)}"

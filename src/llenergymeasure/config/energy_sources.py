@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ValidationInfo, WithJsonSchema
 
-from llenergymeasure.config.base import invalid
+from llenergymeasure.config.base import wrong_value
 from llenergymeasure.config.plugins import PluginEntry, offered
 
 FIELD = "energy_backend"
@@ -137,7 +137,7 @@ def _known(name: str, info: ValidationInfo) -> str:
         return name
     if name not in energy_sources():
         names = [f"'{one}'" for one in (AUTO, *energy_sources())]
-        raise invalid(
+        raise wrong_value(
             f"must be {_one_of(names)}; a source that another package adds needs that package "
             "installed here"
         )

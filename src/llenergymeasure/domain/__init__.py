@@ -1,1 +1,16 @@
-"""Results and environment as data: models without input, output or devices."""
+"""Data of results and of the environment; no device is touched and nothing is read here."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Frozen data; fields that a later version adds are ignored on load."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        defer_build=True,  # a result has many models, and `--help` needs none of them
+    )

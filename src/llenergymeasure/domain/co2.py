@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.units import JOULES_PER_KWH
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.domain.environment import DeviceState
 
 EnergyKind = Literal["measured", "modelled", "unmeasurable"]

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTarget:
+    """The devices whose energy is the energy of the experiment.
+
+    Attributes:
+        kind: ``gpu`` or ``cpu``.
+        gpu_uuids: The GPUs by UUID; empty for work on a CPU, or when they cannot be told.
+    """
+
+    kind: Literal["cpu", "gpu"]
+    gpu_uuids: tuple[str, ...] = ()
 
 
 class GPUInfo(Record):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from llenergymeasure.domain.energy import EnergyPhases, EnergyResult, PassComparison
 from llenergymeasure.domain.experiment_result import (
     SCHEMA_VERSION,
-    ExperimentResult,
-    FailedExperiment,
-)
-from llenergymeasure.domain.result_parts import (
     BaselineResult,
     CPULoad,
     DatasetInfo,
     Distribution,
+    ExperimentResult,
+    FailedExperiment,
     FlopsPhase,
     FlopsResult,
     LatencyResult,

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.domain.experiment_result import (
     ExperimentResult,
     FailedExperiment,

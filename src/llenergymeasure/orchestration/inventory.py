@@ -23,7 +23,7 @@ from llenergymeasure.config.registry import (
     BACKENDS,
     plugin_backends,
 )
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.exceptions import LLEMError, Problem
 
 MODULE = "llenergymeasure.orchestration.inventory"

@@ -31,6 +31,7 @@ from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
 from llenergymeasure.core.metrics import load_result
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.results import (
     BaselineResult,
     CPULoad,
@@ -39,7 +40,6 @@ from llenergymeasure.domain.results import (
     WarmupResult,
 )
 from llenergymeasure.domain.samples import RawProcessResult, Window, WindowReadings
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.baseline import Baseline
 from llenergymeasure.orchestration.events import EventLog

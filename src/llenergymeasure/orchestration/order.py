@@ -11,7 +11,7 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 
 
 class Start(NamedTuple):

@@ -34,7 +34,7 @@ from llenergymeasure.core.models.sources import (
     weight_problems,
 )
 from llenergymeasure.datasets.loader import dataset_problems
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
@@ -161,6 +161,8 @@ def _lock_problems() -> list[Problem]:
     folder = device_lock.lock_directory()
     if folder == device_lock.SHARED or folder.is_dir():
         return []
+    if folder.exists():
+        return [Problem(f"{folder} is no folder", device_lock.VARIABLE, device_lock.REMEDY)]
     what = f"the folder of the locks on devices is not there: {folder}"
     return [Problem(what, device_lock.VARIABLE, f"mkdir -p {folder}, or {device_lock.REMEDY}")]
 

@@ -22,7 +22,7 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.config.study import CycleOrder, StartMethod
 from llenergymeasure.config.user_config import EffectiveSettings
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration.order import WorkOrder

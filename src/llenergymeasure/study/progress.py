@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 
 LOG = logging.getLogger(__name__)
 

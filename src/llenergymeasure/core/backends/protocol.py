@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import MemoryReading, RequestSample
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import Problem
 
 WARMUP_PASS = -1

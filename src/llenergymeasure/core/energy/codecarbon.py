@@ -16,8 +16,8 @@ from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 READER = ReaderSpec("llenergymeasure.core.energy.codecarbon_reader:CodeCarbonReader")
 POWERCAP = Path("/sys/class/powercap")

@@ -18,9 +18,8 @@ from llenergymeasure.core.energy.sampler import ReaderSpec
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.energy import EnergyRecording, Reading
-from llenergymeasure.domain.environment import DeviceState, count_events
+from llenergymeasure.domain.environment import DeviceState, DeviceTarget, count_events
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 NVML = "llenergymeasure.core.energy.nvml_reader:NVMLReader"
 BESIDE = "llenergymeasure.core.energy.nvml_reader:StateBeside"

@@ -7,8 +7,8 @@ from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTi
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
 from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError
 
 

@@ -13,8 +13,8 @@ from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWE
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.energy.sampled_source import GPUSource
 from llenergymeasure.core.energy.sampler import Recorded
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 READER = "llenergymeasure.core.energy.nvml_reader:NVMLReader"
 SENSORS = (COUNTER, POWER, AVERAGE_POWER)

@@ -28,8 +28,8 @@ from llenergymeasure.core.energy.rapl_reader import (
 )
 from llenergymeasure.core.energy.sampled_source import Fault, MeteredSource, counter_readings
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 READER = "llenergymeasure.core.energy.rapl_reader:RaplReader"
 POWERCAP = Path("/sys/class/powercap")

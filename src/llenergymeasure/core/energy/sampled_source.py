@@ -25,8 +25,8 @@ from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWE
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.exceptions import BackendError
 from llenergymeasure.units import MJ

@@ -22,7 +22,7 @@ from llenergymeasure.core.energy.protocol import (
     SamplingRates,
 )
 from llenergymeasure.core.energy.stored import KnownSensors
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem
 
 NOTHING_KNOWN = KnownSensors()

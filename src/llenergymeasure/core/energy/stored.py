@@ -23,9 +23,9 @@ from pydantic import Field, ValidationError
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.environment import boot_id, cpu_model
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.domain.energy import Idle
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.results.files import write_atomically
 
 CALIBRATIONS = "calibrations.json"

@@ -19,8 +19,8 @@ from llenergymeasure.core.energy.sampled_source import Fault, GPUSource
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.zeus_reader import Device, hidden_by
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
-from llenergymeasure.domain.target import DeviceTarget
 
 READER = "llenergymeasure.core.energy.zeus_reader:ZeusReader"
 LEAD_S = 0.6  # half a second of level and a tick before the window

@@ -40,7 +40,7 @@ import psutil
 from llenergymeasure import lifeline, processes
 from llenergymeasure.config.registry import backend_entry, plugin_backends
 from llenergymeasure.core.environment import software
-from llenergymeasure.domain.base import Record
+from llenergymeasure.domain import Record
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.study.runners.server_process import Channel, Message
 

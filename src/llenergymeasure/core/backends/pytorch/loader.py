@@ -19,7 +19,7 @@ from llenergymeasure.core.backends.pytorch.errors import translated
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.tokenizers import end_tokens
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
 
 _BITSANDBYTES: dict[str, dict[str, Any]] = {

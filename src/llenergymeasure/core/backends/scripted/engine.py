@@ -25,8 +25,8 @@ from llenergymeasure.core.backends.protocol import (
 )
 from llenergymeasure.core.backends.shared.batching import static_batches
 from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import RequestSample
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import BackendError, Problem
 
 VOCABULARY = 32_000

@@ -11,8 +11,8 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.precisions import compute_dtype
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.visible_gpus import counted_uuids
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import MemoryReading
-from llenergymeasure.domain.target import DeviceTarget
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.units import MIB
 

@@ -20,7 +20,7 @@ from llenergymeasure.core.backends.tensorrt.errors import WORDS
 from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
 from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, stdout_spared
 from llenergymeasure.core.models import sources, tokenizers
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
 
 

@@ -18,7 +18,7 @@ from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
 from llenergymeasure.core.models import quantised, sources, tokenizers
 from llenergymeasure.core.models.tokenizers import end_tokens
-from llenergymeasure.domain.target import DeviceTarget
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
 
 
