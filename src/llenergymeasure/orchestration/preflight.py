@@ -38,7 +38,7 @@ from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.results.files import write_json_atomically
 
 LOCAL = "local"
 MODULE = "llenergymeasure.orchestration.preflight"
