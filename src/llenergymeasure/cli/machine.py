@@ -13,7 +13,7 @@ from llenergymeasure.cli import places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
 from llenergymeasure.config.energy_sources import AUTO, FIELD, energy_sources
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
-from llenergymeasure.config.plugins import load_object, missing
+from llenergymeasure.config.plugins import missing
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.user_config import (
     EffectiveSettings,
@@ -22,10 +22,12 @@ from llenergymeasure.config.user_config import (
     load_settings,
 )
 from llenergymeasure.core.energy import get_active_energy_backend
-from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.selection import source_type
 from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
+from llenergymeasure.exceptions import Problem
 from llenergymeasure.report import table
 from llenergymeasure.report.format import WIDTH
 from llenergymeasure.report.table import beside
@@ -117,12 +119,12 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
     if machine.gpus:
         targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
     for name, entry in energy_sources().items():
-        problem = missing(entry, FIELD)
-        if problem is not None:
-            yield from beside(f"{name:11} no ", problem.what, problem.remedy)
+        source = source_type(entry)
+        if isinstance(source, Problem):
+            yield from beside(f"{name:11} no ", source.what, source.remedy)
             continue
-        source: EnergySourceType = load_object(entry.implementation)
-        read = [target for target in targets if target.kind in entry.auto]
+        # One without a place in the order of auto says itself what it reads.
+        read = [target for target in targets if target.kind in (entry.auto or (target.kind,))]
         for target in read:
             covered = source.coverage(target)
             answer = "yes" if covered.kind else "no "
