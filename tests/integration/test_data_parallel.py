@@ -23,7 +23,7 @@ from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.events import EventLog
 from llenergymeasure.orchestration.fleet import FleetExecutor
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import read_process
+from llenergymeasure.results.persistence import read_process
 from llenergymeasure.results.tables import read_requests, read_timeseries
 from tests.support.cli import THIRD_PARTY, Llem, interrupt, wait_for
 from tests.support.models import OFTEN, save_model

@@ -28,9 +28,8 @@ from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
 from llenergymeasure.exceptions import Problem
-from llenergymeasure.report import table
+from llenergymeasure.report import text
 from llenergymeasure.report.format import WIDTH
-from llenergymeasure.report.table import beside
 
 _SETTING = 38
 
@@ -70,12 +69,12 @@ def show(*, verbose: bool = False, calibrate: bool = False) -> None:
     for number, section in enumerate(sections):
         title = section.title
         if len(title) > WIDTH:
-            title = title.replace(" (", f"\n{table.MARGIN}(", 1)
+            title = title.replace(" (", f"\n{text.MARGIN}(", 1)
         sys.stdout.write(f"\n{title}\n" if number else f"{title}\n")
         if section.slow:
             sys.stdout.flush()
         for row in section.rows:
-            sys.stdout.write(f"{table.MARGIN}{row}\n")
+            sys.stdout.write(f"{text.MARGIN}{row}\n")
 
 
 def _tell(line: str) -> None:
@@ -109,9 +108,9 @@ def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
         yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
     for gpu in machine.gpus:
         memory = "" if gpu.memory_mb is None else f", {gpu.memory_mb / 1024:.0f} GiB"
-        yield from beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)
+        yield from text.beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)
     if not machine.gpus:
-        yield from beside("no GPU", machine.gpu_note or "NVML lists none")
+        yield from text.beside("no GPU", machine.gpu_note or "NVML lists none")
 
 
 def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -121,7 +120,7 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
     for name, entry in energy_sources().items():
         source = source_type(entry)
         if isinstance(source, Problem):
-            yield from beside(f"{name:11} no ", source.what, source.remedy)
+            yield from text.beside(f"{name:11} no ", source.what, source.remedy)
             continue
         # One without a place in the order of auto says itself what it reads.
         read = [target for target in targets if target.kind in (entry.auto or (target.kind,))]
@@ -131,14 +130,14 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
             kind = f"{covered.kind}, " if covered.kind else ""
             remedy = [covered.remedy] if covered.remedy else []
             what = f"{target.kind}: {kind}{covered.scope}"
-            yield from beside(f"{name:11} {answer}", what, *remedy)
+            yield from text.beside(f"{name:11} {answer}", what, *remedy)
         if not read:
-            yield from beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
+            yield from text.beside(f"{name:11} no ", "it reads GPUs, and no GPU is seen")
     advanced = settings.config.advanced
     rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)
     for target in targets:
         chosen = get_active_energy_backend(AUTO, target, rates)
-        yield from beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
+        yield from text.beside(f"{AUTO:11}  ->", f"{target.kind}: {chosen.name}")
 
 
 def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
@@ -148,10 +147,10 @@ def _sensors(machine: EnvironmentSnapshot) -> Iterator[str]:
         if gpu.uuid in known.knowledge:
             told = known.knowledge[gpu.uuid]
             lines = calibration_lines(told.counter, told.power)
-            yield from beside(gpu.uuid, "calibrated", *lines)
+            yield from text.beside(gpu.uuid, "calibrated", *lines)
         else:
             note = known.notes.get(gpu.uuid, "tick, lag and look of its sensors are not known")
-            yield from beside(gpu.uuid, f"not calibrated: {note}", "llem config --calibrate")
+            yield from text.beside(gpu.uuid, f"not calibrated: {note}", "llem config --calibrate")
     if not machine.gpus:
         yield "no GPU, so none to calibrate"
 
@@ -160,7 +159,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from table.setting(name, shown, places.named(origin), _SETTING)
+            yield from text.setting(name, shown, places.named(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
@@ -176,7 +175,7 @@ def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
     installs = [(problem.remedy, problem.what) for problem in absent if problem is not None]
     for command, purpose in installs + steps:
         yield command
-        yield from beside("", purpose)
+        yield from text.beside("", purpose)
 
 
 def _packages(machine: EnvironmentSnapshot) -> Iterator[str]:

@@ -13,7 +13,7 @@ from llenergymeasure.config.user_config import EffectiveSettings, default_path
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
 from llenergymeasure.orchestration.inventory import BackendState, Inventory
-from llenergymeasure.report.table import beside, command, setting
+from llenergymeasure.report.text import beside, command, setting
 
 if TYPE_CHECKING:
     from llenergymeasure.study.runners.protocol import Runner

@@ -15,7 +15,7 @@ from pathlib import Path
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.results.files import write_json_atomically
 
 MODULE = "llenergymeasure.orchestration.probe"
 

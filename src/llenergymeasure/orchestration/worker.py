@@ -37,7 +37,7 @@ from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import DirectoryRepository, read_failure
+from llenergymeasure.results.persistence import DirectoryRepository, read_failure
 from llenergymeasure.state.machine import StateMachine
 
 

@@ -16,8 +16,8 @@ from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.persistence import write_json_atomically
 from llenergymeasure.study.events import Callbacks, Placed
 from llenergymeasure.study.limits import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan

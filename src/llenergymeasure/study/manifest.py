@@ -27,8 +27,8 @@ from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import slot_name
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.persistence import write_json_atomically
 
 # 1.0: plan with slots, skips and a view of progress.
 SCHEMA_VERSION = "1.0"

@@ -12,7 +12,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, S
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.repository import DirectoryRepository
+from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.study import resume
 from llenergymeasure.study.breaker import CircuitBreaker
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
