@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.base import flatten
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.paths import flatten
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
