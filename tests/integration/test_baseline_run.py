@@ -15,8 +15,7 @@ from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.orchestration.events import EventLog
-from llenergymeasure.orchestration.measurement import Measurement
-from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
+from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator, Measurement
 from llenergymeasure.state.machine import StateMachine
 from tests.support.known_power import KnownPower, constant
 from tests.support.make_result import make_environment

@@ -27,7 +27,7 @@ from llenergymeasure.domain.results import (
     WindowInfo,
 )
 from llenergymeasure.domain.samples import RawProcessResult
-from llenergymeasure.orchestration.measurement import Measurement
+from llenergymeasure.orchestration.orchestrator import Measurement
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.aggregation import PooledSamples, pool
 

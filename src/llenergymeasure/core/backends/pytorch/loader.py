@@ -14,8 +14,8 @@ from llenergymeasure.core.backends.pytorch.engine import (
     LoadedParts,
     PyTorchEngine,
     generating_model,
+    translated,
 )
-from llenergymeasure.core.backends.pytorch.errors import translated
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.tokenizers import end_tokens
