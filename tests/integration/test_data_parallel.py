@@ -17,7 +17,7 @@ import pytest
 from llenergymeasure import run_experiment
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.energy.estimator import estimate_energy
-from llenergymeasure.core.energy.gpu_state import by_channel
+from llenergymeasure.core.energy.gpus import by_channel
 from llenergymeasure.core.energy.sampled_source import gpu_readings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.events import EventLog

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from llenergymeasure.config import rules
-from llenergymeasure.config.hashing import canonical_hash
+from llenergymeasure.config.base import nest
+from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.inheritance import merged
 from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig, WarmupConfig
-from llenergymeasure.config.paths import nest
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.study_rules import scope
