@@ -27,7 +27,7 @@ import numpy as np
 from energy_cells import Cell, cells, make_load
 from energy_report import NOT_HARM, report
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
-from llenergymeasure.core.energy.estimation.readings import CounterReadings, PowerReadings
+from llenergymeasure.core.energy.estimation.sensor import CounterReadings, PowerReadings
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
     EnergyEstimate,

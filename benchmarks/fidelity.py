@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import machine
 from llenergymeasure import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch
-from llenergymeasure.core.backends.shared.batching import static_batches
+from llenergymeasure.core.backends.shared.engines import static_batches
 from llenergymeasure.core.models.sources import materialise, resolve
 from llenergymeasure.core.models.tokenizers import load_tokenizer
 from llenergymeasure.core.workload import build_requests, warmup_batches

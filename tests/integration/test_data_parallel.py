@@ -17,13 +17,13 @@ import pytest
 from llenergymeasure import run_experiment
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.energy.estimator import estimate_energy
-from llenergymeasure.core.energy.gpu_state import by_channel
+from llenergymeasure.core.energy.gpus import by_channel
 from llenergymeasure.core.energy.sampled_source import gpu_readings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.events import EventLog
 from llenergymeasure.orchestration.fleet import FleetExecutor
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import read_process
+from llenergymeasure.results.persistence import read_process
 from llenergymeasure.results.tables import read_requests, read_timeseries
 from tests.support.cli import THIRD_PARTY, Llem, interrupt, wait_for
 from tests.support.models import OFTEN, save_model

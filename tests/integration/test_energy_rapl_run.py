@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llenergymeasure.core.energy.estimation.readings import unwrap
+from llenergymeasure.core.energy.estimation.sensor import unwrap
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import RaplSource
 from llenergymeasure.domain.energy import EnergyRecording

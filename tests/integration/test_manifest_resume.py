@@ -26,7 +26,7 @@ import subprocess, sys
 from pathlib import Path
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.locks import owned
 from llenergymeasure.study.manifest import read_plan
 from llenergymeasure.study.resume import make_ready, scan

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.units import MIB
 from tests.support.models import load_engine, save_model
 
@@ -51,7 +51,7 @@ except BackendError as error:
 """
 FIGURES = """
 import json
-from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.units import MIB
 
 before_mb = ResidentSet().start_mb

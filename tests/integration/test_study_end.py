@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration import worker
-from llenergymeasure.results.persistence import write_json_atomically
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.resume import ResultReader, scan
 from tests.support.make_study import make_design

@@ -12,8 +12,11 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.events import EventLog
-from llenergymeasure.orchestration.measurement import Measurement
-from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator, SourceChoice
+from llenergymeasure.orchestration.orchestrator import (
+    ExperimentOrchestrator,
+    Measurement,
+    SourceChoice,
+)
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.state.machine import StateMachine
 from tests.support.make_result import make_environment

@@ -9,8 +9,9 @@ from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import FailedExperiment
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.persistence import to_json, write_json_atomically
+from llenergymeasure.results.persistence import to_json
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, write_manifest
 from tests.support.make_result import make_result
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.shared.batching import dynamic_batches, static_batches
+from llenergymeasure.core.backends.shared.engines import dynamic_batches, static_batches
 
 
 def make(lengths: list[tuple[int, int]]) -> list[Request]:

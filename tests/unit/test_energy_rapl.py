@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import load_object
-from llenergymeasure.core.energy.estimation.readings import CounterReadings, unwrap
+from llenergymeasure.core.energy.estimation.sensor import CounterReadings, unwrap
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.rapl import (
     RaplSource,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llenergymeasure.core.energy.gpu_state import state_spec, told_by_nvml
+from llenergymeasure.core.energy.gpus import state_spec, told_by_nvml
 from llenergymeasure.core.energy.none import NoSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.gpu_survey import GPUSurvey

@@ -7,11 +7,16 @@ from typing import Any, get_args
 
 import pytest
 
-from llenergymeasure.config.differences import DIFFERENCES, Condition
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.domain.results import ExperimentResult, MemoryResult, ModelInfo
-from llenergymeasure.study.equal_terms import unequal_arithmetic, unequal_engines, unequal_work
+from llenergymeasure.study.equal_terms import (
+    DIFFERENCES,
+    Condition,
+    unequal_arithmetic,
+    unequal_engines,
+    unequal_work,
+)
 from tests.support.make_result import make_resolved, make_result, make_throughput
 from tests.support.make_study import make_run, make_study
 

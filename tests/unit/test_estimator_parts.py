@@ -17,7 +17,7 @@ from llenergymeasure.core.energy.estimation.budget import (
     shortest_window_s,
 )
 from llenergymeasure.core.energy.estimation.integral import moved_s
-from llenergymeasure.core.energy.estimation.readings import counter_series, unwrap
+from llenergymeasure.core.energy.estimation.sensor import counter_series, unwrap
 from llenergymeasure.core.energy.estimation.ticks import find_ticks
 from tests.support.estimator_cases import counter_of, pencil_counter, polls_at, window
 from tests.support.simulated_device import loads, profiles

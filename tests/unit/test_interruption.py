@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llenergymeasure.orchestration.interruption import Interruption
+from llenergymeasure.orchestration.worker import Interruption
 
 
 def swallowed() -> None:

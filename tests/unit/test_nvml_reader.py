@@ -9,7 +9,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from llenergymeasure.core.energy.gpu_state import device_states, foreign_pids
+from llenergymeasure.core.energy.gpus import device_states, foreign_pids
 from llenergymeasure.core.energy.nvml_reader import (
     CLOCK_EVENTS,
     COUNTER,

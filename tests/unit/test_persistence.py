@@ -22,7 +22,7 @@ from llenergymeasure.domain.samples import RequestSample, Window, WindowReadings
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import files, persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import read_process, write_process
+from llenergymeasure.results.persistence import read_process, write_process
 from tests.support.make_result import (
     T0_NS,
     make_energy,
@@ -166,14 +166,14 @@ def test_a_flat_row_of_a_synthetic_dataset_has_its_shape(tmp_path: Path) -> None
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    persistence.write_json_atomically(path, "old")
+    files.write_json_atomically(path, "old")
 
     def fill(sink: BinaryIO) -> None:
         sink.write(b"half of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(ExperimentError, match=r"No space left on device; .*--output") as caught:
-        persistence.write_atomically(path, fill)
+        files.write_atomically(path, fill)
     assert str(path) in caught.value.message
     assert path.read_text() == "old"
     assert _names(tmp_path) == ["result.json"]
@@ -184,7 +184,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        persistence.write_atomically(tmp_path / "result.json", fill)
+        files.write_atomically(tmp_path / "result.json", fill)
     assert _names(tmp_path) == []
 
 

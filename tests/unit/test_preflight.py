@@ -5,7 +5,7 @@ import pytest
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import missing
 from llenergymeasure.exceptions import PreFlightError
-from llenergymeasure.orchestration import preflight, probe
+from llenergymeasure.orchestration import preflight
 from tests.support.scripted_run import make_order, scripted_config
 
 
@@ -187,12 +187,12 @@ def test_an_absent_engine_hides_no_absent_source_of_energy(tmp_path):
     assert [one.kind for one in found] == (["backend"] if here else ["backend", "energy"])
 
 
-def test_the_probe_answers_in_files_as_it_does_in_memory(tmp_path):
+def test_a_process_of_its_own_answers_in_files_as_it_does_in_memory(tmp_path):
     orders = many(tmp_path, "a.jsonl", "b.jsonl", "a.jsonl")
     asked, answer = tmp_path / "orders", tmp_path / "problems"
 
-    probe.write_orders(orders, asked)
+    preflight.write_orders(orders, asked)
     assert len(asked.read_text().splitlines()) == 2
-    assert probe.main([str(asked), str(answer), "spawn"]) == 0
+    assert preflight.main([str(asked), str(answer), "spawn"]) == 0
 
-    assert probe.read_problems(answer) == preflight.problems(orders)
+    assert preflight.read_problems(answer) == preflight.problems(orders)

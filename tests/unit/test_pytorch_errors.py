@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from llenergymeasure.config.models import ExperimentConfig  # noqa: E402
-from llenergymeasure.core.backends.pytorch.errors import translated  # noqa: E402
-from llenergymeasure.core.backends.shared.batching import static_batches  # noqa: E402
+from llenergymeasure.core.backends.pytorch.engine import translated  # noqa: E402
+from llenergymeasure.core.backends.shared.engines import static_batches  # noqa: E402
 from llenergymeasure.exceptions import BackendError, ConfigError  # noqa: E402
 
 

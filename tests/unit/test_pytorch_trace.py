@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from llenergymeasure.core.backends.protocol import Request  # noqa: E402
-from llenergymeasure.core.backends.pytorch.memory import CudaMemory  # noqa: E402
 from llenergymeasure.core.backends.pytorch.trace import (  # noqa: E402
     BatchTrace,
     BudgetCriterion,
@@ -21,6 +20,7 @@ from llenergymeasure.core.backends.pytorch.trace import (  # noqa: E402
     PyTorchTrace,
     TokenClock,
 )
+from llenergymeasure.core.backends.shared.memory import CudaMemory  # noqa: E402
 from llenergymeasure.units import MIB  # noqa: E402
 
 EOS = 1

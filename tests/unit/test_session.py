@@ -17,8 +17,9 @@ from llenergymeasure.domain.results import FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, PreFlightError, Problem, StudyError
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import Start, WorkOrder
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.persistence import to_json, write_json_atomically
+from llenergymeasure.results.persistence import to_json
 from llenergymeasure.study.events import (
     Begun,
     Callbacks,
@@ -28,8 +29,7 @@ from llenergymeasure.study.events import (
     Started,
     StudyEvent,
 )
-from llenergymeasure.study.manifest import StudyPlan, read_plan
-from llenergymeasure.study.progress import read_progress
+from llenergymeasure.study.manifest import StudyPlan, read_plan, read_progress
 from llenergymeasure.study.runner import StudyRunner
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner

@@ -23,13 +23,12 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
     DEFAULT_MAX_NUM_TOKENS,
     OURS,
+    WORDS,
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt.errors import WORDS
-from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
+from llenergymeasure.core.backends.tensorrt.library import ENVIRONMENT, TensorRTLibrary, workers
 from llenergymeasure.core.backends.tensorrt.problems import found
-from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, workers
 from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import BackendError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.batching import static_batches
+from llenergymeasure.core.backends.shared.engines import static_batches
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.exceptions import BackendError, ConfigError
 

@@ -20,7 +20,7 @@ from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
-from llenergymeasure.report.table import wrapped
+from llenergymeasure.report.text import wrapped
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
     Begun,

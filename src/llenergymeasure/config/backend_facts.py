@@ -13,8 +13,8 @@ from typing import Any
 
 from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.names import DecodingStrategy, Precision
 from llenergymeasure.config.plugins import PluginEntry
-from llenergymeasure.config.precisions import DecodingStrategy, Precision
 
 SAMPLING = frozenset({"decoder.temperature", "decoder.top_p", "decoder.top_k"})
 SPECULATION = frozenset({"decoder.speculative_decoding", "decoder.draft_model"})
@@ -50,7 +50,7 @@ class BackendFacts(PluginEntry):
         pass_tokens: Most tokens of one pass through the model, or ``None`` without a limit.
         shard_fields: Fields of the section whose product is the number of devices a copy of the
             model is spread over.
-        differs: What it does in its own way, by the key of a row of ``config.differences``; a name
+        differs: What it does in its own way, by the key of a row of ``study.equal_terms``; a name
             in braces is a setting in force.
         plain_fields: Fields of the section whose values say by themselves what they are of.
         less_padding: Field and value that make it pad less.

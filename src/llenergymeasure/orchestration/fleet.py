@@ -26,7 +26,7 @@ from llenergymeasure.orchestration.executor import Audience, Collected, PassKind
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.processes import ChildProcess, same_modules
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import read_process
+from llenergymeasure.results.persistence import read_process
 
 _MODULE = "llenergymeasure.orchestration.rank"
 EXIT_S = 10.0  # to drop a model and leave; after that a process is killed

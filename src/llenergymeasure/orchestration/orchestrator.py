@@ -16,23 +16,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.core.backends.protocol import DataParallelLoader, ModelLoader
+from llenergymeasure.core.backends.protocol import DataParallelLoader, EngineReport, ModelLoader
 from llenergymeasure.core.cpu_load import cpu_load, read_cpu_times
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
 from llenergymeasure.core.metrics import load_result
+from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import DeviceTarget
-from llenergymeasure.domain.results import LoadResult, WarmupResult
-from llenergymeasure.domain.samples import Window, WindowReadings
+from llenergymeasure.domain.results import (
+    BaselineResult,
+    CPULoad,
+    LoadResult,
+    PassComparison,
+    WarmupResult,
+)
+from llenergymeasure.domain.samples import RawProcessResult, Window, WindowReadings
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.baseline import Baseline
 from llenergymeasure.orchestration.events import EventLog
@@ -40,9 +47,9 @@ from llenergymeasure.orchestration.executor import (
     Executor,
     LocalExecutor,
     PassKind,
+    PreparedWork,
 )
 from llenergymeasure.orchestration.fleet import FleetExecutor
-from llenergymeasure.orchestration.measurement import MeasuredWindow, Measurement
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.state.machine import ExperimentState, StateMachine
@@ -51,6 +58,67 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SourceChoice = Callable[[str, DeviceTarget, SamplingRates], Selection]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredWindow:
+    """A window with everything recorded in it.
+
+    Attributes:
+        window: From its first request to the end of its last.
+        started_at: Wall-clock time of t0.
+        passes: Passes over the prompts.
+        energy: What the energy source recorded.
+        comparison: How its halves compare.
+        cpu_load: Who kept the CPUs busy, for work on the CPU.
+    """
+
+    window: Window
+    started_at: datetime
+    passes: tuple[Window, ...]
+    energy: EnergyRecording
+    comparison: PassComparison | None
+    cpu_load: CPULoad | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Everything the coordinating process measured; a result's figures are derived from it.
+
+    Attributes:
+        order: What was asked for.
+        raw: The share of process 0, with the energy of all devices.
+        measured: The measured window.
+        report: What the engine says about itself.
+        target: The devices that did the work.
+        selection: The energy source.
+        work: The prompts.
+        warmup: What was done before the window.
+        baseline: Idle power.
+        prefill: The prefill-only window, where one was asked for.
+        load: Loading the model, of a cold start.
+        others: The shares of the other processes, where there are several.
+        windows: Everything that was read, window by window.
+    """
+
+    order: WorkOrder
+    raw: RawProcessResult
+    measured: MeasuredWindow
+    report: EngineReport
+    target: DeviceTarget
+    selection: Selection
+    work: PreparedWork
+    warmup: WarmupResult
+    baseline: BaselineResult
+    prefill: MeasuredWindow | None
+    load: LoadResult | None = None
+    others: tuple[RawProcessResult, ...] = ()
+    windows: tuple[WindowReadings, ...] = ()
+
+    @property
+    def processes(self) -> tuple[RawProcessResult, ...]:
+        """The share of every process."""
+        return (self.raw, *self.others)
 
 
 def load_backend(name: str) -> ModelLoader:
@@ -135,7 +203,7 @@ class ExperimentOrchestrator:
             self._machine.enter("idle")
             baseline.measure_loaded()
         warmup = self._warm_up(executor, selection)
-        measured = self._measure(executor, selection)
+        measured = self._measure(executor, selection, target)
         prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         collected = executor.collect()
@@ -144,7 +212,7 @@ class ExperimentOrchestrator:
         return Measurement(
             order=self._order,
             raw=replace(first, energy=measured.energy),
-            started_at=measured.started_at,
+            measured=measured,
             report=collected.report,
             target=target,
             selection=selection,
@@ -152,8 +220,6 @@ class ExperimentOrchestrator:
             warmup=warmup,
             baseline=baseline.result(),
             prefill=prefill,
-            comparison=measured.comparison,
-            cpu_load=measured.cpu_load if target.kind == "cpu" else None,
             load=load,
             others=tuple(others),
             windows=tuple(sorted(windows, key=lambda one: one.window.t0_ns)),
@@ -192,7 +258,9 @@ class ExperimentOrchestrator:
             batches=done, output_tokens=tokens, seconds=seconds, thermal_floor=reached
         )
 
-    def _measure(self, executor: Executor, selection: Selection) -> MeasuredWindow:
+    def _measure(
+        self, executor: Executor, selection: Selection, target: DeviceTarget
+    ) -> MeasuredWindow:
         source = selection.source
         if selection.coverage.kind == "measured":  # a model needs no quiet edge
             self._machine.enter("settle")
@@ -202,7 +270,7 @@ class ExperimentOrchestrator:
         self._machine.enter("measure", ExperimentState.MEASURING)
         measured = self._run_passes(executor, "measure", source)
         load = cpu_load(before, read_cpu_times(), time.monotonic() - start_s)
-        return replace(measured, cpu_load=load)
+        return replace(measured, cpu_load=load if target.kind == "cpu" else None)
 
     def _measure_prefill(self, executor: Executor, selection: Selection) -> MeasuredWindow | None:
         moot = selection.coverage.kind == "unmeasurable"

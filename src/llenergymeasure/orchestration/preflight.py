@@ -1,10 +1,18 @@
-"""Everything that can be known to be missing before a model is loaded, reported at once."""
+"""Everything that can be known to be missing before a model is loaded, reported at once.
+
+``python -m llenergymeasure.orchestration.preflight ORDERS PROBLEMS`` looks in the place where
+experiments will run: it reads work orders as JSON lines from a file, and writes their problems to
+another, as a JSON list.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from llenergymeasure.config.energy_sources import FIELD, energy_sources
@@ -30,8 +38,10 @@ from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.files import write_json_atomically
 
 LOCAL = "local"
+MODULE = "llenergymeasure.orchestration.preflight"
 
 
 class _Part(NamedTuple):
@@ -197,3 +207,27 @@ def _looked_at(order: WorkOrder) -> tuple[list[Problem], DeviceTarget | None]:
     problems = loader.problems(order.config)
     unfit = any(problem.kind == "hardware" for problem in problems)
     return problems, None if unfit else loader.target(order.config)
+
+
+def write_orders(orders: Iterable[WorkOrder], path: Path) -> None:
+    """Write distinct orders, one a line; repeats of an experiment need no second look."""
+    lines = dict.fromkeys(order.model_dump_json() for order in orders)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Read what :func:`main` wrote."""
+    return [Problem(**fields) for fields in json.loads(path.read_bytes())]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as a process of its own; 0 whether or not there are problems."""
+    source, target, *_ = arguments
+    lines = [line for line in Path(source).read_text(encoding="utf-8").split("\n") if line]
+    found = problems(map(WorkOrder.model_validate_json, lines))
+    write_json_atomically(Path(target), json.dumps([asdict(each) for each in found]) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

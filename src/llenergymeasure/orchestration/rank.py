@@ -29,7 +29,7 @@ from llenergymeasure.orchestration.executor import LocalExecutor, Share
 from llenergymeasure.orchestration.orchestrator import load_backend
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import write_process
+from llenergymeasure.results.persistence import write_process
 
 
 class Teller:

@@ -15,9 +15,12 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from llenergymeasure import locks
 from llenergymeasure._version import __version__
@@ -30,15 +33,54 @@ from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
-from llenergymeasure.orchestration.interruption import Interruption
-from llenergymeasure.orchestration.measurement import Measurement
-from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator
+from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator, Measurement
 from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import DirectoryRepository, read_failure
+from llenergymeasure.results.persistence import DirectoryRepository, read_failure
 from llenergymeasure.state.machine import StateMachine
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Remembers that a signal came, beside what its handler does, so that it is not lost.
+
+    The handler raises ``KeyboardInterrupt`` wherever the program happens to be. Extension modules
+    that are being imported, finalisers and callbacks swallow it; :meth:`check` raises it again.
+
+    Attributes:
+        seen: Whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def check(self) -> None:
+        """Raise ``KeyboardInterrupt`` if a signal has come."""
+        if self.seen:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def noticed(self) -> Iterator[None]:
+        """Take note inside the block; only the main thread gets signals."""
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.seen = True
+            chained[number](number, frame)
+
+        chained = {number: handler for number, handler in before.items() if callable(handler)}
+        for number in chained:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in chained.items():
+                signal.signal(number, handler)
 
 
 def run(
@@ -257,7 +299,7 @@ def _end_in_good_order_once() -> None:
         if len(seen) == 1:
             raise KeyboardInterrupt
 
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _SIGNALS:
         signal.signal(each, handle)
 
 

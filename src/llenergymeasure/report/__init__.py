@@ -1,5 +1,5 @@
 """Results in words.
 
-``experiment``, ``energy`` and ``study`` say what a result says, as sections without widths
+``experiment`` and ``study`` say what a result says, as sections without widths
 (``section``). A layout makes of any sections something to look at; ``text`` is that of a terminal.
 """

@@ -16,10 +16,8 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llenergymeasure.config.models import STORED
-from llenergymeasure.exceptions import LLEMError
-
-RESULT_NAME = "result.json"
-ERROR_NAME = "error.json"
+from llenergymeasure.exceptions import ExperimentError, LLEMError
+from llenergymeasure.results.layout import ExperimentDirectory
 
 Model = TypeVar("Model", bound=BaseModel)
 Migrations = Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]
@@ -87,6 +85,11 @@ def write(path: Path, content: bytes) -> None:
         raise _error(path, f"cannot be written: {error.strerror or error}") from None
 
 
+def write_json_atomically(path: Path, text: str) -> None:
+    """Put text in place in one step; see :func:`write_atomically`."""
+    write_atomically(path, lambda sink: sink.write(text.encode()))
+
+
 def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Fill a file beside its place, bring it to the disk, and rename it.
 
@@ -95,6 +98,25 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     Args:
         path: Where it belongs; what is there is replaced.
         fill: Writes the content.
+
+    Raises:
+        ExperimentError: The system refused (disk full, quota, read-only, file too large); the
+            message names path, reason and remedy. What was there is untouched, and nothing is left
+            behind.
+    """
+    try:
+        replace(path, fill)
+    except OSError as error:
+        raise ExperimentError(
+            f"cannot write {path}: {error.strerror or error}; make room, or put results on another "
+            "disk with --output (output_dir in Python)",
+            where=str(path),
+            cause=str(error),
+        ) from None
+
+
+def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Do what :func:`write_atomically` does, for files that are no results.
 
     Raises:
         OSError: The system refused; what was there is untouched, and nothing is left behind.
@@ -121,14 +143,14 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 
 def _file(path: Path) -> Path:
-    return path / RESULT_NAME if path.is_dir() else path
+    return ExperimentDirectory(path).result if path.is_dir() else path
 
 
 def _parse(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        failed = file.with_name(ERROR_NAME)
+        failed = ExperimentDirectory(file.parent).error
         hint = f"; the experiment failed, see {failed}" if failed.exists() else ""
         raise LLEMError(f"there is no result at {file}{hint}", where=str(file)) from None
     except OSError as error:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from llenergymeasure.results.files import ERROR_NAME, RESULT_NAME
-
 
 @dataclass(frozen=True, slots=True)
 class ExperimentDirectory:
@@ -26,12 +24,12 @@ class ExperimentDirectory:
     @property
     def result(self) -> Path:
         """The result; once it is there, the experiment is complete."""
-        return self.root / RESULT_NAME
+        return self.root / "result.json"
 
     @property
     def error(self) -> Path:
         """Why it failed; there instead of the result."""
-        return self.root / ERROR_NAME
+        return self.root / "error.json"
 
     @property
     def timeseries(self) -> Path:

@@ -1,4 +1,4 @@
-"""Write results so that a crash, or a full disk, never leaves half of one.
+"""The files of one experiment, written so that a crash, or a full disk, never leaves half of one.
 
 Everything is written beside its place and renamed. ``result.json`` comes last: whatever else is
 there, nothing without it claims to be a result.
@@ -6,13 +6,19 @@ there, nothing without it claims to be a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
-from llenergymeasure.domain.results import ExperimentResult
+from pydantic import TypeAdapter, ValidationError
+
+from llenergymeasure.config.models import STORED
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 from llenergymeasure.exceptions import ExperimentError
-from llenergymeasure.results import columns, files
+from llenergymeasure.results import columns, tables
+from llenergymeasure.results.files import write_atomically, write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory
 
 
@@ -42,32 +48,74 @@ def to_parquet(result: ExperimentResult, path: Path) -> None:
 from_json = ExperimentResult.from_json
 
 
-def write_json_atomically(path: Path, text: str) -> None:
-    """Put text in place in one step: a reader sees the old file or the whole new one.
+def read_failure(path: Path) -> FailedExperiment:
+    """Read an ``error.json``.
+
+    The experiment in it was valid when it ran; it is not held against the rules of this version.
 
     Raises:
-        ExperimentError: It cannot be written; nothing of it is left.
-    """
-    write_atomically(path, lambda sink: sink.write(text.encode()))
-
-
-def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Fill a file beside its place, bring it to the disk, and rename it.
-
-    Args:
-        path: Where it belongs; what is there is replaced.
-        fill: Writes the content.
-
-    Raises:
-        ExperimentError: The system refused (disk full, quota, read-only, file too large); the
-            message names path, reason and remedy, and nothing is left behind.
+        ExperimentError: It cannot be read, or is not of a failed experiment.
     """
     try:
-        files.write_atomically(path, fill)
+        return FailedExperiment.model_validate_json(path.read_bytes(), context=STORED)
     except OSError as error:
-        raise ExperimentError(
-            f"cannot write {path}: {error.strerror or error}; make room, or put results on another "
-            "disk with --output (output_dir in Python)",
-            where=str(path),
-            cause=str(error),
-        ) from None
+        reason = error.strerror or str(error)
+    except ValidationError:
+        reason = "it is damaged, or not of a failed experiment"
+    raise ExperimentError(f"{path} cannot be read: {reason}", where=str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryRepository:
+    """Keeps an experiment in a directory; every method raises ``ExperimentError`` when it cannot.
+
+    Attributes:
+        directory: The paths of the directory.
+    """
+
+    directory: ExperimentDirectory
+
+    def save_samples(
+        self, processes: Sequence[RawProcessResult], windows: Sequence[WindowReadings]
+    ) -> None:
+        """Write ``requests.parquet`` and ``timeseries.parquet``."""
+        tables.write_requests(processes, self.directory.requests)
+        tables.write_timeseries(windows, self.directory.timeseries)
+
+    def save_result(self, result: ExperimentResult) -> None:
+        """Write ``result.json``; once this returns, the experiment is complete."""
+        to_json(result, self.directory.root)
+
+    def save_failure(self, failure: FailedExperiment) -> None:
+        """Write ``error.json``."""
+        text = failure.model_dump_json(indent=2) + "\n"
+        write_json_atomically(self.directory.error, text)
+
+
+def write_process(share: RawProcessResult, path: Path) -> None:
+    """Write the raw samples of one process, whole or not at all.
+
+    Raises:
+        ExperimentError: It cannot be written.
+    """
+    write_atomically(path, lambda sink: sink.write(_adapter().dump_json(share)))
+
+
+def read_process(path: Path) -> RawProcessResult:
+    """Read them back, as they were written.
+
+    Raises:
+        ExperimentError: The file is missing or damaged.
+    """
+    try:
+        return _adapter().validate_json(path.read_bytes())
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValidationError:
+        reason = "it is damaged"
+    raise ExperimentError(f"cannot read the samples in {path}: {reason}", where=str(path))
+
+
+@cache
+def _adapter() -> TypeAdapter[RawProcessResult]:
+    return TypeAdapter(RawProcessResult)

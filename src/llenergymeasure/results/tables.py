@@ -23,7 +23,7 @@ from llenergymeasure.domain.samples import (
 )
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.results.columns import Kind, arrow_type, make_column
-from llenergymeasure.results.persistence import write_atomically
+from llenergymeasure.results.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -30,8 +30,8 @@ from llenergymeasure.domain.study_result import (
     Metric,
     about_metrics,
 )
+from llenergymeasure.results.files import write_atomically, write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.persistence import write_atomically, write_json_atomically
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms

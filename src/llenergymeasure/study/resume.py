@@ -20,7 +20,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import ExperimentError, LLEMError, StudyError
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.repository import read_failure
+from llenergymeasure.results.persistence import read_failure
 from llenergymeasure.study.events import Outcome
 from llenergymeasure.study.manifest import ProgressView, Slot, StudyPlan
 

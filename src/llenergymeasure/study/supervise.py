@@ -17,7 +17,7 @@ from llenergymeasure.orchestration.capture import redact_file, tail
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.repository import DirectoryRepository, read_failure
+from llenergymeasure.results.persistence import DirectoryRepository, read_failure
 from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.runners.protocol import Job
 

@@ -16,10 +16,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from llenergymeasure.core.energy.estimation.calibration_fit import fit_calibration
-from llenergymeasure.core.energy.estimation.readings import CounterReadings, PowerReadings
-from llenergymeasure.core.energy.estimation.sensor import Calibration
+from llenergymeasure.core.energy.estimation.sensor import (
+    Calibration,
+    CounterReadings,
+    PowerReadings,
+)
 from llenergymeasure.core.energy.estimator import DeviceReadings
-from llenergymeasure.core.energy.gpu_state import by_channel
+from llenergymeasure.core.energy.gpus import by_channel
 from llenergymeasure.core.energy.protocol import EnergyBackend
 from llenergymeasure.core.energy.sampled_source import gpu_readings
 from llenergymeasure.core.energy.stored import StoredCalibration

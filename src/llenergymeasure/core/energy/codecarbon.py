@@ -9,8 +9,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.core.energy.gpu_state import beside, with_state, working_uuids
-from llenergymeasure.core.energy.nvml_coverage import CHECK, covered, sliced
+from llenergymeasure.core.energy.gpus import (
+    CHECK,
+    beside,
+    covered,
+    sliced,
+    with_state,
+    working_uuids,
+)
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess

@@ -27,13 +27,14 @@ from llenergymeasure.core.energy.estimation.integral import (
     mean_power_w,
     power_path,
 )
-from llenergymeasure.core.energy.estimation.readings import (
+from llenergymeasure.core.energy.estimation.sensor import (
+    Calibration,
     CounterReadings,
     DeviceReadings,
+    Knowledge,
     PowerReadings,
     unwrap,
 )
-from llenergymeasure.core.energy.estimation.sensor import Calibration, Knowledge
 from llenergymeasure.core.energy.estimation.tail import momentary_power
 from llenergymeasure.domain.energy import EnergyKind
 from llenergymeasure.domain.samples import Window

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llenergymeasure.core.energy.gpu_state import state_spec, with_state
+from llenergymeasure.core.energy.gpus import state_spec, with_state
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampled_source import SampledSource
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess

@@ -7,8 +7,7 @@ from typing import Any
 
 from llenergymeasure.config.energy_sources import other_sources
 from llenergymeasure.core.energy.estimator import DeviceReadings
-from llenergymeasure.core.energy.gpu_state import Grouped
-from llenergymeasure.core.energy.nvml_coverage import gpu_coverage
+from llenergymeasure.core.energy.gpus import Grouped, gpu_coverage
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.energy.sampled_source import GPUSource

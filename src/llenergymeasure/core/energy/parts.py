@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.readings import Floats
+from llenergymeasure.core.energy.estimation.sensor import Floats
 from llenergymeasure.core.energy.protocol import DivisibleSource, EnergyBackend
 from llenergymeasure.domain.energy import EnergyRecording, Idle
 from llenergymeasure.domain.results import PassComparison

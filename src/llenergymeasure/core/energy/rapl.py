@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from llenergymeasure.config.energy_sources import other_sources
-from llenergymeasure.core.energy.estimation.readings import CounterReadings, unwrap
-from llenergymeasure.core.energy.estimation.sensor import Calibration
+from llenergymeasure.core.energy.estimation.sensor import Calibration, CounterReadings, unwrap
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
     EnergyEstimate,
     Knowledge,
     estimate_energy,
 )
-from llenergymeasure.core.energy.gpu_state import Grouped
+from llenergymeasure.core.energy.gpus import Grouped
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.rapl_reader import (
     CHANNEL,

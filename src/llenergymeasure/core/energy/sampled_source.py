@@ -20,7 +20,7 @@ from llenergymeasure.core.energy.estimator import (
     estimate_energy,
     sum_devices,
 )
-from llenergymeasure.core.energy.gpu_state import Grouped, by_channel, with_state
+from llenergymeasure.core.energy.gpus import Grouped, by_channel, with_state
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess

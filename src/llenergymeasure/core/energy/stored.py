@@ -26,7 +26,7 @@ from llenergymeasure.core.environment import boot_id, cpu_model
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.energy import Idle
 from llenergymeasure.domain.environment import DeviceTarget
-from llenergymeasure.results.files import write_atomically
+from llenergymeasure.results import files
 
 CALIBRATIONS = "calibrations.json"
 BASELINES = "baselines.json"
@@ -56,7 +56,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2)
-    write_atomically(path, lambda sink: sink.write(text.encode()))
+    files.replace(path, lambda sink: sink.write(text.encode()))
 
 
 class StoredCalibration(Record):

@@ -11,8 +11,7 @@ from typing import Any
 
 from llenergymeasure.config.energy_sources import other_sources
 from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
-from llenergymeasure.core.energy.gpu_state import Grouped
-from llenergymeasure.core.energy.nvml_coverage import Sensors, covered, sliced, zeus_sensors
+from llenergymeasure.core.energy.gpus import Grouped, Sensors, covered, sliced, zeus_sensors
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER
 from llenergymeasure.core.energy.protocol import Coverage
 from llenergymeasure.core.energy.sampled_source import Fault, GPUSource

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from llenergymeasure.core.models.config_json import ConfigReader
-from llenergymeasure.core.models.families import Traits, traits_of
+from llenergymeasure.core.models.config_json import FAMILIES, UNKNOWN, ConfigReader, Traits
 from llenergymeasure.exceptions import ConfigError
 
 
@@ -119,7 +118,7 @@ class ModelArchitecture:
                 "are covered",
                 where="is_encoder_decoder",
             )
-        return cls(**_shape(reader, traits_of(reader.model_type)))
+        return cls(**_shape(reader, FAMILIES.get(reader.model_type, UNKNOWN)))
 
     @property
     def attention_width(self) -> int:

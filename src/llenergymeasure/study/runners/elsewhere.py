@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from llenergymeasure._version import __version__
 from llenergymeasure.exceptions import Problem
-from llenergymeasure.orchestration import inventory, probe
+from llenergymeasure.orchestration import inventory, preflight
 from llenergymeasure.orchestration.capture import tail
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
@@ -157,8 +157,8 @@ def problems_there(
         OSError: The folder cannot be written to.
     """
     asked, answer, log = (folder / name for name in ("orders", "problems", "log"))
-    probe.write_orders(orders, asked)
-    job = start(probe.MODULE, (str(asked), str(answer)), log)
+    preflight.write_orders(orders, asked)
+    job = start(preflight.MODULE, (str(asked), str(answer)), log)
     code = None
     try:
         code = job.wait(within_s)
@@ -166,7 +166,7 @@ def problems_there(
         if code is None:
             job.kill()
     if answer.is_file():
-        return probe.read_problems(answer)
+        return preflight.read_problems(answer)
     how = f"took longer than {within_s:g} s and was ended"
     if code is not None:
         how = f"ended with exit code {code}"

@@ -1,12 +1,20 @@
-"""The runner's side of a fork server: starting it, talking to it, and noticing that it died."""
+"""The runner's side of a fork server: starting it, talking to it, and noticing that it died.
+
+Both sides speak through a :class:`Channel`: JSON lines over a socket.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import select
 import signal
+import socket
 import time
+from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llenergymeasure.processes import (
     GIVE_UP_S,
@@ -15,7 +23,8 @@ from llenergymeasure.processes import (
     how_it_ended,
     with_programs_of,
 )
-from llenergymeasure.study.runners.channel import Channel, Message
+
+Message = dict[str, Any]
 
 READY_WITHIN_S = 600.0
 """Longest time for the import of an engine; some take minutes from a network file system."""
@@ -23,6 +32,63 @@ READY_WITHIN_S = 600.0
 _MODULE = "llenergymeasure.study.runners.fork_server"
 END_WITHIN_S = GIVE_UP_S + 10
 _ANSWER_WITHIN_S = 60.0  # to fork; one that does not answer is ended
+
+
+class Channel:
+    """One end of the socket between a runner and its fork server.
+
+    Args:
+        end: A connected stream socket; closed with the channel.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._pending = b""
+        self._messages: deque[Message] = deque()
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def send(self, **message: Any) -> None:
+        """Send one message.
+
+        Raises:
+            EOFError: The other side is gone.
+        """
+        try:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            raise EOFError from None
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """Take the next message, waiting no longer than ``timeout_s`` for it.
+
+        Raises:
+            EOFError: The other side is gone, or this end is closed.
+        """
+        if self._socket.fileno() < 0:
+            raise EOFError
+        # Not select(): a program with more than 1024 open files has descriptors beyond its reach.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not self._messages and poll.poll(max(0.0, timeout_s) * 1e3):
+            data = b""
+            with contextlib.suppress(OSError):
+                data = self._socket.recv(1 << 16)
+            if not data:
+                raise EOFError
+            *lines, self._pending = (self._pending + data).split(b"\n")
+            for line in lines:
+                # An interrupt can cost a piece of a message; the rest of it says nothing.
+                with contextlib.suppress(ValueError):
+                    message = json.loads(line)
+                    self._messages += [message] if isinstance(message, dict) else []
+        return self._messages.popleft() if self._messages else None
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
 
 
 class ServerLostError(Exception):

@@ -7,15 +7,15 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.names import compute_dtype
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.pytorch import problems
 from llenergymeasure.core.backends.pytorch.engine import (
     LoadedParts,
     PyTorchEngine,
     generating_model,
+    translated,
 )
-from llenergymeasure.core.backends.pytorch.errors import translated
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.tokenizers import end_tokens

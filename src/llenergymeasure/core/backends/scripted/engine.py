@@ -23,8 +23,8 @@ from llenergymeasure.core.backends.protocol import (
     Progress,
     Request,
 )
-from llenergymeasure.core.backends.shared.batching import static_batches
-from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.core.backends.shared.engines import static_batches
+from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.exceptions import BackendError, Problem

@@ -1,4 +1,4 @@
-"""From a configuration to the arguments of TensorRT-LLM, as plain data."""
+"""From a configuration to the arguments of TensorRT-LLM, and from its errors back to fields."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
-from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.names import RANDOM_PREFIX, compute_dtype
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.errors import Words
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
 
 DEFAULT_MAX_NUM_TOKENS = 8192
@@ -139,3 +139,40 @@ def sampling_arguments(
         arguments["top_k"] = decoder.top_k or 0
         arguments["seed"] = config.random_seed + request.index
     return arguments
+
+
+WORDS = Words(
+    "TensorRT-LLM",
+    less={
+        "load": "lower tensorrt.max_batch_size, max_num_tokens or max_seq_len, raise "
+        "tensorrt.tp_size, or choose a smaller model or precision",
+        "generate": "lower tensorrt.max_batch_size or tensorrt.max_num_tokens, or leave more "
+        "memory free with tensorrt.free_gpu_memory_fraction, e.g. 0.7",
+    },
+    remedies=(
+        ("got invalid argument", "check passthrough_kwargs: TensorRT-LLM does not take it"),
+        (
+            "extra inputs are not permitted",
+            "check passthrough_kwargs: TensorRT-LLM does not take it",
+        ),
+        ("should not exceed max_seq_len", "raise tensorrt.max_seq_len, or lower max_input_tokens"),
+        (
+            "should not exceed max_num_tokens",
+            "raise tensorrt.max_num_tokens, set tensorrt.enable_chunked_prefill: true, or lower "
+            "max_input_tokens",
+        ),
+        ("unsupported quantization_config", "name a checkpoint of NVIDIA's Model Optimizer"),
+        ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
+        ("lora", "check that lora names an adapter of this model"),
+        ("only supported on sm", "choose another precision; this GPU lacks it"),
+        ("unknown architecture", "choose a model that TensorRT-LLM has, or backend: pytorch"),
+    ),
+    fields={
+        **DECIDED_ELSEWHERE,
+        "cuda_graph_config": "tensorrt.cuda_graphs",
+        "kv_cache_quant_algo": "tensorrt.kv_cache_dtype",
+        "quant_algo": "tensorrt.quantization",
+        **{name: f"tensorrt.{name}" for name in TensorRTConfig.model_fields},
+    },
+)
+"""What TensorRT-LLM raises, in this package's words."""

@@ -12,10 +12,12 @@ from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progre
 from llenergymeasure.core.backends.shared.answering import CLOSING, WORKING
 from llenergymeasure.core.backends.shared.nvml_devices import NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
-from llenergymeasure.core.backends.tensorrt.arguments import sampling_arguments
-from llenergymeasure.core.backends.tensorrt.errors import WORDS
-from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt.processes import has_ended, stdout_spared, workers
+from llenergymeasure.core.backends.tensorrt.arguments import WORDS, sampling_arguments
+from llenergymeasure.core.backends.tensorrt.library import (
+    TensorRTLibrary,
+    has_ended,
+    workers,
+)
 from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
@@ -85,7 +87,6 @@ class TensorRTEngine:
         with (
             WORDS.translated("generate", self._config),
             self._processes.answering("generate", patience),
-            stdout_spared(),
         ):
             finished = self._library.serve(asked, f"pass {self._passes}", progress, self._check)
         trace = TensorRTTrace(pass_index, frozenset(self._ends), asked, finished)
@@ -124,7 +125,7 @@ class TensorRTEngine:
     def close(self) -> None:
         """End the executor and its workers, whatever state they are in."""
         try:
-            with self._processes.answering("close", CLOSING), stdout_spared():
+            with self._processes.answering("close", CLOSING):
                 self._library.shut_down()
         except BackendError as error:  # nothing is lost: it has done its work
             print(error.message)  # noqa: T201 - into log.txt

@@ -10,17 +10,53 @@ as a ``timedelta``, which on Linux is the monotonic clock of this machine, in mi
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import psutil
+
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt.arguments import ARGUMENTS, CACHE_ARGUMENTS
 from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished
+from llenergymeasure.core.visible_gpus import BUS_ORDER
+
+WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
+ENVIRONMENT = {
+    **BUS_ORDER,
+    "TRTLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere (tensorrt_llm/usage/config.py)
+}
+"""Variables under which TensorRT-LLM is started."""
 
 _ADAPTER_NUMBER = 1
 _LOOK_S = 5.0
+
+
+@contextlib.contextmanager
+def stdout_spared() -> Iterator[None]:
+    """Send what C++ and child processes print on standard output to standard error meanwhile.
+
+    Standard output belongs to the result; Python's own ``print`` is not affected while it is
+    redirected, as it is inside an experiment.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of the two is closed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class TensorRTLibrary:
@@ -31,6 +67,7 @@ class TensorRTLibrary:
         adapter: Directory of a LoRA adapter that every request uses.
     """
 
+    @stdout_spared()
     def __init__(self, arguments: Mapping[str, Any], adapter: str | None) -> None:
         from tensorrt_llm import LLM
         from tensorrt_llm.executor import LoRARequest
@@ -64,6 +101,7 @@ class TensorRTLibrary:
         }
         return {name: None if value == unset else value for name, value in found.items()}
 
+    @stdout_spared()
     def serve(
         self,
         asked: Sequence[Asked],
@@ -94,6 +132,7 @@ class TensorRTLibrary:
             submitted.append((future, issued_ns))
         return list(_ended(submitted, progress, check))
 
+    @stdout_spared()
     def shut_down(self) -> None:
         """End the executor and its workers; safe to call twice."""
         if self._llm is not None:
@@ -132,3 +171,21 @@ def _ended(
 def _ns(moment: timedelta | None) -> int | None:
     """Give a time in nanoseconds; TensorRT-LLM writes 0 where something has not happened."""
     return moment // timedelta(microseconds=1) * 1000 if moment else None
+
+
+def workers(processes: EngineProcesses) -> list[psutil.Process]:
+    """List those of an engine that work until they are told to end: the pool of mpi4py."""
+    found = []
+    for process in processes.running():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if any(WORKER in argument for argument in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or waits for its parent to notice."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

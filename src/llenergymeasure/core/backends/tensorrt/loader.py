@@ -14,11 +14,12 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.tensorrt import problems
-from llenergymeasure.core.backends.tensorrt.arguments import engine_arguments
+from llenergymeasure.core.backends.tensorrt.arguments import WORDS, engine_arguments
 from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
-from llenergymeasure.core.backends.tensorrt.errors import WORDS
-from llenergymeasure.core.backends.tensorrt.library import TensorRTLibrary
-from llenergymeasure.core.backends.tensorrt.processes import ENVIRONMENT, stdout_spared
+from llenergymeasure.core.backends.tensorrt.library import (
+    ENVIRONMENT,
+    TensorRTLibrary,
+)
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import ConfigError, Problem
@@ -56,7 +57,7 @@ class TensorRTBackend:
             tokenizer = tokenizers.load_tokenizer(
                 model, config.revision, config.trust_remote_code, config.apply_chat_template
             )
-            with processes.starting(), stdout_spared():
+            with processes.starting():
                 library = TensorRTLibrary(engine_arguments(config, model), adapter_name(config))
             for problem in problems.checkpoint_problems(config, is_here=True):
                 raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)

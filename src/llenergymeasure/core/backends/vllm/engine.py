@@ -11,12 +11,10 @@ from typing import Any
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.answering import CLOSING
-from llenergymeasure.core.backends.shared.batching import all_at_once
-from llenergymeasure.core.backends.shared.host_memory import ResidentSet
+from llenergymeasure.core.backends.shared.engines import all_at_once, flops_notes, understood
+from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
-from llenergymeasure.core.backends.shared.report import flops_notes, understood
 from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
-from llenergymeasure.core.backends.vllm.devices import device_memory
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import VLLMLibrary
 from llenergymeasure.core.backends.vllm.trace import (
@@ -25,6 +23,7 @@ from llenergymeasure.core.backends.vllm.trace import (
     VLLMTrace,
     cached_prompts,
 )
+from llenergymeasure.core.backends.vllm.worker import device_memory
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError

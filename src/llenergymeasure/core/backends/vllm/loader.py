@@ -12,10 +12,10 @@ from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_
 from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
 from llenergymeasure.core.backends.vllm import problems
 from llenergymeasure.core.backends.vllm.arguments import ModelFiles, engine_arguments
-from llenergymeasure.core.backends.vllm.devices import check_workers
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
 from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
+from llenergymeasure.core.backends.vllm.worker import check_workers
 from llenergymeasure.core.models import quantised, sources, tokenizers
 from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.domain.environment import DeviceTarget

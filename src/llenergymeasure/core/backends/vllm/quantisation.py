@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llenergymeasure.config.backend_configs import VLLMConfig
-from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.config.plugins import installed_version
-from llenergymeasure.config.precisions import QUANTISED
 from llenergymeasure.core.backends.vllm import FACTS
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import Problem

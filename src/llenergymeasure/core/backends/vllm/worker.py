@@ -1,12 +1,16 @@
-"""What is asked inside vLLM's workers, which are processes of their own.
+"""What is asked inside vLLM's workers, which are processes of their own, and what it tells.
 
 vLLM adds this class to its worker (``worker_extension_cls``), so no name may clash with one there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llenergymeasure.domain.samples import MemoryReading
+from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.units import MIB
 
 
@@ -40,3 +44,42 @@ class WorkerFacts:
             if reset_peak:
                 torch.cuda.reset_peak_memory_stats()
         return facts
+
+
+def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> None:
+    """Make sure that the workers run on the GPUs whose energy is read, one on each.
+
+    Args:
+        facts: What the workers say.
+        uuids: The GPUs whose energy is read.
+
+    Raises:
+        ExperimentError: They run elsewhere, or on others as well.
+    """
+    at_work = [str(worker.get("device_uuid", "the CPU")) for worker in facts]
+    if Counter(at_work) != Counter(uuids):
+        raise ExperimentError(
+            f"vLLM's {len(at_work)} workers run on {', '.join(at_work)}, and energy is read on "
+            f"{', '.join(uuids)}\n    name the GPUs by UUID in CUDA_VISIBLE_DEVICES, and remove "
+            "what moves workers from passthrough_kwargs and from the variables VLLM_*",
+            where="load",
+        )
+
+
+def device_memory(
+    loaded: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> MemoryReading:
+    """Give what PyTorch allocates in the workers, summed over their GPUs; KV cache included.
+
+    The capacity is that of one device, the smallest.
+
+    Args:
+        loaded: What the workers said right after loading.
+        now: What they say now.
+    """
+    return MemoryReading(
+        "device",
+        float(sum(worker["device_peak_mb"] for worker in now)),
+        float(sum(worker["device_mb"] for worker in loaded)),
+        min(worker["device_capacity_mb"] for worker in now),
+    )

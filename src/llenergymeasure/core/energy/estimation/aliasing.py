@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.readings import Floats, Ints
+from llenergymeasure.core.energy.estimation.sensor import Floats, Ints
 from llenergymeasure.domain.samples import RequestSample
 
 HARMONICS = 12  # of the tick: load up to as many times faster

@@ -21,17 +21,15 @@ import numpy as np
 
 from llenergymeasure.core.energy.estimation.edges import end_axis, quiet_edge, start_axis
 from llenergymeasure.core.energy.estimation.integral import power_ticks
-from llenergymeasure.core.energy.estimation.readings import (
-    CounterReadings,
-    Floats,
-    PowerReadings,
-    counter_series,
-    power_series,
-)
 from llenergymeasure.core.energy.estimation.sensor import (
     EDGE_TIME_CALIBRATED_S,
     Calibration,
+    CounterReadings,
+    Floats,
+    PowerReadings,
     Tail,
+    counter_series,
+    power_series,
     to_come_s,
 )
 from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks

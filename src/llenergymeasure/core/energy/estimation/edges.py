@@ -17,7 +17,7 @@ import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
-from llenergymeasure.core.energy.estimation.readings import Floats
+from llenergymeasure.core.energy.estimation.sensor import Floats
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 
 EdgeMethod = Literal["band", "split", "inside_level", "none"]

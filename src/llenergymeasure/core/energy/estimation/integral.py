@@ -35,16 +35,18 @@ from llenergymeasure.core.energy.estimation.edges import (
     split_edge,
     start_axis,
 )
-from llenergymeasure.core.energy.estimation.readings import (
+from llenergymeasure.core.energy.estimation.sensor import (
+    Calibration,
     CounterReadings,
     DeviceReadings,
     Floats,
     Series,
+    Timing,
     counter_series,
     power_series,
+    timing,
     without_reset,
 )
-from llenergymeasure.core.energy.estimation.sensor import Calibration, Timing, timing
 from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge
 from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, find_ticks, fit_comb
 from llenergymeasure.domain.samples import Window

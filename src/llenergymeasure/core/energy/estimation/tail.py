@@ -24,8 +24,7 @@ import numpy as np
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import Axis, Edge, Level, level_between, with_line
-from llenergymeasure.core.energy.estimation.readings import Floats
-from llenergymeasure.core.energy.estimation.sensor import Timing, to_come_s
+from llenergymeasure.core.energy.estimation.sensor import Floats, Timing, to_come_s
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 
 SETTLED_S = 0.25  # after the window: from here on power is taken for that of rest

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.readings import Floats, Series
+from llenergymeasure.core.energy.estimation.sensor import Floats, Series
 
 FAST_SHARE = 0.6  # polls that find another value; above it the counter outruns the polls
 NARROW = 0.6  # of a tick: brackets below it number their tick without doubt

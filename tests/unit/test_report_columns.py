@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llenergymeasure.report.format import WIDTH
-from llenergymeasure.report.table import MARGIN, beside, command, setting
+from llenergymeasure.report.text import MARGIN, beside, command, setting
 
 ROOM = WIDTH - len(MARGIN)
 LONG = "a long text about some thing " * 5

@@ -1,11 +1,14 @@
-"""Group requests into batches; pure functions of the requests."""
+"""What engines have in common: how requests become batches, and what is said of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Batch, Request
-from llenergymeasure.exceptions import BackendError
+from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.exceptions import BackendError, ConfigError
 
 
 def all_at_once(arrivals: Sequence[Arrival], engine: str) -> Batch:
@@ -53,3 +56,24 @@ def dynamic_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch
 
 def _length(request: Request) -> int:
     return len(request.token_ids) + request.max_new_tokens
+
+
+def understood(shape: Mapping[str, Any]) -> ModelArchitecture | None:
+    """Read the shape of a model; ``None`` where it is not understood.
+
+    FLOPs are reference data: an unknown shape must not stop a measurement.
+    """
+    try:
+        return ModelArchitecture.from_config(shape)
+    except ConfigError:
+        return None
+
+
+def flops_notes(config: ExperimentConfig, architecture: ModelArchitecture | None) -> Iterator[str]:
+    """Say what FLOPs leave out."""
+    if architecture is None:
+        yield "parameters and FLOPs are unknown: the model is not a plain transformer"
+    if config.decoder.draft_model is not None:
+        yield "FLOPs leave out the drafting model and rejected drafts"
+    if config.lora is not None and not config.lora.merge_weights:
+        yield "FLOPs leave out the unmerged LoRA adapter"
