@@ -29,9 +29,8 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_ours(command: Sequence[Any]) -> bool:
-    """Tell an interpreter of ours, or a worker of another one."""
     words = [str(word) for word in command]
-    return words[:1] == [sys.executable] or any(
+    return any(
         flag == "-m" and module.startswith("llenergymeasure") for flag, module in pairwise(words)
     )
 
