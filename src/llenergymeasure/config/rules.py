@@ -168,7 +168,7 @@ def _end_of_sequence_settings_have_effect(config: ExperimentFields) -> Iterator[
     minimum, limit = config.decoder.min_new_tokens, config.max_new_tokens
     if minimum is None:
         return
-    if ignores_eos(config):
+    if config.ignores_eos:
         yield FieldProblem(
             "decoder.min_new_tokens",
             "has no effect while the end of sequence is ignored",
@@ -242,12 +242,3 @@ def _phases_have_energy_to_part(config: ExperimentFields) -> Iterator[FieldProbl
             "none reads no energy",
             "remove one of them",
         )
-
-
-def ignores_eos(config: ExperimentFields) -> bool:
-    """Tell whether every request runs to its ``max_new_tokens`` whatever the model says."""
-    return (
-        config.decoder.ignore_eos
-        or config.model.startswith(RANDOM_PREFIX)
-        or not isinstance(config.dataset, str)
-    )
