@@ -119,7 +119,8 @@ def main(arguments: list[str] | None = None) -> None:
     with Interrupts() as interrupts:
         try:
             code = _run(arguments, interrupts)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
             code = (
                 report.interrupt(error, interrupts.code)

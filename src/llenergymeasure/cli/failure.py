@@ -91,11 +91,14 @@ def tell(line: str) -> None:
         typer.echo(line, err=True)
 
 
-def let_go_of(stream: TextIO) -> None:
+def let_go_of(stream: TextIO | None) -> None:
     """Flush a stream; what its reader no longer takes goes nowhere.
 
-    The interpreter would try once more when it ends, and complain.
+    The interpreter would try once more when it ends, and complain. One that was closed before it
+    started is ``None``.
     """
+    if stream is None:
+        return
     try:
         stream.flush()
     except (OSError, ValueError):

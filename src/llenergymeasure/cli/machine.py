@@ -22,7 +22,8 @@ from llenergymeasure.config.user_config import (
     load_settings,
 )
 from llenergymeasure.core.energy import get_active_energy_backend
-from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.selection import source_type
 from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
@@ -125,12 +126,12 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
     if machine.gpus:
         targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
     for name, entry in energy_sources().items():
-        problem = missing(entry, FIELD)
-        if problem is not None:
-            yield from text.beside(f"{name:11} no ", problem.what, problem.remedy)
+        source = source_type(entry)
+        if isinstance(source, Problem):
+            yield from text.beside(f"{name:11} no ", source.what, source.remedy)
             continue
-        source: EnergySourceType = load_object(entry.implementation)
-        read = [target for target in targets if target.kind in entry.auto]
+        # One without a place in the order of auto says itself what it reads.
+        read = [target for target in targets if target.kind in (entry.auto or (target.kind,))]
         for target in read:
             covered = source.coverage(target)
             answer = "yes" if covered.kind else "no "
