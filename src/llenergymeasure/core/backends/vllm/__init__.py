@@ -9,7 +9,7 @@ from llenergymeasure.config.backend_facts import (
 
 FACTS = BackendFacts(
     name="vllm",
-    implementation="llenergymeasure.core.backends.vllm.loader:VLLMBackend",
+    implementation="llenergymeasure.core.backends.vllm.engine:VLLMBackend",
     section="llenergymeasure.config.backend_configs:VLLMConfig",
     package="vllm",
     module="vllm",
