@@ -223,8 +223,8 @@ class VLLMBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops this configuration here; imports neither vLLM nor torch."""
-        on_cpu = problems.is_cpu_build()
-        return problems.found(config, _section(config), on_cpu=on_cpu)
+        section = config.vllm or VLLMConfig()
+        return problems.found(config, section, on_cpu=problems.is_cpu_build())
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
         """Name the GPUs that will do the work, or the CPU."""
@@ -270,7 +270,3 @@ class VLLMBackend:
                 check_workers(library.worker_facts(), target.gpu_uuids)
             ends = end_tokens(source, tokenizer)
             return VLLMEngine(config, library, tokenizer, processes, ends)
-
-
-def _section(config: ExperimentConfig) -> VLLMConfig:
-    return config.vllm or VLLMConfig()
