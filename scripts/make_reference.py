@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES, DeviceKind, auto_order
 from llenergymeasure.config.introspection import escaped, markdown_table, type_name
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.names import DECODING_STRATEGIES, PRECISIONS
 from llenergymeasure.config.plugins import PluginEntry
-from llenergymeasure.config.precisions import DECODING_STRATEGIES, PRECISIONS
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.core.models import catalogue

@@ -68,12 +68,12 @@ def test_a_window_of_several_passes_is_compared_with_itself(tmp_path: Path) -> N
     measured = measure(tmp_path, None, None, window={"min_duration_seconds": 0.2})
     passes = len(measured.raw.passes)
     assert passes >= 2
-    assert measured.comparison is not None
-    assert measured.comparison.passes_each == passes // 2
+    assert measured.measured.comparison is not None
+    assert measured.measured.comparison.passes_each == passes // 2
 
 
 def test_a_single_pass_has_nothing_to_compare_with(tmp_path: Path) -> None:
-    assert measure(tmp_path, None, None).comparison is None
+    assert measure(tmp_path, None, None).measured.comparison is None
 
 
 def test_llem_config_tells_of_each_gpu_whether_it_is_calibrated(

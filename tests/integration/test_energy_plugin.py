@@ -111,7 +111,7 @@ def test_what_it_cannot_read_is_told_with_its_remedy_and_auto_goes_on(llem: Llem
 
 def test_without_its_package_its_name_is_refused_with_the_names_there_are(llem: Llem) -> None:
     llem.source_path.pop()
-    said = llem.fails("run", "experiment.yaml", "--energy-backend", "ipmi")
+    said = llem.fails("run", "experiment.yaml", "--energy-backend", "ipmi", code=2)
     assert (
         "--energy-backend: must be 'auto', 'nvml', 'zeus', 'rapl', 'codecarbon' or 'none'" in said
     )
@@ -125,6 +125,24 @@ def test_a_package_that_offers_something_else_is_named(llem: Llem) -> None:
     assert "the energy source 'ipmi'" in said
     assert "it is a str, not EnergySourceFacts" in said
     assert "pip uninstall llem-ipmi" in said
+
+
+def test_one_that_cannot_be_imported_is_passed_over_and_told(llem: Llem) -> None:
+    (llem.folder / "site/llem_ipmi/source.py").write_text("import no_such_library\n")
+    shown = llem("config").out
+    assert "'ipmi' cannot be imported: No module named 'no_such_library'" in " ".join(shown.split())
+    assert "auto         ->  cpu: ipmi" not in shown
+    said = llem.fails("run", "experiment.yaml", "--energy-backend", "ipmi")
+    assert "energy_backend: 'ipmi' cannot be imported" in said
+    assert "mend or remove the package that adds it" in said
+
+
+def test_one_without_a_place_in_the_order_of_auto_says_itself_what_it_reads(llem: Llem) -> None:
+    module = llem.folder / "site/llem_ipmi/__init__.py"
+    module.write_text(module.read_text().replace('auto={"cpu": 5}', "auto={}"))
+    shown = llem("config").out
+    assert "ipmi        yes  cpu: measured, the whole server" in shown
+    assert "auto         ->  cpu: ipmi" not in shown
 
 
 def test_a_source_of_another_package_takes_no_name_of_a_built_in_one(llem: Llem) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,3 +125,19 @@ def test_what_is_told_beside_is_worth_no_failure(llem: Llem, command: tuple[str,
         )
     assert done.returncode == 0
     assert done.stdout
+
+
+def test_standard_output_that_is_closed_is_none(llem: Llem) -> None:
+    command = shlex.join(llem.command("run", *QUICK))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {command} >&-"],
+        cwd=llem.folder,
+        env=llem.variables(),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "defect" not in done.stderr
+    assert len(list(llem.folder.glob("results/*/result.json"))) == 1

@@ -237,7 +237,8 @@ def test_energy_that_the_settings_switch_off_is_no_missing_source(first):
 
 
 def test_work_of_others_on_the_cpu_is_told(first):
-    shared = collect(replace(first, cpu_load=CPULoad(own_share=0.4, other_share=0.5)))
+    busy = replace(first.measured, cpu_load=CPULoad(own_share=0.4, other_share=0.5))
+    shared = collect(replace(first, measured=busy))
 
     assert shared.cpu_load.other_share == 0.5
     assert "cpu_shared" in shared.measurement_warnings

@@ -7,7 +7,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import FailedExperiment
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.breaker import CircuitBreaker
+from llenergymeasure.study.session import CircuitBreaker
 
 CONFIG = ExperimentConfig(model="m", backend="scripted")
 

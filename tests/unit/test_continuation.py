@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.continuation import check_design, continued, find_study
+from llenergymeasure.study.prepare import check_design, continued, find_study
 from tests.support.study_on_disk import interleaved, make_execution, make_plan, make_study, scripted
 
 SIZES = tuple(scripted(size) for size in (1, 8, 32))

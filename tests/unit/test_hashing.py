@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.config.hashing import canonical_hash
+from llenergymeasure.config.base import flatten, nest, put
+from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.paths import flatten, nest, put
 from llenergymeasure.study.grid import design_hash, expand
 
 JSON = st.recursive(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from llenergymeasure.config.base import put
 from llenergymeasure.config.introspection import (
     describe,
     fields,
@@ -13,7 +14,6 @@ from llenergymeasure.config.introspection import (
     type_name,
 )
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.paths import put
 from llenergymeasure.config.user_config import UserConfig
 
 EXPERIMENT = fields(ExperimentConfig)

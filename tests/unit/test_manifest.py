@@ -15,15 +15,17 @@ from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.manifest import (
+    ProgressLine,
+    ProgressLog,
     ProgressView,
     Slot,
     StudyPlan,
     manifest_text,
     read_plan,
+    read_progress,
     write_manifest,
     write_plan,
 )
-from llenergymeasure.study.progress import ProgressLine, ProgressLog, read_progress
 from tests.support.samples import MOST_CUTS, cuts
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, scripted
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import PRECISIONS
+from llenergymeasure.config.names import PRECISIONS
 from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.core.models.quantised import disagreement, of_model, read
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import DECODING_STRATEGIES, PRECISIONS, WEIGHT_BITS
+from llenergymeasure.config.names import DECODING_STRATEGIES, PRECISIONS, WEIGHT_BITS
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.ssot import DECODING_SUPPORT, PRECISION_SUPPORT, QUANTISATION_PRECISION
 

@@ -29,8 +29,7 @@ from llenergymeasure.study.events import (
     Started,
     StudyEvent,
 )
-from llenergymeasure.study.manifest import StudyPlan, read_plan
-from llenergymeasure.study.progress import read_progress
+from llenergymeasure.study.manifest import StudyPlan, read_plan, read_progress
 from llenergymeasure.study.runner import StudyRunner
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner

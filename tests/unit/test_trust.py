@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.core import energy
+from llenergymeasure.core import energy as sources
 from llenergymeasure.core.trust import Evidence, assess, warning_codes
-from llenergymeasure.domain.environment import DeviceState, count_events
-from llenergymeasure.domain.results import BaselineResult, CPULoad, PassComparison
+from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
+from llenergymeasure.domain.environment import DeviceState, DeviceTarget, count_events
+from llenergymeasure.domain.results import (
+    BaselineResult,
+    CPULoad,
+    PassComparison,
+    ThroughputResult,
+)
 from llenergymeasure.domain.warnings import FINDINGS
 
 UUID = "GPU-00000000-0000-0000-0000-000000000001"
@@ -44,18 +50,30 @@ IDLE = BaselineResult(
     duration_s=30.0,
     skipped=None,
 )
-SOUND = Evidence(
+WORK = ThroughputResult(
     window_s=60.0,
     passes=2,
-    batches=100,
     requests_completed=200,
     requests_failed=0,
+    input_tokens=2000,
+    output_tokens=2000,
+    output_tokens_per_second=33.3,
+    total_tokens_per_second=66.7,
+    requests_per_second=3.33,
     prompts_truncated=0,
+    padding_waste=None,
+)
+METER = EnergyComponent(
+    name=UUID, energy_j=2004.0, kind="measured", method="counter", in_scope=True
+)
+READ = EnergyRecording("nvml", components=(METER,), device_state=(QUIET,))
+SOUND = Evidence(
+    throughput=WORK,
+    batches=100,
     weights="pretrained",
     energy_asked=True,
-    energy_kind="measured",
-    gpu_uuids=(UUID,),
-    devices=(QUIET,),
+    energy=READ,
+    target=DeviceTarget("gpu", (UUID,)),
     reference_c={UUID: 52.0},
     comparison=STEADY,
     baseline=IDLE,
@@ -65,7 +83,17 @@ SOUND = Evidence(
 
 def device(**changes: object) -> Evidence:
     """Make sound evidence but for the state of its device."""
-    return replace(SOUND, devices=(QUIET.model_copy(update=changes),))
+    return energy(device_state=(QUIET.model_copy(update=changes),))
+
+
+def energy(evidence: Evidence = SOUND, **changes: object) -> Evidence:
+    """Change what a source recorded."""
+    return replace(evidence, energy=replace(evidence.energy, **changes))  # type: ignore[arg-type]
+
+
+def work(evidence: Evidence = SOUND, **changes: object) -> Evidence:
+    """Change what was done in the window."""
+    return replace(evidence, throughput=evidence.throughput.model_copy(update=changes))
 
 
 def events(*bits: int) -> Evidence:
@@ -80,20 +108,20 @@ def halves(**changes: object) -> Evidence:
 
 def flag(code: str) -> Evidence:
     """Make sound evidence but for what the readings show."""
-    return replace(SOUND, energy_flags=(code,))
+    return energy(flags=(code,))
 
 
 CASES: dict[str, Evidence] = {
-    "nothing_completed": replace(SOUND, requests_completed=0),
-    "energy_unmeasurable": replace(SOUND, energy_kind="unmeasurable"),
+    "nothing_completed": work(requests_completed=0),
+    "energy_unmeasurable": energy(components=()),
     "no_energy_source": replace(SOUND, energy_asked=False, no_source="auto: none is used"),
-    "failed_requests": replace(SOUND, requests_failed=3),
+    "failed_requests": work(requests_failed=3),
     "cpu_shared": replace(SOUND, cpu_load=CPULoad(own_share=0.5, other_share=0.051)),
-    "window_short": replace(SOUND, window_s=9.99),
-    "modelled_energy": replace(SOUND, energy_kind="modelled"),
+    "window_short": work(window_s=9.99),
+    "modelled_energy": energy(components=(METER.model_copy(update={"kind": "modelled"}),)),
     "random_weights": replace(SOUND, weights="random"),
-    "prompts_truncated": replace(SOUND, prompts_truncated=4),
-    "drift_not_assessable": replace(SOUND, batches=9, passes=1, comparison=None),
+    "prompts_truncated": work(prompts_truncated=4),
+    "drift_not_assessable": work(replace(SOUND, batches=9, comparison=None), passes=1),
     "hardware_thermal_slowdown": events(0x40),
     "power_brake": events(0x80, 0x0),
     "hardware_slowdown": events(0x8, 0x0, 0x8),
@@ -139,7 +167,7 @@ def test_every_code_of_the_table_can_be_found() -> None:
 
 
 def test_every_flag_that_an_estimate_can_carry_has_a_finding() -> None:
-    folder = Path(energy.__file__).parent
+    folder = Path(sources.__file__).parent
     source = "\n".join(path.read_text("utf-8") for path in folder.rglob("*.py"))
     carried = {
         word
@@ -178,22 +206,24 @@ def test_a_change_of_power_within_its_interval_or_one_per_cent_is_no_drift() -> 
 
 
 def test_a_gpu_whose_state_was_not_read_leaves_its_processes_unknown() -> None:
-    assert warning_codes(assess(replace(SOUND, devices=()))) == ("processes_unknown",)
-    off = replace(SOUND, devices=(), energy_asked=False, energy_kind="unmeasurable")
+    assert warning_codes(assess(energy(device_state=()))) == ("processes_unknown",)
+    off = replace(energy(device_state=(), components=()), energy_asked=False)
     assert warning_codes(assess(off)) == ("processes_unknown",)
-    assert assess(replace(off, gpu_uuids=())).reasons == ()
+    assert assess(replace(off, target=DeviceTarget("cpu"))).reasons == ()
 
 
 def test_processes_of_gpus_that_nobody_names_are_unknown_unless_their_state_was_read() -> None:
-    unnamed = replace(SOUND, on_gpu=True, gpu_uuids=())
+    unnamed = replace(SOUND, target=DeviceTarget("gpu"))
     assert assess(unnamed).reasons == ()
     hidden = QUIET.model_copy(update={"foreign_pids": None})
     for devices in ((), (hidden,)):
-        assert warning_codes(assess(replace(unnamed, devices=devices))) == ("processes_unknown",)
+        assert warning_codes(assess(energy(unnamed, device_state=devices))) == (
+            "processes_unknown",
+        )
 
 
 def test_auto_that_finds_no_source_is_a_caution_and_switched_off_energy_none() -> None:
-    off = replace(SOUND, energy_asked=False, energy_kind="unmeasurable")
+    off = replace(energy(components=()), energy_asked=False)
     found = assess(replace(off, no_source="auto: counters are for root only; none is used"))
     assert (found.verdict, found.energy) == ("caution", "off")
     assert warning_codes(found) == ("no_energy_source",)
@@ -203,7 +233,7 @@ def test_auto_that_finds_no_source_is_a_caution_and_switched_off_energy_none() -
 def test_a_finding_names_every_device_it_holds_of() -> None:
     hot = QUIET.model_copy(update={"clock_events": {"hardware_thermal": 2}})
     hotter = hot.model_copy(update={"device": "GPU-2"})
-    detail = assess(replace(SOUND, devices=(hot, hotter, QUIET))).reasons[0].detail
+    detail = assess(energy(device_state=(hot, hotter, QUIET))).reasons[0].detail
     assert detail == f"{UUID}: in 2 of 100 samples; GPU-2: in 2 of 100 samples"
 
 
@@ -225,39 +255,30 @@ def test_what_a_quiet_machine_does_on_the_side_is_no_sharing() -> None:
 
 
 def test_a_window_of_ten_seconds_is_long_enough() -> None:
-    assert assess(replace(SOUND, window_s=10.0)).verdict == "ok"
+    assert assess(work(window_s=10.0)).verdict == "ok"
 
 
 def test_ten_batches_or_a_second_pass_can_be_assessed() -> None:
-    assert assess(replace(SOUND, batches=10, passes=1)).reasons == ()
-    assert assess(replace(SOUND, batches=1, passes=2)).reasons == ()
+    assert assess(work(replace(SOUND, batches=10), passes=1)).reasons == ()
+    assert assess(work(replace(SOUND, batches=1), passes=2)).reasons == ()
 
 
 def test_energy_switched_off_is_off_and_times_keep_their_verdict() -> None:
-    off = replace(SOUND, energy_asked=False, energy_kind="unmeasurable")
+    off = replace(energy(components=()), energy_asked=False)
     assert (assess(off).verdict, assess(off).energy) == ("ok", "off")
-    short = assess(replace(off, window_s=1.0))
+    short = assess(work(off, window_s=1.0))
     assert (short.verdict, short.energy) == ("caution", "off")
 
 
 def test_an_unmeasurable_energy_says_why() -> None:
-    evidence = replace(
-        CASES["energy_unmeasurable"], energy_notes=("the counter was reset", "it is old")
-    )
+    notes = ("the counter was reset", "it is old")
+    evidence = energy(CASES["energy_unmeasurable"], notes=notes)
     assert assess(evidence).reasons[0].detail == "the counter was reset; it is old"
 
 
 def test_reasons_come_worst_first_and_the_worst_decides() -> None:
-    verdict = assess(
-        replace(
-            SOUND,
-            batches=1,
-            passes=1,
-            window_s=1.0,
-            prompts_truncated=1,
-            energy_kind="unmeasurable",
-        )
-    )
+    short = work(replace(SOUND, batches=1), passes=1, window_s=1.0, prompts_truncated=1)
+    verdict = assess(energy(short, components=()))
     levels = [reason.level for reason in verdict.reasons]
     assert levels == ["invalid", "caution", "info", "info"]
     assert (verdict.verdict, verdict.energy) == ("invalid", "invalid")

@@ -14,8 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from llenergymeasure._version import __version__
-from llenergymeasure.cli.failure import WRONG_FLAGS, FailureReport, let_go_of
-from llenergymeasure.cli.interrupts import Interrupts
+from llenergymeasure.cli.failure import WRONG_FLAGS, FailureReport, Interrupts, let_go_of
 
 _COMMANDS = {
     "run": "Measure an experiment or a study, from a YAML file or from flags.",
@@ -120,7 +119,8 @@ def main(arguments: list[str] | None = None) -> None:
     with Interrupts() as interrupts:
         try:
             code = _run(arguments, interrupts)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
             code = (
                 report.interrupt(error, interrupts.code)

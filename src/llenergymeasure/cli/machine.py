@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from llenergymeasure._version import __version__
-from llenergymeasure.cli import places
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
 from llenergymeasure.config.energy_sources import AUTO, FIELD, energy_sources
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plugins import load_object, missing
-from llenergymeasure.config.registry import BACKENDS
+from llenergymeasure.config.registry import BACKENDS, backend_names
 from llenergymeasure.config.user_config import (
     EffectiveSettings,
     data_path,
@@ -22,14 +22,24 @@ from llenergymeasure.config.user_config import (
     load_settings,
 )
 from llenergymeasure.core.energy import get_active_energy_backend
-from llenergymeasure.core.energy.protocol import EnergySourceType, SamplingRates
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.selection import source_type
 from llenergymeasure.core.energy.stored import CALIBRATIONS, known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
+from llenergymeasure.exceptions import Problem
+from llenergymeasure.orchestration import inventory
+from llenergymeasure.orchestration.inventory import BackendState, Inventory
 from llenergymeasure.report import text
 from llenergymeasure.report.format import WIDTH
 
-_SETTING = 38
+if TYPE_CHECKING:
+    from llenergymeasure.study.runners.protocol import Runner
+
+_SETTING, _NAME = 38, 16
+# Runners are imported once another place is asked, so that a machine without one is shown quickly.
+_MAKE_RUNNER = "llenergymeasure.study.runners.pool:make_runner"
+_HERE = ("local", f"python:{sys.executable}")
 
 
 class Section(NamedTuple):
@@ -89,11 +99,11 @@ def _sections(
     yield Section(f"settings ({default_path()})", _settings(settings))
     if verbose:
         yield Section("packages", _packages(machine))
-    yield Section("runners", places.runner_rows(settings))
+    yield Section("runners", runner_rows(settings))
     here = f"backends of this interpreter ({sys.executable})"
-    yield Section(here, places.rows_of_this_interpreter())
-    for place, backends in places.other_places(settings).items():
-        yield Section(f"backends of {place}", places.rows_of(place, backends), slow=True)
+    yield Section(here, rows_of_this_interpreter())
+    for place, backends in other_places(settings).items():
+        yield Section(f"backends of {place}", rows_of(place, backends), slow=True)
     yield Section("next", _next_steps(settings))
 
 
@@ -116,12 +126,12 @@ def _sources(settings: EffectiveSettings, machine: EnvironmentSnapshot) -> Itera
     if machine.gpus:
         targets.append(DeviceTarget("gpu", tuple(gpu.uuid for gpu in machine.gpus)))
     for name, entry in energy_sources().items():
-        problem = missing(entry, FIELD)
-        if problem is not None:
-            yield from text.beside(f"{name:11} no ", problem.what, problem.remedy)
+        source = source_type(entry)
+        if isinstance(source, Problem):
+            yield from text.beside(f"{name:11} no ", source.what, source.remedy)
             continue
-        source: EnergySourceType = load_object(entry.implementation)
-        read = [target for target in targets if target.kind in entry.auto]
+        # One without a place in the order of auto says itself what it reads.
+        read = [target for target in targets if target.kind in (entry.auto or (target.kind,))]
         for target in read:
             covered = source.coverage(target)
             answer = "yes" if covered.kind else "no "
@@ -157,7 +167,7 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
     for name, value, origin in settings.rows():
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
-            yield from text.setting(name, shown, places.named(origin), _SETTING)
+            yield from text.setting(name, shown, named(origin), _SETTING)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
@@ -179,3 +189,91 @@ def _next_steps(settings: EffectiveSettings) -> Iterator[str]:
 def _packages(machine: EnvironmentSnapshot) -> Iterator[str]:
     for name, version in sorted(machine.packages.items()):
         yield f"{name:{_SETTING}} {version}"
+
+
+def named(origin: str) -> str:
+    """Name where a setting came from; the user's own file, which is named above, by its name."""
+    return default_path().name if origin == str(default_path()) else origin
+
+
+def runner_rows(settings: EffectiveSettings) -> Iterator[str]:
+    """Say of every backend where it runs, and who says so."""
+    for name in backend_names():
+        origin = settings.origins.get(f"runners.{name}", "default")
+        yield from text.setting(name, settings.config.runner(name), named(origin), _NAME)
+
+
+def other_places(settings: EffectiveSettings) -> dict[str, list[str]]:
+    """Find the runners that are not this interpreter, each with its backends."""
+    places: dict[str, list[str]] = {}
+    for name in backend_names():
+        runner = settings.config.runner(name)
+        if runner not in _HERE:
+            places.setdefault(runner, []).append(name)
+    return places
+
+
+def rows_of_this_interpreter() -> Iterator[str]:
+    """Say of every backend whether this interpreter has it."""
+    for state in inventory.take().backends:
+        yield from _row(state)
+
+
+def rows_of(place: str, backends: Sequence[str]) -> Iterator[str]:
+    """Say what another place has of the backends that run there, and what else it has.
+
+    Args:
+        place: A runner, which is asked.
+        backends: The backends that run there.
+    """
+    runner: Runner = load_object(_MAKE_RUNNER)(place, backends[0])
+    with closing(runner):
+        found = runner.inventory()
+    if isinstance(found, Problem):
+        yield from _unusable(found, backends)
+    else:
+        yield from _usable(found, backends)
+
+
+def _unusable(problem: Problem, backends: Sequence[str]) -> Iterator[str]:
+    first, *others = backends
+    yield from text.beside(_head(first, "no"), problem.what)
+    yield from _remedy(problem)
+    for name in others:
+        yield from text.beside(_head(name, "no"), f"as {first}")
+
+
+def _usable(found: Inventory, backends: Sequence[str]) -> Iterator[str]:
+    states = {state.name: state for state in found.backends}
+    for name in backends:
+        if name in states:
+            yield from _row(states[name])
+        else:
+            what = f"no package there adds a backend '{name}'"
+            yield from text.beside(_head(name, "no"), what, "install the one that adds it here")
+    for state in found.backends:
+        if state.name not in backends and state.package and state.problem is None:
+            yield from _row(state)
+
+
+def _row(state: BackendState) -> Iterator[str]:
+    place = [f"in {state.folder}"] if state.folder else []
+    if state.problem is not None:
+        yield from text.beside(_head(state.name, "no"), state.problem.what, *place)
+        yield from _remedy(state.problem)
+    else:
+        packages = ((state.package, state.version), *state.also)
+        versions = ", ".join(f"{name} {version}" for name, version in packages)
+        yield from text.beside(
+            _head(state.name, "yes"), versions if state.package else "built in", *place
+        )
+
+
+def _remedy(problem: Problem) -> Iterator[str]:
+    """Give what mends it: a line of pip in one piece, so that it can be copied."""
+    is_a_line = problem.remedy.startswith("pip ") or " -m pip " in problem.remedy
+    return text.command(problem.remedy) if is_a_line else text.beside("", problem.remedy)
+
+
+def _head(name: str, answer: str) -> str:
+    return f"{name:11} {answer:3}"

@@ -13,8 +13,8 @@ from typing import Any
 
 from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.names import DecodingStrategy, Precision
 from llenergymeasure.config.plugins import PluginEntry
-from llenergymeasure.config.precisions import DecodingStrategy, Precision
 
 SAMPLING = frozenset({"decoder.temperature", "decoder.top_p", "decoder.top_k"})
 SPECULATION = frozenset({"decoder.speculative_decoding", "decoder.draft_model"})

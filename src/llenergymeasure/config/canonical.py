@@ -1,4 +1,4 @@
-"""One spelling for configurations that run the same computation.
+"""Fingerprints, and one spelling for configurations that run the same computation.
 
 A setting written out at the value that is in force without it asks for nothing, so it is dropped
 before a configuration is hashed or compared. Only values whose meaning is certain without looking
@@ -7,12 +7,23 @@ at the machine or at files are listed; a default that an engine may change is no
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from llenergymeasure.config.model_names import RANDOM_PREFIX
+from llenergymeasure.config.experiment_fields import NEUTRAL_DECODER
+from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.config.registry import all_backends
-from llenergymeasure.config.sections import NEUTRAL_DECODER
+
+
+def canonical_hash(data: Any) -> str:
+    """Hash plain data: the first 16 hex digits of SHA-256 over canonical JSON.
+
+    Canonical means sorted keys, no white space, UTF-8.
+    """
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from pydantic import ConfigDict, ValidationInfo, field_validator, model_validato
 
 from llenergymeasure.config import rules, secrets
 from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
-from llenergymeasure.config.canonical import canonical
+from llenergymeasure.config.canonical import canonical, canonical_hash
 from llenergymeasure.config.experiment_fields import ExperimentFields
-from llenergymeasure.config.hashing import canonical_hash
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry, plugin_backends
 from llenergymeasure.exceptions import ConfigError

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
 from pydantic import Field, JsonValue
 
 from llenergymeasure.config.backend_configs import (
@@ -12,18 +15,113 @@ from llenergymeasure.config.backend_configs import (
 )
 from llenergymeasure.config.base import ConfigModel
 from llenergymeasure.config.energy_sources import EnergyBackendName
-from llenergymeasure.config.precisions import Precision
-from llenergymeasure.config.sections import (
-    BaselineConfig,
-    Count,
-    DecoderConfig,
-    LoRAConfig,
-    SyntheticDataset,
-    WarmupConfig,
-    WindowConfig,
-)
+from llenergymeasure.config.names import DecodingStrategy, Precision
 
 DEFAULT_BACKEND = "pytorch"
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class DecoderConfig(ConfigModel):
+    """How tokens are chosen. A null sampling parameter is neutral in every engine."""
+
+    decoding_strategy: DecodingStrategy = Field("greedy", description="greedy, sampling or beam.")
+    temperature: float | None = Field(
+        None, gt=0, description="Softmax temperature; only for sampling (null: 1)."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Nucleus mass; only for sampling (null: 1)."
+    )
+    top_k: Count | None = Field(
+        None, description="Most probable tokens kept; only for sampling (null: all)."
+    )
+    repetition_penalty: float | None = Field(
+        None, gt=0, description="Penalty on tokens seen before (null: 1)."
+    )
+    num_beams: int | None = Field(None, ge=2, description="Beams; required for beam, only for it.")
+    min_new_tokens: Count | None = Field(
+        None, description="No end of sequence before this many tokens."
+    )
+    ignore_eos: bool = Field(
+        False, description="Generate max_new_tokens whatever the model says; random: implies it."
+    )
+    speculative_decoding: bool = Field(
+        False, description="Let draft_model propose tokens that the model verifies."
+    )
+    draft_model: str | None = Field(
+        None,
+        description="Model that drafts, with the same vocabulary; only for speculative_decoding.",
+        json_schema_extra={"is_path": ""},
+    )
+
+
+NEUTRAL_DECODER: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
+"""What ``null`` means in every engine, for fields that have such a value."""
+
+
+class WarmupConfig(ConfigModel):
+    """Work done before the measured window, so that the window sees a steady device."""
+
+    n_warmup: Annotated[int, Field(ge=0)] = Field(
+        3, description="Full-length batches of the measured shapes, with other prompts."
+    )
+    thermal_floor_seconds: Seconds = Field(
+        60.0,
+        description="Warm-up goes on under load until this much has passed; skipped, and recorded "
+        "as skipped, where neither energy nor temperature is measured.",
+    )
+
+
+class BaselineConfig(ConfigModel):
+    """Power of the idle device, before the model loads and with the model resident."""
+
+    enabled: bool = Field(
+        True, description="Measure it; skipped, and recorded as skipped, without a measured source."
+    )
+    duration_seconds: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="How long each idle measurement takes."
+    )
+
+
+class WindowConfig(ConfigModel):
+    """The stretch of time that energy, tokens and latency are all taken over."""
+
+    min_duration_seconds: Seconds = Field(
+        0.0, description="Repeat passes over the prompts until the window is this long."
+    )
+    phases: Literal["amortised", "differential"] = Field(
+        "amortised",
+        description="amortised: energy spread over output tokens. differential: a second, "
+        "prefill-only window (one new token a prompt) is subtracted to tell prefill from decode.",
+    )
+
+
+class SyntheticSpec(ConfigModel):
+    """Prompts of exact length, drawn from the model's own vocabulary."""
+
+    n: Count | None = Field(
+        None, description="Prompts in the dataset (null: the n of the experiment)."
+    )
+    input_len: Count = Field(128, description="Tokens of every prompt.")
+    output_len: Count = Field(128, description="Tokens of every answer; enforced.")
+    seed: int = Field(0, ge=0, description="Seed of the draw.")
+
+
+class SyntheticDataset(ConfigModel):
+    """``dataset: {synthetic: {...}}``."""
+
+    synthetic: SyntheticSpec = Field(description="Shape of the prompts.")
+
+
+class LoRAConfig(ConfigModel):
+    """A LoRA adapter on top of the model; exactly one of adapter_id and adapter_path."""
+
+    adapter_id: str | None = Field(None, description="Hub id of the adapter.")
+    adapter_path: str | None = Field(
+        None, description="Local directory of the adapter.", json_schema_extra={"is_path": ""}
+    )
+    merge_weights: bool = Field(False, description="Fold the adapter into the weights at load.")
 
 
 class ExperimentFields(ConfigModel):

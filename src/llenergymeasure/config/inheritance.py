@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.paths import nest
+from llenergymeasure.config.base import nest
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config import inheritance, yaml_file
+from llenergymeasure.config.base import put
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.config.paths import put
 from llenergymeasure.config.registry import backend_entry, backend_names
 from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile

@@ -1,7 +1,7 @@
 """What to measure: one experiment, or a collection of them; every model under one roof."""
 
 from llenergymeasure.config.experiment import STORED, ExperimentConfig, refuse_credentials
-from llenergymeasure.config.sections import (
+from llenergymeasure.config.experiment_fields import (
     BaselineConfig,
     DecoderConfig,
     LoRAConfig,

@@ -13,10 +13,9 @@ from pydantic import BaseModel
 
 from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES
 from llenergymeasure.config.base import FieldProblem
-from llenergymeasure.config.experiment_fields import ExperimentFields
-from llenergymeasure.config.model_names import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.experiment_fields import NEUTRAL_DECODER, ExperimentFields
+from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.config.registry import all_backends, backend_entry, backend_names
-from llenergymeasure.config.sections import NEUTRAL_DECODER
 
 
 def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llenergymeasure.config.base import flatten
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.paths import flatten
 from llenergymeasure.config.registry import all_backends
 
 # Their values say by themselves what they are of.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llenergymeasure.config.precisions import DecodingStrategy, Precision
+from llenergymeasure.config.names import DecodingStrategy, Precision
 from llenergymeasure.config.registry import BACKENDS
 
 PRECISION_SUPPORT: dict[str, tuple[Precision, ...]] = {

@@ -18,7 +18,7 @@ from pydantic import (
 
 from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
 from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
-from llenergymeasure.config.sections import Seconds
+from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
 
 CycleOrder = Literal["balanced", "interleaved", "shuffled", "sequential"]

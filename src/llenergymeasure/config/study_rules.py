@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from llenergymeasure.config.base import nest
 from llenergymeasure.config.experiment import STORED, ExperimentConfig
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
-from llenergymeasure.config.paths import nest
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_entry, backend_names
 from llenergymeasure.exceptions import ConfigError

@@ -15,9 +15,8 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.base import ConfigModel, invalid, nearest
+from llenergymeasure.config.base import ConfigModel, flatten, invalid, nearest, nest
 from llenergymeasure.config.energy_sources import EnergyBackendName
-from llenergymeasure.config.paths import flatten, nest
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.exceptions import ConfigError, FlagError
 

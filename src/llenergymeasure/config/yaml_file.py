@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from llenergymeasure.config.model_names import RANDOM_PREFIX
+from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.config.plain_words import listed, plain_problems
 from llenergymeasure.exceptions import ConfigError, FlagError
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from llenergymeasure.config.precisions import WEIGHT_BITS, Precision, compute_bytes
+from llenergymeasure.config.names import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import DevicePeak
 from llenergymeasure.domain.results import FlopsPhase, FlopsResult

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import WEIGHT_BITS, Precision, compute_bytes
+from llenergymeasure.config.names import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.units import MIB

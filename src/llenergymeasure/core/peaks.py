@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llenergymeasure.config.precisions import Precision
+from llenergymeasure.config.names import Precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from llenergymeasure.domain.energy import EnergyKind
-from llenergymeasure.domain.environment import DeviceState
+from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.environment import DeviceState, DeviceTarget
 from llenergymeasure.domain.results import (
     BaselineResult,
     CPULoad,
     PassComparison,
+    ThroughputResult,
     TrustReason,
     TrustVerdict,
 )
@@ -48,22 +49,14 @@ class Evidence:
     """What a verdict is reached from.
 
     Attributes:
-        window_s: Length of the measured window, s.
-        passes: Passes over the prompts in it.
+        throughput: The work that was done in the window.
         batches: Batches of one pass.
-        requests_completed: Requests that ended well, all passes.
-        requests_failed: Requests that failed.
-        prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
         weights: Where the weights came from.
         energy_asked: Whether a source of energy was to be read: neither with
             ``energy_backend: none`` nor where ``auto`` found none.
+        energy: What the source recorded over the window.
+        target: The devices that did the work.
         no_source: Why ``auto`` found no source; ``None`` where it found one or was not asked.
-        energy_kind: The kind of figure that came out.
-        energy_notes: What the source said about it.
-        energy_flags: What was found about its readings, by stable codes.
-        on_gpu: Whether GPUs did the work.
-        gpu_uuids: Those GPUs, where they are known by name.
-        devices: What each device was doing over the window.
         reference_c: Temperature at which each device should start, by UUID, where there is one.
         comparison: How the two halves of the window compare, where they did the same work.
         baseline: Idle power.
@@ -72,21 +65,13 @@ class Evidence:
             ``None`` where it does not say.
     """
 
-    window_s: float
-    passes: int
+    throughput: ThroughputResult
     batches: int
-    requests_completed: int
-    requests_failed: int
-    prompts_truncated: int
     weights: Literal["pretrained", "random", "none"]
     energy_asked: bool
-    energy_kind: EnergyKind
+    energy: EnergyRecording
+    target: DeviceTarget
     no_source: str | None = None
-    energy_notes: tuple[str, ...] = ()
-    energy_flags: tuple[str, ...] = ()
-    on_gpu: bool = False
-    gpu_uuids: tuple[str, ...] = ()
-    devices: tuple[DeviceState, ...] = ()
     reference_c: Mapping[str, float] = field(default_factory=dict)
     comparison: PassComparison | None = None
     baseline: BaselineResult | None = None
@@ -131,7 +116,8 @@ def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
 
 def _of_the_work(evidence: Evidence) -> Iterator[Found]:
     """Find what bears on every figure: requests, weights, the window, and the CPUs' company."""
-    completed, failed = evidence.requests_completed, evidence.requests_failed
+    work = evidence.throughput
+    completed, failed = work.requests_completed, work.requests_failed
     if not completed:
         yield Found("nothing_completed", f"none of {failed} requests ended well")
     if failed:
@@ -143,15 +129,14 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
             f"other work had {100 * load.other_share:.0f} % of the CPU time of the machine, the "
             f"experiment {100 * load.own_share:.0f} %",
         )
-    window_s = evidence.window_s
-    if window_s < SHORT_WINDOW_S:
-        yield Found("window_short", f"window of {window_s:.3g} s, under {SHORT_WINDOW_S:g} s")
+    if work.window_s < SHORT_WINDOW_S:
+        yield Found("window_short", f"window of {work.window_s:.3g} s, under {SHORT_WINDOW_S:g} s")
     if evidence.weights == "random":
         yield Found("random_weights", "the weights are random")
-    if cut := evidence.prompts_truncated:
+    if cut := work.prompts_truncated:
         prompts = "prompt was" if cut == 1 else "prompts were"
         yield Found("prompts_truncated", f"{cut:,} {prompts} cut")
-    if evidence.batches < FEW_BATCHES and evidence.passes < 2:
+    if evidence.batches < FEW_BATCHES and work.passes < 2:
         noun = "batch" if evidence.batches == 1 else "batches"
         yield Found(
             "drift_not_assessable",
@@ -161,18 +146,18 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
 
 def _of_the_source(evidence: Evidence) -> Iterator[Found]:
     """Find that energy is not, or not all, what a meter read."""
-    if evidence.energy_asked and evidence.energy_kind == "unmeasurable":
-        notes = "; ".join(evidence.energy_notes)
+    if evidence.energy_asked and evidence.energy.kind == "unmeasurable":
+        notes = "; ".join(evidence.energy.notes)
         yield Found("energy_unmeasurable", notes or "the energy source gave no figure")
     if evidence.no_source is not None:
         yield Found("no_energy_source", evidence.no_source)
-    if evidence.energy_asked and evidence.energy_kind == "modelled":
+    if evidence.energy_asked and evidence.energy.kind == "modelled":
         yield Found("modelled_energy", "energy of this window is modelled, at least in part")
 
 
 def _of_the_devices(evidence: Evidence) -> Iterator[Found]:
     """Find what the devices themselves, their driver and their other users did to the window."""
-    devices = evidence.devices
+    devices = evidence.energy.device_state
     for code, (event, least) in EVENTS.items():
         yield from _where(code, _seen(event, devices, least))
     # Into the limit they came with; one below it is a finding of its own.
@@ -210,7 +195,7 @@ def _of_the_devices(evidence: Evidence) -> Iterator[Found]:
 
 def _company(evidence: Evidence) -> Iterator[Found]:
     """Find other processes that computed on the devices, or that nobody could say."""
-    devices = evidence.devices
+    devices = evidence.energy.device_state
     yield from _where(
         "foreign_process",
         (
@@ -220,9 +205,9 @@ def _company(evidence: Evidence) -> Iterator[Found]:
         ),
     )
     seen = {one.device for one in devices if one.foreign_pids is not None}
-    at_work = evidence.gpu_uuids or tuple(one.device for one in devices)
+    at_work = evidence.target.gpu_uuids or tuple(one.device for one in devices)
     unseen = [uuid for uuid in at_work if uuid not in seen]
-    if evidence.on_gpu and not at_work:
+    if evidence.target.kind == "gpu" and not at_work:
         unseen = ["the GPU"]
     if unseen:
         yield Found("processes_unknown", f"processes of {', '.join(unseen)} cannot be seen")
@@ -242,7 +227,7 @@ def _seen(event: str, devices: Iterable[DeviceState], least: int = 1) -> Iterato
 
 def _of_the_readings(evidence: Evidence) -> Iterator[Found]:
     """Pass on what the readings show, and find prompts that the engine did not have to work on."""
-    for flag in dict.fromkeys(evidence.energy_flags):
+    for flag in dict.fromkeys(evidence.energy.flags):
         if flag in FINDINGS and FINDINGS[flag].shows:
             yield Found(flag, FINDINGS[flag].shows)
     if evidence.prefix_cache_hits:

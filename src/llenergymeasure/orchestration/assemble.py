@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from llenergymeasure.config.precisions import other_arithmetic
+from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures
@@ -76,7 +76,7 @@ class ResultCollector:
             baseline=first.baseline,
             thermal=_thermal(pooled.energy.device_state),
             device_state=pooled.energy.device_state,
-            cpu_load=first.cpu_load,
+            cpu_load=first.measured.cpu_load,
             multi_gpu=self._multi_gpu(),
             co2_estimate=_co2(energy, pooled.energy, first.order),
             environment=self.environment,
@@ -96,7 +96,7 @@ class ResultCollector:
         return WindowInfo(
             t0_ns=pooled.window.t0_ns,
             t1_ns=pooled.window.t1_ns,
-            started_at=self.first.started_at.isoformat(timespec="milliseconds"),
+            started_at=self.first.measured.started_at.isoformat(timespec="milliseconds"),
             pass_seconds=tuple(one.seconds for one in pooled.passes),
         )
 
@@ -129,7 +129,7 @@ class ResultCollector:
             scope=first.selection.coverage.scope,
             baseline=first.baseline,
             phases=phases,
-            comparison=first.comparison,
+            comparison=first.measured.comparison,
         )
 
     def _flops(
@@ -163,30 +163,22 @@ class ResultCollector:
         found = first.selection.name != "none"
         return trust.assess(
             trust.Evidence(
-                window_s=pooled.window.seconds,
-                passes=len(pooled.passes),
+                throughput=throughput,
                 batches=first.work.batches,
-                requests_completed=throughput.requests_completed,
-                requests_failed=throughput.requests_failed,
-                prompts_truncated=throughput.prompts_truncated,
                 weights=first.report.weights,
                 energy_asked=found,
+                energy=pooled.energy,
+                target=first.target,
                 no_source=(
                     None
                     if found or first.order.energy_backend == "none"
                     else first.selection.reason
                 ),
-                energy_kind=pooled.energy.kind,
-                energy_notes=pooled.energy.notes,
-                energy_flags=pooled.energy.flags,
-                on_gpu=first.target.kind == "gpu",
-                gpu_uuids=first.target.gpu_uuids,
-                devices=pooled.energy.device_state,
                 reference_c=first.order.reference_start_c,
-                prefix_cache_hits=first.report.prefix_cache_hits,
-                comparison=first.comparison,
+                comparison=first.measured.comparison,
                 baseline=first.baseline,
-                cpu_load=first.cpu_load,
+                cpu_load=first.measured.cpu_load,
+                prefix_cache_hits=first.report.prefix_cache_hits,
             )
         )
 

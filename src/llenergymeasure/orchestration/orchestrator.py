@@ -62,7 +62,16 @@ SourceChoice = Callable[[str, DeviceTarget, SamplingRates], Selection]
 
 @dataclass(frozen=True, slots=True)
 class MeasuredWindow:
-    """A window with everything recorded in it."""
+    """A window with everything recorded in it.
+
+    Attributes:
+        window: From its first request to the end of its last.
+        started_at: Wall-clock time of t0.
+        passes: Passes over the prompts.
+        energy: What the energy source recorded.
+        comparison: How its halves compare.
+        cpu_load: Who kept the CPUs busy, for work on the CPU.
+    """
 
     window: Window
     started_at: datetime
@@ -79,7 +88,7 @@ class Measurement:
     Attributes:
         order: What was asked for.
         raw: The share of process 0, with the energy of all devices.
-        started_at: Wall-clock time of t0.
+        measured: The measured window.
         report: What the engine says about itself.
         target: The devices that did the work.
         selection: The energy source.
@@ -87,8 +96,6 @@ class Measurement:
         warmup: What was done before the window.
         baseline: Idle power.
         prefill: The prefill-only window, where one was asked for.
-        comparison: How the halves of the window compare.
-        cpu_load: Who kept the CPUs busy, for work on the CPU.
         load: Loading the model, of a cold start.
         others: The shares of the other processes, where there are several.
         windows: Everything that was read, window by window.
@@ -96,7 +103,7 @@ class Measurement:
 
     order: WorkOrder
     raw: RawProcessResult
-    started_at: datetime
+    measured: MeasuredWindow
     report: EngineReport
     target: DeviceTarget
     selection: Selection
@@ -104,8 +111,6 @@ class Measurement:
     warmup: WarmupResult
     baseline: BaselineResult
     prefill: MeasuredWindow | None
-    comparison: PassComparison | None = None
-    cpu_load: CPULoad | None = None
     load: LoadResult | None = None
     others: tuple[RawProcessResult, ...] = ()
     windows: tuple[WindowReadings, ...] = ()
@@ -198,7 +203,7 @@ class ExperimentOrchestrator:
             self._machine.enter("idle")
             baseline.measure_loaded()
         warmup = self._warm_up(executor, selection)
-        measured = self._measure(executor, selection)
+        measured = self._measure(executor, selection, target)
         prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
         collected = executor.collect()
@@ -207,7 +212,7 @@ class ExperimentOrchestrator:
         return Measurement(
             order=self._order,
             raw=replace(first, energy=measured.energy),
-            started_at=measured.started_at,
+            measured=measured,
             report=collected.report,
             target=target,
             selection=selection,
@@ -215,8 +220,6 @@ class ExperimentOrchestrator:
             warmup=warmup,
             baseline=baseline.result(),
             prefill=prefill,
-            comparison=measured.comparison,
-            cpu_load=measured.cpu_load if target.kind == "cpu" else None,
             load=load,
             others=tuple(others),
             windows=tuple(sorted(windows, key=lambda one: one.window.t0_ns)),
@@ -255,7 +258,9 @@ class ExperimentOrchestrator:
             batches=done, output_tokens=tokens, seconds=seconds, thermal_floor=reached
         )
 
-    def _measure(self, executor: Executor, selection: Selection) -> MeasuredWindow:
+    def _measure(
+        self, executor: Executor, selection: Selection, target: DeviceTarget
+    ) -> MeasuredWindow:
         source = selection.source
         if selection.coverage.kind == "measured":  # a model needs no quiet edge
             self._machine.enter("settle")
@@ -265,7 +270,7 @@ class ExperimentOrchestrator:
         self._machine.enter("measure", ExperimentState.MEASURING)
         measured = self._run_passes(executor, "measure", source)
         load = cpu_load(before, read_cpu_times(), time.monotonic() - start_s)
-        return replace(measured, cpu_load=load)
+        return replace(measured, cpu_load=load if target.kind == "cpu" else None)
 
     def _measure_prefill(self, executor: Executor, selection: Selection) -> MeasuredWindow | None:
         moot = selection.coverage.kind == "unmeasurable"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from pydantic import BaseModel
 
 from llenergymeasure.config import introspection
-from llenergymeasure.config.paths import flatten
+from llenergymeasure.config.base import flatten
 from llenergymeasure.domain.results import ExperimentResult, Placement, StudyResult
 from llenergymeasure.results import files
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from llenergymeasure.config.precisions import other_arithmetic
+from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.domain.results import ExperimentResult, Note
 

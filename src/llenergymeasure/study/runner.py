@@ -7,30 +7,33 @@ import importlib
 import shlex
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.models import StudyConfig
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
-from llenergymeasure.domain.results import StudyResult
+from llenergymeasure.core.backends.shared.answering import no_answer_later_than
+from llenergymeasure.domain.results import FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.locks import owned
-from llenergymeasure.results.filenames import claim_directory, study_directory_name
-from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.orchestration import preflight, worker
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import prepare
-from llenergymeasure.study.continuation import find_study
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
-from llenergymeasure.study.inline import run_single
+from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
+from llenergymeasure.study.prepare import find_study
 from llenergymeasure.study.resume import StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.session import StudySession
-
-AT_THE_END = ("pyarrow.parquet",)
+from llenergymeasure.study.session import StudySession, write_order
+from llenergymeasure.study.supervise import supervise
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class StudyRunner:
         )
 
     def _check(self, runners: RunnerPool, plan: StudyPlan, configurations: Sequence[int]) -> None:
-        with _imported_meanwhile(AT_THE_END):
+        with _parquet_imported_meanwhile():
             runners.check([plan.order(number, self.settings) for number in configurations])
 
     def _run(
@@ -171,16 +174,15 @@ class StudyRunner:
 
 
 @contextlib.contextmanager
-def _imported_meanwhile(modules: Sequence[str]) -> Iterator[None]:
+def _parquet_imported_meanwhile() -> Iterator[None]:
     """Import what the end of a study needs while this process only waits, and not while measuring.
 
     An engine that is loading leaves a core free for it.
     """
 
     def read() -> None:
-        for module in modules:
-            with contextlib.suppress(ImportError):  # whoever needs it says so
-                importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            importlib.import_module("pyarrow.parquet")
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
@@ -188,3 +190,76 @@ def _imported_meanwhile(modules: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         reading.join()
+
+
+def run_single(
+    plan: StudyPlan, settings: EffectiveSettings, results_dir: Path | None, calls: Callbacks
+) -> StudyResult:
+    """Run one experiment: here, or through the runner that the user's configuration names.
+
+    Args:
+        plan: A plan of one experiment.
+        settings: How to run it on this machine.
+        results_dir: Where its directory goes; ``None`` keeps nothing.
+        calls: What is called meanwhile.
+
+    Raises:
+        PreFlightError: This machine cannot run it.
+        ExperimentError: It started and broke.
+    """
+    order, kept = plan.order(0, settings), results_dir is not None
+    with (
+        _checked(order, settings, calls) as run,
+        _directory(order.config, results_dir) as directory,
+    ):
+        if kept:
+            calls.listener(Placed(str(directory.root)))
+        write_order(directory, order)
+        result = worker.collect(directory, run(directory), kept=kept)
+    return StudyResult(
+        name=plan.name,
+        study_design_hash=plan.study_design_hash,
+        generated=1,
+        ran=1,
+        result_files=(str(directory.result) if kept else None,),
+        experiments=(result,),
+    )
+
+
+@contextlib.contextmanager
+def _checked(
+    order: WorkOrder, settings: EffectiveSettings, calls: Callbacks
+) -> Iterator[Callable[[ExperimentDirectory], FailedExperiment | None]]:
+    """Check that an experiment can run, and give the way to run it."""
+    limit_s = cache(lambda: TimeLimits(settings, None).of(order.config))
+    if order.runner == "local":
+        preflight.check(order)
+
+        def run_here(directory: ExperimentDirectory) -> FailedExperiment | None:
+            with no_answer_later_than(limit_s):
+                return worker.run(directory, calls.listener)
+
+        yield run_here
+        return
+    within_s = limit_s()
+    with RunnerPool("auto") as runners:
+        runners.check([order])
+
+        def run(directory: ExperimentDirectory) -> FailedExperiment | None:
+            job = runners.of(order).start(directory)
+            outcome, _ = supervise(job, directory, order, calls, within_s=within_s)
+            return outcome if isinstance(outcome, FailedExperiment) else None
+
+        yield run
+
+
+@contextlib.contextmanager
+def _directory(
+    experiment: ExperimentConfig, results_dir: Path | None
+) -> Iterator[ExperimentDirectory]:
+    if results_dir is None:
+        with tempfile.TemporaryDirectory(prefix="llem-") as path:
+            yield ExperimentDirectory(Path(path))
+        return
+    name = experiment_name(experiment.model, experiment.backend, datetime.now().astimezone())
+    yield ExperimentDirectory(claim_directory(results_dir, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,17 +12,23 @@ from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.orchestration.order import Start, WorkOrder
+from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.study import resume
-from llenergymeasure.study.breaker import CircuitBreaker
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
 from llenergymeasure.study.events import Callbacks, Finished, Noted, Outcome, Pausing, Started
-from llenergymeasure.study.inline import write_order
-from llenergymeasure.study.limits import TimeLimits
-from llenergymeasure.study.manifest import Slot, StudyPlan, write_manifest
-from llenergymeasure.study.progress import ProgressLine, ProgressLog, Status, read_progress
+from llenergymeasure.study.forecast import TimeLimits
+from llenergymeasure.study.manifest import (
+    ProgressLine,
+    ProgressLog,
+    Slot,
+    Status,
+    StudyPlan,
+    read_progress,
+    write_manifest,
+)
 from llenergymeasure.study.resume import SlotState, StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Job
@@ -29,6 +36,8 @@ from llenergymeasure.study.supervise import Ended, supervise
 
 MOST_AT_ONCE = 200
 """Results that are summed up in a moment; 10,000 take 13 to 20 s (benchmarks/study_summary.py)."""
+ENOUGH = 3
+"""Failures, and different configurations that failed where there are as many, before it stops."""
 
 
 class StudySession:
@@ -250,6 +259,20 @@ class StudySession:
         )
 
 
+def write_order(directory: ExperimentDirectory, order: WorkOrder) -> None:
+    """Write ``config.json``; leave no empty directory where that fails.
+
+    Raises:
+        ExperimentError: It cannot be written.
+    """
+    try:
+        write_json_atomically(directory.config, order.model_dump_json(indent=2) + "\n")
+    except ExperimentError:
+        with contextlib.suppress(OSError):
+            directory.root.rmdir()  # nothing has started, so nothing is left
+        raise
+
+
 def _not_started(
     directory: ExperimentDirectory, order: WorkOrder, error: ExperimentError
 ) -> FailedExperiment:
@@ -269,3 +292,46 @@ def _killed_on_error(job: Job) -> Iterator[None]:
     except BaseException:
         job.kill()
         raise
+
+
+class CircuitBreaker:
+    """Trips once every experiment so far has failed alike; one success disarms it for good.
+
+    Args:
+        configurations: Distinct configurations of the study.
+    """
+
+    def __init__(self, configurations: int) -> None:
+        self._needed = min(ENOUGH, configurations)
+        self._ways: set[tuple[str, str | None, str]] = set()
+        self._failed: set[int] = set()
+        self._count = 0
+        self._armed = True
+
+    def succeeded(self) -> None:
+        """Note a success."""
+        self._armed = False
+
+    def failed(self, configuration: int, failure: FailedExperiment) -> None:
+        """Note a failure.
+
+        Raises:
+            StudyError: Nothing else is to be expected of the rest.
+        """
+        self._ways.add(way_of_failing(failure))
+        self._failed.add(configuration)
+        self._count += 1
+        alike = self._armed and len(self._ways) == 1
+        if alike and self._count >= ENOUGH and len(self._failed) >= self._needed:
+            raise StudyError(
+                f"stopped: all {self._count} experiments failed the same way, in phase "
+                f"'{failure.phase}': {failure.message}\n"
+                "  mend that first: the others would fail as well",
+                where=failure.phase,
+            )
+
+
+def way_of_failing(failure: FailedExperiment) -> tuple[str, str | None, str]:
+    """Tell failures apart by code, phase and the words of their first line, figures aside."""
+    line = failure.message.partition("\n")[0]
+    return failure.code, failure.phase, re.sub(r"\d+", "#", line)

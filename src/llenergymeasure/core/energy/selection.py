@@ -111,11 +111,23 @@ def energy_problems(
     return [] if problem is None else [problem]
 
 
-def _problem(facts: EnergySourceFacts, target: DeviceTarget) -> Problem | None:
+def source_type(facts: EnergySourceFacts) -> EnergySourceType | Problem:
+    """Import a source, or say why it cannot be used of whatever devices."""
     problem = missing(facts, FIELD)
     if problem is not None:
         return problem
-    source: EnergySourceType = load_object(facts.implementation)
+    try:
+        source: EnergySourceType = load_object(facts.implementation)
+    except (ImportError, AttributeError) as error:  # of another package, which may be broken
+        remedy = f"mend or remove the package that adds it, or set {FIELD}: {AUTO}"
+        return Problem(f"'{facts.name}' cannot be imported: {error}", FIELD, remedy)
+    return source
+
+
+def _problem(facts: EnergySourceFacts, target: DeviceTarget) -> Problem | None:
+    source = source_type(facts)
+    if isinstance(source, Problem):
+        return source
     coverage = source.coverage(target)
     if coverage.kind is not None:
         return None

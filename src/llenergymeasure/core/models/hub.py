@@ -53,19 +53,11 @@ class Hub:
         """
         if (found := self.cached(repo_id, filename, revision)) is not None:
             return found
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import errors
 
         http_error = errors.HTTPError  # type: ignore[attr-defined]
         try:
-            found_now = hf_hub_download(
-                repo_id,
-                filename,
-                revision=revision,
-                endpoint=self.endpoint,
-                cache_dir=self.cache_dir,
-                etag_timeout=self.timeout_s,
-            )
-            return Path(found_now)
+            return self._download(repo_id, filename, revision)
         except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError):
             return None
 
@@ -81,24 +73,25 @@ class Hub:
         """
         if self.cached(repo_id, filename, revision):
             return None
-        from huggingface_hub import errors
+        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
 
         # The HTTP library differs between versions of huggingface_hub; its base error does not
         # descend from OSError in all of them.
         http_error = errors.HTTPError  # type: ignore[attr-defined]
         try:
-            self._fetch(repo_id, revision, filename)
+            # Asking for the metadata first fails at once; the download alone would retry for a
+            # minute.
+            url = hf_hub_url(repo_id, filename, revision=revision, endpoint=self.endpoint)
+            get_hf_file_metadata(url, timeout=self.timeout_s)
+            self._download(repo_id, filename, revision)
         except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
             return _explain(error, repo_id, revision, filename)
         return None
 
-    def _fetch(self, repo_id: str, revision: str | None, filename: str) -> None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    def _download(self, repo_id: str, filename: str, revision: str | None) -> Path:
+        from huggingface_hub import hf_hub_download
 
-        # Asking for the metadata first fails at once; the download alone would retry for a minute.
-        url = hf_hub_url(repo_id, filename, revision=revision, endpoint=self.endpoint)
-        get_hf_file_metadata(url, timeout=self.timeout_s)
-        hf_hub_download(
+        found = hf_hub_download(
             repo_id,
             filename,
             revision=revision,
@@ -106,6 +99,7 @@ class Hub:
             cache_dir=self.cache_dir,
             etag_timeout=self.timeout_s,
         )
+        return Path(found)
 
 
 class _Routes(NamedTuple):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.precisions import Precision
+from llenergymeasure.config.names import Precision
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.exceptions import ConfigError, Problem

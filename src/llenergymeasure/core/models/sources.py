@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llenergymeasure.config.hashing import canonical_hash
-from llenergymeasure.config.model_names import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.canonical import canonical_hash
+from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub

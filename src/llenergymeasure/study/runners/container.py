@@ -17,7 +17,7 @@ import psutil
 from pydantic import BaseModel
 
 from llenergymeasure import locks
-from llenergymeasure.config.model_names import RANDOM_PREFIX
+from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder

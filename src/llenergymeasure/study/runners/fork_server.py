@@ -194,19 +194,14 @@ def preload(backend: str) -> None:
         for module in filter(None, (*OWN_MODULES, *entry.preload, implementation)):
             with contextlib.suppress(ImportError):  # the worker says what is missing, and how
                 importlib.import_module(module)
-    _prepare_records()
-    _end_blas_threads()
-    gc.freeze()
-    gc.enable()
-
-
-def _prepare_records() -> None:
-    """Do once what every worker would do for its first result."""
-    software()
+    software()  # from here on what every worker would do for its first result
     with contextlib.suppress(ConfigError):  # the worker says which plugin is broken
         plugin_backends()
     for model in _subclasses(Record):
         model.model_rebuild()
+    _end_blas_threads()
+    gc.freeze()
+    gc.enable()
 
 
 def _end_blas_threads() -> None:

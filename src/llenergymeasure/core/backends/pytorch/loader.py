@@ -7,7 +7,7 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.names import compute_dtype
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.pytorch import problems
 from llenergymeasure.core.backends.pytorch.engine import (

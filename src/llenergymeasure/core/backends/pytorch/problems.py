@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
-from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
     least_context,

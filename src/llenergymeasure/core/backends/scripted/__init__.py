@@ -1,7 +1,7 @@
 """The scripted backend, which keeps to a script of latencies: what it is."""
 
 from llenergymeasure.config.backend_facts import SAMPLING, BackendFacts
-from llenergymeasure.config.precisions import PRECISIONS
+from llenergymeasure.config.names import PRECISIONS
 
 FACTS = BackendFacts(
     name="scripted",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.names import compute_dtype
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.visible_gpus import counted_uuids
 from llenergymeasure.domain.environment import DeviceTarget

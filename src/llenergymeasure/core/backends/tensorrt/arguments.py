@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
-from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.names import RANDOM_PREFIX, compute_dtype
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.errors import Words
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank

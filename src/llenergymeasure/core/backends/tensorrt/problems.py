@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.precisions import QUANTISED
+from llenergymeasure.config.names import QUANTISED
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
     gpu_problems,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
-from llenergymeasure.config.precisions import compute_dtype
+from llenergymeasure.config.names import compute_dtype
 
 DRAFT_TOKENS = 5
 """Tokens drafted a step, as in vLLM's examples (docs.vllm.ai, "Speculative Decoding"); it has no

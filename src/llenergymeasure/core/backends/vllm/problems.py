@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
-from llenergymeasure.config.model_names import RANDOM_PREFIX
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.config.plugins import installed_version
-from llenergymeasure.config.precisions import QUANTISED
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,

@@ -1,9 +1,14 @@
-"""Names of arithmetic and of decoding, and what each takes."""
+"""Names of models, of arithmetic and of decoding, and what they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+
+RANDOM_PREFIX = "random:"
+"""How the name of a model begins that has an architecture and no trained weights."""
+PATH_PREFIXES = ("./", "../", "/", "~")
+"""How the name of a model begins that is a local directory whether or not it exists."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4"]
 DecodingStrategy = Literal["greedy", "sampling", "beam"]
