@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from llenergymeasure import ExperimentConfig, StudyConfig
-from llenergymeasure._api import run
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.events import Callbacks, StudyEvent
+from llenergymeasure.study.runner import StudyRunner
 
 
 class Stopwatch:
@@ -42,7 +42,8 @@ def main(path: str) -> None:
     config = ExperimentConfig.model_validate(case["experiment"])
     stopwatch = Stopwatch()
     study = StudyConfig.of(config)
-    result = run(study, load_settings(), None, Callbacks(stopwatch)).experiments[0]
+    runner = StudyRunner(study, load_settings(), None, Callbacks(stopwatch))
+    result = runner.run().experiments[0]
     answers = sum(len(rows) for rows in case["batches"])
     tokens = answers * case["new_tokens"] * result.throughput.passes
     figures = {

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, overload
 
 from llenergymeasure.config.loader import load_experiment_config, load_study_config
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.config.user_config import EffectiveSettings, load_settings
+from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
-from llenergymeasure.study.events import Callbacks
 from llenergymeasure.study.runner import StudyRunner
 
 
@@ -53,9 +51,15 @@ def run_experiment(
         ExperimentError: It started and broke.
         TypeError: Both ``config`` and fields were given, or ``config`` is something else.
     """
-    study = _to_study_config(_to_experiment_config(config, fields))
+    if config is not None and fields:
+        raise TypeError("give either a configuration or its fields, not both")
+    if config is None:
+        config = ExperimentConfig(**fields)
+    elif not isinstance(config, ExperimentConfig):
+        wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
+        config = load_experiment_config(_path(config, f"{wanted}run_experiment(**fields)"))
     directory = None if output_dir is None else Path(output_dir)
-    return run(study, load_settings(), directory).experiments[0]
+    return StudyRunner(StudyConfig.of(config), load_settings(), directory).run().experiments[0]
 
 
 def run_study(
@@ -83,57 +87,12 @@ def run_study(
     if isinstance(output_dir, _NotGiven):
         output_dir = settings.config.results_path()
     directory = None if output_dir is None else Path(output_dir)
-    return run(_to_study_config(study), settings, directory)
-
-
-def run(  # noqa: PLR0913 - what the command adds is given by name
-    study: StudyConfig | None,
-    settings: EffectiveSettings,
-    results_dir: Path | None,
-    calls: Callbacks | None = None,
-    *,
-    resume: Path | None = None,
-    execution: Mapping[str, Any] | None = None,
-    allow_large: bool = False,
-) -> StudyResult:
-    """Run a study; what both public functions and the command come down to.
-
-    Args:
-        study: What to run; ``None`` goes on with the design of the study that is resumed.
-        settings: How to run it on this machine.
-        results_dir: Where its directory goes; ``None`` keeps nothing.
-        calls: What is called meanwhile.
-        resume: A study to go on with.
-        execution: Fields of ``execution`` that flags set.
-        allow_large: Whether a grid may be larger than is usual.
-    """
-    calls = calls or Callbacks()
-    return StudyRunner(
-        study, settings, results_dir, calls, resume, execution or {}, allow_large
-    ).run()
-
-
-def _to_experiment_config(
-    config: str | Path | ExperimentConfig | None, fields: dict[str, Any]
-) -> ExperimentConfig:
-    if config is None:
-        return ExperimentConfig(**fields)
-    if fields:
-        raise TypeError("give either a configuration or its fields, not both")
-    if isinstance(config, ExperimentConfig):
-        return config
-    wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
-    return load_experiment_config(_path(config, f"{wanted}run_experiment(**fields)"))
-
-
-def _to_study_config(config: str | Path | ExperimentConfig | StudyConfig) -> StudyConfig:
-    if isinstance(config, StudyConfig):
-        return config
-    if isinstance(config, ExperimentConfig):
-        return StudyConfig.of(config)
-    return load_study_config(
-        _path(config, "run_study takes a YAML file; for fields, StudyConfig(**fields)")
-    )
+    if isinstance(study, ExperimentConfig):
+        study = StudyConfig.of(study)
+    elif not isinstance(study, StudyConfig):
+        wanted = "run_study takes a YAML file; for fields, StudyConfig(**fields)"
+        study = load_study_config(_path(study, wanted))
+    return StudyRunner(study, settings, directory).run()
 
 
 def _path(given: object, wanted: str) -> Path:

@@ -12,8 +12,7 @@ from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import PreFlightError
-from llenergymeasure.study.forecast import memory_plan
-from llenergymeasure.study.limits import this_machine
+from llenergymeasure.study.forecast import memory_plan, this_machine
 from tests.support.scripted_run import scripted_config
 
 

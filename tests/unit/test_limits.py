@@ -10,7 +10,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.study.estimate import ASSUMED_AT_MOST_S, CPU, Rates
-from llenergymeasure.study.limits import Machine, TimeLimits
+from llenergymeasure.study.forecast import Machine, TimeLimits
 
 GPU = "NVIDIA H100 80GB HBM3"
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -18,14 +21,21 @@ from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.core.memory_estimate import MemoryEstimate, estimate_memory
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.core.models.sources import read_config, resolve
+from llenergymeasure.core.models.sources import architecture_of, read_config, resolve
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.exceptions import ConfigError, Problem
 from llenergymeasure.orchestration import preflight
 from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.study.estimate import Duration, duration, first_look_s, study_s
-from llenergymeasure.study.limits import TimeLimits
+from llenergymeasure.study.estimate import (
+    Duration,
+    Rates,
+    duration,
+    first_look_s,
+    rates_of,
+    study_s,
+    timeout_s,
+)
 from llenergymeasure.study.manifest import StudyPlan
 from llenergymeasure.study.runners.pool import with_runner_lines
 from llenergymeasure.units import MIB
@@ -227,3 +237,74 @@ def _used(config: ExperimentConfig, count: int, gpus: Sequence[GPUInfo]) -> Sequ
 def _named(gpus: Sequence[GPUInfo]) -> str:
     names = Counter(gpu.name for gpu in gpus)
     return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in names.items())
+
+
+class Machine(NamedTuple):
+    """What of this machine decides how fast an experiment is.
+
+    Attributes:
+        gpu_name: The first GPU as NVML names it; ``None`` where there is none.
+        torch_uses_gpus: Whether the torch of this interpreter can compute on it.
+    """
+
+    gpu_name: str | None
+    torch_uses_gpus: bool = True
+
+
+def this_machine() -> Machine:
+    """Look; no engine is imported."""
+    gpus, found = survey_gpus().gpus, find_spec("torch")
+    # The library that only a build for CUDA has; a torch that is not here may be one.
+    folders = (found.submodule_search_locations if found else None) or ()
+    cuda = not folders or any(any(Path(one, "lib").glob("*torch_cuda*")) for one in folders)
+    return Machine(gpus[0].name if gpus else None, cuda)
+
+
+class TimeLimits:
+    """Tells the time limit of an experiment, and what it is derived from.
+
+    Args:
+        settings: How it is run on this machine.
+        given_s: ``execution.timeout_s``, which holds for all; ``None`` estimates each.
+        machine: Looks at this machine, once and only where it matters.
+    """
+
+    def __init__(
+        self,
+        settings: EffectiveSettings,
+        given_s: float | None,
+        machine: Callable[[], Machine] = this_machine,
+    ) -> None:
+        self._settings, self._given_s = settings, given_s
+        self._machine, self._shape = (
+            cache(machine),
+            cache(lambda *model: architecture_of(resolve(*model))),
+        )
+
+    def of(self, config: ExperimentConfig) -> float:
+        """Give the limit in seconds."""
+        if self._given_s is not None:
+            return self._given_s
+        return timeout_s(config, self.shape(config), self.rates(config))
+
+    def rates(self, config: ExperimentConfig) -> Rates:
+        """Give the rates of the device that an experiment runs on."""
+        return rates_of(config, self.gpu_name(config))
+
+    def shape(self, config: ExperimentConfig) -> ModelArchitecture | None:
+        """Give the shape of its model; ``None`` where that is not on this machine yet."""
+        return self._shape(config.model, config.revision)
+
+    def gpu_name(self, config: ExperimentConfig) -> str | None:
+        """Name the GPU that it runs on; ``None`` for a CPU.
+
+        Another interpreter or a container is taken to use the GPU where there is one.
+        """
+        facts = backend_entry(config.backend)
+        device = getattr(config.section, "device", None)
+        if not facts.runs_a_model or device == "cpu":
+            return None
+        here = self._settings.config.runner(config.backend) == "local"
+        if facts.needs_torch_for_gpus and device is None and here:
+            return self._machine().gpu_name if self._machine().torch_uses_gpus else None
+        return self._machine().gpu_name

@@ -92,7 +92,8 @@ def expand(
     Raises:
         StudyError: It is too large, or no combination can run; the reasons are listed.
     """
-    grids, generated = _grids(study), combinations(study)
+    grids = list(_grids(study))
+    generated = sum(grid.size for grid in grids)
     if generated > limit and not allow_large:
         raise StudyError(
             f"the design has {generated:,} combinations, more than {limit:,}; shorten the "
@@ -134,19 +135,14 @@ def _grids(study: StudyConfig) -> Iterator[_Grid]:
             )
             yield _Grid(_base(study.defaults, backend), dimensions)
     for entry in study.experiments:
-        yield from _entry_grids(study, entry)
-
-
-def _entry_grids(study: StudyConfig, entry: ExperimentConfig | dict[str, Any]) -> Iterator[_Grid]:
-    if isinstance(entry, ExperimentConfig):
-        yield _Grid({}, (), entry)
-        return
-    # It names its backend, or implies it by a section; else it runs on every one listed.
-    implied = [name for name in study.backends if entry.get(name) is not None]
-    named = (entry["backend"],) if "backend" in entry else implied or study.backends
-    for backend in named:
-        own = {name: (value,) for name, value in entry.items() if name != "backend"}
-        yield _Grid(_base(study.defaults, backend), tuple(own.items()))
+        if isinstance(entry, ExperimentConfig):
+            yield _Grid({}, (), entry)
+            continue
+        # It names its backend, or implies it by a section; else it runs on every one listed.
+        implied = [name for name in study.backends if entry.get(name) is not None]
+        own = tuple((name, (value,)) for name, value in entry.items() if name != "backend")
+        for backend in (entry["backend"],) if "backend" in entry else implied or study.backends:
+            yield _Grid(_base(study.defaults, backend), own)
 
 
 def _base(defaults: Mapping[str, Any], backend: str) -> dict[str, Any]:

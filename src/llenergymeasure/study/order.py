@@ -38,7 +38,7 @@ def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
         count: Number of configurations.
         execution: Cycles, their order and its seed.
     """
-    if execution.cycle_order == "sequential":
+    if execution.cycle_order == "sequential" or count == 1:
         pairs = ((c, n) for c in range(count) for n in range(1, execution.n_cycles + 1))
     else:
         cycles = _ORDERS[execution.cycle_order](count, execution)

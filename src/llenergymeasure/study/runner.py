@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from llenergymeasure.results.filenames import claim_directory, experiment_name, 
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
-from llenergymeasure.study.limits import TimeLimits
+from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
 from llenergymeasure.study.resume import StudyState
@@ -230,17 +231,17 @@ def _checked(
     order: WorkOrder, settings: EffectiveSettings, calls: Callbacks
 ) -> Iterator[Callable[[ExperimentDirectory], FailedExperiment | None]]:
     """Check that an experiment can run, and give the way to run it."""
-    limits = TimeLimits(settings, None)
+    limit_s = cache(lambda: TimeLimits(settings, None).of(order.config))
     if order.runner == "local":
         preflight.check(order)
 
         def run_here(directory: ExperimentDirectory) -> FailedExperiment | None:
-            with no_answer_later_than(lambda: limits.of(order.config)):
+            with no_answer_later_than(limit_s):
                 return worker.run(directory, calls.listener)
 
         yield run_here
         return
-    within_s = limits.of(order.config)
+    within_s = limit_s()
     with RunnerPool("auto") as runners:
         runners.check([order])
 

@@ -19,7 +19,7 @@ from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
 from llenergymeasure.study.events import Callbacks, Finished, Noted, Outcome, Pausing, Started
-from llenergymeasure.study.limits import TimeLimits
+from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import (
     ProgressLine,
     ProgressLog,

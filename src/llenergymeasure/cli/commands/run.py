@@ -279,10 +279,10 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
     allow_large: bool,
 ) -> tuple[StudyResult, str | None]:
     """Run an experiment or a study, show its progress, and say where it lies."""
-    from llenergymeasure import _api
     from llenergymeasure.cli.display import make_display
     from llenergymeasure.config.loader import EXECUTION, load_execution
     from llenergymeasure.study.events import Callbacks, Placed, StudyEvent
+    from llenergymeasure.study.runner import StudyRunner
 
     flags = {name: value for name, value in given.items() if name.startswith(EXECUTION)}
     execution = load_execution(flags).model_dump(exclude_unset=True)
@@ -295,7 +295,7 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
                 places.append(event.directory)
             display(event)
 
-        result = _api.run(
+        result = StudyRunner(
             study,
             settings,
             settings.config.results_path(),
@@ -303,7 +303,7 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
             resume=resume,
             execution=execution,
             allow_large=allow_large,
-        )
+        ).run()
     return result, places[-1]
 
 
