@@ -10,7 +10,7 @@ import torch
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
-from llenergymeasure.core.cpu_load import usable_cpus
+from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.exceptions import Problem
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without CUDA")

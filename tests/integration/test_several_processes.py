@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llenergymeasure.core.cpu_load import read_cpu_times
+from llenergymeasure.core.environment import read_cpu_times
 
 
 def test_processes_that_claim_at_once_never_share_a_directory(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llenergymeasure.core.cpu_load import CPUTimes, cpu_load
+from llenergymeasure.core.environment import CPUTimes, cpu_load
 
 BEFORE = CPUTimes(total_s=1000.0, busy_s=300.0, own_s=20.0)
 
