@@ -40,7 +40,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'llenergymeasure' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("ExperimentConfig", "StudyConfig"):
+        found.model_rebuild()  # built on first use otherwise, and without a signature until then
+    return found
 
 
 def __dir__() -> list[str]:

@@ -51,3 +51,12 @@ def test_importing_does_not_bring_what_is_heavy(statement, forbidden):
     loaded = python(f"{statement}\nimport sys\nprint(*sys.modules)").split()
 
     assert set(loaded) & set(forbidden.split()) == set()
+
+
+@pytest.mark.parametrize("name", ["ExperimentConfig", "StudyConfig"])
+def test_a_configuration_shows_its_fields_before_one_is_made(name):
+    parameters = python(
+        f"import inspect, llenergymeasure as l\nprint(*inspect.signature(l.{name}).parameters)"
+    )
+
+    assert {"ExperimentConfig": "precision", "StudyConfig": "sweep"}[name] in parameters.split()

@@ -71,11 +71,6 @@ class ExperimentConfig(ExperimentFields):
         section: ConfigModel = model() if given is None else given
         return section
 
-    @property
-    def ignores_eos(self) -> bool:
-        """Whether every request runs to its ``max_new_tokens`` whatever the model says."""
-        return rules.ignores_eos(self)
-
     def fingerprint(self) -> str:
         """Hash what is asked for (``measurement_config_hash``).
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from llenergymeasure.config.backend_configs import (
+    Count,
     PyTorchConfig,
     ScriptedConfig,
     TensorRTConfig,
@@ -15,11 +16,10 @@ from llenergymeasure.config.backend_configs import (
 )
 from llenergymeasure.config.base import ConfigModel
 from llenergymeasure.config.energy_sources import EnergyBackendName
-from llenergymeasure.config.names import DecodingStrategy, Precision
+from llenergymeasure.config.names import RANDOM_PREFIX, DecodingStrategy, Precision
 
 DEFAULT_BACKEND = "pytorch"
 
-Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -175,3 +175,9 @@ class ExperimentFields(ConfigModel):
     passthrough_kwargs: dict[str, JsonValue] | None = Field(
         None, description="Handed to the engine's constructor as is; the one escape hatch."
     )
+
+    @property
+    def ignores_eos(self) -> bool:
+        """Whether every request runs to its ``max_new_tokens`` whatever the model says."""
+        synthetic = not isinstance(self.dataset, str)
+        return self.decoder.ignore_eos or self.model.startswith(RANDOM_PREFIX) or synthetic

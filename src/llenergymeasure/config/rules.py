@@ -63,22 +63,17 @@ def _sections_match_backend(config: ExperimentFields) -> Iterator[FieldProblem]:
 
 
 @_rule
-def _precision_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
-    allowed = backend_entry(config.backend).precisions
-    if config.precision not in allowed:
+def _backend_can(config: ExperimentFields) -> Iterator[FieldProblem]:
+    facts, strategy = backend_entry(config.backend), config.decoder.decoding_strategy
+    if config.precision not in facts.precisions:
         yield FieldProblem(
             "precision",
-            f"{config.backend} cannot run {config.precision}; it has {', '.join(allowed)}",
+            f"{config.backend} cannot run {config.precision}; it has {', '.join(facts.precisions)}",
         )
-
-
-@_rule
-def _decoding_is_supported(config: ExperimentFields) -> Iterator[FieldProblem]:
-    allowed, strategy = backend_entry(config.backend).decoding, config.decoder.decoding_strategy
-    if strategy not in allowed:
+    if strategy not in facts.decoding:
         yield FieldProblem(
             "decoder.decoding_strategy",
-            f"{config.backend} has no {strategy} here; it has {', '.join(allowed)}",
+            f"{config.backend} has no {strategy} here; it has {', '.join(facts.decoding)}",
         )
 
 
@@ -132,27 +127,20 @@ def _baseline_settings_have_effect(config: ExperimentFields) -> Iterator[FieldPr
 
 
 @_rule
-def _sampling_parameters_have_effect(config: ExperimentFields) -> Iterator[FieldProblem]:
-    decoder = config.decoder
-    if decoder.decoding_strategy == "sampling":
-        return
-    for name in ("temperature", "top_p", "top_k"):
+def _parameters_belong_to_the_strategy(config: ExperimentFields) -> Iterator[FieldProblem]:
+    decoder, strategy = config.decoder, config.decoder.decoding_strategy
+    for name in ("temperature", "top_p", "top_k") if strategy != "sampling" else ():
         if getattr(decoder, name) is not None:
             yield FieldProblem(
                 f"decoder.{name}",
-                f"has no effect under {decoder.decoding_strategy} decoding",
+                f"has no effect under {strategy} decoding",
                 "remove it or set decoder.decoding_strategy: sampling",
             )
-
-
-@_rule
-def _beams_go_with_beam_search(config: ExperimentFields) -> Iterator[FieldProblem]:
-    beam = config.decoder.decoding_strategy == "beam"
-    if beam and config.decoder.num_beams is None:
+    if strategy == "beam" and decoder.num_beams is None:
         yield FieldProblem(
             "decoder.num_beams", "beam search needs a number of beams, e.g. num_beams: 4"
         )
-    if not beam and config.decoder.num_beams is not None:
+    if strategy != "beam" and decoder.num_beams is not None:
         yield FieldProblem(
             "decoder.num_beams",
             "has no effect without beam search",
@@ -180,7 +168,7 @@ def _end_of_sequence_settings_have_effect(config: ExperimentFields) -> Iterator[
     minimum, limit = config.decoder.min_new_tokens, config.max_new_tokens
     if minimum is None:
         return
-    if ignores_eos(config):
+    if config.ignores_eos:
         yield FieldProblem(
             "decoder.min_new_tokens",
             "has no effect while the end of sequence is ignored",
@@ -254,12 +242,3 @@ def _phases_have_energy_to_part(config: ExperimentFields) -> Iterator[FieldProbl
             "none reads no energy",
             "remove one of them",
         )
-
-
-def ignores_eos(config: ExperimentFields) -> bool:
-    """Tell whether every request runs to its ``max_new_tokens`` whatever the model says."""
-    return (
-        config.decoder.ignore_eos
-        or config.model.startswith(RANDOM_PREFIX)
-        or not isinstance(config.dataset, str)
-    )

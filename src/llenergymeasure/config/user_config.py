@@ -17,10 +17,10 @@ from pydantic import Field, field_validator
 from llenergymeasure.config import yaml_file
 from llenergymeasure.config.base import ConfigModel, flatten, invalid, nearest, nest
 from llenergymeasure.config.energy_sources import EnergyBackendName
+from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.exceptions import ConfigError, FlagError
 
-Seconds = Annotated[float, Field(ge=0)]
 RUNNER_VARIABLE = "LLEM_RUNNER_"
 _FALSE = ("", "0", "false", "no")
 

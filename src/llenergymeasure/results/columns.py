@@ -102,16 +102,24 @@ def _cells(data: Mapping[str, Any], declared: Mapping[str, Kind]) -> dict[str, A
 
 def make_column(values: Sequence[Any], kind: Kind) -> pa.Array:
     """Give values, of which some may be ``None``, as an Arrow array of a kind."""
+    import numpy as np
+    import pyarrow as pa
+
+    there = [value is not None for value in values]
+    buffers, inside = [None if all(there) else _bits(there)], []
     if kind == "string":
         texts = [b"" if value is None else value.encode() for value in values]
-        return _array(values, kind, [_offsets(texts), _buffer(b"".join(texts))])
-    if kind == "list<int64>":
+        buffers += [_offsets(texts), pa.py_buffer(b"".join(texts))]
+    elif kind == "list<int64>":
         cells = [() if value is None else value for value in values]
-        inside = make_column(list(chain.from_iterable(cells)), "int64")
-        return _array(values, kind, [_offsets(cells)], [inside])
-    if kind == "bool":
-        return _array(values, kind, [_bits(values)])
-    return _array(values, kind, [_numbers(values, kind)])
+        buffers.append(_offsets(cells))
+        inside.append(make_column(list(chain.from_iterable(cells)), "int64"))
+    elif kind == "bool":
+        buffers.append(_bits(values))
+    else:
+        filled = (0 if value is None else value for value in values)
+        buffers.append(pa.py_buffer(np.fromiter(filled, np.dtype(kind), len(values))))
+    return pa.Array.from_buffers(arrow_type(kind), len(values), buffers, children=inside)
 
 
 def kind_of(values: Iterable[Any]) -> Kind:
@@ -141,42 +149,19 @@ def arrow_type(kind: Kind) -> pa.DataType:
     return types[kind]
 
 
-def _array(
-    values: Sequence[Any], kind: Kind, buffers: list[pa.Buffer], children: Sequence[pa.Array] = ()
-) -> pa.Array:
-    import pyarrow as pa
-
-    there = [value is not None for value in values]
-    valid = None if all(there) else _bits(there)
-    return pa.Array.from_buffers(
-        arrow_type(kind), len(values), [valid, *buffers], children=children
-    )
-
-
 def _bits(values: Sequence[Any]) -> pa.Buffer:
     import numpy as np
+    import pyarrow as pa
 
     bits = np.fromiter(map(bool, values), bool, len(values))
-    return _buffer(np.packbits(bits, bitorder="little"))
-
-
-def _numbers(values: Sequence[Any], kind: Kind) -> pa.Buffer:
-    import numpy as np
-
-    filled = (0 if value is None else value for value in values)
-    return _buffer(np.fromiter(filled, np.dtype(kind), len(values)))
+    return pa.py_buffer(np.packbits(bits, bitorder="little"))
 
 
 def _offsets(cells: Sequence[Any]) -> pa.Buffer:
     import numpy as np
+    import pyarrow as pa
 
     ends = np.cumsum([0, *map(len, cells)], dtype=np.int64)
     if ends[-1] > np.iinfo(np.int32).max:
         raise OverflowError("a column holds more than Arrow's 32-bit offsets reach")
-    return _buffer(ends.astype(np.int32))
-
-
-def _buffer(data: Any) -> pa.Buffer:
-    import pyarrow as pa
-
-    return pa.py_buffer(data)
+    return pa.py_buffer(ends.astype(np.int32))
