@@ -21,8 +21,7 @@ import machine
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival
-from llenergymeasure.core.backends.vllm.engine import VLLMEngine
-from llenergymeasure.core.backends.vllm.loader import VLLMBackend
+from llenergymeasure.core.backends.vllm.engine import VLLMBackend, VLLMEngine
 from llenergymeasure.core.metrics import throughput_result
 from llenergymeasure.core.workload import build_requests
 from llenergymeasure.datasets.loader import load_dataset

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from gpu_check.plan import Outcome, Plan
-from llenergymeasure import __version__
 from llenergymeasure.core.environment import capture
 
 
 def check(_plan: Plan) -> Outcome:
     """Describe the machine, its GPUs and the software; there must be a GPU."""
-    found = capture(llenergymeasure_version=__version__)
+    found = capture()
     figures = found.model_dump(mode="json")
     if not found.gpus:
         return Outcome("failed", f"there is no GPU ({found.gpu_note})", figures)

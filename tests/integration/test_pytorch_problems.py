@@ -10,7 +10,7 @@ import torch
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
-from llenergymeasure.core.cpu_load import usable_cpus
+from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.exceptions import Problem
 from tests.support.models import (
     save_model,

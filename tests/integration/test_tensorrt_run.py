@@ -21,8 +21,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Request
 from llenergymeasure.core.backends.shared.processes import MARK
-from llenergymeasure.core.backends.tensorrt.engine import TensorRTEngine
-from llenergymeasure.core.backends.tensorrt.loader import TensorRTBackend
+from llenergymeasure.core.backends.tensorrt.engine import TensorRTBackend, TensorRTEngine
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.exceptions import BackendError, ConfigError
 from tests.support import fake_tensorrt_llm as fake

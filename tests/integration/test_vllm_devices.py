@@ -24,7 +24,7 @@ import os
 from llenergymeasure.config.backend_configs import ScriptedConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.scripted.engine import ScriptedBackend, ScriptedEngine
-from llenergymeasure.core.backends.vllm.loader import VLLMBackend
+from llenergymeasure.core.backends.vllm.engine import VLLMBackend
 
 def asked():  # not while it is imported: a configuration lists the plugins, and this is one
     return ExperimentConfig(

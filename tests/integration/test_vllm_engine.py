@@ -15,8 +15,7 @@ from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.core.backends.protocol import PREFILL_PASS, Arrival
 from llenergymeasure.core.backends.vllm.arguments import DECIDED_ELSEWHERE, ELSEWHERE
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
-from llenergymeasure.core.backends.vllm.problems import is_cpu_build
-from llenergymeasure.core.backends.vllm.quantisation import known_methods
+from llenergymeasure.core.backends.vllm.problems import is_cpu_build, known_methods
 from llenergymeasure.core.workload import asked_of, departures
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model

@@ -19,7 +19,7 @@ pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival
 from llenergymeasure.core.backends.shared.processes import MARK
-from llenergymeasure.core.backends.vllm.loader import VLLMBackend
+from llenergymeasure.core.backends.vllm.engine import VLLMBackend
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError
 from tests.support.vllm_engines import QUICK, Impatient, loaded, requests, run, vllm_config

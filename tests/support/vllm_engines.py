@@ -12,8 +12,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Request
 from llenergymeasure.core.backends.shared.answering import WORKING, Patience
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
-from llenergymeasure.core.backends.vllm.engine import VLLMEngine
-from llenergymeasure.core.backends.vllm.loader import VLLMBackend
+from llenergymeasure.core.backends.vllm.engine import VLLMBackend, VLLMEngine
 from llenergymeasure.core.backends.vllm.trace import VLLMTrace
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.tokenizers import end_tokens

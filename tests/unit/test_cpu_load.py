@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llenergymeasure.core.cpu_load import CPUTimes, cpu_load, read_cpu_times
+from llenergymeasure.core.environment import CPUTimes, cpu_load, read_cpu_times
 
 BEFORE = CPUTimes(total_s=1000.0, busy_s=300.0, own_s=20.0)
 

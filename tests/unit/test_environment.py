@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure._version import __version__
 from llenergymeasure.core.environment import (
     capture,
     cpu_model,
@@ -37,7 +38,6 @@ def _distribution(site: Path, name: str, version: str, direct_url: str = "") -> 
 
 def test_the_snapshot_describes_this_machine() -> None:
     snapshot = capture(
-        llenergymeasure_version="2.0.0",
         carbon_intensity_gco2_kwh=400.0,
         carbon_intensity_source="user config",
         gpus=lambda: GPUSurvey(note="no GPU here"),
@@ -49,7 +49,7 @@ def test_the_snapshot_describes_this_machine() -> None:
     assert snapshot.cpu_count_usable is not None
     assert snapshot.cpu_count_usable >= 1
     assert snapshot.packages["pydantic"].startswith("2.")
-    assert snapshot.llenergymeasure_version == "2.0.0"
+    assert snapshot.llenergymeasure_version == __version__
     assert snapshot.container_image == "sha256:abc"
     assert (snapshot.carbon_intensity_gco2_kwh, snapshot.datacenter_pue) == (400.0, 1.0)
     assert (snapshot.gpus, snapshot.gpu_note) == ((), "no GPU here")
@@ -58,13 +58,13 @@ def test_the_snapshot_describes_this_machine() -> None:
 
 
 def test_without_a_container_there_is_no_image() -> None:
-    assert capture(llenergymeasure_version="2", gpus=GPUSurvey, environ={}).container_image is None
+    assert capture(gpus=GPUSurvey, environ={}).container_image is None
 
 
 def test_a_snapshot_imports_no_engine() -> None:
     script = (
         "import sys; from llenergymeasure.core.environment import capture\n"
-        "capture(llenergymeasure_version='2')\n"
+        "capture()\n"
         "print({'torch', 'transformers', 'pyarrow', 'vllm'} & set(sys.modules))\n"
     )
     done = subprocess.run(

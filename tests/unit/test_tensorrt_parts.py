@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.engines import Finished
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
@@ -29,7 +30,7 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
 )
 from llenergymeasure.core.backends.tensorrt.library import ENVIRONMENT, TensorRTLibrary, workers
 from llenergymeasure.core.backends.tensorrt.problems import found
-from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished, TensorRTTrace
+from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import BackendError
 from tests.support import fake_tensorrt_llm as fake

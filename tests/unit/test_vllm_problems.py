@@ -13,7 +13,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.nvml_devices import Device
 from llenergymeasure.core.backends.shared.problems import adapter_rank
 from llenergymeasure.core.backends.vllm import problems as vllm_problems
-from llenergymeasure.core.backends.vllm.loader import VLLMBackend
+from llenergymeasure.core.backends.vllm.engine import VLLMBackend
 from llenergymeasure.core.backends.vllm.worker import check_workers
 from llenergymeasure.exceptions import ExperimentError, Problem
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.engines import Finished
+from llenergymeasure.core.backends.vllm.library import told
 from llenergymeasure.core.backends.vllm.trace import (
     BatchRecord,
-    Finished,
     Step,
     VLLMTrace,
     cached_prompts,
@@ -22,11 +25,12 @@ def finished(**fields) -> Finished:
         "prompt_tokens": 3,
         "token_ids": (5, 6, 7, 8),
         "reason": "length",
+        "issued_ns": 500_000_000,
         "delivered_ns": 9_000_000_000,
         "cached_tokens": 0,
-        "scheduled_s": 1.0,
-        "first_token_s": 1.5,
-        "last_token_s": 2.25,
+        "scheduled_ns": 1_000_000_000,
+        "first_token_ns": 1_500_000_000,
+        "last_token_ns": 2_250_000_000,
         "key": "a",
     }
     return Finished(**{**values, **fields})
@@ -38,11 +42,23 @@ def steps(*arrivals: tuple[float, int]) -> list[Step]:
 
 
 def sample(made=EACH, **fields):
-    record = BatchRecord((REQUEST,), 500_000_000, [finished(**fields)], steps(*made))
+    record = BatchRecord((REQUEST,), [finished(**fields)], steps(*made))
     return VLLMTrace(2, 400_000_000, [record]).samples()[0]
 
 
-def test_times_become_nanoseconds_of_the_same_clock():
+def test_statistics_of_vllm_become_nanoseconds_and_zero_is_no_time():
+    answer = SimpleNamespace(token_ids=[5], finish_reason="stop")
+    stats = SimpleNamespace(scheduled_ts=1.0, first_token_ts=1.5, last_token_ts=0.0)
+    output = SimpleNamespace(
+        outputs=[answer], metrics=stats, prompt_token_ids=[1, 2], num_cached_tokens=1
+    )
+
+    made = told("a", output, 3, 9)
+
+    assert made == Finished(2, (5,), "stop", 3, 9, 1, 1_000_000_000, 1_500_000_000, None, "a")
+
+
+def test_a_sample_has_the_times_of_its_request_and_of_the_steps():
     made = sample()
 
     assert (made.request, made.pass_index, made.batch_index) == (7, 2, None)
@@ -70,7 +86,7 @@ def test_gaps_are_unknown_unless_every_token_is_accounted_for(arrivals):
 
 
 def test_a_request_without_statistics_has_no_token_times():
-    made = sample((), scheduled_s=None, first_token_s=None, last_token_s=None)
+    made = sample((), scheduled_ns=None, first_token_ns=None, last_token_ns=None)
 
     assert made.scheduled_ns == 500_000_000, "when it was handed over"
     assert (made.first_token_ns, made.last_token_ns) == (None, None)
@@ -95,7 +111,7 @@ def test_counts_are_those_of_the_engine():
 
 def test_prompts_found_in_the_prefix_cache_are_named():
     records = [
-        BatchRecord((REQUEST, Request(8, (1, 2, 3), 4)), 0, [finished(cached_tokens=2), finished()])
+        BatchRecord((REQUEST, Request(8, (1, 2, 3), 4)), [finished(cached_tokens=2), finished()])
     ]
 
     assert cached_prompts(records) == {7}

@@ -68,7 +68,7 @@ def show(*, verbose: bool = False, calibrate: bool = False) -> None:
         BackendError: A GPU cannot be driven or read, or another process uses it.
     """
     settings = load_settings()
-    machine = capture(llenergymeasure_version=__version__)
+    machine = capture()
     if calibrate:
         advanced = settings.config.advanced
         rates = SamplingRates(advanced.counter_poll_ms, advanced.power_poll_ms)

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import DataParallelLoader, EngineReport, ModelLoader
-from llenergymeasure.core.cpu_load import cpu_load, read_cpu_times
 from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
 from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
+from llenergymeasure.core.environment import cpu_load, read_cpu_times
 from llenergymeasure.core.metrics import load_result
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import DeviceTarget

@@ -23,7 +23,6 @@ from types import FrameType
 from typing import Any
 
 from llenergymeasure import locks
-from llenergymeasure._version import __version__
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.energy import get_active_energy_backend
 from llenergymeasure.core.energy.stored import known_sensors
@@ -173,7 +172,6 @@ def _measure_and_save(
     repository: DirectoryRepository, order: WorkOrder, machine: StateMachine, events: EventLog
 ) -> None:
     snapshot = capture(
-        llenergymeasure_version=__version__,
         carbon_intensity_gco2_kwh=order.carbon_intensity_gco2_kwh,
         carbon_intensity_source=order.carbon_intensity_source,
         datacenter_pue=order.datacenter_pue,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +151,7 @@ def domain_energy(taken: CounterReadings, range_uj: int, window: Window) -> Ener
     counter = CounterReadings(taken.before_ns, taken.after_ns, value, UJ)
     changed = np.diff(value) > 0
     fast = len(changed) > 0 and float(changed.mean()) > OUTRUN_SHARE
-    known = Calibration(
-        tick_s=TICK_S if fast else None,
-        fully_integrating=True,
-        edge_time_s=CALIBRATION.edge_time_s,
-    )
+    known = replace(CALIBRATION, tick_s=TICK_S if fast else None)
     return estimate_energy(DeviceReadings(counter=counter), window, Knowledge(counter=known))
 
 

@@ -36,8 +36,8 @@ _PIP = re.compile(r"(?<!-m )\bpip (?=(?:un)?install )")
 class ServedJob:
     """A worker that a fork server started; see the protocol for the contract."""
 
-    def __init__(self, server: ServerProcess, number: int, start: Start) -> None:
-        self._server, self._number, self._start = server, number, start
+    def __init__(self, server: ServerProcess, start: Start) -> None:
+        self._server, self._start = server, start
         self._code: int | None = None
 
     @property
@@ -86,8 +86,7 @@ class InterpreterRunner:
         self._where, self._is_own = f"runners.{backend}", interpreter == sys.executable
         self._forks, self._preflight_within_s = start_method != "spawn", preflight_within_s
         self._reason: str | None = None
-        self._fork_server: ServerProcess | None = None
-        self._spawn_server: ServerProcess | None = None
+        self._servers: dict[str, ServerProcess] = {}  # by method
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
         """List what stops these experiments there: first the interpreter, then each experiment."""
@@ -127,53 +126,47 @@ class InterpreterRunner:
         return other.inventory(lambda _, remedy: typed_for(self._interpreter, remedy))
 
     def _start(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
+        """Start a module in a worker: forked, or spawned where that is of no use, noting why."""
         try:
-            job = self._forked(module, arguments, log) if self._forks else None
-            return job or self._spawned(module, arguments, log)
+            if self._forks:
+                try:
+                    return self._served(Start("fork"), module, arguments, log)
+                except (ForkRefusedError, ServerLostError) as error:
+                    self._forks, self._reason = False, str(error)
+                    if (server := self._servers.pop("fork", None)) is not None:
+                        server.close()
+            return self._served(Start("spawn", self._reason), module, arguments, log)
+        except ServerLostError as lost:
+            raise ExperimentError(
+                f"no process can be started for the experiment: {lost}; look for a limit on "
+                "processes (ulimit -u) or on memory",
+                where="start",
+                cause=str(lost),
+            ) from None
         except KeyboardInterrupt:
             self.close()  # a worker may have started that nobody holds
             raise
 
-    def _forked(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob | None:
-        """Fork a worker; after two tries, or where it is no use to try, note why not."""
-        task = Task("fork", module, (*arguments, "fork"), str(log))
+    def _served(
+        self, start: Start, module: str, arguments: tuple[str, ...], log: Path
+    ) -> ServedJob:
+        """Have a server start a worker; one that is lost is replaced once."""
+        method, said = start.method, filter(None, start)
+        task = Task(method, module, (*arguments, *said), str(log))
+        backend, lost = (self._backend if method == "fork" else None), ServerLostError()
         for _ in range(2):
             try:
-                server = self._fork_server or ServerProcess(self._interpreter, self._backend)
-                self._fork_server = server
-                return ServedJob(server, server.start(task), Start("fork"))
+                server = self._servers.get(method) or ServerProcess(self._interpreter, backend)
+                self._servers[method] = server
+                server.start(task)
+                return ServedJob(server, start)
             except ServerLostError as error:
-                self._fork_server, self._reason = None, str(error)
-            except ForkRefusedError as refused:
-                self._reason = str(refused)
-                break
-        self._forks = False
-        if self._fork_server is not None:
-            self._fork_server.close()
-            self._fork_server = None
-        return None
-
-    def _spawned(self, module: str, arguments: tuple[str, ...], log: Path) -> ServedJob:
-        start = Start("spawn", self._reason)
-        said = (*arguments, "spawn", *([self._reason] if self._reason else []))
-        task, lost = Task("spawn", module, said, str(log)), None
-        for _ in range(2):
-            try:
-                server = self._spawn_server or ServerProcess(self._interpreter, None)
-                self._spawn_server = server
-                return ServedJob(server, server.start(task), start)
-            except ServerLostError as error:
-                self._spawn_server, lost = None, error
-        raise ExperimentError(
-            f"no process can be started for the experiment: {lost}; look for a limit on processes "
-            "(ulimit -u) or on memory",
-            where="start",
-            cause=str(lost),
-        )
+                self._servers.pop(method, None)
+                lost = error
+        raise lost
 
     def close(self) -> None:
         """End the servers; no process is left."""
-        servers = (self._fork_server, self._spawn_server)
-        self._fork_server = self._spawn_server = None
-        for server in filter(None, servers):
+        servers, self._servers = self._servers, {}
+        for server in servers.values():
             server.close()

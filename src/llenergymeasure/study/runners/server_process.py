@@ -158,8 +158,8 @@ class ServerProcess:
         """Process id of the server."""
         return self._process.pid
 
-    def start(self, task: Task) -> int:
-        """Start a worker and give the number by which it goes here.
+    def start(self, task: Task) -> None:
+        """Start a worker; what is asked of a worker from then on is asked of this one.
 
         Raises:
             ForkRefusedError: It cannot be forked.
@@ -179,7 +179,6 @@ class ServerProcess:
             raise self._lost() from None
         if "refused" in reply:
             raise ForkRefusedError(str(reply["refused"]))
-        return self._number
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the worker that was started last.

@@ -13,7 +13,7 @@ from llenergymeasure.core.backends.shared.problems import (
     least_context,
     passthrough_problems,
 )
-from llenergymeasure.core.cpu_load import usable_cpus
+from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import Problem
 

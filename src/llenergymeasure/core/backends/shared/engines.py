@@ -1,29 +1,17 @@
-"""What engines have in common: how requests become batches, and what is said of a model."""
+"""What engines have in common: how requests become batches and answers samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Arrival, Batch, Request
+from llenergymeasure.core.backends.protocol import Batch, Request
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.exceptions import BackendError, ConfigError
+from llenergymeasure.domain.samples import Finish, RequestSample
+from llenergymeasure.exceptions import ConfigError
 
-
-def all_at_once(arrivals: Sequence[Arrival], engine: str) -> Batch:
-    """Give the requests of arrivals to an engine that can only be handed all of them at once.
-
-    Raises:
-        BackendError: Some are due later than others.
-    """
-    if any(arrival.due_ns for arrival in arrivals):
-        raise BackendError(
-            f"{engine} is handed every request at once here; it cannot serve a load whose requests "
-            "are due at different times",
-            where="generate",
-        )
-    return tuple(arrival.request for arrival in arrivals)
+_FINISHES: Mapping[str, Finish] = {"length": "length", "stop": "stop"}
 
 
 def static_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch, ...]:
@@ -56,6 +44,53 @@ def dynamic_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch
 
 def _length(request: Request) -> int:
     return len(request.token_ids) + request.max_new_tokens
+
+
+class Finished(NamedTuple):
+    """What an engine that schedules requests itself says of one that has ended.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, as the engine had it.
+        token_ids: Tokens it produced.
+        reason: Why it ended, in the engine's words.
+        issued_ns: It was handed over, monotonic.
+        delivered_ns: We took its answer; of engines that are asked in order, after earlier ones.
+        cached_tokens: Tokens of the prompt that were in the KV cache; ``None`` if unknown.
+        scheduled_ns: Work on it began; ``None`` where the engine tells no times.
+        first_token_ns: Its first token was there.
+        last_token_ns: Its last token was there.
+        key: What the engine calls it, where anything goes by that.
+    """
+
+    prompt_tokens: int
+    token_ids: tuple[int, ...]
+    reason: str | None
+    issued_ns: int
+    delivered_ns: int
+    cached_tokens: int | None = None
+    scheduled_ns: int | None = None
+    first_token_ns: int | None = None
+    last_token_ns: int | None = None
+    key: str = ""
+
+    def sample(self, engine: str, request: Request, pass_index: int, due_ns: int) -> RequestSample:
+        """Make a sample of it, without the times between tokens."""
+        finish = _FINISHES.get(self.reason or "", "failed")
+        return RequestSample(
+            request=request.index,
+            pass_index=pass_index,
+            input_tokens=self.prompt_tokens,
+            output_tokens=len(self.token_ids),
+            issued_ns=self.issued_ns,
+            scheduled_ns=self.issued_ns if self.scheduled_ns is None else self.scheduled_ns,
+            first_token_ns=self.first_token_ns,
+            last_token_ns=self.last_token_ns,
+            delivered_ns=self.delivered_ns,
+            finish=finish,
+            error=f"{engine} ended it: {self.reason}" if finish == "failed" else None,
+            cached_input_tokens=self.cached_tokens,
+            due_ns=due_ns,
+        )
 
 
 def understood(shape: Mapping[str, Any]) -> ModelArchitecture | None:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -73,14 +72,6 @@ def to_standard_output(text: str) -> None:
     """Print to what is standard output at that moment; a closed one is none."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(text)
-
-
-class Endable(Protocol):
-    """Processes of an engine, whoever started them."""
-
-    def end(self) -> None:
-        """End all of them; safe to call twice."""
-        ...
 
 
 class EngineProcesses:

@@ -21,7 +21,7 @@ def removed_settings(config: ExperimentFields) -> Iterator[FieldProblem]:
 
 FACTS = BackendFacts(
     name="tensorrt",
-    implementation="llenergymeasure.core.backends.tensorrt.loader:TensorRTBackend",
+    implementation="llenergymeasure.core.backends.tensorrt.engine:TensorRTBackend",
     section="llenergymeasure.config.backend_configs:TensorRTConfig",
     package="tensorrt-llm",
     module="tensorrt_llm",

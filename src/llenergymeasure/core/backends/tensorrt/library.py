@@ -21,9 +21,10 @@ from typing import Any
 
 import psutil
 
+from llenergymeasure.core.backends.shared.engines import Finished
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt.arguments import ARGUMENTS, CACHE_ARGUMENTS
-from llenergymeasure.core.backends.tensorrt.trace import Asked, Finished
+from llenergymeasure.core.backends.tensorrt.trace import Asked
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server

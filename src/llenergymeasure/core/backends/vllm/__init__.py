@@ -9,7 +9,7 @@ from llenergymeasure.config.backend_facts import (
 
 FACTS = BackendFacts(
     name="vllm",
-    implementation="llenergymeasure.core.backends.vllm.loader:VLLMBackend",
+    implementation="llenergymeasure.core.backends.vllm.engine:VLLMBackend",
     section="llenergymeasure.config.backend_configs:VLLMConfig",
     package="vllm",
     module="vllm",
@@ -43,7 +43,7 @@ FACTS = BackendFacts(
         # Methods that quantise while loading. vLLM's online int8 (int8_per_channel_weight_only) is
         # of experts alone and leaves all else as it is (vllm/config/quantization.py). bitsandbytes
         # makes NF4 of plain weights (docs.vllm.ai of 0.19, "BitsAndBytes"); 0.32 has none. What the
-        # installed version has is looked up before anything loads (``quantisation``).
+        # installed version has is looked up before anything loads (``problems``).
         "fp8": ("fp8",),
         "fp8_per_tensor": ("fp8",),
         "fp8_per_block": ("fp8",),

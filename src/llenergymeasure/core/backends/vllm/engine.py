@@ -1,4 +1,4 @@
-"""A loaded vLLM engine: every pass is handed over at once, and the engine schedules it."""
+"""vLLM's offline engine: how a model is loaded, and its passes, handed over whole."""
 
 from __future__ import annotations
 
@@ -6,27 +6,38 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
-from llenergymeasure.core.backends.shared.answering import CLOSING
-from llenergymeasure.core.backends.shared.engines import all_at_once, flops_notes, understood
+from llenergymeasure.core.backends.shared.answering import CLOSING, LOADING
+from llenergymeasure.core.backends.shared.engines import flops_notes, understood
 from llenergymeasure.core.backends.shared.memory import ResidentSet
-from llenergymeasure.core.backends.shared.processes import EngineProcesses
-from llenergymeasure.core.backends.vllm.arguments import beam_arguments, sampling_arguments
+from llenergymeasure.core.backends.shared.nvml_devices import gpu_target
+from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
+from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
+from llenergymeasure.core.backends.vllm import problems
+from llenergymeasure.core.backends.vllm.arguments import (
+    ModelFiles,
+    beam_arguments,
+    engine_arguments,
+    sampling_arguments,
+)
 from llenergymeasure.core.backends.vllm.errors import Witness, translated
-from llenergymeasure.core.backends.vllm.library import VLLMLibrary
+from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
 from llenergymeasure.core.backends.vllm.trace import (
     BatchRecord,
-    Finished,
     VLLMTrace,
     cached_prompts,
 )
-from llenergymeasure.core.backends.vllm.worker import device_memory
+from llenergymeasure.core.backends.vllm.worker import check_workers, device_memory
+from llenergymeasure.core.models import quantised, sources, tokenizers
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.core.models.tokenizers import HFTokenizer
-from llenergymeasure.exceptions import BackendError
+from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
+from llenergymeasure.domain.environment import DeviceTarget
+from llenergymeasure.exceptions import BackendError, ConfigError, Problem
 
 _EQUAL_NOTE = (
     "vLLM schedules requests as they fit (continuous batching over a paged KV cache): batches, "
@@ -79,7 +90,13 @@ class VLLMEngine:
 
         ``vllm.max_num_seqs`` bounds what runs side by side.
         """
-        requests = all_at_once(arrivals, "vLLM")
+        if any(arrival.due_ns for arrival in arrivals):
+            raise BackendError(
+                "vLLM is handed every request at once here; it cannot serve a load whose requests "
+                "are due at different times",
+                where="generate",
+            )
+        requests = tuple(arrival.request for arrival in arrivals)
         with self._asking():
             # A step of the engine that is under way may hold blocks a while.
             if not any(self._library.empty_prefix_cache() for _ in range(_TRIES)):
@@ -138,7 +155,6 @@ class VLLMEngine:
         if self._decoding == "beam":
             yield from self._searched(batch, progress)
             return
-        issued_ns = time.monotonic_ns()
         crowd = self._library.generate(
             [request.token_ids for request in batch],
             [
@@ -150,18 +166,18 @@ class VLLMEngine:
             ],
             progress,
         )
-        yield BatchRecord(batch, issued_ns, crowd.finished, crowd.steps)
+        yield BatchRecord(batch, crowd.finished, crowd.steps)
 
     def _searched(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
         """Search in crowds of requests that ask for equally many tokens, as one search must."""
         ordered = sorted(batch, key=_budget)
         for budget, crowd in groupby(ordered, key=_budget):
-            requests, issued_ns = tuple(crowd), time.monotonic_ns()
+            requests = tuple(crowd)
             options = beam_arguments(self._config.decoder, budget, self._config.ignores_eos)
             prompts = [request.token_ids for request in requests]
-            finished: list[Finished] = self._library.beam_search(prompts, options)
+            finished = self._library.beam_search(prompts, options)
             progress(len(requests))
-            yield BatchRecord(requests, issued_ns, finished)
+            yield BatchRecord(requests, finished)
 
     def _resolved(self) -> dict[str, Any]:
         import torch
@@ -200,3 +216,57 @@ class VLLMEngine:
 
 def _budget(request: Request) -> int:
     return request.max_new_tokens
+
+
+class VLLMBackend:
+    """Loads a model into ``vllm.LLM``, with its engine core in a process of its own."""
+
+    def problems(self, config: ExperimentConfig) -> list[Problem]:
+        """List what stops this configuration here; imports neither vLLM nor torch."""
+        section = config.vllm or VLLMConfig()
+        return problems.found(config, section, on_cpu=problems.is_cpu_build())
+
+    def target(self, config: ExperimentConfig) -> DeviceTarget:
+        """Name the GPUs that will do the work, or the CPU."""
+        if problems.is_cpu_build():
+            return DeviceTarget("cpu")
+        return gpu_target(config)
+
+    def load(self, config: ExperimentConfig, cache_dir: Path) -> VLLMEngine:
+        """Load model, adapter and tokenizer; compilation and graph capture are part of it.
+
+        Raises:
+            BackendError: Out of memory, or vLLM cannot load it; the message names the field to
+                change.
+            ConfigError: The checkpoint is of another precision.
+            ExperimentError: It works on other GPUs than those whose energy is read.
+        """
+        source, draft = sources.resolve(config.model, config.revision), config.decoder.draft_model
+        stated = quantised.of_model(config.model, config.revision)
+        files = ModelFiles(
+            model=sources.reference(source, cache_dir),
+            is_random=source.kind == "random",
+            quantised_as=stated and stated.method,
+            draft=draft and sources.reference(sources.resolve(draft, None), cache_dir),
+            lora_rank=adapter_rank(config),
+        )
+        processes = EngineProcesses("vLLM", ENVIRONMENT)
+        witness = Witness(processes.printed, processes.exit_codes)
+        with (
+            ended_on_failure(processes),
+            translated("load", config, witness),
+            processes.answering("load", LOADING),
+        ):
+            tokenizer = tokenizers.load_tokenizer(
+                files.model, config.revision, config.trust_remote_code, config.apply_chat_template
+            )
+            with processes.starting():
+                library = VLLMLibrary(engine_arguments(config, files), adapter_name(config))
+            # Looked at again, where all files of a model on the Hub are here.
+            stated = quantised.of_model(config.model, config.revision)
+            if problem := quantised.disagreement(stated, config.precision):
+                raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
+            if (target := self.target(config)).kind == "gpu":
+                check_workers(library.worker_facts(), target.gpu_uuids)
+            ends = end_tokens(source, tokenizer)
+            return VLLMEngine(config, library, tokenizer, processes, ends)

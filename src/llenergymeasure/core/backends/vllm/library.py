@@ -4,6 +4,9 @@ Written against the offline ``LLM`` class (docs.vllm.ai, "Offline Inference") of
 eye on 0.19. Two things lie outside its documented interface, and are done without where they are
 not found: token times are noted where steps come in (``engine_core.get_output``), and a wait for
 an engine core that died is broken off (``engine_core.outputs_queue``), which vLLM leaves waiting.
+
+Times of requests are those of ``RequestStateStats``, in seconds of the monotonic clock of the
+engine core, the same clock as ours (``arrival_time`` alone is wall-clock, and unused).
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.backends.protocol import Progress
-from llenergymeasure.core.backends.vllm.trace import Finished, Step
+from llenergymeasure.core.backends.shared.engines import Finished
+from llenergymeasure.core.backends.vllm.trace import Step
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 ENVIRONMENT = {
@@ -75,6 +79,7 @@ class VLLMLibrary:
             options: Arguments of ``SamplingParams``, one a prompt.
             progress: Called after a step with the number of requests that ended in it.
         """
+        issued_ns = time.monotonic_ns()
         with self._noted_steps() as steps:
             keys = self.llm.enqueue(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
@@ -90,7 +95,7 @@ class VLLMLibrary:
                     progress(len(outputs))
             ended.sort(key=lambda pair: int(pair[0].request_id))
         finished = [
-            _finished(key, output, delivered_ns)
+            told(key, output, issued_ns, delivered_ns)
             for key, (output, delivered_ns) in zip(keys, ended, strict=True)
         ]
         return Crowd(finished, steps)
@@ -121,6 +126,7 @@ class VLLMLibrary:
 
     def beam_search(self, prompts: Sequence[Prompt], options: Mapping[str, Any]) -> list[Finished]:
         """Search for all prompts at once; gives the best beam of each, without times."""
+        issued_ns = time.monotonic_ns()
         found = self.llm.beam_search(
             [{"prompt_token_ids": list(prompt)} for prompt in prompts],
             self._beam(**options),
@@ -132,7 +138,7 @@ class VLLMLibrary:
         for prompt, output in zip(prompts, found, strict=True):
             tokens = output.sequences[0].tokens[len(prompt) :]
             reason = "stop" if end is not None and tokens[-1:] == [end] else "length"
-            finished.append(Finished(len(prompt), tuple(tokens), reason, delivered_ns))
+            finished.append(Finished(len(prompt), tuple(tokens), reason, issued_ns, delivered_ns))
         return finished
 
     def empty_prefix_cache(self) -> bool:
@@ -195,24 +201,26 @@ class VLLMLibrary:
         self._core.shutdown()
 
 
-def _finished(key: str, output: Any, delivered_ns: int) -> Finished:
+def told(key: str, output: Any, issued_ns: int, delivered_ns: int) -> Finished:
+    """Take what vLLM's ``RequestOutput`` says of a request that has ended."""
     answer, stats = output.outputs[0], output.metrics
     return Finished(
         prompt_tokens=len(output.prompt_token_ids),
         token_ids=tuple(answer.token_ids),
         reason=answer.finish_reason,
+        issued_ns=issued_ns,
         delivered_ns=delivered_ns,
         cached_tokens=output.num_cached_tokens,
-        scheduled_s=_known(getattr(stats, "scheduled_ts", None)),
-        first_token_s=_known(getattr(stats, "first_token_ts", None)),
-        last_token_s=_known(getattr(stats, "last_token_ts", None)),
+        scheduled_ns=_ns(getattr(stats, "scheduled_ts", None)),
+        first_token_ns=_ns(getattr(stats, "first_token_ts", None)),
+        last_token_ns=_ns(getattr(stats, "last_token_ts", None)),
         key=key,
     )
 
 
-def _known(seconds: float | None) -> float | None:
-    """Read a time; vLLM writes 0.0 where something has not happened."""
-    return seconds or None
+def _ns(seconds: float | None) -> int | None:
+    """Give a time in nanoseconds; vLLM writes 0.0 where something has not happened."""
+    return round(seconds * 1e9) if seconds else None
 
 
 def _name(value: Any) -> str:
