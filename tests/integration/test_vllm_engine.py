@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.backend_configs import VLLMConfig
-from llenergymeasure.config.ssot import QUANTISATION_PRECISION
+from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.core.backends.protocol import PREFILL_PASS, Arrival
 from llenergymeasure.core.backends.vllm.arguments import DECIDED_ELSEWHERE, ELSEWHERE
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
@@ -360,7 +360,7 @@ def test_every_method_of_quantisation_is_one_of_vllms_or_of_an_older_ones():
 
     known = known_methods()
     assert known == get_args(QuantizationMethods)
-    assert QUANTISATION_PRECISION["vllm"].keys() - set(known) <= {"bitsandbytes"}
+    assert BACKENDS["vllm"].quantisation.keys() - set(known) <= {"bitsandbytes"}
 
 
 def test_the_hottest_temperature_is_vllms():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import DECODING_STRATEGIES, PRECISIONS, WEIGHT_BITS
 from llenergymeasure.config.registry import BACKENDS
-from llenergymeasure.config.ssot import DECODING_SUPPORT, PRECISION_SUPPORT, QUANTISATION_PRECISION
+from llenergymeasure.config.ssot import DECODING_SUPPORT, PRECISION_SUPPORT
 
 SYNTHETIC = {"synthetic": {"n": 10, "input_len": 64, "output_len": 32}}
 
@@ -246,8 +246,8 @@ def test_exactly_the_decoding_of_the_table_is_accepted(backend, strategy):
     ("backend", "method", "precisions"),
     [
         (backend, method, precisions)
-        for backend, methods in QUANTISATION_PRECISION.items()
-        for method, precisions in methods.items()
+        for backend, facts in BACKENDS.items()
+        for method, precisions in facts.quantisation.items()
     ],
 )
 def test_every_quantisation_method_agrees_with_its_precisions_only(backend, method, precisions):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from llenergymeasure.config.names import DecodingStrategy, Precision
 from llenergymeasure.config.registry import BACKENDS
 
@@ -12,7 +10,4 @@ PRECISION_SUPPORT: dict[str, tuple[Precision, ...]] = {
 }
 DECODING_SUPPORT: dict[str, tuple[DecodingStrategy, ...]] = {
     name: facts.decoding for name, facts in BACKENDS.items()
-}
-QUANTISATION_PRECISION: dict[str, Mapping[str, tuple[Precision, ...]]] = {
-    name: facts.quantisation for name, facts in BACKENDS.items() if facts.quantisation
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,6 +13,9 @@ from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
 from llenergymeasure.domain import Record
+from llenergymeasure.exceptions import ExperimentError
+from llenergymeasure.results.files import write_json_atomically
+from llenergymeasure.results.layout import ExperimentDirectory
 
 
 class Start(NamedTuple):
@@ -78,6 +82,19 @@ class WorkOrder(Record):
             data_dir=str(data_path()),
             runner=user.runner(config.backend),
         )
+
+    def write(self, directory: ExperimentDirectory) -> None:
+        """Write ``config.json``; leave no empty directory where that fails.
+
+        Raises:
+            ExperimentError: It cannot be written.
+        """
+        try:
+            write_json_atomically(directory.config, self.model_dump_json(indent=2) + "\n")
+        except ExperimentError:
+            with contextlib.suppress(OSError):
+                directory.root.rmdir()  # nothing has started, so nothing is left
+            raise
 
     @property
     def cache_dir(self) -> Path:

@@ -32,7 +32,7 @@ from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
 from llenergymeasure.study.resume import StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.session import StudySession, write_order
+from llenergymeasure.study.session import StudySession
 from llenergymeasure.study.supervise import supervise
 
 
@@ -214,7 +214,7 @@ def run_single(
     ):
         if kept:
             calls.listener(Placed(str(directory.root)))
-        write_order(directory, order)
+        order.write(directory)
         result = worker.collect(directory, run(directory), kept=kept)
     return StudyResult(
         name=plan.name,

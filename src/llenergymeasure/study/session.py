@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
-from llenergymeasure.orchestration.order import Start, WorkOrder
-from llenergymeasure.results.files import write_json_atomically
-from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.persistence import DirectoryRepository
+from llenergymeasure.orchestration.order import Start
+from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
@@ -31,8 +28,7 @@ from llenergymeasure.study.manifest import (
 )
 from llenergymeasure.study.resume import SlotState, StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
-from llenergymeasure.study.runners.protocol import Job
-from llenergymeasure.study.supervise import Ended, supervise
+from llenergymeasure.study.supervise import Ended, kept, supervise
 
 MOST_AT_ONCE = 200
 """Results that are summed up in a moment; 10,000 take 13 to 20 s (benchmarks/study_summary.py)."""
@@ -186,15 +182,21 @@ class StudySession:
                 "session": self._session,
             }
         )
-        write_order(directory, order)
+        order.write(directory)
         within_s = self._limits.of(order.config)
         try:
             job = self._runners.of(order).start(directory)
         except ExperimentError as error:
-            return Ended(_not_started(directory, order, error), 0.0)
-        with _killed_on_error(job):
+            failure = FailedExperiment(
+                config=order.config, phase="start", code=error.code, message=error.message
+            )
+            return Ended(kept(directory, failure), 0.0)
+        try:
             self._tell_start(state, job.start)
             return supervise(job, directory, order, self._calls, within_s=within_s)
+        except BaseException:
+            job.kill()
+            raise
 
     def _tell_start(self, state: SlotState, start: Start) -> None:
         """Say that an experiment begins, and once for each reason why not as it was asked."""
@@ -257,41 +259,6 @@ class StudySession:
         self._log.note(
             ProgressLine(slot=slot.number, status=status, at=now, duration_s=seconds, code=code)
         )
-
-
-def write_order(directory: ExperimentDirectory, order: WorkOrder) -> None:
-    """Write ``config.json``; leave no empty directory where that fails.
-
-    Raises:
-        ExperimentError: It cannot be written.
-    """
-    try:
-        write_json_atomically(directory.config, order.model_dump_json(indent=2) + "\n")
-    except ExperimentError:
-        with contextlib.suppress(OSError):
-            directory.root.rmdir()  # nothing has started, so nothing is left
-        raise
-
-
-def _not_started(
-    directory: ExperimentDirectory, order: WorkOrder, error: ExperimentError
-) -> FailedExperiment:
-    failure = FailedExperiment(
-        config=order.config, phase="start", code=error.code, message=error.message
-    )
-    # A disk that is full may refuse this; the summary has the failure all the same.
-    with contextlib.suppress(ExperimentError):
-        DirectoryRepository(directory).save_failure(failure)
-    return failure
-
-
-@contextlib.contextmanager
-def _killed_on_error(job: Job) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        job.kill()
-        raise
 
 
 class CircuitBreaker:

@@ -168,11 +168,11 @@ def _outcome(
     failure = FailedExperiment(
         config=config, phase=phase, code=what, message=message, log_tail=said
     )
-    return _kept(directory, failure)
+    return kept(directory, failure)
 
 
-def _kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExperiment:
-    # A full disk, or a directory that is gone, may refuse this; the caller has the failure itself.
+def kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExperiment:
+    """Save a failure; a full disk, or a directory that is gone, may refuse it."""
     with contextlib.suppress(ExperimentError):
         DirectoryRepository(directory).save_failure(failure)
     return failure
@@ -217,7 +217,7 @@ def _interrupted(directory: ExperimentDirectory, order: WorkOrder, phase: str) -
         return KeyboardInterrupt(f"interrupted after the result was written to {directory.root}")
     redact_file(directory.log)
     if not directory.error.is_file():
-        _kept(
+        kept(
             directory,
             FailedExperiment(
                 config=order.config,
