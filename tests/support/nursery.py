@@ -157,6 +157,8 @@ class Warm:
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
         ):
+            if self._server.process.poll() is not None:  # killed: that costs one test alone
+                del self._server
             pid = self._server.start(command, out, err)
             try:
                 code = self._server.number(timeout_s)
