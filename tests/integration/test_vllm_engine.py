@@ -63,6 +63,22 @@ def engine(shared):
 
 
 @pytest.fixture(scope="module")
+def shared_wide(model, tmp_path_factory):
+    decoder = {"decoding_strategy": "beam", "num_beams": 12, "ignore_eos": True}
+    cache = tmp_path_factory.mktemp("cache")
+    made = Shared(cache, model=str(model), decoder=decoder, random_seed=2)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wide(shared_wide):
+    """An engine for wide searches, with a seed of its own."""
+    yield shared_wide.get()
+    shared_wide.look()
+
+
+@pytest.fixture(scope="module")
 def prompts(shared) -> list[list[int]]:
     return [shared.get().tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(len(BUDGETS))]
 
@@ -117,20 +133,21 @@ def test_no_answer_ends_before_its_least_number_of_tokens(engine, model, prompts
     assert min(sample.output_tokens for sample in samples) >= 8
 
 
-def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(model, tmp_path):
-    def drawn(seed: int) -> list[list[int]]:
-        decoder = {**SAMPLING, "ignore_eos": True}
-        with loaded(tmp_path, model=str(model), decoder=decoder, random_seed=seed) as drawing:
-            prompt = drawing.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
-            passes = [tokens(run(drawing, requests([prompt], [12]), index)) for index in (0, 1)]
-            notes = drawing.inspect().notes
-        assert passes[0] != passes[1]
-        assert any("same tokens only where requests are scheduled" in note for note in notes)
-        return passes[0]
+def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(model, wide, tmp_path):
+    def drawn(engine: VLLMEngine, pass_index: int = 0) -> list[list[int]]:
+        drawing = as_if(engine, decoder={**SAMPLING, "ignore_eos": True})
+        prompt = drawing.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
+        return tokens(run(drawing, requests([prompt], [12]), pass_index))
 
-    first = drawn(1)
-    assert drawn(1) == first
-    assert drawn(2) != first
+    passes = []
+    for _ in range(2):
+        with loaded(tmp_path, model=str(model), decoder=SAMPLING, random_seed=1) as engine:
+            passes.append([drawn(engine), drawn(engine, 1)])
+            notes = engine.inspect().notes
+        assert passes[-1][0] != passes[-1][1]
+        assert any("same tokens only where requests are scheduled" in note for note in notes)
+    assert passes[0] == passes[1]
+    assert drawn(wide) not in passes[0]
 
 
 def test_equal_prompts_draw_different_tokens(engine, prompts):
@@ -275,11 +292,9 @@ def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
     assert any("beam search" in note for note in report.notes)
 
 
-def test_a_search_is_as_wide_as_it_is_asked_to_be(model, tmp_path):
-    decoder = {"decoding_strategy": "beam", "num_beams": 12, "ignore_eos": True}
-    with loaded(tmp_path, model=str(model), decoder=decoder) as wide:
-        prompt = wide.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
-        (sample,) = run(wide, requests([prompt], [3])).samples()
+def test_a_search_is_as_wide_as_it_is_asked_to_be(wide):
+    prompt = wide.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
+    (sample,) = run(wide, requests([prompt], [3])).samples()
 
     assert sample.output_tokens == 3
 
