@@ -216,8 +216,9 @@ def test_an_error_that_nobody_foresaw_is_in_the_log_of_its_process(llem: Llem) -
 
     assert done.code == 1
     assert "process 1 of 0 to 1 failed: ZeroDivisionError: division by zero" in done.err
-    assert "Traceback" in directory(llem).log.read_text()
     assert "Traceback" in directory(llem).process_log(1).read_text()
+    end_of_it = "1 / 0\n    ~~^~~\nZeroDivisionError: division by zero\n"
+    assert end_of_it in directory(llem).log.read_text()
 
 
 def test_a_process_that_is_killed_ends_the_experiment_and_is_named(llem: Llem) -> None:
