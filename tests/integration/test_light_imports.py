@@ -80,3 +80,16 @@ def test_a_configuration_shows_its_fields_before_one_is_made(name):
     )
 
     assert {"ExperimentConfig": "precision", "StudyConfig": "sweep"}[name] in parameters.split()
+
+
+def test_what_codecarbon_covers_is_told_without_importing_it():
+    said = python(
+        "import sys\n"
+        "from llenergymeasure.core.energy.codecarbon import CodeCarbonSource\n"
+        "from llenergymeasure.domain.environment import DeviceTarget\n"
+        "for kind in ('cpu', 'gpu'):\n"
+        "    CodeCarbonSource.coverage(DeviceTarget(kind))\n"
+        "print('codecarbon' in sys.modules)"
+    )
+
+    assert said == "False"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -174,13 +173,6 @@ def test_rapl_shows_in_the_scope_and_ram_keeps_the_whole_modelled(tmp_path):
     assert (without.kind, having.kind) == ("modelled", "modelled")
     assert "modelled from its load" in without.scope
     assert "measured by RAPL" in having.scope
-
-
-def test_coverage_does_not_import_codecarbon():
-    CodeCarbonSource.coverage(DeviceTarget("cpu"))
-    CodeCarbonSource.coverage(DeviceTarget("gpu"))
-
-    assert "codecarbon" not in sys.modules
 
 
 def test_without_a_driver_a_gpu_is_not_covered(monkeypatch, tmp_path):
