@@ -12,8 +12,9 @@ PEER    = $(VENV)-peer
 ENERGY  = $(VENV)-peer-energy
 VLLM    = $(VENV)-vllm
 
-# How many processes share the tests; those of a file stay together, as their fixtures do.
-JOBS   ?= 2
+# How many processes share the tests: one more than cores, since many tests wait. Those of a file stay together, as their
+# fixtures do.
+JOBS   ?= 3
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
