@@ -38,7 +38,10 @@ demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure exampl
 	@echo
 	$(DEMO)/bin/llem run examples/quickstart.yaml
 
-test: setup lint typecheck unit integration test-vllm ## every check: lint, import contracts, types, unit and integration tests, vLLM
+test: ## every check: lint, import contracts, types, unit and integration tests, vLLM
+	$(MAKE) --jobs 2 $(STAMP) $(VLLM)/.installed
+	$(MAKE) lint typecheck unit
+	$(PYTHON) scripts/side_by_side.py "$(MAKE) integration" "$(MAKE) test-vllm"
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff format --check .
