@@ -106,6 +106,21 @@ def test_the_death_of_one_is_told_with_its_exit_code(processes):
     assert processes.exit_codes() == [-signal.SIGKILL]
 
 
+def test_the_death_of_another_engines_process_is_not_told(processes):
+    told: list[bool] = []
+    ours = started(processes, time.sleep, 600)
+    other = EngineProcesses("another engine", {})
+    child = started(other, time.sleep, 600)
+    other.end()  # waits for its end aside of multiprocessing, which goes on to list it
+    processes.on_death(lambda: told.append(True))
+    child.join()
+
+    time.sleep(0.2)
+    assert told == []
+    ours.kill()
+    wait_for(lambda: told)
+
+
 def test_they_end_with_this_process_however_that_ends(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(ORPHANING)
