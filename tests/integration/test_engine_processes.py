@@ -188,6 +188,22 @@ def test_processes_that_do_nothing_are_killed(processes):
     assert "have done nothing for 1.5 s" in failure(processes, child.join).message
 
 
+def look_for_work() -> None:
+    while True:
+        end_s = time.perf_counter() + 0.0003
+        while time.perf_counter() < end_s:
+            pass
+        time.sleep(0.02)
+
+
+def test_processes_that_only_look_for_work_do_nothing(processes):
+    child = started(processes, look_for_work)
+    wait_for(processes.running)
+    patience = QUICK._replace(idle_s=3.0)
+
+    assert "have done nothing for 3 s" in failure(processes, child.join, patience).message
+
+
 def test_processes_that_work_may_take_their_time(processes):
     busy(processes)
     with processes.answering("generate", QUICK):
