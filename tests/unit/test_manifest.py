@@ -180,7 +180,6 @@ def note(study: StudyDirectory, *noted: ProgressLine) -> None:
     log = ProgressLog(study.progress)
     for line in noted:
         log.note(line)
-    log.close()
 
 
 @MOST_CUTS

@@ -178,12 +178,8 @@ def study_s(
         durations: By configuration.
         execution: Tells the gaps.
     """
-    before: list[Slot | None] = [None, *slots]
-    gaps_s = sum(
-        execution.gap_s(previous, slot) for previous, slot in zip(before, slots, strict=False)
-    )
     known = [found.total_s for slot in slots if (found := durations[slot.configuration])]
-    return (sum(known) if len(known) == len(slots) else None), gaps_s
+    return (sum(known) if len(known) == len(slots) else None), sum(execution.gaps_s(slots))
 
 
 def _batch_s(
