@@ -140,6 +140,7 @@ def change_s(directory: Path, changes: int) -> float:
     for number in range(changes):
         log.note(ProgressLine(slot=number + 1, status="complete", at=now, duration_s=1.0))
     seconds = time.perf_counter() - start_s
+    log.close()
     return seconds / changes
 
 

@@ -180,6 +180,7 @@ def note(study: StudyDirectory, *noted: ProgressLine) -> None:
     log = ProgressLog(study.progress)
     for line in noted:
         log.note(line)
+    log.close()
 
 
 @MOST_CUTS

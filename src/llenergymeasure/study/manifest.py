@@ -303,20 +303,27 @@ class ProgressLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._descriptor: int | None = None
         self._silent = False
 
     def note(self, line: ProgressLine) -> None:
-        """Append a line in a single write, on a line of its own where a crash has torn the last."""
+        """Append a line in a single write."""
         text = line.model_dump_json(exclude_none=True) + "\n"
         try:
-            with self._path.open("ab+", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-                file.write(("\n" * torn + text).encode())
+            if self._descriptor is None:
+                self._descriptor, text = _open(self._path, text)
+            if os.write(self._descriptor, text.encode()) < len(text.encode()):
+                self.close()  # the next line is to begin on a line of its own
         except OSError as error:
             if not self._silent:
                 LOG.warning("%s is not kept: %s", self._path, error)
             self._silent = True
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def read_progress(path: Path) -> tuple[ProgressLine, ...]:
@@ -330,3 +337,11 @@ def read_progress(path: Path) -> tuple[ProgressLine, ...]:
         with contextlib.suppress(ValidationError):
             found.append(ProgressLine.model_validate_json(line))
     return tuple(found)
+
+
+def _open(path: Path, text: str) -> tuple[int, str]:
+    """Open for appending; begin a new line where a crash has torn the last one."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    size = os.fstat(descriptor).st_size
+    torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+    return descriptor, ("\n" + text) if torn else text

@@ -101,8 +101,10 @@ class StudySession:
                 self._left.begin()
                 self._one(one)
         except BaseException as error:
+            self._log.close()
             self._leave(interrupted=not isinstance(error, Exception))
             raise
+        self._log.close()
         self._keep_progress()
         return self._summarise()
 
