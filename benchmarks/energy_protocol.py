@@ -104,6 +104,9 @@ class Body(NamedTuple):
     noise: float = 0.07
 
 
+USUAL, PLAIN = Late(), Body()
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A window to be measured.
@@ -120,7 +123,6 @@ class Scene:
         batch_s: How long the batch before each of them is.
         settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
-        rates: Its rates.
         without: Sensors of the device that are not there.
     """
 
@@ -128,13 +130,12 @@ class Scene:
     load: Load
     length_s: float
     steps_s: Sequence[float] | FloatArray = ()
-    body: Body = Body()
+    body: Body = PLAIN
     warmup_w: float | None = None
     ends_s: tuple[float, ...] = ()
     batch_s: float = 1.5
     settle_s: float = 0.0
-    late: Late = Late()
-    rates: SamplingRates = RATES
+    late: Late = USUAL
     without: tuple[Quantity, ...] = ()
 
 
@@ -178,7 +179,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     from_s = min(opened_s, ends_s[0])
     noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
     device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
-    readings = record(device, (from_s, closed_s), rng, scene.late, scene.rates, scene.without)
+    readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
     return Played(
         readings,
         Window(ORIGIN_NS, int(ns(scene.length_s))),
@@ -236,8 +237,7 @@ def record(
     device: VirtualDevice,
     span_s: tuple[float, float],
     rng: np.random.Generator,
-    late: Late = Late(),
-    rates: SamplingRates = RATES,
+    late: Late = USUAL,
     without: Sequence[Quantity] = (),
 ) -> DeviceReadings:
     """Let the product's sampler read a device from one time to another."""
@@ -246,7 +246,7 @@ def record(
     counters = [one for one in names if one == "counter"]
     spare = len(names) - len(counters) - len(quick)
     tiers = Tiers(len(counters), len(quick), STATES, spare + SLOW)
-    cadence = gpu_cadence(tiers, rates.counter_poll_ms / 1e3, rates.power_poll_ms / 1e3)
+    cadence = gpu_cadence(tiers, RATES.counter_poll_ms / 1e3, RATES.power_poll_ms / 1e3)
     channels: list[Quantity | None] = [*counters, *quick]
     channels += [None] * STATES
     channels += [one for one in names if one not in channels]
@@ -311,7 +311,7 @@ def _readings(
 
 
 def calibrated(
-    profile: DeviceProfile, body: Body, rng: np.random.Generator, late: Late = Late()
+    profile: DeviceProfile, body: Body, rng: np.random.Generator, late: Late = USUAL
 ) -> Knowledge:
     """Calibrate a device by the product's own script, on a virtual clock."""
     bench = _Bench(profiles.with_random_phase(profile, rng), body, rng, late)
