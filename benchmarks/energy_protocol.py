@@ -1,9 +1,8 @@
 """One measured window on a simulated device, as the product takes it, on a virtual clock.
 
 What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
-default rates, the guards of the NVML source, a warm-up under load right up to them, and
-calibrations by ``calibrate`` itself on a device that ramps up and trails off. What a device and its
-sensor do is :mod:`tests.support.simulated_device`'s.
+default rates, the guards of the NVML source, and a warm-up under load right up to them. What a
+device and its sensor do is :mod:`tests.support.simulated_device`'s.
 
     scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
     known = calibrated(scene.profile, scene.body, rng)
@@ -14,16 +13,13 @@ sensor do is :mod:`tests.support.simulated_device`'s.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from llenergymeasure.core.energy.cadence import Cadence, Tiers, gpu_cadence
-from llenergymeasure.core.energy.calibration import Device, calibrate, make_script
 from llenergymeasure.core.energy.estimator import (
     CounterReadings,
     DeviceReadings,
@@ -31,14 +27,12 @@ from llenergymeasure.core.energy.estimator import (
     PowerReadings,
 )
 from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
-from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import SamplingRates
-from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import FloatArray, Load
 from tests.support.simulated_device.profiles import DeviceProfile
-from tests.support.simulated_device.twin import Quantity, VirtualDevice
+from tests.support.simulated_device.twin import IntArray, Quantity, VirtualDevice
 
 ORIGIN_NS = 10**15  # of the virtual clock, so that no time is negative
 RATES = SamplingRates()
@@ -46,9 +40,7 @@ STATES, SLOW = 2, 6  # what the NVML reader asks of a device beside energy and p
 READ_S = 50e-6  # how long a read takes, more or less
 WAKE_S = 1e-4  # a wake-up is at most this late when nothing holds it up
 HANDOVER_S = 0.01  # between the guards and the work itself, at most
-IDLE_W, FULL_W = 75.0, 400.0  # of the loads, which are scaled to a device's limit
-COLD_S = 0.1  # clocks of a device that rested for longer come down, so that it ramps up again
-UUID = "GPU-virtual"
+FULL_W = 400.0  # of a device that loads are written for; they are scaled to a device's limit
 
 
 class Late(NamedTuple):
@@ -218,8 +210,9 @@ def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
         load = ramped(load, 0.0, min(body.ramp_s, scene.length_s), outside_w)
     for end_s in ends_s:
         load = load + loads.step(end_s - scene.batch_s, end_s, warmup_w - outside_w, 0.0)
-    for end_s in (*ends_s, scene.length_s) if body.tail else ():
-        load = load + body.tail.after(end_s)
+    if body.tail is not None:
+        for end_s in (*ends_s, scene.length_s):
+            load = load + body.tail.after(end_s)
     return load
 
 
@@ -251,15 +244,19 @@ def record(
     channels += [None] * STATES
     channels += [one for one in names if one not in channels]
     taken = _turns(cadence, len(channels), span_s, rng, late)
-    found = {
-        name: _readings(device, name, np.array(times), rng)
-        for name, times in zip(channels, taken, strict=True)
-        if name is not None and times
-    }
+    counter: CounterReadings | None = None
+    powers: dict[Quantity, PowerReadings] = {}
+    for name, times in zip(channels, taken, strict=True):
+        if name is None:
+            continue
+        before_s, after_s = np.array(times).T
+        value = _shown(device, name, before_s + (after_s - before_s) * rng.random(len(times)))
+        if name == "counter":
+            counter = CounterReadings(ns(before_s), ns(after_s), value)
+        else:
+            powers[name] = PowerReadings(ns(before_s), ns(after_s), value / 1000.0)
     return DeviceReadings(
-        counter=found.get("counter"),
-        power=found.get("instant"),
-        average_power=found.get("average", found.get("usage")),
+        counter, powers.get("instant"), powers.get("average", powers.get("usage"))
     )
 
 
@@ -295,115 +292,11 @@ def _turns(
     return taken
 
 
-def _readings(
-    device: VirtualDevice, name: Quantity, times_s: FloatArray, rng: np.random.Generator
-) -> CounterReadings | PowerReadings:
-    before_s, after_s = times_s.T
-    looked_s = before_s + (after_s - before_s) * rng.random(len(before_s))
-    if name == "counter":
-        return CounterReadings(ns(before_s), ns(after_s), device.counter_mj(looked_s))
+def _shown(device: VirtualDevice, name: Quantity, at_s: FloatArray) -> IntArray:
     show = {
+        "counter": device.counter_mj,
         "instant": device.power_mw,
         "average": device.average_power_mw,
         "usage": device.power_usage_mw,
-    }[name]
-    return PowerReadings(ns(before_s), ns(after_s), show(looked_s) / 1000.0)
-
-
-def calibrated(
-    profile: DeviceProfile, body: Body, rng: np.random.Generator, late: Late = USUAL
-) -> Knowledge:
-    """Calibrate a device by the product's own script, on a virtual clock."""
-    bench = _Bench(profiles.with_random_phase(profile, rng), body, rng, late)
-    script = make_script(random.Random(int(rng.integers(2**32))))
-    stored = calibrate(Device(UUID, "570"), bench, bench, script, bench.sleep).stored
-    return Knowledge(stored.counter, stored.power)
-
-
-class _Bench:
-    """A device under calibration: energy source, load and clock in one."""
-
-    name = "nvml"
-
-    def __init__(
-        self, profile: DeviceProfile, body: Body, rng: np.random.Generator, late: Late
-    ) -> None:
-        self._profile, self._body, self._rng, self._late = profile, body, rng, late
-        self._now_s, self._opened_s = 0.0, 0.0
-        self._bursts_s: list[tuple[float, float]] = []
-
-    def sleep(self, seconds: float) -> None:
-        self._now_s += seconds
-
-    def burst(self, seconds: float) -> Window:
-        """Work for about so long."""
-        began_s = self._now_s
-        self._now_s += seconds + float(self._rng.uniform(0.0, 0.004))
-        self._bursts_s.append((began_s, self._now_s))
-        return Window(int(ns(began_s)), int(ns(self._now_s)))
-
-    def start(self) -> None:
-        pass
-
-    stop = close = start
-
-    def open_window(self) -> None:
-        self._opened_s = self._now_s
-        self._now_s += guard(self._profile)
-
-    def close_window(self, window: Window, step_times: Any = None) -> EnergyRecording:
-        """Give what the sampler read of all bursts."""
-        self._now_s += guard(self._profile)
-        span_s = (self._opened_s, self._now_s)
-        load = self._load().scaled(self._profile.limit_w / FULL_W)
-        load = loads.noisy(load, self._body.noise, span_s[0] - 0.5, span_s[1], self._rng)
-        device = VirtualDevice(self._profile, load, seed=int(self._rng.integers(2**40)))
-        readings = record(device, span_s, self._rng, self._late)
-        return EnergyRecording(source=self.name, readings=_rows(readings))
-
-    def _load(self) -> Load:
-        """Give the power of all bursts; a device that rested ramps up, and each burst trails."""
-        starts_s, ends_s = np.array(self._bursts_s).T
-        edges_s = np.stack([starts_s, ends_s], axis=1).ravel()
-        load = loads.steps(
-            np.append(edges_s[0] - 10.0, edges_s),
-            np.append(IDLE_W, np.tile([FULL_W, IDLE_W], len(starts_s))),
-        )
-        rested = [True, *(b[0] - a[1] > COLD_S for a, b in pairwise(self._bursts_s))]
-        for start_s, end_s, cold in zip(starts_s, ends_s, rested, strict=True):
-            if cold and self._body.ramp_s:
-                load = _ramped_burst(load, float(start_s), float(end_s), self._body.ramp_s)
-        if self._body.tail is not None:
-            for end_s in ends_s:
-                load = load + self._body.tail.after(float(end_s))
-        return load
-
-
-def _ramped_burst(load: Load, start_s: float, end_s: float, ramp_s: float) -> Load:
-    """Let one burst come up; a shorter one ends on its way."""
-    reached_w = (FULL_W - IDLE_W) / ramp_s
-    over_s = min(ramp_s, end_s - start_s)
-    lacking = Load(
-        np.array([start_s - 10.0, start_s, start_s + over_s]),
-        np.array([0.0, IDLE_W - FULL_W, 0.0]),
-        np.array([0.0, reached_w, 0.0]),
-    )
-    return load + lacking
-
-
-def _rows(readings: DeviceReadings) -> tuple[Reading, ...]:
-    """Give readings as the sampler hands them over, in their order."""
-    rows = []
-    counter = readings.counter
-    if counter is not None:
-        columns = (counter.before_ns, counter.after_ns, counter.value)
-        rows += [Reading(COUNTER, UUID, *row) for row in _listed(columns)]
-    for channel, power in ((POWER, readings.power), (AVERAGE_POWER, readings.average_power)):
-        if power is not None:
-            columns = (power.before_ns, power.after_ns, power.power_w)
-            rows += [Reading(channel, UUID, *row) for row in _listed(columns)]
-    return tuple(sorted(rows, key=lambda row: row.before_ns))
-
-
-def _listed(columns: Sequence[Any]) -> Any:
-    return zip(*(column.tolist() for column in columns), strict=True)
+    }
+    return show[name](at_s)
