@@ -24,7 +24,7 @@ from typing import Any
 
 from llenergymeasure import locks
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.core.energy import get_active_energy_backend
+from llenergymeasure.core.energy.selection import get_active_energy_backend
 from llenergymeasure.core.energy.stored import known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome
@@ -177,7 +177,8 @@ def _measure_and_save(
         datacenter_pue_source=order.datacenter_pue_source,
     )
     driver = snapshot.driver_version
-    known = known_sensors(None if order.data_dir is None else Path(order.data_dir), driver)
+    folder = None if order.data_dir is None else Path(order.data_dir)
+    known = functools.partial(known_sensors, folder, driver)
     select = functools.partial(get_active_energy_backend, known=known)
     measurement = ExperimentOrchestrator(
         order, machine, events, select, driver, directory=repository.directory
