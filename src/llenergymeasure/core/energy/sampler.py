@@ -63,6 +63,7 @@ class Recorded:
         cost: What taking the readings cost.
         span: From the child's ``begin`` to its ``end``.
         step_times_ns: When each step of the load began, as far as the caller told.
+        rest_from_ns: From when on what came before the window no longer shows.
     """
 
     readings: tuple[Reading, ...]
@@ -70,6 +71,7 @@ class Recorded:
     cost: SamplingCost
     span: Window
     step_times_ns: Sequence[int] = ()
+    rest_from_ns: int = 0
 
 
 @dataclass(slots=True)
