@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
@@ -19,23 +19,11 @@ from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
-from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, read_plan
+from llenergymeasure.study.manifest import ExecutionPlan, NotedPlan, Slot, StudyPlan, read_plan
 
 _MOST_LISTED = 5
 _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
 _ABSENT = "not set"
-
-
-class Continuation(NamedTuple):
-    """How a study goes on.
-
-    Attributes:
-        plan: The stored plan, with further cycles where they were asked for.
-        notes: What differs from before without standing in the way, in plain words.
-    """
-
-    plan: StudyPlan
-    notes: tuple[str, ...]
 
 
 def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
@@ -87,7 +75,7 @@ def continuation(
     flags: Mapping[str, Any],
     *,
     allow_large: bool,
-) -> Continuation:
+) -> NotedPlan:
     """Go on with the plan of a directory.
 
     Args:
@@ -100,8 +88,7 @@ def continuation(
     Raises:
         StudyError: The plan is lost, or design or order have changed.
     """
-    stored, damage = read_plan(directory)
-    notes = [] if damage is None else [damage]
+    stored, notes = read_plan(directory)
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
@@ -114,7 +101,8 @@ def continuation(
         kept = stored.execution.n_cycles
         if "n_cycles" not in flags and execution.n_cycles < kept:
             # a flag may have added some since the file was written
-            notes.append(f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept")
+            said = f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept"
+            notes = (*notes, said)
             execution = execution.model_copy(update={"n_cycles": kept})
     found = continued(stored, execution)
     return found._replace(notes=(*notes, *found.notes))
@@ -184,7 +172,7 @@ def check_design(
         raise _refusal("design", differences, "resume with the design it began with")
 
 
-def continued(stored: StudyPlan, execution: ExecutionPlan) -> Continuation:
+def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
     """Go on with a stored plan, run as asked for now.
 
     More cycles are a top-up: their slots follow those of the plan. Rests, time limit and start
@@ -200,7 +188,7 @@ def continued(stored: StudyPlan, execution: ExecutionPlan) -> Continuation:
     _check_order(stored.execution, execution)
     further = _further_slots(stored, execution)
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
-    return Continuation(plan, tuple(_notes(stored, execution, len(further))))
+    return NotedPlan(plan, tuple(_notes(stored, execution, len(further))))
 
 
 def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
