@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -25,10 +24,11 @@ from llenergymeasure.core.backends.shared import errors
 from llenergymeasure.core.backends.shared.engines import (
     dynamic_batches,
     flops_notes,
+    sampling_options,
     static_batches,
     understood,
 )
-from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, SLIPS, Words, first_lines
+from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, Words, first_lines
 from llenergymeasure.core.backends.shared.memory import CudaMemory, ResidentSet
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
@@ -213,11 +213,7 @@ def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
     }
     if decoder.min_new_tokens is not None:
         options["min_new_tokens"] = decoder.min_new_tokens
-    if decoder.decoding_strategy == "sampling":
-        options["temperature"] = decoder.temperature or 1.0
-        options["top_p"] = decoder.top_p or 1.0
-        options["top_k"] = decoder.top_k or 0
-    return options
+    return {**options, **sampling_options(decoder)}
 
 
 def generating_model(model: Any) -> Any:
@@ -225,7 +221,6 @@ def generating_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, MemoryError, *SLIPS)
 _WORDS = Words(
     "PyTorch",
     remedies=(
@@ -247,16 +242,14 @@ def translated(phase: str, config: ExperimentConfig) -> AbstractContextManager[N
         phase: What was going on: ``load``, or ``generate``.
         config: The experiment, for the values that the message names.
     """
-    damaged_weights: type[Exception] = importlib.import_module("safetensors").SafetensorError
 
     def tell(error: Exception) -> BackendError:
-        torch, text = importlib.import_module("torch"), str(error).lower()
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if full or any(mark in text for mark in OUT_OF_MEMORY):
+        said = first_lines(error)
+        if isinstance(error, MemoryError) or any(mark in said.lower() for mark in OUT_OF_MEMORY):
             return _out_of_memory(phase, config)
-        return _WORDS.error(phase, config, first_lines(error))
+        return _WORDS.error(phase, config, said)
 
-    return errors.translated(tell, (*_FOREIGN, damaged_weights))
+    return errors.translated(tell)
 
 
 def _out_of_memory(phase: str, config: ExperimentConfig) -> BackendError:
