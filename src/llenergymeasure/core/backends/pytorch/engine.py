@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
@@ -34,42 +34,42 @@ from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
 
 
-class LoadedParts(NamedTuple):
-    """What loading gives.
+class PyTorchEngine:
+    """Runs each batch as one ``generate`` call; see the protocol for the contract.
 
-    Attributes:
-        model: The model.
+    Args:
+        config: What is measured.
+        model: The loaded model.
         tokenizer: Its tokenizer.
         draft: The drafting model, or ``None``.
         ends: Ids that end a sequence.
     """
 
-    model: Any
-    tokenizer: HFTokenizer
-    draft: Any | None
-    ends: tuple[int, ...]
-
-
-class PyTorchEngine:
-    """Runs each batch as one ``generate`` call; see the protocol for the contract."""
-
-    def __init__(self, config: ExperimentConfig, parts: LoadedParts) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        model: Any,
+        tokenizer: HFTokenizer,
+        draft: Any,
+        ends: tuple[int, ...],
+    ) -> None:
         import torch
         from transformers import GenerationConfig
 
         self._torch = torch
         section = config.pytorch or PyTorchConfig()
         self._config, self._section = config, section
-        self._model, self.tokenizer, self._draft = parts.model, parts.tokenizer, parts.draft
+        self._model, self.tokenizer, self._draft = model, tokenizer, draft
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
-        self._eos_ids = frozenset(() if config.ignores_eos else parts.ends)
+        self._eos_ids = frozenset(() if config.ignores_eos else ends)
         self._pad_id = self.tokenizer.pad_id(self._eos_ids)
-        for model in filter(None, (self._model, self._draft)):
+        for loaded in filter(None, (model, draft)):
             # What a model ships as generation_config is no part of the workload. peft's wrapper
             # hands its own to the model inside, or does not, depending on its kind.
-            model.generation_config = generating_model(model).generation_config = GenerationConfig()
+            inner = generating_model(loaded)
+            loaded.generation_config = inner.generation_config = GenerationConfig()
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
         for gpu in self._gpus:  # loading ends when the weights are there
             torch.cuda.synchronize(gpu)
