@@ -55,7 +55,6 @@ class BackendFacts(PluginEntry):
             in braces is a setting in force.
         plain_fields: Fields of the section whose values say by themselves what they are of.
         less_padding: Field and value that make it pad less.
-        companions: Further distributions that decide what it computes, recorded with each result.
         preload: Modules of the engine that a fork server imports once for all experiments. None may
             start a thread or touch a GPU when it is imported; if one does, workers are spawned.
         runs_a_model: Whether ``model`` is loaded at all.
@@ -79,7 +78,6 @@ class BackendFacts(PluginEntry):
     differs: Mapping[str, str] = field(default_factory=dict)
     plain_fields: tuple[str, ...] = ()
     less_padding: tuple[str, str] | None = None
-    companions: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     runs_a_model: bool = True
     needs_torch_for_gpus: bool = False
@@ -88,9 +86,3 @@ class BackendFacts(PluginEntry):
     def shards(self, section: Any) -> int:
         """Count the devices that a copy of the model is spread over."""
         return math.prod(getattr(section, name, None) or 1 for name in self.shard_fields)
-
-    @property
-    def distributions(self) -> tuple[str, ...]:
-        """Every distribution that decides what it computes, by its normalised name."""
-        engine = () if self.package is None else (self.package,)
-        return (*self.also, *engine, *self.companions, *self.alternatives)
