@@ -48,6 +48,19 @@ def read_lines(path: Path) -> Iterator[Line]:
                 yield _line(number, raw)
 
 
+def written(prompt: Prompt) -> bytes:
+    r"""Give a prompt as one line of JSONL, the line that hashes are taken over.
+
+    Keys in the order ``prompt`` or ``token_ids``, then ``max_new_tokens`` where it has a value of
+    its own; no white space between them, UTF-8 without escapes, ``\n`` at the end.
+    """
+    ids = prompt.token_ids
+    content: dict[str, Any] = {"prompt": prompt.text} if ids is None else {"token_ids": ids}
+    if prompt.max_new_tokens is not None:
+        content["max_new_tokens"] = prompt.max_new_tokens
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def read_dataset(path: Path, name: str, n: int) -> Dataset:
     """Read the first ``n`` prompts of a file; size and hash are of all of them.
 
@@ -59,7 +72,7 @@ def read_dataset(path: Path, name: str, n: int) -> Dataset:
     try:
         for line in read_lines(path):
             if isinstance(line, Prompt):
-                digest.update(line.line())
+                digest.update(written(line))
                 size += 1
                 if size <= n:
                     prompts.append(line)
