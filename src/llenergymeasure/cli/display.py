@@ -248,7 +248,11 @@ class StudyDisplay(Display):
         """Show an event."""
         if isinstance(event, Event):
             self._inner(event)
-            self._tell_wait(event)
+            # In a pipe the phases of an experiment are not told, and so not why nothing happens.
+            waits = self._told_alone and event.phase == WAITING
+            if waits and event.detail != self._waits_for:
+                self._waits_for = event.detail
+                _print(f"llem: {event.detail}", self._stream)
         elif isinstance(event, Pausing):
             self._count_down(event)
         elif isinstance(event, Started):
@@ -271,12 +275,6 @@ class StudyDisplay(Display):
         """Leave the terminal clean."""
         self._end_pause()
         self._inner.close()
-
-    def _tell_wait(self, event: Event) -> None:
-        """Say in a pipe why nothing happens; there the phases of an experiment are not told."""
-        if self._told_alone and event.phase == WAITING and event.detail != self._waits_for:
-            self._waits_for = event.detail
-            _print(f"llem: {event.detail}", self._stream)
 
     def _tell_finished(self, event: Finished) -> None:
         _print(finished_line(event, self._labels), self._stream)

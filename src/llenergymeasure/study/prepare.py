@@ -186,7 +186,12 @@ def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
         StudyError: The order, its seed, or fewer cycles are asked for.
     """
     _check_order(stored.execution, execution)
-    further = _further_slots(stored, execution)
+    planned, further = stored.execution.n_cycles, tuple[Slot, ...]()
+    if execution.n_cycles > planned:
+        first = max((slot.number for slot in stored.slots), default=0) + 1
+        wanted = cycles.slots(len(stored.experiments), execution)
+        later = (slot for slot in wanted if slot.cycle > planned)
+        further = tuple(slot._replace(number=number) for number, slot in enumerate(later, first))
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
     return NotedPlan(plan, tuple(_notes(stored, execution, len(further))))
 
@@ -206,15 +211,6 @@ def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
         raise _refusal("order of its experiments", differences, "resume with the order it has")
 
 
-def _further_slots(stored: StudyPlan, asked: ExecutionPlan) -> tuple[Slot, ...]:
-    done = stored.execution.n_cycles
-    if asked.n_cycles == done:
-        return ()
-    later = [slot for slot in cycles.slots(len(stored.experiments), asked) if slot.cycle > done]
-    first = max((slot.number for slot in stored.slots), default=0) + 1
-    return tuple(slot._replace(number=first + place) for place, slot in enumerate(later))
-
-
 def _notes(stored: StudyPlan, asked: ExecutionPlan, added: int) -> Iterator[str]:
     planned = stored.execution
     if added:
@@ -232,10 +228,13 @@ def _differences(
     """Yield settings that changed for all configurations, then configurations that came or went."""
     if {one.fingerprint() for one in planned} == {one.fingerprint() for one in asked}:
         return
-    old, new = ([_leaves(one) for one in configs] for configs in (planned, asked))
+    old, new = (
+        [dict(flatten(one.model_dump(mode="json", exclude_none=True))) for one in configs]
+        for configs in (planned, asked)
+    )
     varying, everywhere = [], 0
     for name in dict.fromkeys(name for leaves in (*old, *new) for name in leaves):
-        before, after = ({leaves.get(name, _ABSENT) for leaves in side} for side in (old, new))
+        before, after = ({str(leaves.get(name, _ABSENT)) for leaves in side} for side in (old, new))
         if len(before) > 1 or len(after) > 1:
             varying.append(name)
         elif before != after:  # all configurations had one value, and now all have another
@@ -251,11 +250,6 @@ def _differences(
     yield from _listed("not in the plan", added)
     if not (everywhere or left or added):  # as null and {} inside passthrough_kwargs
         yield "settings that read alike but are not the same"
-
-
-def _leaves(config: ExperimentConfig) -> dict[str, str]:
-    found = flatten(config.model_dump(mode="json", exclude_none=True))
-    return {name: str(value) for name, value in found}
 
 
 def _listed(what: str, points: Sequence[str]) -> Iterator[str]:
