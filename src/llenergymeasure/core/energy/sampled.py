@@ -81,7 +81,8 @@ class SampledReader:
 
     def read(self, due: Sequence[int]) -> Iterator[Row]:
         """Read quantities, named by their positions."""
-        for one in map(self.quantities.__getitem__, due):
+        for index in due:
+            one = self.quantities[index]
             try:
                 value = one.read()
             except self._errors as error:
@@ -89,6 +90,7 @@ class SampledReader:
                 continue
             if self._failing:
                 self._failing.pop(one, None)
+            self.cadence.saw(index, value, time.monotonic_ns())
             yield Row(one.channel, one.device, value)
 
     def end(self) -> dict[str, Any]:
