@@ -266,7 +266,7 @@ def record(
 def _ticks_s(device: VirtualDevice, name: Quantity, span_s: tuple[float, float]) -> list[float]:
     """List when a quantity changes."""
     of = device.counter_ticks_s if name == "counter" else device.power_ticks_s
-    return of(*span_s).tolist()
+    return [float(at_s) for at_s in of(*span_s)]
 
 
 class _Hitch(NamedTuple):
