@@ -5,9 +5,12 @@ What a source's own reader adds is which quantities its devices offer, and how e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.sampling_child import Row
 
 Read = Callable[[], float]
@@ -49,7 +52,11 @@ class SampledReader:
         self.refused: dict[str, dict[str, str]] = {device: {} for device in devices}
         self._errors = errors
         self._failing: dict[Quantity, str] = {}
-        self._polls = 0
+
+    @cached_property
+    def cadence(self) -> Cadence:
+        """When what is read, by positions in ``quantities``; by default at their steady rates."""
+        return Cadence(self.period_s, [one.every for one in self.quantities])
 
     def kept(self, offered: Iterable[Quantity]) -> list[Quantity]:
         """Try each quantity once; one that its device does not have is not asked for again."""
@@ -71,21 +78,19 @@ class SampledReader:
             return said(error)
         return None
 
-    def every(self, seconds: float) -> int:
-        """Give the number of polls that comes nearest to a time."""
-        return max(1, round(seconds / self.period_s))
-
     def begin(self) -> None:
         """Begin a window; everything is due at its first poll."""
         self._failing.clear()
-        self._polls = 0
+        self.cadence.begin(time.monotonic_ns())
 
     def poll(self) -> Iterator[Row]:
         """Read what is due."""
-        number, self._polls = self._polls, self._polls + 1
-        for one in self.quantities:
-            if number % one.every:
-                continue
+        return self.read(self.cadence.turn())
+
+    def read(self, due: Sequence[int]) -> Iterator[Row]:
+        """Read quantities, named by their positions."""
+        for index in due:
+            one = self.quantities[index]
             try:
                 value = one.read()
             except self._errors as error:
@@ -93,6 +98,7 @@ class SampledReader:
                 continue
             if self._failing:
                 self._failing.pop(one, None)
+            self.cadence.saw(index, value, time.monotonic_ns())
             yield Row(one.channel, one.device, value)
 
     def end(self) -> dict[str, Any]:
