@@ -17,6 +17,7 @@ from llenergymeasure.config.names import DecodingStrategy, Precision
 from llenergymeasure.config.plugins import PluginEntry
 
 SAMPLING = frozenset({"decoder.temperature", "decoder.top_p", "decoder.top_k"})
+ANSWERS = frozenset({"decoder.repetition_penalty", "decoder.min_new_tokens", "decoder.ignore_eos"})
 SPECULATION = frozenset({"decoder.speculative_decoding", "decoder.draft_model"})
 LEFT_TO_ENGINES = (
     "revision",
