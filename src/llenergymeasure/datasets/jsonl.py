@@ -49,6 +49,19 @@ def read_lines(path: Path) -> Iterator[Line]:
                 yield _line(number, raw)
 
 
+def written(prompt: Prompt) -> bytes:
+    r"""Give a prompt as one line of JSONL, the line that hashes are taken over.
+
+    Keys in the order ``prompt`` or ``token_ids``, then ``max_new_tokens`` where it has a value of
+    its own; no white space between them, UTF-8 without escapes, ``\n`` at the end.
+    """
+    ids = prompt.token_ids
+    content: dict[str, Any] = {"prompt": prompt.text} if ids is None else {"token_ids": ids}
+    if prompt.max_new_tokens is not None:
+        content["max_new_tokens"] = prompt.max_new_tokens
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def read_dataset(path: Path, name: str, n: int) -> Dataset:
     """Read the first ``n`` prompts of a file; size and hash are of all of them.
 
@@ -93,7 +106,7 @@ class _Scan:
         """Take in the file, up to the point where it has too many bad lines to go on."""
         for line in read_lines(path):
             if isinstance(line, Prompt):
-                self.digest.update(line.line())
+                self.digest.update(written(line))
                 self.size += 1
                 if self.size <= self.keep:
                     self.prompts.append(line)

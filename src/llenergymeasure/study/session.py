@@ -96,12 +96,9 @@ class StudySession:
         However it ends, the summary of what is there is written, as far as the disk lets it.
         """
         found = self.look() if state is None else state
-        gap_s, slots = self._plan.execution.gap_s, [one.slot for one in found.left]
-        before = [None, *slots]
-        self._left = TimeLeft(
-            (slot.configuration, gap_s(previous, slot))
-            for previous, slot in zip(before, slots, strict=False)
-        )
+        slots = [one.slot for one in found.left]
+        gaps_s = self._plan.execution.gaps_s(slots)
+        self._left = TimeLeft(zip((slot.configuration for slot in slots), gaps_s, strict=True))
         self._remember(found)
         try:
             for one in found.left:
