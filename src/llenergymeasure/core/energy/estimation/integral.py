@@ -17,7 +17,7 @@ is sampled, not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -27,13 +27,11 @@ from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
-    Axis,
-    Edge,
     EdgeMethod,
+    beside_w,
     end_axis,
     level_between,
     quiet_edge,
-    split_edge,
     start_axis,
 )
 from llenergymeasure.core.energy.estimation.sensor import (
@@ -182,6 +180,13 @@ class SensorPath:
     flags: tuple[str, ...] = ()
     quantum_j: float = 1e-3
 
+    def unread(self, length_s: float) -> BudgetLine:
+        """Give the doubt of what no reading tells of the window and the ticks that cover it."""
+        step_s, timing = self.ticks.step_s, self.timing
+        last_s = length_s + max(timing.settle_s, timing.lag_s)
+        unread_j = self.ticks.between(-step_s, last_s + 2 * step_s).unread_j
+        return BudgetLine(budget.GAPS, 0.0 if unread_j is None else float(np.linalg.norm(unread_j)))
+
 
 def counter_path(
     readings: CounterReadings | None, window: Window, knowledge: Knowledge
@@ -238,10 +243,21 @@ def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How much power rises at the start of a window and falls at its end, W."""
+    """How much power rises at the start of a window and falls at its end, W.
+
+    Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
+    before for outside power after. What comes late and what is drawn late cannot be told apart,
+    so that for an error in lag or tail the fall at the end counts whole as well.
+
+    Attributes:
+        rise_w: From before the window to just inside.
+        fall_w: From just inside to after it.
+        traded_w: By how much power after the window is above that before it.
+    """
 
     rise_w: float
     fall_w: float
+    traded_w: float
 
 
 def moved_s(to_tick_end_s: float, tick_s: float, share: float) -> float:
@@ -334,23 +350,25 @@ class Integral:
 def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> Integral:
     """Give the energy of the window from 0 to ``length_s`` on the ticks' clock."""
     start_at = start_axis(ticks, length_s, timing.lag_s)
-    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s)
+    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
     ends_j = np.interp([timing.lag_s, length_s + timing.lag_s], ticks.time_s, ticks.energy_j)
     rough_w = float(ends_j[1] - ends_j[0]) / length_s
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
-    end = decayed_edge(end_at, end, timing, rough_w, hints.momentary)
-    inside_w = (-end.energy_j - start.energy_j) / length_s
-    start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
+    mean_w = (-end.energy_j - start.energy_j) / length_s
+    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
+    if end.outside_w is not None and end.outside_w < LOUD_SHARE * mean_w:
+        end = decayed_edge(end_at, end, timing, last_w, hints.momentary)
     energy_j = -end.energy_j - start.energy_j
-    inside_w = energy_j / length_s
-    steps = Steps(_step(inside_w, start), _step(inside_w, end))
+    steps = _steps((start.outside_w, first_w), (last_w, end.outside_w))
     tail_j, tail_line = _known_tail(steps.fall_w, timing) if end.method == "band" else (0.0, None)
-    moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(inside_w))
+    moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(energy_j) / length_s)
     lines = [
         *start.lines,
         *end.lines,
-        BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
+        BudgetLine(
+            budget.EDGE_TIME, hypot(steps.traded_w, steps.fall_w) * timing.edge_time_s, shared=True
+        ),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
@@ -362,12 +380,6 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         end.outside_w,
         budget.merged(lines),
     )
-
-
-def _heard(axis: Axis, quiet: Edge, inside_w: float) -> Edge:
-    if quiet.outside_w is None or quiet.outside_w < LOUD_SHARE * inside_w:
-        return quiet
-    return split_edge(axis, quiet)
 
 
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
@@ -383,21 +395,12 @@ def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
     return timing.excess_s * (fall_w + found_w) / 2, line
 
 
-def _step(inside_w: float, edge: Edge) -> float:
-    return inside_w - (0.0 if edge.outside_w is None else edge.outside_w)
-
-
-def _edge_time_j(inside_w: float, start: Edge, end: Edge, timing: Timing) -> float:
-    """Give what an error in lag or tail makes of the figure.
-
-    Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
-    before for outside power after. What comes late and what is drawn late cannot be told apart,
-    so that the step at the end counts whole.
-    """
-    traded_w = _used_power(inside_w, end) - _used_power(inside_w, start)
-    return float(np.hypot(traded_w, _step(inside_w, end))) * timing.edge_time_s
-
-
-def _used_power(inside_w: float, edge: Edge) -> float:
-    outside_w = inside_w if edge.outside_w is None else edge.outside_w
-    return outside_w if edge.method == "band" else (inside_w + outside_w) / 2
+def _steps(start_w: tuple[float | None, float], end_w: tuple[float, float | None]) -> Steps:
+    """Tell steps from power on both sides of each edge; outside not known may be anything."""
+    (before_w, first_w), (last_w, after_w) = start_w, end_w
+    return Steps(
+        rise_w=first_w - (before_w or 0.0),
+        fall_w=last_w - (after_w or 0.0),
+        traded_w=(last_w if after_w is None else after_w)
+        - (first_w if before_w is None else before_w),
+    )
