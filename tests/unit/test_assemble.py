@@ -161,10 +161,8 @@ def test_a_baseline_without_a_figure_says_why(tmp_path):
 
 
 def test_emissions_need_an_intensity(first):
-    order = first.order.model_copy(
-        update={"carbon_intensity_gco2_kwh": 360.0, "datacenter_pue": 2.0}
-    )
-    result = collect(replace(first, order=order))
+    place = make_environment(carbon_intensity_gco2_kwh=360.0, datacenter_pue=2.0)
+    result = ResultCollector(first, place)([first.raw])
 
     assert collect(first).co2_estimate.co2_grams is None
     assert result.co2_estimate.co2_grams == pytest.approx(result.energy_total_j / 3.6e6 * 720.0)
@@ -261,7 +259,7 @@ def test_the_cpus_are_watched_over_a_window_that_is_long_enough(tmp_path):
 
 
 def test_prompts_found_in_a_prefix_cache_are_told(first):
-    report = replace(first.report, prefix_cache_hits=3)
+    found = make_process(0, requests=(make_sample(0, cached_input_tokens=3), make_sample(1)))
 
-    assert "prefix_cache_hits" in collect(replace(first, report=report)).measurement_warnings
+    assert "prefix_cache_hits" in collect(first, found).measurement_warnings
     assert "prefix_cache_hits" not in collect(first).measurement_warnings

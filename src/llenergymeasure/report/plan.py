@@ -27,7 +27,7 @@ def study_data(forecast: Forecast) -> dict[str, Any]:
             {
                 "label": row.label,
                 "experiment": row.config.model_dump(mode="json", exclude_none=True),
-                "measurement_config_hash": row.fingerprint,
+                "measurement_config_hash": row.config.fingerprint(),
                 "memory": row.memory,
                 "duration_s": None if row.duration is None else row.duration.total_s,
                 "timeout_s": row.timeout_s,
@@ -55,7 +55,7 @@ def experiment_data(forecast: Forecast) -> dict[str, Any]:
     baseline_s = config.baseline.duration_seconds if config.baseline.enabled else 0.0
     return {
         "experiment": config.model_dump(mode="json", exclude_none=True),
-        "measurement_config_hash": row.fingerprint,
+        "measurement_config_hash": row.config.fingerprint(),
         "memory": row.memory,
         "duration": {
             "total_s": forecast.total_s,

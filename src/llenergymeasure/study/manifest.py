@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -78,6 +78,13 @@ class ExecutionPlan(Record):
             return 0.0
         between = self.between_cycles(previous, slot)
         return self.cycle_gap_seconds if between else self.config_gap_seconds
+
+    def gaps_s(self, slots: Sequence[Slot]) -> list[float]:
+        """Give the length of the pause before each of some experiments that follow each other."""
+        return [
+            self.gap_s(previous, slot)
+            for previous, slot in zip((None, *slots), slots, strict=False)
+        ]
 
 
 class ProgressView(Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import islice
@@ -17,11 +17,9 @@ from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study import grid, order
+from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, read_plan
-
-SlotsOf = Callable[[int, ExecutionPlan], Iterable[Slot]]
 
 _MOST_LISTED = 5
 _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
@@ -78,7 +76,7 @@ def new_plan(
         merged=expansion.merged,
         skipped=expansion.skipped,
         experiments=expansion.experiments,
-        slots=order.slots(len(expansion.experiments), execution),
+        slots=cycles.slots(len(expansion.experiments), execution),
     )
 
 
@@ -118,7 +116,7 @@ def continuation(
             # a flag may have added some since the file was written
             notes.append(f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept")
             execution = execution.model_copy(update={"n_cycles": kept})
-    found = continued(stored, execution, order.slots)
+    found = continued(stored, execution)
     return found._replace(notes=(*notes, *found.notes))
 
 
@@ -186,7 +184,7 @@ def check_design(
         raise _refusal("design", differences, "resume with the design it began with")
 
 
-def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Continuation:
+def continued(stored: StudyPlan, execution: ExecutionPlan) -> Continuation:
     """Go on with a stored plan, run as asked for now.
 
     More cycles are a top-up: their slots follow those of the plan. Rests, time limit and start
@@ -195,13 +193,12 @@ def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Co
     Args:
         stored: The plan of the study.
         execution: How it is to be run now.
-        slots: Gives the order of so many configurations; deterministic.
 
     Raises:
         StudyError: The order, its seed, or fewer cycles are asked for.
     """
     _check_order(stored.execution, execution)
-    further = _further_slots(stored, execution, slots)
+    further = _further_slots(stored, execution)
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
     return Continuation(plan, tuple(_notes(stored, execution, len(further))))
 
@@ -221,12 +218,11 @@ def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
         raise _refusal("order of its experiments", differences, "resume with the order it has")
 
 
-def _further_slots(stored: StudyPlan, asked: ExecutionPlan, slots: SlotsOf) -> tuple[Slot, ...]:
-    cycles = stored.execution.n_cycles
-    if asked.n_cycles == cycles:
+def _further_slots(stored: StudyPlan, asked: ExecutionPlan) -> tuple[Slot, ...]:
+    done = stored.execution.n_cycles
+    if asked.n_cycles == done:
         return ()
-    wanted = sorted(slots(len(stored.experiments), asked))
-    later = [slot for slot in wanted if slot.cycle > cycles]
+    later = [slot for slot in cycles.slots(len(stored.experiments), asked) if slot.cycle > done]
     first = max((slot.number for slot in stored.slots), default=0) + 1
     return tuple(slot._replace(number=first + place) for place, slot in enumerate(later))
 
@@ -246,23 +242,21 @@ def _differences(
     planned: Sequence[ExperimentConfig], asked: Sequence[ExperimentConfig]
 ) -> Iterator[str]:
     """Yield settings that changed for all configurations, then configurations that came or went."""
-    old, new = _by_fingerprint(planned), _by_fingerprint(asked)
-    if old.keys() == new.keys():
+    if {one.fingerprint() for one in planned} == {one.fingerprint() for one in asked}:
         return
-    before, after = _settings(old.values()), _settings(new.values())
-    everywhere = []  # all configurations had one value, and now all have another
-    for name in {**before, **after}:
-        one, other = before.get(name, {_ABSENT}), after.get(name, {_ABSENT})
-        if len(one) == len(other) == 1 and one != other:
-            everywhere.append(name)
-            yield _changed(name, *one, *other)
-    varying = [
-        name
-        for name in {**before, **after}
-        if (name not in everywhere and before.get(name) != after.get(name))
-        or len(before.get(name, ())) > 1
-    ]
-    gone, come = _points(old.values(), varying), _points(new.values(), varying)
+    old, new = ([_leaves(one) for one in configs] for configs in (planned, asked))
+    varying, everywhere = [], 0
+    for name in dict.fromkeys(name for leaves in (*old, *new) for name in leaves):
+        before, after = ({leaves.get(name, _ABSENT) for leaves in side} for side in (old, new))
+        if len(before) > 1 or len(after) > 1:
+            varying.append(name)
+        elif before != after:  # all configurations had one value, and now all have another
+            everywhere += 1
+            yield _changed(name, *before, *after)
+    gone, come = (
+        [", ".join(f"{name} {leaves.get(name, _ABSENT)}" for name in varying) for leaves in side]
+        for side in (old, new)
+    )
     left = [point for point in gone if point not in come]
     added = [point for point in come if point not in gone]
     yield from _listed("no longer there", left)
@@ -271,28 +265,9 @@ def _differences(
         yield "settings that read alike but are not the same"
 
 
-def _by_fingerprint(configs: Iterable[ExperimentConfig]) -> dict[str, ExperimentConfig]:
-    return {config.fingerprint(): config for config in configs}
-
-
-def _leaves(config: ExperimentConfig) -> dict[str, Any]:
-    return dict(flatten(config.model_dump(mode="json", exclude_none=True)))
-
-
-def _settings(configs: Iterable[ExperimentConfig]) -> dict[str, set[str]]:
-    """Collect the values of every setting over all configurations, as text."""
-    found = [_leaves(config) for config in configs]
-    names = dict.fromkeys(name for leaves in found for name in leaves)
-    return {name: {str(leaves.get(name, _ABSENT)) for leaves in found} for name in names}
-
-
-def _points(configs: Iterable[ExperimentConfig], names: Sequence[str]) -> list[str]:
-    """Describe configurations by the settings in which they differ."""
-    points = []
-    for config in configs:
-        leaves = _leaves(config)
-        points.append(", ".join(f"{name} {leaves.get(name, _ABSENT)}" for name in names))
-    return points
+def _leaves(config: ExperimentConfig) -> dict[str, str]:
+    found = flatten(config.model_dump(mode="json", exclude_none=True))
+    return {name: str(value) for name, value in found}
 
 
 def _listed(what: str, points: Sequence[str]) -> Iterator[str]:

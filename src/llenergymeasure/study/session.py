@@ -8,14 +8,19 @@ import time
 from datetime import UTC, datetime
 
 from llenergymeasure.config.user_config import EffectiveSettings
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
+from llenergymeasure.domain.results import (
+    ExperimentResult,
+    FailedExperiment,
+    Outcome,
+    StudyResult,
+)
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.orchestration.order import Start
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
-from llenergymeasure.study.events import Callbacks, Finished, Noted, Outcome, Pausing, Started
+from llenergymeasure.study.events import Callbacks, Finished, Noted, Pausing, Started
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import (
     ProgressLine,
@@ -91,12 +96,9 @@ class StudySession:
         However it ends, the summary of what is there is written, as far as the disk lets it.
         """
         found = self.look() if state is None else state
-        gap_s, slots = self._plan.execution.gap_s, [one.slot for one in found.left]
-        before = [None, *slots]
-        self._left = TimeLeft(
-            (slot.configuration, gap_s(previous, slot))
-            for previous, slot in zip(before, slots, strict=False)
-        )
+        slots = [one.slot for one in found.left]
+        gaps_s = self._plan.execution.gaps_s(slots)
+        self._left = TimeLeft(zip((slot.configuration for slot in slots), gaps_s, strict=True))
         self._remember(found)
         try:
             for one in found.left:

@@ -74,13 +74,13 @@ class Recorded:
     rest_from_ns: int = 0
 
 
+@dataclass(slots=True)
 class _Owner:
     """The one sampler that may run in this process."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pid = 0
-        self._sampler: weakref.ref[SamplerProcess] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pid: int = 0
+    _sampler: weakref.ref[SamplerProcess] | None = None
 
     def claim(self, sampler: SamplerProcess) -> None:
         """Make a sampler the one that runs.

@@ -65,7 +65,7 @@ class PyTorchEngine:
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
         self._eos_ids = frozenset(() if config.ignores_eos else parts.ends)
-        self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
+        self._pad_id = self.tokenizer.pad_id(self._eos_ids)
         for model in filter(None, (self._model, self._draft)):
             # What a model ships as generation_config is no part of the workload. peft's wrapper
             # hands its own to the model inside, or does not, depending on its kind.
@@ -223,12 +223,6 @@ def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
 def generating_model(model: Any) -> Any:
     """Give the transformers model that runs ``generate``: that inside, where peft wraps it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _pad_id(tokenizer: HFTokenizer, eos_ids: frozenset[int]) -> int:
-    """Choose the filler of padded positions, which the attention mask hides anyway."""
-    pad_id: int | None = tokenizer.inner.pad_token_id
-    return min(eos_ids, default=0) if pad_id is None else pad_id
 
 
 _FOREIGN = (RuntimeError, ValueError, OSError, ImportError, MemoryError, *SLIPS)

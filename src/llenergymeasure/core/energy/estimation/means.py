@@ -19,7 +19,6 @@ import numpy as np
 
 from llenergymeasure.core.energy.estimation.sensor import (
     Calibration,
-    Floats,
     Series,
     Timing,
     timing,
@@ -30,8 +29,8 @@ from llenergymeasure.domain.energy import PowerMode
 ONE_SECOND = 1.0
 LOOK_S = (0.3, 0.7)  # after the end: sensors rise within 21 to 120 ms (arXiv 2312.02741)
 SETTLED_S = 1.2  # after the end: a mean over a second has fallen too
-LEAST_RANGE = 0.15  # of the highest reading; a smaller step tells nothing
-SUDDEN_S = 0.2  # a mean over a second changes by a fifth of the range meanwhile, and an update more
+LEAST_RANGE = 0.3  # of the highest reading; a smaller step may be the load's own
+SUDDEN_S = 0.23  # two updates: a mean over a second changes by a quarter of the range meanwhile
 SUDDEN = 0.65  # of the range, at least: power of the moment
 GENTLE = 0.45  # of the range, at most: a mean
 FALLEN = 0.15  # of the range, at most, after the end: power of the moment; a mean has 0.3 left
@@ -58,14 +57,17 @@ def find_mode(series: Series, length_s: float) -> PowerMode:
     range_w = highest_w - lowest_w
     if range_w < LEAST_RANGE * highest_w:
         return "untold"
-    then = np.searchsorted(at_s, at_s + SUDDEN_S, side="right") - 1
-    sudden = float(np.abs(value[then] - value).max()) / range_w
+    new = np.diff(value, prepend=value[0]) != 0
+    # From values that were just published: a stale one may jump.
+    since = np.flatnonzero(new)
+    then = np.searchsorted(at_s, at_s[since] + SUDDEN_S, side="right") - 1
+    sudden = float(np.abs(value[then] - value[since]).max(initial=0.0)) / range_w
     rest_w = float(np.median(settled)) if len(settled) else lowest_w
     left = float(value[look].mean() - rest_w) / range_w
     if sudden >= SUDDEN and left <= FALLEN:
         return "instantaneous"
-    published = (np.diff(value, prepend=value[0]) != 0)[look].any()
-    if sudden <= GENTLE and left >= ON_ITS_WAY and published and len(settled):
+    on_its_way = left >= ON_ITS_WAY and new[look].any() and len(settled)
+    if sudden <= GENTLE and on_its_way:
         return "mean_over_a_second"
     return "untold"
 
@@ -76,12 +78,10 @@ class Means(NamedTuple):
     Attributes:
         ticks: What the readings add up to, each held until the next.
         update_s: Time between two updates, as is usual.
-        stale_j: What is not known of each tick since a value stood for longer, shape (k,).
     """
 
     ticks: Ticks
     update_s: float
-    stale_j: Floats
 
 
 def mean_ticks(series: Series) -> Means | None:
@@ -96,18 +96,19 @@ def mean_ticks(series: Series) -> Means | None:
     shown_j = np.concatenate(([0.0], np.cumsum(power_w[:-1] * np.diff(at_s))))
     tick_s = np.arange(at_s[0], at_s[-1], TICK_S)
     new = np.flatnonzero(np.diff(power_w)) + 1
-    gap_s = np.diff(at_s[new])
-    update_s = float(np.median(gap_s)) if len(gap_s) else TICK_S
-    # Where a value that stands for longer really was, up to the next, is not known.
-    held_s = np.maximum(gap_s - update_s, 0.0) * (gap_s > LONG * update_s)
-    doubt_j = np.abs(np.diff(power_w[new])) * held_s / np.sqrt(3)
-    stale_j = np.zeros(len(tick_s))
-    at = np.minimum(np.searchsorted(tick_s, at_s[new[1:]]), len(tick_s) - 1)
-    np.maximum.at(stale_j, at, doubt_j)
-    ticks = Ticks(
-        tick_s, np.full(len(tick_s), READ_S), np.interp(tick_s, at_s, shown_j), TICK_S, None
-    )
-    return Means(ticks, min(update_s, ONE_SECOND), stale_j)
+    gap_s = np.diff(np.append(at_s[new], at_s[-1]))
+    update_s = min(float(np.median(gap_s)), ONE_SECOND) if len(gap_s) else TICK_S
+    # Where a value that stands for longer really was, up to the next, is not known; of the last
+    # one, that it went on as it had come.
+    steps_w = np.abs(np.diff(power_w[np.append(0, new)]))
+    next_w = np.append(steps_w[1:], steps_w[-1:])
+    held_s = np.where(gap_s > LONG * update_s, gap_s - update_s, 0.0)
+    unread_j = np.zeros(len(tick_s))
+    for start_s, stale_s, apart_w in zip(at_s[new] + update_s, held_s, next_w, strict=True):
+        stale = (tick_s > start_s) & (tick_s <= start_s + stale_s + TICK_S)
+        unread_j[stale] = apart_w * stale_s / np.sqrt(3 * max(stale.sum(), 1))
+    sigma_s, counted_j = np.full(len(tick_s), READ_S), np.interp(tick_s, at_s, shown_j)
+    return Means(Ticks(tick_s, sigma_s, counted_j, TICK_S, None, unread_j), update_s)
 
 
 def one_second_timing(calibration: Calibration | None, update_s: float) -> Timing:

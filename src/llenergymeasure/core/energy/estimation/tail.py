@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
@@ -175,6 +176,12 @@ class MomentaryPower(NamedTuple):
     ticks: Ticks
     look_s: float
 
+    @property
+    def read(self) -> NDArray[np.bool_]:
+        """Which updates but the first a reading tells."""
+        unread_j = self.ticks.unread_j
+        return np.ones(len(self.ticks) - 1, bool) if unread_j is None else unread_j[1:] == 0
+
 
 class PowerShown(NamedTuple):
     """Power above rest at one update.
@@ -219,8 +226,9 @@ def shown_after(momentary: MomentaryPower, after: AfterEnd) -> PowerShown | None
     end_s = -after.axis.edge_s - lag_s
     after_s = momentary.ticks.time_s[1:] - end_s
     power_w = np.diff(momentary.ticks.energy_j) / np.diff(momentary.ticks.time_s)
-    clear = np.flatnonzero(after_s >= momentary.look_s + CLEAR_S)
-    rest_w = power_w[after_s >= SETTLED_S + momentary.look_s]
+    read = momentary.read
+    clear = np.flatnonzero(read & (after_s >= momentary.look_s + CLEAR_S))
+    rest_w = power_w[read & (after_s >= SETTLED_S + momentary.look_s)]
     if len(rest_w) < LEAST_REST or after_s[clear[0]] > after.overhang_s + CLEAR_S:
         return None
     mean_w, count = float(rest_w.mean()), len(rest_w)
