@@ -147,7 +147,7 @@ class Known:
         return alive
 
     def _alive(self) -> list[psutil.Process]:
-        return [process for process in self.known if _status(process) != psutil.STATUS_ZOMBIE]
+        return [process for process in self.known if not has_ended(process)]
 
 
 class _Watch(threading.Thread):
@@ -221,6 +221,11 @@ def _status(process: psutil.Process) -> str:
         return str(process.status())
     except psutil.Error:
         return str(psutil.STATUS_ZOMBIE)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or waits for its parent to notice."""
+    return _status(process) == psutil.STATUS_ZOMBIE
 
 
 def _cpu_s(process: psutil.Process) -> float:

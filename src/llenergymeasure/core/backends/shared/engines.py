@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, Request
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.samples import Finish, RequestSample
@@ -41,6 +41,20 @@ def dynamic_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch
         batches[-1].append(request)
         room -= 1
     return tuple(tuple(batch) for batch in batches)
+
+
+def sampling_options(decoder: DecoderConfig) -> dict[str, Any]:
+    """Give temperature, top_p and top_k where tokens are sampled, by these names; null is neutral.
+
+    All engines take 1.0, 1.0 and 0 for none of them.
+    """
+    if decoder.decoding_strategy != "sampling":
+        return {}
+    return {
+        "temperature": decoder.temperature or 1.0,
+        "top_p": decoder.top_p or 1.0,
+        "top_k": decoder.top_k or 0,
+    }
 
 
 class Finished(NamedTuple):

@@ -11,7 +11,7 @@ from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress
-from llenergymeasure.core.backends.shared.answering import LOADING, WORKING
+from llenergymeasure.core.backends.shared.answering import LOADING, WORKING, has_ended
 from llenergymeasure.core.backends.shared.engines import (
     ServedTrace,
     flops_notes,
@@ -34,7 +34,6 @@ from llenergymeasure.core.backends.tensorrt.library import (
     ENVIRONMENT,
     Asked,
     TensorRTLibrary,
-    has_ended,
     workers,
 )
 from llenergymeasure.core.backends.tensorrt.trace import checked

@@ -196,11 +196,3 @@ def workers(processes: EngineProcesses) -> list[psutil.Process]:
             if any(WORKER in argument for argument in process.cmdline()):
                 found.append(process)
     return found
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Tell whether a process is gone, or waits for its parent to notice."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
