@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.grid import Expansion, expand
+from llenergymeasure.study.grid import Expansion, check_size, expand
 
 
 def expansion(**fields: Any) -> Expansion:
@@ -259,16 +259,16 @@ def test_a_grid_of_a_million_is_refused_with_its_count_before_anything_is_built(
     sweep = {"n": list(range(1, 1001)), "max_new_tokens": list(range(1, 1001))}
 
     with pytest.raises(StudyError, match=r"1,000,000 combinations, more than 200,000.*--yes"):
-        expansion(sweep=sweep)
+        check_size(StudyConfig(model="m", sweep=sweep))
 
 
 def test_a_large_grid_that_was_confirmed_is_written_out():
     study = StudyConfig(model="m", sweep={"n": list(range(1, 21))})
 
     with pytest.raises(StudyError, match="20 combinations, more than 19"):
-        expand(study, limit=19)
-    assert len(expand(study, limit=19, allow_large=True).experiments) == 20
-    assert len(expand(study, limit=20).experiments) == 20
+        check_size(study, limit=19)
+    check_size(study, limit=20)
+    assert len(expand(study).experiments) == 20
 
 
 # Properties ---------------------------------------------------------------------------------------

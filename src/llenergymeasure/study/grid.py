@@ -72,8 +72,6 @@ class _Candidate(NamedTuple):
 def expand(
     study: StudyConfig,
     *,
-    allow_large: bool = False,
-    limit: int = MAX_COMBINATIONS,
     own_lengths: OwnLengths = lambda _: False,
 ) -> Expansion:
     """Write out every experiment of a study, in the order of the design.
@@ -84,22 +82,14 @@ def expand(
 
     Args:
         study: The design.
-        allow_large: Whether it may have more combinations than ``limit``.
-        limit: Combinations of a design that need no confirmation.
         own_lengths: Tells of an experiment whether each of its prompts says for itself how many
             tokens to generate, so that sweeping ``max_new_tokens`` changes nothing.
 
     Raises:
-        StudyError: It is too large, or no combination can run; the reasons are listed.
+        StudyError: No combination can run; the reasons are listed.
     """
     grids = list(_grids(study))
     generated = sum(grid.size for grid in grids)
-    if generated > limit and not allow_large:
-        raise StudyError(
-            f"the design has {generated:,} combinations, more than {limit:,}; shorten the "
-            "lists of sweep:, or confirm with --yes",
-            where="sweep",
-        )
     candidates = (candidate for grid in grids for candidate in _candidates(grid, study))
     expansion = _merged(candidates, generated, own_lengths)
     if not expansion.experiments:
@@ -110,6 +100,20 @@ def expand(
 def combinations(study: StudyConfig) -> int:
     """Count the combinations that a design asks for, before any is looked at."""
     return sum(grid.size for grid in _grids(study))
+
+
+def check_size(study: StudyConfig, limit: int = MAX_COMBINATIONS) -> None:
+    """Refuse a design with more combinations than need no confirmation.
+
+    Raises:
+        StudyError: It is too large.
+    """
+    if (count := combinations(study)) > limit:
+        raise StudyError(
+            f"the design has {count:,} combinations, more than {limit:,}; shorten the "
+            "lists of sweep:, or confirm with --yes",
+            where="sweep",
+        )
 
 
 def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:
