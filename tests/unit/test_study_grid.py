@@ -255,6 +255,15 @@ def test_a_design_without_a_valid_experiment_is_an_error_with_the_reasons_counte
     assert message.count("decoder.top_k: has no effect under greedy decoding") == 1
 
 
+def test_a_section_and_a_field_of_it_may_both_be_swept():
+    sampling = {"decoding_strategy": "sampling", "top_k": 3}
+    sweep = {"decoder.temperature": [0.7], "decoder": [sampling]}
+
+    (config,) = expansion(sweep=sweep).experiments
+
+    assert (config.decoder.temperature, config.decoder.top_k) == (0.7, 3)
+
+
 def test_a_grid_of_a_million_is_refused_with_its_count_before_anything_is_built():
     sweep = {"n": list(range(1, 1001)), "max_new_tokens": list(range(1, 1001))}
 
