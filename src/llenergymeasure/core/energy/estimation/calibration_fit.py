@@ -216,7 +216,7 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibrati
         tick_s=ticks.period_s,
         jitter_s=ticks.jitter_s,
         lag_s=max(look.lag_s, 0.0),
-        tail=Tail(max(tail_s, 0.0), settle_s, step_w, rise_s),
+        tail=Tail(max(tail_s, 0.0), settle_s, step_w, rise_s, tail_doubt_s),
         fully_integrating=look.whole,
         look_share=look.share,
         edge_time_s=max(EDGE_TIME_CALIBRATED_S, float(np.hypot(lag_doubt_s, tail_doubt_s))),

@@ -16,6 +16,7 @@ is sampled, not counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import NamedTuple
@@ -39,6 +40,7 @@ from llenergymeasure.core.energy.estimation.sensor import (
     Calibration,
     CounterReadings,
     DeviceReadings,
+    EarlierEnd,
     Floats,
     Series,
     Timing,
@@ -47,7 +49,8 @@ from llenergymeasure.core.energy.estimation.sensor import (
     timing,
     without_reset,
 )
-from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge
+from llenergymeasure.core.energy.estimation.tail import MomentaryPower, after_end, decayed_edge
+from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, find_ticks, fit_comb
 from llenergymeasure.domain.samples import Window
 
@@ -248,6 +251,21 @@ def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -
     return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
 
 
+def ends_seen(path: SensorPath, ends: Sequence[EarlierEnd]) -> tuple[EndSeen, ...]:
+    """Read ends of earlier work from the same counter."""
+    calibration, found = path.calibration or Calibration(), []
+    for end in ends:
+        series = counter_series(end.counter, Window(end.at_ns, end.at_ns + 1))
+        ticks = find_ticks(series, calibration.tick_s, calibration.jitter_s)
+        if ticks is None:
+            continue
+        axis = end_axis(ticks, 0.0, path.timing.lag_s, path.timing.settle_s)
+        # What lies before is work throughout.
+        after = after_end(axis._replace(far_s=np.inf), path.timing)
+        found += [] if after is None else [after.seen(with_end=True)]
+    return tuple(found)
+
+
 class Hints(NamedTuple):
     """What other readings tell of the same device.
 
@@ -256,12 +274,14 @@ class Hints(NamedTuple):
         after_w: Power after it, or ``None``.
         quantum_j: The counter's unit.
         momentary: Power of moments, where calibration told that it is such.
+        ends: Ends of warm-up batches, as the same sensor saw them.
     """
 
     before_w: float | None = None
     after_w: float | None = None
     quantum_j: float = 1e-3
     momentary: MomentaryPower | None = None
+    ends: tuple[EndSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,18 +313,21 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     rough_w = float(ends_j[1] - ends_j[0]) / length_s
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
-    end = decayed_edge(end_at, end, timing, rough_w, hints.momentary)
+    told = decayed_edge(end_at, end, timing, hints.momentary, hints.ends)
+    end = told or end
     inside_w = (-end.energy_j - start.energy_j) / length_s
     start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
     energy_j = -end.energy_j - start.energy_j
     inside_w = energy_j / length_s
     steps = Steps(_step(inside_w, start), _step(inside_w, end))
-    tail_j, tail_line = _known_tail(steps.fall_w, timing) if end.method == "band" else (0.0, None)
+    tail_j, tail_line = 0.0, None
+    if end.method == "band" and told is None:
+        tail_j, tail_line = _known_tail(steps.fall_w, timing)
     moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(inside_w))
     lines = [
         *start.lines,
         *end.lines,
-        BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
+        BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing, told), shared=True),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
@@ -341,7 +364,9 @@ def _step(inside_w: float, edge: Edge) -> float:
     return inside_w - (0.0 if edge.outside_w is None else edge.outside_w)
 
 
-def _edge_time_j(inside_w: float, start: Edge, end: Edge, timing: Timing) -> float:
+def _edge_time_j(
+    inside_w: float, start: Edge, end: Edge, timing: Timing, told: Edge | None
+) -> float:
     """Give what an error in lag or tail makes of the figure.
 
     Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
@@ -349,7 +374,8 @@ def _edge_time_j(inside_w: float, start: Edge, end: Edge, timing: Timing) -> flo
     so that the step at the end counts whole.
     """
     traded_w = _used_power(inside_w, end) - _used_power(inside_w, start)
-    return float(np.hypot(traded_w, _step(inside_w, end))) * timing.edge_time_s
+    step_w = 0.0 if end is told else _step(inside_w, end)
+    return float(np.hypot(traded_w, step_w)) * timing.edge_time_s
 
 
 def _used_power(inside_w: float, edge: Edge) -> float:

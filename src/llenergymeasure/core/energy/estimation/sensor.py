@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,12 +170,14 @@ class Tail:
         settle_s: How long after the work until both tail and lag have passed through the sensor.
         rise_s: How much of the sensor's lag is a slow rise, the rest being a delay; ``None`` where
             a tail hides it: ``excess_s`` is then no noise.
+        doubt_s: Standard uncertainty of ``excess_s``; ``None`` where only ``edge_time_s`` holds it.
     """
 
     excess_s: float = 0.0
     settle_s: float = 0.0
     step_w: float | None = None
     rise_s: float | None = None
+    doubt_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +203,24 @@ class Calibration:
     edge_time_s: float = EDGE_TIME_CALIBRATED_S
 
 
+class EarlierEnd(NamedTuple):
+    """The end of other work of the same kind on the same device, followed by rest.
+
+    Attributes:
+        at_ns: When it ended, monotonic clock.
+        counter: What the counter said around it.
+    """
+
+    at_ns: int
+    counter: CounterReadings
+
+
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """What is known of one device beyond its readings.
 
     Attributes:
+        ends: Ends of warm-up batches.
         counter: Calibration of its counter.
         power: Calibration of its power sensor.
         step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
@@ -213,6 +229,7 @@ class Knowledge:
     counter: Calibration | None = None
     power: Calibration | None = None
     step_times_ns: Sequence[int] | Ints = ()
+    ends: tuple[EarlierEnd, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +246,7 @@ class Timing:
         look_known: Whether that share is known, so that its effect is taken off.
         rise_s: See :class:`Tail`; 0 where a tail hides it, and ``None`` where the sensor does not
             look all the time.
-        tail_known: Whether calibration saw a tail.
+        tail_doubt_s: See :class:`Tail`.
     """
 
     lag_s: float = 0.0
@@ -240,7 +257,7 @@ class Timing:
     look_share: float = LEAST_LOOK_SHARE
     look_known: bool = False
     rise_s: float | None = None
-    tail_known: bool = False
+    tail_doubt_s: float = EDGE_TIME_UNKNOWN_S
 
 
 def to_come_s(delay_s: Floats, lag_s: float, rise_s: float) -> Floats:
@@ -258,6 +275,7 @@ def timing(calibration: Calibration | None) -> Timing:
     if calibration is None:
         return Timing()
     share = 1.0 if calibration.fully_integrating else calibration.look_share
+    doubt_s = calibration.tail.doubt_s
     return Timing(
         lag_s=calibration.lag_s,
         settle_s=max(calibration.tail.settle_s, calibration.lag_s),
@@ -267,5 +285,5 @@ def timing(calibration: Calibration | None) -> Timing:
         look_share=LEAST_LOOK_SHARE if share is None else share,
         look_known=share is not None,
         rise_s=(calibration.tail.rise_s or 0.0) if calibration.fully_integrating else None,
-        tail_known=calibration.tail.rise_s is None,
+        tail_doubt_s=calibration.edge_time_s if doubt_s is None else doubt_s,
     )
