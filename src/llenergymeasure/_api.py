@@ -11,7 +11,8 @@ from llenergymeasure.config.loader import load_experiment_config, load_study_con
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
-from llenergymeasure.study.runner import StudyRunner
+from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.study.runner import StudyRunner, run_single
 
 
 class _NotGiven(Enum):
@@ -59,7 +60,8 @@ def run_experiment(
         wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
         config = load_experiment_config(_path(config, f"{wanted}run_experiment(**fields)"))
     directory = None if output_dir is None else Path(output_dir)
-    return StudyRunner(StudyConfig.of(config), load_settings(), directory).run().experiments[0]
+    settings = load_settings()
+    return run_single(WorkOrder.of(config, settings), settings, directory).result
 
 
 def run_study(

@@ -320,8 +320,7 @@ order = WorkOrder(config=config, energy_backend="none", model_cache_dir="cache",
 directory = ExperimentDirectory(Path("cold"))
 directory.root.mkdir()
 directory.config.write_text(order.model_dump_json())
-assert worker.run(directory) is None, worker.collect(directory)
-print(directory.result.read_text())
+print(worker.run(directory).to_json())
 """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration import worker
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
@@ -56,8 +57,8 @@ def test_a_second_worker_does_not_touch_the_directory_of_the_first(
     directory.config.write_text(order.model_dump_json())
     with holder(directory.worker_lock) as first:
         failure = worker.run(directory)
-        assert failure is not None
+        assert isinstance(failure, FailedExperiment)
         assert f"is being measured by pid {first.pid} " in failure.message
         assert names(directory) == {"config.json", ".worker.lock"}
-    assert worker.run(directory) is None
+    assert isinstance(worker.run(directory), ExperimentResult)
     assert ".worker.lock" not in names(directory)

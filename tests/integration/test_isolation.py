@@ -123,7 +123,7 @@ def test_programs_of_the_interpreters_environment_are_found_however_it_is_starte
     assert told.read_text() == f"{own}:/nowhere {own}:/nowhere"
 
     order = each.order(backend="thirdparty")
-    assert worker.run(each.directory(order, "inline")) is None
+    assert isinstance(worker.run(each.directory(order, "inline")), ExperimentResult)
     assert told.read_text().endswith(f" {own}:/nowhere")
 
 

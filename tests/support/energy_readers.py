@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.sampling_child import Row
 
 
@@ -16,11 +17,11 @@ class Counter:
     """A counter that rises by one a poll; every other reader here spoils one thing of it."""
 
     def __init__(self, period_s: float = 0.005, polls_before: int = 0) -> None:
-        self.period_s = period_s
+        self.cadence = Cadence(period_s)
         self.polls = polls_before
 
     def begin(self) -> None:
-        pass
+        self.cadence.begin(time.monotonic_ns())
 
     def poll(self) -> Iterator[Row]:
         self.polls += 1
@@ -57,7 +58,7 @@ class Slow(Counter):
     def poll(self) -> Iterator[Row]:
         self.polls += 1
         if self.polls % 5 == 0:
-            time.sleep(3.5 * self.period_s)
+            time.sleep(3.5 * self.cadence.period_s)
         yield Row("count", "device-0", float(self.polls))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.co2 import estimate_co2
+from llenergymeasure.core.metrics import estimate_co2
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording, Reading
 from llenergymeasure.domain.environment import EnvironmentSnapshot, GPUInfo
 from llenergymeasure.domain.results import (
@@ -191,6 +191,14 @@ def make_flops(**changes: Any) -> FlopsResult:
     return FlopsResult(**{**values, **changes})
 
 
+PLACE = {
+    "carbon_intensity_gco2_kwh": 400.0,
+    "carbon_intensity_source": "user config",
+    "datacenter_pue": 1.2,
+    "datacenter_pue_source": "user config",
+}
+
+
 def make_environment(**changes: Any) -> EnvironmentSnapshot:
     """Make a machine with one GPU."""
     values: dict[str, Any] = {
@@ -267,7 +275,7 @@ def make_result(**changes: Any) -> ExperimentResult:
             duration_s=30.0,
             skipped=None,
         ),
-        "co2_estimate": estimate_co2(energy.total_j, 400.0, "user config", 1.2, "user config"),
+        "co2_estimate": estimate_co2(energy.total_j, make_environment(**PLACE)),
         "environment": make_environment(),
         "trust": make_trust(),
     }

@@ -30,15 +30,15 @@ NOT_AN_ENTRY = "a string"
 
 
 @contextmanager
-def installed_plugin(folder: Path, target: str = "echo_plugin:ENTRY") -> Iterator[None]:
-    """Install the backend ``echo-engine`` for as long as the block lasts."""
+def installed_plugin(
+    folder: Path, target: str = "echo_plugin:ENTRY", name: str = "echo-engine"
+) -> Iterator[None]:
+    """Install a backend, by default ``echo-engine``, for as long as the block lasts."""
     (folder / "echo_plugin.py").write_text(_MODULE)
     metadata = folder / "echo_plugin-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: echo-plugin\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        f"[llenergymeasure.backends]\necho-engine = {target}\n"
-    )
+    (metadata / "entry_points.txt").write_text(f"[llenergymeasure.backends]\n{name} = {target}\n")
     sys.path.insert(0, str(folder))
     plugin_backends.cache_clear()
     try:

@@ -161,10 +161,8 @@ def test_a_baseline_without_a_figure_says_why(tmp_path):
 
 
 def test_emissions_need_an_intensity(first):
-    order = first.order.model_copy(
-        update={"carbon_intensity_gco2_kwh": 360.0, "datacenter_pue": 2.0}
-    )
-    result = collect(replace(first, order=order))
+    place = make_environment(carbon_intensity_gco2_kwh=360.0, datacenter_pue=2.0)
+    result = ResultCollector(first, place)([first.raw])
 
     assert collect(first).co2_estimate.co2_grams is None
     assert result.co2_estimate.co2_grams == pytest.approx(result.energy_total_j / 3.6e6 * 720.0)

@@ -77,8 +77,8 @@ def run(power_w: float, kept: BaselineCache | None, duration_s: float = 30.0):
     sleeps = Sleeps()
     selection = Selection(Idling(power_w), "nvml", "a test", Coverage("measured", "one GPU"))
     config = BaselineConfig(duration_seconds=duration_s)
-    baseline = Baseline(config, selection, kept, sleep=sleeps)
-    baseline.measure_device()
+    baseline = Baseline(config, selection, sleep=sleeps)
+    baseline.measure_device(kept)
     return baseline.result(), sleeps.waited_s
 
 
@@ -180,8 +180,8 @@ def test_the_first_measurement_is_full_and_the_next_only_a_look(tmp_path: Path) 
     def measure(power_w: float):
         selection = Selection(Idling(power_w), "nvml", "a test", Coverage("measured", "one GPU"))
         config = BaselineConfig(duration_seconds=30.0)
-        baseline = Baseline(config, selection, cache(tmp_path), sleep=doze)
-        baseline.measure_device()
+        baseline = Baseline(config, selection, sleep=doze)
+        baseline.measure_device(cache(tmp_path))
         return baseline.result()
 
     first, second, changed = measure(60.0), measure(60.5), measure(80.0)

@@ -253,7 +253,7 @@ def select(name: str, folder: Path, driver: str, *uuids: str):
     }
     target, rates = DeviceTarget("gpu", uuids), SamplingRates()
     known = known_sensors(folder, driver)
-    return get_active_energy_backend(name, target, rates, table, known)
+    return get_active_energy_backend(name, target, rates, table, lambda: known)
 
 
 @pytest.mark.parametrize("name", ["nvml", "zeus"])

@@ -145,8 +145,8 @@ def test_one_closed_counter_of_many_closes_the_source_and_the_remedy_opens_it(tm
 def test_polls_are_never_so_rare_that_a_wrap_could_hide(tmp_path):
     make_package(tmp_path, 0, range_uj=EPYC_RANGE_UJ)
 
-    assert RaplReader(str(tmp_path), poll_s=0.005).period_s == 0.005
-    assert RaplReader(str(tmp_path), poll_s=600.0).period_s < EPYC_RANGE_UJ / 1e6 / 2000
+    assert RaplReader(str(tmp_path), poll_s=0.005).cadence.period_s == 0.005
+    assert RaplReader(str(tmp_path), poll_s=600.0).cadence.period_s < EPYC_RANGE_UJ / 1e6 / 2000
 
 
 def test_a_reader_without_counters_cannot_be_made(tmp_path):

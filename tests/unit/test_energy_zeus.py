@@ -9,6 +9,7 @@ import pytest
 
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.plugins import load_object
+from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.sampling_child import Row
@@ -78,7 +79,7 @@ def polled(made: ZeusReader) -> list[tuple[str, str, float]]:
 def test_counter_and_power_are_read_in_joules_and_watts_by_their_names():
     made = reader(FakeGPU())
 
-    assert made.period_s == 0.005
+    assert made.cadence.period_s == 0.005
     assert polled(made) == [("gpu_energy_mj", "GPU-0", 5000.0), ("gpu_power_w", "GPU-0", 75.0)]
 
 
@@ -259,9 +260,8 @@ def test_where_nothing_tells_the_state_of_a_device_the_result_says_so():
 class CountedState:
     """A reader of state that counts what is asked of it."""
 
-    period_s = 0.02
-
     def __init__(self) -> None:
+        self.cadence = Cadence(0.02)
         self.polls = 0
 
     def begin(self) -> None:

@@ -13,6 +13,7 @@ from llenergymeasure.core.energy.gpus import device_states, foreign_pids
 from llenergymeasure.core.energy.nvml_reader import (
     CLOCK_EVENTS,
     COUNTER,
+    POWER,
     PROCESSES,
     NVMLReader,
     kin,
@@ -70,7 +71,7 @@ def test_counters_are_read_at_every_poll_power_at_some_and_processes_at_few() ->
     made.begin()
     polls = [driver.poll(made) for _ in range(100)]
 
-    assert made.period_s == 0.005
+    assert made.cadence.period_s == 0.005
     assert all(channels[0] == COUNTER for channels in polls)
     assert [i for i, channels in enumerate(polls) if CLOCK_EVENTS in channels] == [
         *range(0, 100, 4)
@@ -78,12 +79,13 @@ def test_counters_are_read_at_every_poll_power_at_some_and_processes_at_few() ->
     assert [i for i, channels in enumerate(polls) if PROCESSES in channels] == [0, 50]
 
 
-def test_without_any_counter_polls_are_as_far_apart_as_readings_of_power() -> None:
+def test_without_any_counter_power_is_read_at_every_poll() -> None:
     driver = Driver(nvmlDeviceGetTotalEnergyConsumption=pynvml.NVML_ERROR_NOT_SUPPORTED)
     made = reader(driver)
-    assert made.period_s == 0.02
-    assert CLOCK_EVENTS in driver.poll(made)
-    assert CLOCK_EVENTS in driver.poll(made)
+    assert made.cadence.period_s == 0.005
+    polls = [driver.poll(made) for _ in range(8)]
+    assert all(channels[0] == POWER for channels in polls)
+    assert [i for i, channels in enumerate(polls) if CLOCK_EVENTS in channels] == [0, 4]
 
 
 def test_a_driver_that_has_only_the_older_name_of_clock_events_is_asked_by_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.co2 import estimate_co2
+from llenergymeasure.core.metrics import estimate_co2
 from llenergymeasure.domain.energy import EnergyComponent
 from llenergymeasure.domain.environment import DeviceState
 from llenergymeasure.domain.results import (
@@ -68,7 +68,7 @@ def _modelled() -> ExperimentResult:
         baseline=BaselineResult(
             device_idle_w=None, loaded_idle_w=None, duration_s=None, skipped="energy is modelled"
         ),
-        co2_estimate=estimate_co2(41.16, None, None, 1.0, "default"),
+        co2_estimate=estimate_co2(41.16, make_environment()),
         throughput=make_throughput(prompts_truncated=3, requests_failed=2, padding_waste=0.123),
         trust=make_trust("modelled_energy", "random_weights"),
         measurement_warnings=("modelled_energy", "another_code"),

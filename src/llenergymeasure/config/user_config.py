@@ -214,27 +214,21 @@ def load_settings(
     Raises:
         ConfigError: A layer is invalid; the message names the file and line, or the variable.
     """
-    file = path or default_path()
-    own = yaml_file.YamlFile(file, {})
+    file, config = path or default_path(), UserConfig()
+    layers = [*_environment_layers(os.environ if environ is None else environ)]
+    if given := {k: v for k, v in (flags or {}).items() if v is not None}:
+        layers.append(("command line", given))
+    values: dict[str, Any] = {}
     if file.exists():
         own = yaml_file.read(file, "runners: {pytorch: local}", may_be_empty=True)
-    given = yaml_file.build(UserConfig, own).model_dump(exclude_unset=True)
-    layers = [
-        (str(file), dict(flatten(given))),
-        *_environment_layers(os.environ if environ is None else environ),
-        ("command line", {k: v for k, v in (flags or {}).items() if v is not None}),
-    ]
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+        config = yaml_file.build(UserConfig, own)
+        values = dict(flatten(config.model_dump(exclude_unset=True)))
+    origins = dict.fromkeys(values, str(file))
     for origin, layer in layers:
         values.update(layer)
         origins.update(dict.fromkeys(layer, origin))
-        _validated(values, origin)
-    return EffectiveSettings(_validated(values, "settings"), origins)
-
-
-def _validated(values: dict[str, Any], origin: str) -> UserConfig:
-    return yaml_file.build(UserConfig, yaml_file.YamlFile(Path(origin), nest(values)))
+        config = yaml_file.build(UserConfig, yaml_file.YamlFile(Path(origin), nest(values)))
+    return EffectiveSettings(config, origins)
 
 
 def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:

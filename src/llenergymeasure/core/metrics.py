@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import Energy, EnergyRecording, Idle
+from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     BaselineResult,
     Distribution,
@@ -21,7 +23,7 @@ from llenergymeasure.domain.results import (
     ThroughputResult,
 )
 from llenergymeasure.domain.samples import LatencyStart, RequestSample, Window
-from llenergymeasure.units import NS_PER_MS
+from llenergymeasure.units import JOULES_PER_KWH, NS_PER_MS
 
 _AMORTISED = (
     "amortised: all energy of the window over its output tokens, and over its completed requests"
@@ -209,6 +211,29 @@ def load_result(recording: EnergyRecording, window: Window) -> LoadResult:
         interval95_j=recording.energy.half_j,
         kind=recording.kind,
         source=recording.source,
+    )
+
+
+def estimate_co2(
+    energy_j: float | None, place: EnvironmentSnapshot, codecarbon_grams: float | None = None
+) -> CO2Estimate:
+    """Estimate emissions: ``energy_kwh x PUE x carbon intensity``, in grams of CO2 equivalent.
+
+    Args:
+        energy_j: Energy of the window, J.
+        place: Where it was used; without its carbon intensity no emissions are known.
+        codecarbon_grams: CodeCarbon's own figure, where it was the source.
+    """
+    grams, intensity_gco2_kwh = None, place.carbon_intensity_gco2_kwh
+    if energy_j is not None and intensity_gco2_kwh is not None:
+        grams = energy_j / JOULES_PER_KWH * place.datacenter_pue * intensity_gco2_kwh
+    return CO2Estimate(
+        co2_grams=grams,
+        carbon_intensity_gco2_kwh=intensity_gco2_kwh,
+        carbon_intensity_source=place.carbon_intensity_source,
+        datacenter_pue=place.datacenter_pue,
+        datacenter_pue_source=place.datacenter_pue_source,
+        codecarbon_grams=codecarbon_grams,
     )
 
 

@@ -1,13 +1,13 @@
 """How far a result can be trusted: one function from recorded data to a verdict.
 
-A rule is a function from :class:`Evidence` to findings. To add a finding, yield it in the rule that
-it belongs to, and describe its code in :mod:`llenergymeasure.domain.warnings`; that table has the
-order of findings. A finding about devices names every device that it holds of.
+A rule is a function from evidence to findings, asked where there is some. To add a finding, yield
+it in the rule that it belongs to, and describe its code in :mod:`llenergymeasure.domain.warnings`;
+that table has the order of findings. A finding about devices names every device that it holds of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -93,12 +93,11 @@ def assess(evidence: Evidence) -> TrustVerdict:
     was to be read it is ``off``, and the overall verdict is about the times alone. That ``auto``
     found no source is said all the same.
     """
-    found = [finding for rule in _RULES for finding in rule(evidence)]
     reasons = [
         TrustReason(
             code=code, level=FINDINGS[code].level, detail=detail, remedy=FINDINGS[code].remedy
         )
-        for code, detail in sorted(found, key=lambda one: _WORST_FIRST.index(one.code))
+        for code, detail in sorted(found(evidence), key=lambda one: _WORST_FIRST.index(one.code))
     ]
     worst = reasons[0].level if reasons else "info"
     verdict: Verdict = "ok" if worst == "info" else worst
@@ -112,6 +111,18 @@ def assess(evidence: Evidence) -> TrustVerdict:
 def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
     """List the codes of everything in a verdict that is more than information, worst first."""
     return tuple(reason.code for reason in verdict.reasons if reason.level != "info")
+
+
+def found(evidence: Evidence) -> Iterator[Found]:
+    """Ask every rule that there is evidence for."""
+    yield from _of_the_work(evidence)
+    yield from _of_the_energy(evidence)
+    if evidence.energy.device_state or evidence.target.kind == "gpu":
+        yield from _of_the_devices(evidence)
+    if evidence.comparison is not None:
+        yield from _of_the_halves(evidence.comparison)
+    if evidence.baseline is not None and evidence.baseline.skipped is None:
+        yield from _of_the_baseline(evidence.baseline)
 
 
 def _of_the_work(evidence: Evidence) -> Iterator[Found]:
@@ -136,6 +147,8 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
     if cut := work.prompts_truncated:
         prompts = "prompt was" if cut == 1 else "prompts were"
         yield Found("prompts_truncated", f"{cut:,} {prompts} cut")
+    if evidence.prefix_cache_hits:
+        yield Found("prefix_cache_hits", f"{evidence.prefix_cache_hits:,} prompts were cached")
     if evidence.batches < FEW_BATCHES and work.passes < 2:
         noun = "batch" if evidence.batches == 1 else "batches"
         yield Found(
@@ -144,8 +157,8 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
         )
 
 
-def _of_the_source(evidence: Evidence) -> Iterator[Found]:
-    """Find that energy is not, or not all, what a meter read."""
+def _of_the_energy(evidence: Evidence) -> Iterator[Found]:
+    """Find that energy is not, or not all, what a meter read, and pass on what readings show."""
     if evidence.energy_asked and evidence.energy.kind == "unmeasurable":
         notes = "; ".join(evidence.energy.notes)
         yield Found("energy_unmeasurable", notes or "the energy source gave no figure")
@@ -153,6 +166,9 @@ def _of_the_source(evidence: Evidence) -> Iterator[Found]:
         yield Found("no_energy_source", evidence.no_source)
     if evidence.energy_asked and evidence.energy.kind == "modelled":
         yield Found("modelled_energy", "energy of this window is modelled, at least in part")
+    for flag in dict.fromkeys(evidence.energy.flags):
+        if flag in FINDINGS and FINDINGS[flag].shows:
+            yield Found(flag, FINDINGS[flag].shows)
 
 
 def _of_the_devices(evidence: Evidence) -> Iterator[Found]:
@@ -225,20 +241,8 @@ def _seen(event: str, devices: Iterable[DeviceState], least: int = 1) -> Iterato
             yield f"{one.device}: in {count} of {max(one.state_samples, count)} samples"
 
 
-def _of_the_readings(evidence: Evidence) -> Iterator[Found]:
-    """Pass on what the readings show, and find prompts that the engine did not have to work on."""
-    for flag in dict.fromkeys(evidence.energy.flags):
-        if flag in FINDINGS and FINDINGS[flag].shows:
-            yield Found(flag, FINDINGS[flag].shows)
-    if evidence.prefix_cache_hits:
-        yield Found("prefix_cache_hits", f"{evidence.prefix_cache_hits:,} prompts were cached")
-
-
-def _of_the_halves(evidence: Evidence) -> Iterator[Found]:
+def _of_the_halves(halves: PassComparison) -> Iterator[Found]:
     """Find that halves which did the same work differ in energy, or by 1 % in power or clock."""
-    halves = evidence.comparison
-    if halves is None:
-        return
     if halves.closes is False:
         yield Found(
             "closure_failed",
@@ -252,22 +256,9 @@ def _of_the_halves(evidence: Evidence) -> Iterator[Found]:
         yield Found("clock_drift", f"the SM clock changed by {halves.clock_change:+.1%}")
 
 
-def _of_the_baseline(evidence: Evidence) -> Iterator[Found]:
+def _of_the_baseline(baseline: BaselineResult) -> Iterator[Found]:
     """Find idle power that was on its way up or down while it was measured."""
-    baseline = evidence.baseline
-    if baseline is None:
-        return
     if baseline.device_idle_steady is False:
         yield Found("baseline_unsteady", "idle power drifted before the model was loaded")
     elif baseline.loaded_idle_steady is False:
         yield Found("baseline_unsteady", "idle power drifted with the model resident")
-
-
-_RULES: tuple[Callable[[Evidence], Iterator[Found]], ...] = (
-    _of_the_work,
-    _of_the_source,
-    _of_the_devices,
-    _of_the_readings,
-    _of_the_halves,
-    _of_the_baseline,
-)

@@ -77,12 +77,9 @@ def build_requests(
             tokens, truncated = _cut(tokens, prompt, tokenizer, config), truncated + 1
         requests.append(Request(index, tokens, prompt.max_new_tokens or config.max_new_tokens))
 
-    def positions(request: Request) -> int:
-        return len(request.token_ids) + request.max_new_tokens
-
-    too_long = [each for each in requests if positions(each) > (context_limit or math.inf)]
+    too_long = [each for each in requests if each.positions > (context_limit or math.inf)]
     if too_long:
-        worst, count = max(too_long, key=positions), len(too_long)
+        worst, count = max(too_long, key=lambda each: each.positions), len(too_long)
         raise ConfigError(
             f"{count} {'prompt does' if count == 1 else 'prompts do'} not fit the model's context "
             f"of {context_limit} tokens; prompt {worst.index + 1} has {len(worst.token_ids)} "
@@ -189,12 +186,8 @@ def _cut(
 
 def _tour(plan: Sequence[Batch], n: int) -> list[int]:
     """Choose positions in the plan: the largest batch, then the others at even distances."""
-
-    def positions(number: int) -> int:
-        lengths = (len(request.token_ids) + request.max_new_tokens for request in plan[number])
-        return len(plan[number]) * max(lengths, default=0)
-
-    largest = max(range(len(plan)), key=positions)
+    sizes = [len(batch) * max((one.positions for one in batch), default=0) for batch in plan]
+    largest = sizes.index(max(sizes))
     others = [position for position in range(len(plan)) if position != largest]
     if n > len(plan):
         return [[largest, *others][step % len(plan)] for step in range(n)]

@@ -371,3 +371,7 @@ class FailedExperiment(Record):
         {}, description="Settings in which its configuration differs from others of the study."
     )
     directory: str | None = Field(None, description="Where its files lie; null if not kept.")
+
+
+Outcome = ExperimentResult | FailedExperiment
+"""What came of an experiment."""

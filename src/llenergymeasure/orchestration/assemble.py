@@ -9,8 +9,6 @@ from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures
-from llenergymeasure.domain.co2 import CO2Estimate, estimate_co2
-from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     Distribution,
@@ -28,7 +26,6 @@ from llenergymeasure.domain.results import (
 )
 from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.orchestration.orchestrator import Measurement
-from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.aggregation import PooledSamples, pool
 
 
@@ -78,7 +75,9 @@ class ResultCollector:
             device_state=pooled.energy.device_state,
             cpu_load=first.measured.cpu_load,
             multi_gpu=self._multi_gpu(),
-            co2_estimate=_co2(energy, pooled.energy, first.order),
+            co2_estimate=metrics.estimate_co2(
+                energy.total_j, self.environment, pooled.energy.codecarbon_grams
+            ),
             environment=self.environment,
             trust=verdict,
             measurement_warnings=trust.warning_codes(verdict),
@@ -218,17 +217,6 @@ def _thermal(devices: Sequence[DeviceState]) -> ThermalResult | None:
         end_c=max(ends, default=None),
         device_start_c=starts,
     )
-
-
-def _co2(energy: EnergyResult, recording: EnergyRecording, order: WorkOrder) -> CO2Estimate:
-    estimate = estimate_co2(
-        energy.total_j,
-        order.carbon_intensity_gco2_kwh,
-        order.carbon_intensity_source,
-        order.datacenter_pue,
-        order.datacenter_pue_source,
-    )
-    return estimate.model_copy(update={"codecarbon_grams": recording.codecarbon_grams})
 
 
 def _notes(first: Measurement, pooled: PooledSamples) -> Iterator[str]:

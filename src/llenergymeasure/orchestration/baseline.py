@@ -6,13 +6,9 @@ import time
 from collections.abc import Callable
 
 from llenergymeasure.config.models import BaselineConfig
-from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.energy.parts import idle_power
-from llenergymeasure.core.energy.stored import (
-    SPOT_S,
-    BaselineCache,
-    confirmed,
-)
+from llenergymeasure.core.energy.selection import Selection
+from llenergymeasure.core.energy.stored import SPOT_S, BaselineCache, confirmed
 from llenergymeasure.domain.energy import Idle
 from llenergymeasure.domain.results import BaselineResult
 from llenergymeasure.domain.samples import Window, WindowName, WindowReadings
@@ -24,7 +20,6 @@ class Baseline:
     Args:
         config: What was asked for.
         selection: The energy source, started before anything is measured.
-        cache: Idle power of the same devices from before, or ``None`` to measure afresh.
         sleep: Waits, seconds.
 
     Attributes:
@@ -36,11 +31,9 @@ class Baseline:
         self,
         config: BaselineConfig,
         selection: Selection,
-        cache: BaselineCache | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._config, self._source = config, selection.source
-        self._cache, self._sleep = cache, sleep
+        self._config, self._source, self._sleep = config, selection.source, sleep
         kind = selection.coverage.kind
         self.skipped = None if kind == "measured" else f"energy is {kind}, not measured"
         if not config.enabled:
@@ -50,20 +43,22 @@ class Baseline:
         self._device_age_s: float | None = None
         self._loaded: Idle | None = None
 
-    def measure_device(self) -> None:
-        """Measure the device before the model is loaded, or confirm what is known of it."""
-        duration_s, stored = self._config.duration_seconds, None
-        if self._cache is not None and duration_s > 2 * SPOT_S:
-            stored = self._cache.find(duration_s)
-        if stored is not None and self._cache is not None:
+    def measure_device(self, cache: BaselineCache | None = None) -> None:
+        """Measure the device before the model is loaded, or confirm what is known of it.
+
+        Args:
+            cache: Idle power of the same devices from before, or ``None`` to measure afresh.
+        """
+        duration_s = self._config.duration_seconds
+        if cache and duration_s > 2 * SPOT_S and (stored := cache.find(duration_s)):
             spot = self._measure("device_idle_check", SPOT_S)
             if spot is not None and confirmed(stored, spot):
                 self._device = Idle(stored.power_w, stored.interval95_w, steady=True)
-                self._device_age_s = self._cache.age_s(stored)
+                self._device_age_s = cache.age_s(stored)
                 return
         self._device = self._measure("device_idle", duration_s)
-        if self._cache is not None and self._device is not None:
-            self._cache.keep(self._device, duration_s)
+        if cache and self._device is not None:
+            cache.keep(self._device, duration_s)
 
     def measure_loaded(self) -> None:
         """Measure the device with the model resident and nothing to do."""

@@ -16,9 +16,8 @@ from llenergymeasure.config.secrets import redact
 _TAIL_BYTES = 1 << 16
 
 
-def _full_disk_ignored() -> contextlib.suppress:
-    # An engine's chatter is not worth an experiment; a full disk speaks up at the result.
-    return contextlib.suppress(OSError)
+# An engine's chatter is not worth an experiment; a full disk speaks up at the result.
+_FULL_DISK_IGNORED = contextlib.suppress(OSError)
 
 
 class RedactingWriter(io.TextIOBase):
@@ -40,7 +39,7 @@ class RedactingWriter(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text; complete lines go on, redacted."""
-        with self._lock, _full_disk_ignored():
+        with self._lock, _FULL_DISK_IGNORED:
             *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
             for line in lines:
                 self._target.write(redact(line) + "\n")
@@ -48,12 +47,12 @@ class RedactingWriter(io.TextIOBase):
 
     def flush(self) -> None:
         """Pass complete lines on to the file."""
-        with _full_disk_ignored():
+        with _FULL_DISK_IGNORED:
             self._target.flush()
 
     def finish(self) -> None:
         """Pass the last, unfinished line on, and turn to the successor."""
-        with _full_disk_ignored():
+        with _FULL_DISK_IGNORED:
             self._target.write(redact(self._pending))
             self._target.flush()
         self._pending = ""
@@ -75,7 +74,7 @@ def captured_output(path: Path) -> Iterator[None]:
             yield
     finally:
         writer.finish()
-        with _full_disk_ignored():
+        with _FULL_DISK_IGNORED:
             file.close()
 
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import DataParallelLoader, EngineReport, ModelLoader
-from llenergymeasure.core.energy import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
+from llenergymeasure.core.energy.selection import Selection, get_active_energy_backend
 from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
 from llenergymeasure.core.environment import cpu_load, read_cpu_times
 from llenergymeasure.core.metrics import load_result
@@ -170,14 +170,13 @@ class ExperimentOrchestrator:
             rates = SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)
             selection = self._select(self._order.energy_backend, target, rates)
             with running(selection.source):
-                identity = DeviceIdentity.of(target, self._driver_version, selection.name)
-                folder, cache = self._order.data_dir, None
-                if folder is not None and identity is not None:
-                    cache = BaselineCache(Path(folder), identity)
-                baseline = Baseline(self._config.baseline, selection, cache)
+                baseline = Baseline(self._config.baseline, selection)
                 if not baseline.skipped:
                     self._machine.enter("baseline")
-                    baseline.measure_device()
+                    who = DeviceIdentity.of(target, self._driver_version, selection.name)
+                    folder = self._order.data_dir
+                    kept = BaselineCache(Path(folder), who) if folder and who else None
+                    baseline.measure_device(kept)
                 self._machine.enter("load")
                 with closing(self._executor(loader)) as executor:
                     return self._with_executor(executor, target, selection, baseline)

@@ -20,12 +20,12 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
-from llenergymeasure.core.energy import (
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.selection import (
     Selection,
     energy_problems,
     get_active_energy_backend,
 )
-from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.models.sources import (
     adapter_problems,
     model_problems,

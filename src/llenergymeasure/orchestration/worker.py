@@ -24,10 +24,10 @@ from typing import Any
 
 from llenergymeasure import locks
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.core.energy import get_active_energy_backend
+from llenergymeasure.core.energy.selection import get_active_energy_backend
 from llenergymeasure.core.energy.stored import known_sensors
 from llenergymeasure.core.environment import capture
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
@@ -37,7 +37,7 @@ from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.results.persistence import DirectoryRepository, read_failure
+from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.state.machine import StateMachine
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -86,7 +86,7 @@ def run(
     directory: ExperimentDirectory,
     listener: Listener | None = None,
     started: Start | None = None,
-) -> FailedExperiment | None:
+) -> Outcome:
     """Run the experiment of a directory.
 
     Args:
@@ -95,7 +95,7 @@ def run(
         started: How this process was started, where the order does not know.
 
     Returns:
-        What ``error.json`` says, or ``None`` when ``result.json`` is in place.
+        What ``result.json`` holds, or what ``error.json`` says.
 
     Raises:
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
@@ -141,10 +141,10 @@ def _claim(directory: ExperimentDirectory, stack: contextlib.ExitStack) -> str |
 
 def _run_phases(
     repository: DirectoryRepository, order: WorkOrder, events: EventLog, interruption: Interruption
-) -> FailedExperiment | None:
+) -> Outcome:
     machine = StateMachine(events.phase)
     try:
-        _measure_and_save(repository, order, machine, events)
+        return _measure_and_save(repository, order, machine, events)
     except KeyboardInterrupt:
         raise _interrupt(repository, order, machine.phase) from None
     except Exception as error:  # noqa: BLE001 - the worker's entry: nothing may go unreported
@@ -157,7 +157,6 @@ def _run_phases(
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"{note}\n")  # which is log.txt here
         return _fail(repository, order, machine.phase, error.code, error.message)
-    return None
 
 
 def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) -> KeyboardInterrupt:
@@ -170,7 +169,7 @@ def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) ->
 
 def _measure_and_save(
     repository: DirectoryRepository, order: WorkOrder, machine: StateMachine, events: EventLog
-) -> None:
+) -> ExperimentResult:
     snapshot = capture(
         carbon_intensity_gco2_kwh=order.carbon_intensity_gco2_kwh,
         carbon_intensity_source=order.carbon_intensity_source,
@@ -178,7 +177,8 @@ def _measure_and_save(
         datacenter_pue_source=order.datacenter_pue_source,
     )
     driver = snapshot.driver_version
-    known = known_sensors(None if order.data_dir is None else Path(order.data_dir), driver)
+    folder = None if order.data_dir is None else Path(order.data_dir)
+    known = functools.partial(known_sensors, folder, driver)
     select = functools.partial(get_active_energy_backend, known=known)
     measurement = ExperimentOrchestrator(
         order, machine, events, select, driver, directory=repository.directory
@@ -190,6 +190,7 @@ def _measure_and_save(
         _save(repository, measurement, result)
     except ExperimentError as error:
         raise _rescued(error, measurement, result) from None
+    return result
 
 
 def _save(repository: ResultsRepository, made: Measurement, result: ExperimentResult) -> None:
@@ -230,29 +231,16 @@ def _fail(
     return failure
 
 
-def collect(
-    directory: ExperimentDirectory, failure: FailedExperiment | None = None, *, kept: bool = True
-) -> ExperimentResult:
-    """Read what a worker left.
+def error_of(
+    failure: FailedExperiment, directory: ExperimentDirectory, *, kept: bool
+) -> ExperimentError:
+    """Make the exception of an experiment that failed; the engine's last words are a note of it.
 
     Args:
+        failure: What is known of it.
         directory: Where it ran.
-        failure: What it returned, where it ran inline and the disk may have refused to keep it.
-        kept: Whether the directory stays, so that a message can point into it.
-
-    Raises:
-        ExperimentError: It failed, or left nothing that can be read. What the engine printed last
-            is a note of the exception.
+        kept: Whether the directory stays, so that the message can point into it.
     """
-    if directory.result.is_file():
-        return ExperimentResult.from_json(directory.result)
-    if failure is None and directory.error.is_file():
-        failure = read_failure(directory.error)
-    if failure is None:
-        raise ExperimentError(
-            f"the worker left neither a result nor an error in {directory.root}",
-            where=str(directory.root),
-        )
     said = tail(directory.log)
     hint = f"\n  what the engine printed: {directory.log}" if kept and said else ""
     error = ExperimentError(
@@ -263,7 +251,7 @@ def collect(
     )
     if said:
         error.add_note(f"the engine's last words:\n{said}")
-    raise error
+    return error
 
 
 def main(arguments: list[str]) -> int:
@@ -277,12 +265,14 @@ def main(arguments: list[str]) -> int:
     _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
-        failure = run(directory, started=Start(*how))
+        outcome = run(directory, started=Start(*how))
     except KeyboardInterrupt:
         return 130
-    if failure is not None and not directory.error.is_file():
-        sys.stderr.write(f"{failure.message}\n")  # which is log.txt here, all that will be read
-    return 0 if failure is None else 1
+    if isinstance(outcome, ExperimentResult):
+        return 0
+    if not directory.error.is_file():
+        sys.stderr.write(f"{outcome.message}\n")  # which is log.txt here, all that will be read
+    return 1
 
 
 def _end_in_good_order_once() -> None:

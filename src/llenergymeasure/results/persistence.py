@@ -31,9 +31,9 @@ def to_json(result: ExperimentResult, directory: Path) -> Path:
     Raises:
         ExperimentError: It cannot be written; a file that was there before is untouched.
     """
-    path = ExperimentDirectory(directory).result
-    write_json_atomically(path, result.to_json())
-    return path
+    repository = DirectoryRepository(ExperimentDirectory(directory))
+    repository.save_result(result)
+    return repository.directory.result
 
 
 def to_parquet(result: ExperimentResult, path: Path) -> None:
@@ -84,7 +84,7 @@ class DirectoryRepository:
 
     def save_result(self, result: ExperimentResult) -> None:
         """Write ``result.json``; once this returns, the experiment is complete."""
-        to_json(result, self.directory.root)
+        write_json_atomically(self.directory.result, result.to_json())
 
     def save_failure(self, failure: FailedExperiment) -> None:
         """Write ``error.json``."""

@@ -18,6 +18,7 @@ from llenergymeasure.domain.results import (
     FailedExperiment,
     Figure,
     Note,
+    Outcome,
     Placement,
     Sensitivity,
     StudyProtocol,
@@ -35,7 +36,6 @@ from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
-from llenergymeasure.study.events import Outcome
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 
 SUMMARY_NAME = "study_summary.json"

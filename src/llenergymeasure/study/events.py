@@ -6,11 +6,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.results import Outcome
 from llenergymeasure.orchestration.events import Event
-
-Outcome = ExperimentResult | FailedExperiment
-"""What came of an experiment."""
 
 
 class Begun(NamedTuple):

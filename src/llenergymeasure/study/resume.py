@@ -17,11 +17,10 @@ from typing import Literal, NamedTuple
 
 from llenergymeasure import locks
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome
 from llenergymeasure.exceptions import ExperimentError, LLEMError, StudyError
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
-from llenergymeasure.study.events import Outcome
 from llenergymeasure.study.manifest import ProgressView, Slot, StudyPlan
 
 SlotStatus = Literal["complete", "failed", "missing"]

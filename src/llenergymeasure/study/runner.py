@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
-from llenergymeasure.domain.results import FailedExperiment, StudyResult
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
@@ -74,7 +74,16 @@ class StudyRunner:
             raise StudyError("there is no study to run", where="study")
         plan = prepare.new_plan(self.study, self.settings.config, allow_large=self.allow_large)
         if self.study.is_single:
-            return run_single(plan, self.settings, self.results_dir, self.calls)
+            order = plan.order(0, self.settings)
+            result, file = run_single(order, self.settings, self.results_dir, self.calls)
+            return StudyResult(
+                name=plan.name,
+                study_design_hash=plan.study_design_hash,
+                generated=1,
+                ran=1,
+                result_files=(None if file is None else str(file),),
+                experiments=(result,),
+            )
         return self._begin(plan)
 
     def _begin(self, plan: StudyPlan) -> StudyResult:
@@ -192,13 +201,28 @@ def _parquet_imported_meanwhile() -> Iterator[None]:
         reading.join()
 
 
+class Single(NamedTuple):
+    """One experiment that was run.
+
+    Attributes:
+        result: What came of it.
+        file: Where that is written; ``None`` where nothing is kept.
+    """
+
+    result: ExperimentResult
+    file: Path | None
+
+
 def run_single(
-    plan: StudyPlan, settings: EffectiveSettings, results_dir: Path | None, calls: Callbacks
-) -> StudyResult:
+    order: WorkOrder,
+    settings: EffectiveSettings,
+    results_dir: Path | None = None,
+    calls: Callbacks | None = None,
+) -> Single:
     """Run one experiment: here, or through the runner that the user's configuration names.
 
     Args:
-        plan: A plan of one experiment.
+        order: What is to be done.
         settings: How to run it on this machine.
         results_dir: Where its directory goes; ``None`` keeps nothing.
         calls: What is called meanwhile.
@@ -207,7 +231,7 @@ def run_single(
         PreFlightError: This machine cannot run it.
         ExperimentError: It started and broke.
     """
-    order, kept = plan.order(0, settings), results_dir is not None
+    kept, calls = results_dir is not None, calls or Callbacks()
     with (
         _checked(order, settings, calls) as run,
         _directory(order.config, results_dir) as directory,
@@ -215,27 +239,22 @@ def run_single(
         if kept:
             calls.listener(Placed(str(directory.root)))
         order.write(directory)
-        result = worker.collect(directory, run(directory), kept=kept)
-    return StudyResult(
-        name=plan.name,
-        study_design_hash=plan.study_design_hash,
-        generated=1,
-        ran=1,
-        result_files=(str(directory.result) if kept else None,),
-        experiments=(result,),
-    )
+        outcome = run(directory)
+        if isinstance(outcome, FailedExperiment):
+            raise worker.error_of(outcome, directory, kept=kept)
+    return Single(outcome, directory.result if kept else None)
 
 
 @contextlib.contextmanager
 def _checked(
     order: WorkOrder, settings: EffectiveSettings, calls: Callbacks
-) -> Iterator[Callable[[ExperimentDirectory], FailedExperiment | None]]:
+) -> Iterator[Callable[[ExperimentDirectory], Outcome]]:
     """Check that an experiment can run, and give the way to run it."""
     limit_s = cache(lambda: TimeLimits(settings, None).of(order.config))
     if order.runner == "local":
         preflight.check(order)
 
-        def run_here(directory: ExperimentDirectory) -> FailedExperiment | None:
+        def run_here(directory: ExperimentDirectory) -> Outcome:
             with no_answer_later_than(limit_s):
                 return worker.run(directory, calls.listener)
 
@@ -245,10 +264,9 @@ def _checked(
     with RunnerPool("auto") as runners:
         runners.check([order])
 
-        def run(directory: ExperimentDirectory) -> FailedExperiment | None:
+        def run(directory: ExperimentDirectory) -> Outcome:
             job = runners.of(order).start(directory)
-            outcome, _ = supervise(job, directory, order, calls, within_s=within_s)
-            return outcome if isinstance(outcome, FailedExperiment) else None
+            return supervise(job, directory, order, calls, within_s=within_s).outcome
 
         yield run
 

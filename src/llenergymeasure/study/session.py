@@ -8,14 +8,19 @@ import time
 from datetime import UTC, datetime
 
 from llenergymeasure.config.user_config import EffectiveSettings
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, StudyResult
+from llenergymeasure.domain.results import (
+    ExperimentResult,
+    FailedExperiment,
+    Outcome,
+    StudyResult,
+)
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.orchestration.order import Start
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
-from llenergymeasure.study.events import Callbacks, Finished, Noted, Outcome, Pausing, Started
+from llenergymeasure.study.events import Callbacks, Finished, Noted, Pausing, Started
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import (
     ProgressLine,

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import redact_file, tail
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import DirectoryRepository, read_failure
-from llenergymeasure.study.events import Callbacks, Outcome
+from llenergymeasure.study.events import Callbacks
 from llenergymeasure.study.runners.protocol import Job
 
 WAITING = "wait"

@@ -41,6 +41,11 @@ class Request:
     token_ids: tuple[int, ...]
     max_new_tokens: int
 
+    @property
+    def positions(self) -> int:
+        """Places in the context that prompt and answer take together."""
+        return len(self.token_ids) + self.max_new_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:

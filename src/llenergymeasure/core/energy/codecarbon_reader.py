@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.sampling_child import Row
 from llenergymeasure.units import JOULES_PER_KWH
 
@@ -81,9 +82,8 @@ class Part:
 class CodeCarbonReader:
     """Drives CodeCarbon's offline tracker: no network, no file, nobody's configuration file."""
 
-    period_s = STRETCH_S
-
     def __init__(self) -> None:
+        self.cadence = Cadence(STRETCH_S)
         _isolate()
         self._tracker = _make_tracker()
         self._log = _Log()
@@ -100,6 +100,7 @@ class CodeCarbonReader:
         self._parts = _parts(self._tracker)
         self._grams = 0.0
         self._log.messages.clear()
+        self.cadence.begin(time.monotonic_ns())
         self._start_stretch()
 
     def poll(self) -> Iterator[Row]:

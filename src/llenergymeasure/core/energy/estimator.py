@@ -154,8 +154,8 @@ def estimate_energy(
     if window.t1_ns <= window.t0_ns:
         raise ValueError("the window ends before it begins")
     knowledge = knowledge or Knowledge()
-    counter, findings = counter_path(readings.counter, window, knowledge.counter)
-    power = power_path(readings, window, knowledge.power)
+    counter, findings = counter_path(readings.counter, window, knowledge)
+    power = power_path(readings, window, knowledge)
     path = counter or power
     if path is None:
         return EnergyEstimate(None, None, "unmeasurable", "none", flags=findings)

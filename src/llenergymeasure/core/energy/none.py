@@ -18,7 +18,7 @@ class NoSource:
     name = "none"
 
     def __init__(self, target: DeviceTarget, rates: SamplingRates) -> None:
-        spec = state_spec(target, rates)
+        spec = state_spec(target, rates) if target.kind == "gpu" else None
         self._state = None if spec is None else StateSource(SamplerProcess(spec))
         self._note: tuple[str, ...] = ()
 

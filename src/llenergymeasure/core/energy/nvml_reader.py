@@ -12,10 +12,12 @@ decided elsewhere.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from llenergymeasure.core.energy.cadence import Cadence, Tiers, gpu_cadence, turns_in
 from llenergymeasure.core.energy.sampled import Quantity, Read, SampledReader
 from llenergymeasure.core.energy.sampling_child import Reader, Row, make_reader
 from llenergymeasure.core.visible_gpus import visible_uuids
@@ -33,7 +35,6 @@ DEFAULT_POWER_LIMIT = "gpu_power_limit_default_w"
 PERSISTENCE = "gpu_persistence_mode"
 PROCESSES = "gpu_process_count"
 
-SLOW_POLL_S = 0.25  # within the guard on either side of a window at least once
 GA100 = (8, 0)  # compute capability of the one Ampere chip that averages nothing
 # PROC_PID_INIT_INO of the Linux sources (include/linux/proc_ns.h): the host's own namespace.
 HOST_NAMESPACE = "pid:[4026531836]"
@@ -88,13 +89,9 @@ class NVMLReader(SampledReader):
         prompt = {one.device for one in power if one.channel == POWER}
         spare = [one for one in power if one.channel == AVERAGE_POWER and one.device in prompt]
         quick = [one for one in power if one not in spare]
-        self.period_s = counter_poll_s if counters else power_poll_s
-        at_some, at_few = self.every(power_poll_s), self.every(SLOW_POLL_S)
-        self.quantities = [
-            *counters,
-            *(one._replace(every=at_some) for one in (*quick, *state)),
-            *(one._replace(every=at_few) for one in (*spare, *slow)),
-        ]
+        self.quantities = [*counters, *quick, *state, *spare, *slow]
+        tiers = Tiers(len(counters), len(quick), len(state), len(spare) + len(slow))
+        self.cadence = gpu_cadence(tiers, counter_poll_s, power_poll_s)
 
     def refusal(self, read: Read) -> str | None:
         """Say why a device will never tell something; ``None`` when it does, or might later."""
@@ -238,22 +235,19 @@ class StateBeside:
     def __init__(self, reader: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         self._state: Reader = NVMLReader(**state)
         self._other = make_reader(reader, dict(arguments))
-        self.period_s = self._state.period_s
-        self._every = max(1, round(self._other.period_s / self.period_s))
-        self._polls = 0
+        period_s = self._state.cadence.period_s
+        self.cadence = Cadence(period_s, (turns_in(self._other.cadence.period_s, period_s), 1))
 
     def begin(self) -> None:
         """Begin a window."""
         self._state.begin()
         self._other.begin()
-        self._polls = 0
+        self.cadence.begin(time.monotonic_ns())
 
     def poll(self) -> Iterator[Row]:
         """Read the state, and the other where that is due."""
-        number, self._polls = self._polls, self._polls + 1
-        if number % self._every == 0:
-            yield from self._other.poll()
-        yield from self._state.poll()
+        for due in self.cadence.turn():
+            yield from (self._other, self._state)[due].poll()
 
     def end(self) -> dict[str, Any]:
         """End the window; give what the other made of it, and the state."""

@@ -97,7 +97,7 @@ class RaplSource(MeteredSource):
         if fault is not None:
             return fault._replace(reason=f"its counter {fault.reason}")
         assert counter is not None  # one that was never read has a fault
-        return domain_energy(counter, range_uj, window)
+        return domain_energy(counter, range_uj, window, recorded.rest_from_ns)
 
 
 def cpu_coverage(root: Path, readable: Readable | None = None) -> Coverage:
@@ -141,8 +141,16 @@ def scope(domains: Sequence[Domain]) -> str:
     return f"CPU package and DRAM, {where}"
 
 
-def domain_energy(taken: CounterReadings, range_uj: int, window: Window) -> EnergyEstimate:
+def domain_energy(
+    taken: CounterReadings, range_uj: int, window: Window, rest_from_ns: int = 0
+) -> EnergyEstimate:
     """Give the energy of a window from a counter that may have wrapped.
+
+    Args:
+        taken: Readings of the counter.
+        range_uj: By how much a wrap falls.
+        window: Its start and end.
+        rest_from_ns: See :class:`~.estimation.sensor.Knowledge`.
 
     Raises:
         ValueError: A reading lies outside the counter's range.
@@ -152,7 +160,8 @@ def domain_energy(taken: CounterReadings, range_uj: int, window: Window) -> Ener
     changed = np.diff(value) > 0
     fast = len(changed) > 0 and float(changed.mean()) > OUTRUN_SHARE
     known = replace(CALIBRATION, tick_s=TICK_S if fast else None)
-    return estimate_energy(DeviceReadings(counter=counter), window, Knowledge(counter=known))
+    knowledge = Knowledge(counter=known, rest_from_ns=rest_from_ns)
+    return estimate_energy(DeviceReadings(counter=counter), window, knowledge)
 
 
 def counter_fault(taken: CounterReadings | None, range_uj: int) -> Fault | None:

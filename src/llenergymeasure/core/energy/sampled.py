@@ -5,9 +5,11 @@ What a source's own reader adds is which quantities its devices offer, and how e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.sampling_child import Row
 
 Read = Callable[[], float]
@@ -20,13 +22,11 @@ class Quantity(NamedTuple):
         channel: What it is, with its unit.
         device: Whose it is.
         read: Reads it in that unit.
-        every: It is read at every so many polls.
     """
 
     channel: str
     device: str
     read: Read
-    every: int = 1
 
 
 class SampledReader:
@@ -37,19 +37,18 @@ class SampledReader:
         errors: What a read raises where a device does not answer.
 
     Attributes:
-        period_s: Time from one poll to the next, seconds.
+        cadence: When what is read, by positions in ``quantities``.
         quantities: What is read, in the order of reading.
         refused: Why a device does not offer something, by device and channel.
     """
 
-    period_s: float
+    cadence: Cadence
 
     def __init__(self, devices: Iterable[str], errors: tuple[type[Exception], ...]) -> None:
         self.quantities: list[Quantity] = []
         self.refused: dict[str, dict[str, str]] = {device: {} for device in devices}
         self._errors = errors
         self._failing: dict[Quantity, str] = {}
-        self._polls = 0
 
     def kept(self, offered: Iterable[Quantity]) -> list[Quantity]:
         """Try each quantity once; one that its device does not have is not asked for again."""
@@ -71,21 +70,18 @@ class SampledReader:
             return said(error)
         return None
 
-    def every(self, seconds: float) -> int:
-        """Give the number of polls that comes nearest to a time."""
-        return max(1, round(seconds / self.period_s))
-
     def begin(self) -> None:
         """Begin a window; everything is due at its first poll."""
         self._failing.clear()
-        self._polls = 0
+        self.cadence.begin(time.monotonic_ns())
 
     def poll(self) -> Iterator[Row]:
         """Read what is due."""
-        number, self._polls = self._polls, self._polls + 1
-        for one in self.quantities:
-            if number % one.every:
-                continue
+        return self.read(self.cadence.turn())
+
+    def read(self, due: Sequence[int]) -> Iterator[Row]:
+        """Read quantities, named by their positions."""
+        for one in map(self.quantities.__getitem__, due):
             try:
                 value = one.read()
             except self._errors as error:

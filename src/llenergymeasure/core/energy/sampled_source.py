@@ -32,6 +32,9 @@ from llenergymeasure.exceptions import BackendError
 from llenergymeasure.units import MJ
 
 PART_GUARD_NS = 2_000_000_000  # of readings on each side of a part: ticks, and a mean over 1 s
+# What precedes a window is work, and shows for a while: sensors rise within 21 to 120 ms
+# (arXiv 2312.02741), and threads of OpenMP go on spinning for 200 ms (KMP_BLOCKTIME).
+SETTLE_S = 0.25
 
 _READ = {
     "counter": "energy counter",
@@ -47,11 +50,13 @@ class SampledSource(ABC):
 
     Attributes:
         name: What a configuration calls it.
-        lead_s: How long readings go on before a window may begin, seconds.
+        settle_s: How long what came before may show in readings, which then do not count, seconds.
+        lead_s: How long readings go on after that before a window may begin, seconds.
         tail_s: How long readings go on after it ended, seconds.
     """
 
     name: str
+    settle_s = 0.0
     lead_s = 0.0
     tail_s = 0.0
 
@@ -59,6 +64,7 @@ class SampledSource(ABC):
         self._sampler = sampler
         self._failure: str | None = None
         self._last: Recorded | None = None
+        self._rest_from_ns = 0
 
     @abstractmethod
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
@@ -81,7 +87,8 @@ class SampledSource(ABC):
         except BackendError as error:
             self._failure = self._failure or error.message
             return
-        time.sleep(self.lead_s)
+        self._rest_from_ns = time.monotonic_ns() + round(self.settle_s * 1e9)
+        time.sleep(self.settle_s + self.lead_s)
 
     def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
         """Give what was recorded over a window that just ended; never raises, never zero."""
@@ -92,7 +99,10 @@ class SampledSource(ABC):
             except BackendError as error:
                 self._failure = error.message
             else:
-                self._last = replace(recorded, step_times_ns=step_times())
+                steps_ns = step_times()
+                self._last = replace(
+                    recorded, step_times_ns=steps_ns, rest_from_ns=self._rest_from_ns
+                )
                 return self.recording(self._last, window)
         return EnergyRecording(source=self.name, notes=(self._failure,))
 
@@ -127,6 +137,8 @@ class Fault(NamedTuple):
 
 class MeteredSource(SampledSource):
     """A source whose readings are counters or power of the devices that did the work."""
+
+    settle_s = SETTLE_S
 
     @abstractmethod
     def energy(
@@ -221,7 +233,8 @@ class GPUSource(MeteredSource):
         if reason := self.fault(readings, recorded.summary, device):
             return Fault(reason)
         known = self._knowledge.get(device, Knowledge())
-        known = replace(known, step_times_ns=recorded.step_times_ns)
+        steps_ns, rest_from_ns = recorded.step_times_ns, recorded.rest_from_ns
+        known = replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns)
         return estimate_energy(readings, window, known)
 
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:

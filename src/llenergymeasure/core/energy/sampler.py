@@ -63,6 +63,7 @@ class Recorded:
         cost: What taking the readings cost.
         span: From the child's ``begin`` to its ``end``.
         step_times_ns: When each step of the load began, as far as the caller told.
+        rest_from_ns: From when on what came before the window no longer shows.
     """
 
     readings: tuple[Reading, ...]
@@ -70,15 +71,16 @@ class Recorded:
     cost: SamplingCost
     span: Window
     step_times_ns: Sequence[int] = ()
+    rest_from_ns: int = 0
 
 
+@dataclass(slots=True)
 class _Owner:
     """The one sampler that may run in this process."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pid = 0
-        self._sampler: weakref.ref[SamplerProcess] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pid: int = 0
+    _sampler: weakref.ref[SamplerProcess] | None = None
 
     def claim(self, sampler: SamplerProcess) -> None:
         """Make a sampler the one that runs.

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
 from llenergymeasure import lifeline
+from llenergymeasure.core.energy.cadence import Cadence
 
 
 class Row(NamedTuple):
@@ -42,13 +43,13 @@ class Reader(Protocol):
     parent reports it with the traceback.
 
     Attributes:
-        period_s: Time from one poll to the next, seconds.
+        cadence: When it is to be polled.
     """
 
-    period_s: float
+    cadence: Cadence
 
     def begin(self) -> None:
-        """Take note that a window begins."""
+        """Take note that a window begins, and begin the cadence."""
         ...
 
     def poll(self) -> Iterator[Row]:
@@ -102,7 +103,6 @@ class SamplingLoop:
         self._reader = reader
         self._inbox = inbox
         self._connection = connection
-        self._period_ns = max(1, round(reader.period_s * 1e9))
         self._deadline_ns: int | None = None
         self._rows = Rows()
         self._span_from_ns = 0
@@ -115,8 +115,7 @@ class SamplingLoop:
         self._reply({})
         while (command := self._next()) != "stop":
             if command is None:
-                self._poll()
-                self._set_deadline()
+                self._poll_in_window()
             else:
                 answers[command]()
         self._reader.close()
@@ -130,11 +129,9 @@ class SamplingLoop:
         except queue.Empty:
             return None
 
-    def _set_deadline(self) -> None:
-        """Move on by whole periods, past missed ones, so that the cadence never drifts."""
-        assert self._deadline_ns is not None
-        late_ns = time.monotonic_ns() - self._deadline_ns
-        self._deadline_ns += (max(0, late_ns) // self._period_ns + 1) * self._period_ns
+    def _poll_in_window(self) -> None:
+        self._poll()
+        self._deadline_ns = self._reader.cadence.next_ns(time.monotonic_ns())
 
     def _poll(self) -> None:
         steps = self._reader.poll()
@@ -152,8 +149,7 @@ class SamplingLoop:
         self._cpu_from_s = time.process_time()
         self._reader.begin()
         self._span_from_ns = time.monotonic_ns()
-        self._deadline_ns = self._span_from_ns + self._period_ns
-        self._poll()
+        self._poll_in_window()
         self._reply({})
 
     def _end(self) -> None:

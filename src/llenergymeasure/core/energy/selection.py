@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +24,6 @@ from llenergymeasure.core.energy.protocol import (
 from llenergymeasure.core.energy.stored import KnownSensors
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem
-
-NOTHING_KNOWN = KnownSensors()
 
 
 class CalibratedSourceType(EnergySourceType, Protocol):
@@ -64,7 +62,7 @@ def get_active_energy_backend(
     target: DeviceTarget,
     rates: SamplingRates,
     sources: Mapping[str, EnergySourceFacts] | None = None,
-    known: KnownSensors = NOTHING_KNOWN,
+    known: Callable[[], KnownSensors] = KnownSensors,
 ) -> Selection:
     """Choose the one source that reads energy for an experiment.
 
@@ -76,7 +74,7 @@ def get_active_energy_backend(
         target: The devices that do the work.
         rates: How often to read.
         sources: The table of sources; by default all there are.
-        known: Calibrations of sensors, for the sources that can use them.
+        known: Gives calibrations of sensors; asked for sources that can use them.
 
     Raises:
         PreFlightError: The source asked for cannot be used here.
@@ -139,15 +137,16 @@ def _select(
     rates: SamplingRates,
     facts: EnergySourceFacts,
     why: str,
-    known: KnownSensors,
+    known: Callable[[], KnownSensors],
 ) -> Selection:
     make = load_object(facts.implementation)
     plain: EnergySourceType = make
     coverage = plain.coverage(target)
     reason = f"{why}: {coverage.kind}, {coverage.scope}"
-    if not facts.calibrated or not (known.knowledge or known.notes):
+    sensors = known() if facts.calibrated else KnownSensors()
+    if not (sensors.knowledge or sensors.notes):
         return Selection(plain(target, rates), facts.name, reason, coverage)
-    notes = [known.notes[uuid] for uuid in target.gpu_uuids if uuid in known.notes]
+    notes = [sensors.notes[uuid] for uuid in target.gpu_uuids if uuid in sensors.notes]
     calibrated: CalibratedSourceType = make
-    source = calibrated(target, rates, knowledge=known.knowledge)
+    source = calibrated(target, rates, knowledge=sensors.knowledge)
     return Selection(source, facts.name, "; ".join([reason, *notes]), coverage)

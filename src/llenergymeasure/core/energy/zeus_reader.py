@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from llenergymeasure.core.energy.cadence import Tiers, gpu_cadence
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER, NVMLReader
 from llenergymeasure.core.energy.sampled import Quantity, SampledReader, said
 from llenergymeasure.core.energy.sampling_child import Reader, Row
@@ -94,9 +95,12 @@ class ZeusReader(SampledReader):
         self._devices = chosen(found, uuids, environ)
         names = [device.name for device in self._devices]
         super().__init__(names, found.errors)
-        self.period_s = counter_poll_s
-        self._power_every = self.every(power_poll_s)
-        self.quantities = [one for device in self._devices for one in self._offered(device)]
+        offered = [one for device in self._devices for one in self._offered(device)]
+        counters = [one for one in offered if one.channel == COUNTER]
+        powers = [one for one in offered if one.channel != COUNTER]
+        self.quantities = [*counters, *powers]
+        tiers = Tiers(len(counters), len(powers), states=1)  # the state, behind the quantities
+        self.cadence = gpu_cadence(tiers, counter_poll_s, power_poll_s)
         self._state = state
         if layer is None and found.vendor == "nvidia":
             self._state = NVMLReader(names, power_poll_s, power_poll_s, energy=False)
@@ -111,9 +115,10 @@ class ZeusReader(SampledReader):
 
     def poll(self) -> Iterator[Row]:
         """Read what is due, and then the state with power."""
-        state_is_due = self._polls % self._power_every == 0
-        yield from super().poll()
-        if self._state is not None and state_is_due:
+        due = self.cadence.turn()
+        state = len(self.quantities)
+        yield from self.read([index for index in due if index != state])
+        if self._state is not None and state in due:
             yield from self._state.poll()
 
     def end(self) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class ZeusReader(SampledReader):
         powers = {POWER: gpu.get_instant_power_usage, AVERAGE_POWER: gpu.get_average_power_usage}
         for channel, read_mw in powers.items():
             watts = partial(_watts, read_mw)
-            if power := self.kept([Quantity(channel, device.name, watts, self._power_every)]):
+            if power := self.kept([Quantity(channel, device.name, watts)]):
                 yield from power
                 return
 

@@ -29,21 +29,17 @@ def dynamic_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch
     """
     if not requests:
         return ()
-    ordered = sorted(requests, key=_length, reverse=True)
-    budget = batch_size * _length(ordered[0])
+    ordered = sorted(requests, key=lambda request: request.positions, reverse=True)
+    budget = batch_size * ordered[0].positions
     batches: list[list[Request]] = []
     room = 0
     for request in ordered:
         if room < 1:
-            room = max(1, budget // _length(request))  # the first of a batch is its longest
+            room = max(1, budget // request.positions)  # the first of a batch is its longest
             batches.append([])
         batches[-1].append(request)
         room -= 1
     return tuple(tuple(batch) for batch in batches)
-
-
-def _length(request: Request) -> int:
-    return len(request.token_ids) + request.max_new_tokens
 
 
 class Finished(NamedTuple):

@@ -42,6 +42,7 @@ from llenergymeasure.core.energy.estimation.sensor import (
     DeviceReadings,
     EarlierEnd,
     Floats,
+    Knowledge,
     Series,
     Timing,
     counter_series,
@@ -152,38 +153,49 @@ class SensorPath:
 
 
 def counter_path(
-    readings: CounterReadings | None, window: Window, calibration: Calibration | None
+    readings: CounterReadings | None, window: Window, knowledge: Knowledge
 ) -> tuple[SensorPath | None, tuple[str, ...]]:
     """Find the ticks of a counter; a counter that was reset in the window or never moves has none.
 
     Returns:
         The path, or ``None``; and what was found on the way.
     """
+    calibration = knowledge.counter
     if readings is None:
         return None, ()
     series, inside, anywhere = without_reset(counter_series(readings, window), window.seconds)
     if inside:
         return None, ("counter_reset",)
     known = calibration or Calibration()
-    ticks = find_ticks(series, known.tick_s, known.jitter_s)
-    if ticks is None or ticks.time_s[-1] <= 0 or ticks.time_s[0] >= window.seconds:
+    ticks = _at_rest(find_ticks(series, known.tick_s, known.jitter_s), window, knowledge)
+    if ticks is None:
         return None, ()
     flags = ("counter_reset_outside",) if anywhere else ()
     shape = timing(calibration)
     return SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
 
 
-def power_path(
-    readings: DeviceReadings, window: Window, calibration: Calibration | None
-) -> SensorPath | None:
+def _at_rest(ticks: Ticks | None, window: Window, knowledge: Knowledge) -> Ticks | None:
+    """Leave out ticks that show work before the window; ``None`` where none tell of the window.
+
+    All ticks have told the comb by then: it knows no load.
+    """
+    if ticks is None:
+        return None
+    ticks = ticks.since((knowledge.rest_from_ns - window.t0_ns) / 1e9)
+    told = len(ticks) and ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
+    return ticks if told else None
+
+
+def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -> SensorPath | None:
     """Find the updates of instantaneous power, or else of means over a second."""
+    calibration = knowledge.power
     known = calibration or Calibration()
     for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
         series = None if taken is None else power_series(taken, window)
-        ticks = None if series is None else power_ticks(series, known.tick_s)
-        if series is None or ticks is None or ticks.time_s[-1] <= 0:
-            continue
-        if ticks.time_s[0] >= window.seconds:
+        found = None if series is None else power_ticks(series, known.tick_s)
+        ticks = _at_rest(found, window, knowledge)
+        if series is None or ticks is None:
             continue
         if source == "power":
             shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)

@@ -224,12 +224,15 @@ class Knowledge:
         counter: Calibration of its counter.
         power: Calibration of its power sensor.
         step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
+        rest_from_ns: From when on readings before the window are those of a device at rest: work
+            that came before it shows in earlier ones. 0 where all are.
     """
 
     counter: Calibration | None = None
     power: Calibration | None = None
     step_times_ns: Sequence[int] | Ints = ()
     ends: tuple[EarlierEnd, ...] = ()
+    rest_from_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

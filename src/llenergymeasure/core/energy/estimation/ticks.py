@@ -7,7 +7,7 @@ bracket, tells the times far better than the brackets do; a late poll only widen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +56,13 @@ class Ticks:
 
     def __len__(self) -> int:
         return len(self.time_s)
+
+    def since(self, at_s: float) -> Ticks:
+        """The ticks from a time on."""
+        kept = self.time_s >= at_s
+        return replace(
+            self, time_s=self.time_s[kept], sigma_s=self.sigma_s[kept], energy_j=self.energy_j[kept]
+        )
 
     @property
     def step_s(self) -> float:

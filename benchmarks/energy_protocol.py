@@ -1,0 +1,302 @@
+"""One measured window on a simulated device, as the product takes it, on a virtual clock.
+
+What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
+default rates, the guards of the NVML source, and a warm-up under load right up to them. What a
+device and its sensor do is :mod:`tests.support.simulated_device`'s.
+
+    scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
+    known = calibrated(scene.profile, scene.body, rng)
+    played = play(scene, rng)
+    estimate = estimate_energy(played.readings, played.window, played.knowing(known))
+    error = estimate.energy_j / played.truth_j - 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from llenergymeasure.core.energy.cadence import Cadence, Tiers, gpu_cadence
+from llenergymeasure.core.energy.estimator import (
+    CounterReadings,
+    DeviceReadings,
+    Knowledge,
+    PowerReadings,
+)
+from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
+from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.domain.samples import Window
+from tests.support.simulated_device import loads, profiles
+from tests.support.simulated_device.loads import FloatArray, Load
+from tests.support.simulated_device.profiles import DeviceProfile
+from tests.support.simulated_device.twin import IntArray, Quantity, VirtualDevice
+
+ORIGIN_NS = 10**15  # of the virtual clock, so that no time is negative
+RATES = SamplingRates()
+STATES, SLOW = 2, 6  # what the NVML reader asks of a device beside energy and power
+READ_S = 50e-6  # how long a read takes, more or less
+WAKE_S = 1e-4  # a wake-up is at most this late when nothing holds it up
+HANDOVER_S = 0.01  # between the guards and the work itself, at most
+FULL_W = 400.0  # of a device that loads are written for; they are scaled to a device's limit
+
+
+class Late(NamedTuple):
+    """Turns of the sampler that come late, and everything of them with it.
+
+    Attributes:
+        share: How many of them.
+        least_s: By how much at least, seconds.
+        most_s: By how much at most.
+    """
+
+    share: float = 0.02
+    least_s: float = 0.01
+    most_s: float = 0.05
+
+
+class Tail(NamedTuple):
+    """Power after the work, on a device of 400 W.
+
+    Attributes:
+        watts: With what it starts.
+        over_s: How long it lasts; ``exp`` falls like exp(-3 t / over_s).
+        shape: How it falls.
+        delay_s: How long after the work it starts.
+    """
+
+    watts: float
+    over_s: float
+    shape: Literal["exp", "line", "box"] = "exp"
+    delay_s: float = 0.0
+
+    def after(self, at_s: float) -> Load:
+        """Give its load after work that ended at a time."""
+        start_s = at_s + self.delay_s
+        if self.shape == "box":
+            return loads.steps(
+                [start_s - 10.0, start_s, start_s + self.over_s], [0.0, self.watts, 0.0]
+            )
+        return loads.tail(start_s, self.watts, self.over_s, curved=self.shape == "exp")
+
+
+class Body(NamedTuple):
+    """What a device does that its load does not say.
+
+    Attributes:
+        ramp_s: How long a device that rested takes to full power.
+        tail: What it draws after the work.
+        noise: Standard deviation of its power, as a share, drawn anew every 10 ms.
+    """
+
+    ramp_s: float = 0.0
+    tail: Tail | None = None
+    noise: float = 0.07
+
+
+USUAL, PLAIN = Late(), Body()
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A window to be measured.
+
+    Attributes:
+        profile: The device and its sensor; its ticks are put anywhere.
+        load: Its power, on a device of 400 W; the window is from 0 to ``length_s``.
+        length_s: Length of the window.
+        steps_s: When steps of the load begin.
+        body: What the device adds.
+        warmup_w: Power of the warm-up; by default the window's mean.
+        ends_s: When warm-up batches end, ascending, the last one where the wait for the window
+            begins if none is given; readings begin with the first.
+        batch_s: How long the batch before each of them is.
+        settle_s: How long the product waits after the warm-up before the guard.
+        late: Late turns of the sampler.
+        without: Sensors of the device that are not there.
+    """
+
+    profile: DeviceProfile
+    load: Load
+    length_s: float
+    steps_s: Sequence[float] | FloatArray = ()
+    body: Body = PLAIN
+    warmup_w: float | None = None
+    ends_s: tuple[float, ...] = ()
+    batch_s: float = 1.5
+    settle_s: float = 0.0
+    late: Late = USUAL
+    without: tuple[Quantity, ...] = ()
+
+
+class Played(NamedTuple):
+    """What the product would know of a window, and what it would not.
+
+    Attributes:
+        readings: Readings of the device.
+        window: Start and end.
+        step_times_ns: When steps of the load began.
+        ends_ns: When warm-up batches ended.
+        truth_j: The true energy, by the sensor's scale.
+        device: The device.
+    """
+
+    readings: DeviceReadings
+    window: Window
+    step_times_ns: Any
+    ends_ns: Any
+    truth_j: float
+    device: VirtualDevice
+
+    def knowing(self, known: Knowledge) -> Knowledge:
+        """Add the steps to what is known of the device."""
+        return replace(known, step_times_ns=self.step_times_ns)
+
+
+def ns(seconds: Any) -> Any:
+    """Give nanoseconds of the virtual clock."""
+    return np.rint(np.asarray(seconds, dtype=np.float64) * 1e9).astype(np.int64) + ORIGIN_NS
+
+
+def play(scene: Scene, rng: np.random.Generator) -> Played:
+    """Measure a window."""
+    profile = profiles.with_random_phase(scene.profile, rng)
+    guard_s = guard(profile, scene.without)
+    opened_s = -scene.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
+    closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
+    ends_s = scene.ends_s or (opened_s,)
+    load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
+    from_s = min(opened_s, ends_s[0])
+    noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
+    device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
+    readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
+    return Played(
+        readings,
+        Window(ORIGIN_NS, int(ns(scene.length_s))),
+        ns(scene.steps_s),
+        ns(ends_s),
+        device.true_energy_j(0.0, scene.length_s),
+        device,
+    )
+
+
+def guard(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> float:
+    """Give how long the NVML source reads before and after a window, seconds."""
+    prompt = {"counter", "instant"} & {*sensors(profile, without)}
+    return GUARD_S if prompt else SLOW_GUARD_S
+
+
+def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Quantity, ...]:
+    """List what the NVML reader would use of a device, in its order of reading."""
+    offers: dict[Quantity, bool] = {
+        "counter": profile.counter_supported,
+        "instant": profile.instant_supported,
+        "usage": not profile.instant_supported and not profile.average_supported,
+        "average": profile.average_supported,
+    }
+    return tuple(one for one, there in offers.items() if there and one not in without)
+
+
+def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
+    """Give the window's load with the ramp before it, the tail behind it, and the warm-up."""
+    body, load = scene.body, scene.load
+    outside_w = float(load.power_w(-1e-6))
+    warmup_w = scene.warmup_w
+    if warmup_w is None:
+        warmup_w = load.energy_j(0.0, scene.length_s) / scene.length_s
+    if body.ramp_s:
+        load = ramped(load, 0.0, min(body.ramp_s, scene.length_s), outside_w)
+    for end_s in ends_s:
+        load = load + loads.step(end_s - scene.batch_s, end_s, warmup_w - outside_w, 0.0)
+    if body.tail is not None:
+        for end_s in (*ends_s, scene.length_s):
+            load = load + body.tail.after(end_s)
+    return load
+
+
+def ramped(load: Load, at_s: float, over_s: float, outside_w: float) -> Load:
+    """Let a load come up in small steps from its level outside to full over a time."""
+    cut = load.cut_at(np.linspace(at_s, at_s + over_s, 21))
+    middle_s = cut.start_s + np.append(np.diff(cut.start_s), 0.0) / 2
+    inside = (cut.start_s >= at_s) & (cut.start_s < at_s + over_s - 1e-9)
+    share = np.where(inside, (middle_s - at_s) / over_s, 1.0)
+    level_w = outside_w + (cut.level_w - outside_w) * share
+    return Load(cut.start_s, level_w, cut.slope_w_per_s * share)
+
+
+def record(
+    device: VirtualDevice,
+    span_s: tuple[float, float],
+    rng: np.random.Generator,
+    late: Late = USUAL,
+    without: Sequence[Quantity] = (),
+) -> DeviceReadings:
+    """Let the product's sampler read a device from one time to another."""
+    names = sensors(device.profile, without)
+    quick = [one for one in names if one != "counter"][:1]
+    counters = [one for one in names if one == "counter"]
+    spare = len(names) - len(counters) - len(quick)
+    tiers = Tiers(len(counters), len(quick), STATES, spare + SLOW)
+    cadence = gpu_cadence(tiers, RATES.counter_poll_ms / 1e3, RATES.power_poll_ms / 1e3)
+    channels: list[Quantity | None] = [*counters, *quick]
+    channels += [None] * STATES
+    channels += [one for one in names if one not in channels]
+    taken = _turns(cadence, len(channels), span_s, rng, late)
+    counter: CounterReadings | None = None
+    powers: dict[Quantity, PowerReadings] = {}
+    for name, times in zip(channels, taken, strict=True):
+        if name is None:
+            continue
+        before_s, after_s = np.array(times).T
+        value = _shown(device, name, before_s + (after_s - before_s) * rng.random(len(times)))
+        if name == "counter":
+            counter = CounterReadings(ns(before_s), ns(after_s), value)
+        else:
+            powers[name] = PowerReadings(ns(before_s), ns(after_s), value / 1000.0)
+    return DeviceReadings(
+        counter, powers.get("instant"), powers.get("average", powers.get("usage"))
+    )
+
+
+def _turns(
+    cadence: Cadence,
+    kept: int,
+    span_s: tuple[float, float],
+    rng: np.random.Generator,
+    late: Late,
+) -> list[list[tuple[float, float]]]:
+    """Play the reading plan; give when each of the first quantities was read, before and after."""
+    most = int((span_s[1] - span_s[0]) / cadence.period_s) + 3
+    wakes_s = rng.uniform(0.0, WAKE_S, most).tolist()
+    delays_s = rng.uniform(late.least_s, late.most_s, most) * (rng.random(most) < late.share)
+    places, takes_s = rng.random(most).tolist(), (READ_S * rng.uniform(0.5, 1.5, most)).tolist()
+    taken: list[list[tuple[float, float]]] = [[] for _ in range(kept)]
+    now_s, end_s = span_s
+    cadence.begin(round(now_s * 1e9))
+    for wake_s, delay_s, place, take_s in zip(
+        wakes_s, delays_s.tolist(), places, takes_s, strict=True
+    ):
+        due = cadence.turn()
+        stalled = int((2 * place - 1) * len(due))  # half of the delays come before any read
+        now_s += wake_s + (delay_s if place < 0.5 else 0.0)
+        for position, index in enumerate(due):
+            before_s = now_s
+            now_s += take_s + (delay_s if place >= 0.5 and position == stalled else 0.0)
+            if index < kept:
+                taken[index].append((before_s, now_s))
+        if now_s >= end_s:
+            break
+        now_s = min(max(now_s, cadence.next_ns(round(now_s * 1e9)) / 1e9), end_s)
+    return taken
+
+
+def _shown(device: VirtualDevice, name: Quantity, at_s: FloatArray) -> IntArray:
+    show = {
+        "counter": device.counter_mj,
+        "instant": device.power_mw,
+        "average": device.average_power_mw,
+        "usage": device.power_usage_mw,
+    }
+    return show[name](at_s)

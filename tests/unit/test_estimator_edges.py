@@ -1,0 +1,66 @@
+"""What surrounds a window: warm-ups before it, loads beside it, and levels that are not its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail
+from llenergymeasure.core.energy.estimator import (
+    DeviceReadings,
+    EnergyEstimate,
+    Knowledge,
+    estimate_energy,
+)
+from tests.support.estimator_cases import WHOLE, counter_of, ns, window
+from tests.support.simulated_device import loads, profiles
+from tests.support.simulated_device.loads import Load
+from tests.support.simulated_device.profiles import DeviceProfile
+from tests.support.simulated_device.twin import VirtualDevice
+
+LEAD_S, SETTLE_S, TAIL_S = 0.5, 0.25, 0.5
+JITTERY = profiles.vary(profiles.A100, tick_jitter_s=0.003)
+LATE = Calibration(tick_s=0.1, jitter_s=0.002, lag_s=0.05, fully_integrating=True)
+
+
+def measured(
+    load: Load,
+    length_s: float,
+    rng: np.random.Generator,
+    knowledge: Knowledge,
+    profile: DeviceProfile = JITTERY,
+) -> tuple[EnergyEstimate, float]:
+    """Measure as the product does, a warm-up up to the settling time; give the truth too."""
+    begin_s = -LEAD_S - SETTLE_S
+    load = load + loads.step(begin_s - 8.0, begin_s, 325.0, 0.0)
+    load = loads.noisy(load, 0.07, begin_s - 1, length_s + TAIL_S, rng)
+    twin = VirtualDevice(
+        profiles.with_random_phase(profile, rng), load, int(rng.integers(2**40)), begin_s - 12
+    )
+    polls = twin.poll(begin_s, length_s + TAIL_S, 0.005, 0.02, rng)
+    estimate = estimate_energy(DeviceReadings(counter_of(polls)), window(length_s), knowledge)
+    return estimate, twin.true_energy_j(0.0, length_s)
+
+
+def test_a_warm_up_that_a_late_sensor_still_shows_is_not_taken_for_rest():
+    profile, tail = profiles.vary(JITTERY, rise_s=0.08), Tail(settle_s=0.25, rise_s=0.08)
+    known = Knowledge(replace(LATE, lag_s=0.08, tail=tail), rest_from_ns=int(ns(-LEAD_S)))
+    rng, errors, halves, before_w = np.random.default_rng(11), [], [], []
+    for _ in range(60):
+        length_s = 1 + float(rng.uniform(-0.05, 0.05))
+        found, true_j = measured(loads.step(0.0, length_s), length_s, rng, known, profile)
+        errors.append(abs(found.energy_j / true_j - 1))
+        halves.append(found.interval95_j / true_j)
+        before_w.append(found.before_w)
+    assert np.quantile(errors, 0.95) < 0.01
+    assert np.median(halves) < 0.03
+    assert max(before_w) < 82.0
+
+
+def test_ticks_before_rest_still_tell_the_comb():
+    known = Knowledge(replace(WHOLE, tick_s=None), rest_from_ns=int(ns(-0.15)))
+    rng = np.random.default_rng(12)
+    found, _ = measured(loads.step(0.0, 0.1), 0.1, rng, known)
+    assert found.tick_s == pytest.approx(0.1, rel=0.01)
