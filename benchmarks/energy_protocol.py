@@ -139,6 +139,7 @@ class Played(NamedTuple):
         window: Start and end.
         step_times_ns: When steps of the load began.
         ends_ns: When warm-up batches ended.
+        rest_from_ns: From when on the warm-up no longer shows.
         truth_j: The true energy, by the sensor's scale.
         device: The device.
     """
@@ -147,12 +148,18 @@ class Played(NamedTuple):
     window: Window
     step_times_ns: Any
     ends_ns: Any
+    rest_from_ns: int
     truth_j: float
     device: VirtualDevice
 
     def knowing(self, known: Knowledge) -> Knowledge:
-        """Add the steps to what is known of the device."""
-        return replace(known, step_times_ns=self.step_times_ns)
+        """Add what the product knows of the window itself."""
+        return replace(
+            known,
+            step_times_ns=self.step_times_ns,
+            rest_from_ns=self.rest_from_ns,
+            ends_ns=self.ends_ns if len(self.ends_ns) > 1 else (),
+        )
 
 
 def ns(seconds: Any) -> Any:
@@ -168,7 +175,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
     ends_s = scene.ends_s or (opened_s,)
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
-    from_s = min(opened_s, ends_s[0])
+    from_s = min(opened_s, ends_s[0] - scene.batch_s) if scene.ends_s else opened_s
     noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
     device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
     readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
@@ -177,6 +184,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
         Window(ORIGIN_NS, int(ns(scene.length_s))),
         ns(scene.steps_s),
         ns(ends_s),
+        int(ns(opened_s + scene.settle_s)),
         device.true_energy_j(0.0, scene.length_s),
         device,
     )

@@ -23,7 +23,6 @@ from llenergymeasure.core.energy.estimation.integral import (
     Integral,
     SensorPath,
     counter_path,
-    ends_seen,
     integrate,
     mean_power_w,
     power_path,
@@ -180,9 +179,7 @@ def _by_path(
     path: SensorPath, power: SensorPath | None, window: Window, knowledge: Knowledge
 ) -> EnergyEstimate:
     """Give the energy by one sensor; a counter takes hints of levels from readings of power."""
-    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j)
-    if path.source == "counter":
-        hints = hints._replace(ends=ends_seen(path, knowledge.ends))
+    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j, ends=path.ends)
     if power is not None and path.source == "counter":
         late_s = power.timing.settle_s
         hints = Hints(
@@ -190,7 +187,7 @@ def _by_path(
             mean_power_w(power.series, length_s + late_s, length_s + late_s + HINT_S),
             path.quantum_j,
             momentary_power(power.ticks, power.timing) if power.source == "power" else None,
-            hints.ends,
+            path.ends,
         )
     integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps, gap_lines = _gaps(path, window, integral)

@@ -16,7 +16,6 @@ is sampled, not counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import NamedTuple
@@ -40,7 +39,6 @@ from llenergymeasure.core.energy.estimation.sensor import (
     Calibration,
     CounterReadings,
     DeviceReadings,
-    EarlierEnd,
     Floats,
     Knowledge,
     Series,
@@ -50,7 +48,7 @@ from llenergymeasure.core.energy.estimation.sensor import (
     timing,
     without_reset,
 )
-from llenergymeasure.core.energy.estimation.tail import MomentaryPower, after_end, decayed_edge
+from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge, ends_seen
 from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, find_ticks, fit_comb
 from llenergymeasure.domain.samples import Window
@@ -150,6 +148,7 @@ class SensorPath:
     calibration: Calibration | None
     flags: tuple[str, ...] = ()
     quantum_j: float = 1e-3
+    ends: tuple[EndSeen, ...] = ()
 
 
 def counter_path(
@@ -167,12 +166,15 @@ def counter_path(
     if inside:
         return None, ("counter_reset",)
     known = calibration or Calibration()
-    ticks = _at_rest(find_ticks(series, known.tick_s, known.jitter_s), window, knowledge)
-    if ticks is None:
+    found = find_ticks(series, known.tick_s, known.jitter_s)
+    ticks = _at_rest(found, window, knowledge)
+    if found is None or ticks is None:
         return None, ()
-    flags = ("counter_reset_outside",) if anywhere else ()
-    shape = timing(calibration)
-    return SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
+    flags, shape = ("counter_reset_outside",) if anywhere else (), timing(calibration)
+    ends_s = (np.asarray(knowledge.ends_ns, dtype=np.int64) - window.t0_ns) / 1e9
+    ends = ends_seen(found, shape, ends_s)
+    unit_j = readings.unit_j
+    return SensorPath("counter", series, ticks, shape, calibration, flags, unit_j, ends), ()
 
 
 def _at_rest(ticks: Ticks | None, window: Window, knowledge: Knowledge) -> Ticks | None:
@@ -261,21 +263,6 @@ def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -
     spread_w = UNSEEN_SPREAD * power_w if level is None else level.spread_w
     count = max(length_s / ticks.step_s, 1.0)
     return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
-
-
-def ends_seen(path: SensorPath, ends: Sequence[EarlierEnd]) -> tuple[EndSeen, ...]:
-    """Read ends of earlier work from the same counter."""
-    calibration, found = path.calibration or Calibration(), []
-    for end in ends:
-        series = counter_series(end.counter, Window(end.at_ns, end.at_ns + 1))
-        ticks = find_ticks(series, calibration.tick_s, calibration.jitter_s)
-        if ticks is None:
-            continue
-        axis = end_axis(ticks, 0.0, path.timing.lag_s, path.timing.settle_s)
-        # What lies before is work throughout.
-        after = after_end(axis._replace(far_s=np.inf), path.timing)
-        found += [] if after is None else [after.seen(with_end=True)]
-    return tuple(found)
 
 
 class Hints(NamedTuple):

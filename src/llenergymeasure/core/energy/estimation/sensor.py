@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,10 @@ from llenergymeasure.domain.samples import Window
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-EDGE_TIME_CALIBRATED_S = 0.005
+EDGE_TIME_CALIBRATED_S = 0.002  # at most, of 0.3 to 2 ms that fits to sixty bursts leave
 EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
 SETTLE_UNKNOWN_S = 0.15
+REST_S = 0.5  # after a warm-up batch whose end is looked at: some ticks, and rest behind them
 LEAST_LOOK_SHARE = 0.25  # A100 and H100 look at 25 ms of every 100 ms (arXiv 2312.02741)
 
 
@@ -170,14 +170,14 @@ class Tail:
         settle_s: How long after the work until both tail and lag have passed through the sensor.
         rise_s: How much of the sensor's lag is a slow rise, the rest being a delay; ``None`` where
             a tail hides it: ``excess_s`` is then no noise.
-        doubt_s: Standard uncertainty of ``excess_s``; ``None`` where only ``edge_time_s`` holds it.
+        doubt_s: Standard uncertainty of ``excess_s``.
     """
 
     excess_s: float = 0.0
     settle_s: float = 0.0
     step_w: float | None = None
     rise_s: float | None = None
-    doubt_s: float | None = None
+    doubt_s: float = EDGE_TIME_CALIBRATED_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,36 +203,25 @@ class Calibration:
     edge_time_s: float = EDGE_TIME_CALIBRATED_S
 
 
-class EarlierEnd(NamedTuple):
-    """The end of other work of the same kind on the same device, followed by rest.
-
-    Attributes:
-        at_ns: When it ended, monotonic clock.
-        counter: What the counter said around it.
-    """
-
-    at_ns: int
-    counter: CounterReadings
-
-
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """What is known of one device beyond its readings.
 
     Attributes:
-        ends: Ends of warm-up batches.
         counter: Calibration of its counter.
         power: Calibration of its power sensor.
         step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
         rest_from_ns: From when on readings before the window are those of a device at rest: work
             that came before it shows in earlier ones. 0 where all are.
+        ends_ns: When warm-up batches of the same work ended that at least :data:`REST_S` of rest
+            followed, ascending; readings reach back to before the first.
     """
 
     counter: Calibration | None = None
     power: Calibration | None = None
     step_times_ns: Sequence[int] | Ints = ()
-    ends: tuple[EarlierEnd, ...] = ()
     rest_from_ns: int = 0
+    ends_ns: Sequence[int] | Ints = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +267,6 @@ def timing(calibration: Calibration | None) -> Timing:
     if calibration is None:
         return Timing()
     share = 1.0 if calibration.fully_integrating else calibration.look_share
-    doubt_s = calibration.tail.doubt_s
     return Timing(
         lag_s=calibration.lag_s,
         settle_s=max(calibration.tail.settle_s, calibration.lag_s),
@@ -288,5 +276,5 @@ def timing(calibration: Calibration | None) -> Timing:
         look_share=LEAST_LOOK_SHARE if share is None else share,
         look_known=share is not None,
         rise_s=(calibration.tail.rise_s or 0.0) if calibration.fully_integrating else None,
-        tail_doubt_s=calibration.edge_time_s if doubt_s is None else doubt_s,
+        tail_doubt_s=calibration.tail.doubt_s,
     )

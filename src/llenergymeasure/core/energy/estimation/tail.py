@@ -12,15 +12,22 @@ The axis of an end runs backwards, so that ticks later in time come first on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
-from llenergymeasure.core.energy.estimation.edges import INSIDE_SPREAD, Axis, Edge, Level, level_between
-from llenergymeasure.core.energy.estimation.sensor import Floats, Timing, to_come_s
+from llenergymeasure.core.energy.estimation.edges import (
+    INSIDE_SPREAD,
+    Axis,
+    Edge,
+    Level,
+    end_axis,
+    level_between,
+)
+from llenergymeasure.core.energy.estimation.sensor import REST_S, Floats, Timing, to_come_s
 from llenergymeasure.core.energy.estimation.tail_shapes import (
     EndSeen,
     Hidden,
@@ -37,9 +44,10 @@ MOST_SHARE = 0.5  # of a tick: a longer look still holds work
 MOST_LAG_S = 0.005  # a later sensor still shows work, and a slow rise is no tail
 CLEAR_S = 0.007  # between the end and a look: ticks come early or late
 LEAST_REST = 2  # updates
+LEAST_TICKS = 4  # around an end that is looked at
 UPDATE_SPREAD = 0.04  # of rest power: what updates differ by
-# Of work in a tick that tells of a tail: work fades, over 10 to 30 ms on an A100, an RTX 3090 and an
-# RTX A5000 beside a meter (recordings of arXiv 2312.02741).
+# Of work in a tick that tells of a tail: work fades, over 10 to 30 ms on an A100, an RTX 3090 and
+# an RTX A5000 beside a meter (recordings of arXiv 2312.02741).
 MOST_WORK_S = 0.02
 CERTAIN = 0.99  # probability from which on a tail is told
 LEAST_ENDS = 2  # of warm-up batches, that tell how a tail begins
@@ -121,7 +129,7 @@ class AfterEnd:
         above_j = np.diff(axis.energy_j[cut]) - rest.power_w * length_s - self.step_w * work_s
         level_j = rest.spread_w * length_s / np.sqrt(rest.ticks)
         work_j = self.step_doubt_w * work_s
-        # A tick that comes early takes of what flows there, which is as much as in either beside it.
+        # A tick that is early or late trades what flows there: as much as in either beside it.
         tick_w = np.diff(axis.energy_j[cut]) / length_s
         power_w = np.maximum(np.append(tick_w, 0.0), np.append(0.0, tick_w))
         power_w += np.where(since_s < 0, self.step_w, 0.0)
@@ -172,6 +180,33 @@ def _shares(axis: Axis, first: int, last: int) -> Floats:
     tick_w = np.diff(axis.energy_j[first : last + 1]) / np.diff(axis.time_s[first : last + 1])
     mean_w = float(tick_w.mean()) if len(tick_w) else 0.0
     return tick_w / mean_w - 1 if mean_w > 0 else tick_w[:0]
+
+
+def ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ...]:
+    """Read the ends of warm-up batches, as far as ticks tell of them.
+
+    Args:
+        ticks: Ticks from before the first end on.
+        timing: What calibration told of the sensor.
+        ends_s: When each batch ended, on the ticks' clock; rest followed for :data:`REST_S`.
+    """
+    if timing.rise_s is None:
+        return ()
+    found = []
+    for end_s in ends_s.tolist():
+        near = np.abs(ticks.time_s - end_s - timing.lag_s) <= REST_S
+        if np.sum(near) < LEAST_TICKS:
+            continue
+        around = replace(
+            ticks,
+            time_s=ticks.time_s[near],
+            sigma_s=ticks.sigma_s[near],
+            energy_j=ticks.energy_j[near],
+        )
+        axis = end_axis(around, end_s, timing.lag_s, timing.settle_s)
+        after = after_end(axis._replace(far_s=-end_s + REST_S), timing)
+        found += [] if after is None else [after.seen(with_end=True)]
+    return tuple(found)
 
 
 class MomentaryPower(NamedTuple):
@@ -242,7 +277,7 @@ def decayed_edge(
     if quiet.method != "band" or timing.rise_s is None:
         return None
     after = after_end(axis, timing)
-    if after is None:
+    if after is None or after.step_w <= 0:
         return None
     shown = None if momentary is None else shown_after(momentary, after)
     ends = [after.seen(with_end=False), *others, *(() if shown is None else (shown,))]

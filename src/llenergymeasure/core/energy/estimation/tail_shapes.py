@@ -27,8 +27,8 @@ from llenergymeasure.core.energy.estimation.sensor import Floats
 
 GRID_S = 1e-3
 REACH_S = 1.0  # after an end
-RATES_PER_S = np.geomspace(7.0, 120.0, 12)  # of exponential decay
-LINES_S = np.geomspace(0.025, 0.35, 14)
+RATES_PER_S = np.geomspace(7.0, 120.0, 20)  # of exponential decay
+LINES_S = np.geomspace(0.025, 0.35, 20)
 BOXES_S, DELAYS_S = np.geomspace(0.02, 0.07, 7), np.linspace(0.0, 0.04, 5)
 # Of a further tail: it seldom draws more than the work did. Boards beside a meter (the recordings
 # of arXiv 2312.02741: A100, RTX 3090, RTX A5000) drew 0.01 to 0.3 of the step, for 10 to 20 ms.
@@ -176,8 +176,11 @@ def find_hidden(
     rest = y - np.tile(g, 2) @ (odds * mean)
     further = float(odds[len(known.weight) :].sum())
     low_j, high_j = (_quantile(q, odds, hides * centre, hides * sigma) for q in (0.025, 0.975))
-    half_j = max(energy_j - low_j, high_j - energy_j)
-    return Hidden(energy_j, half_j / COVERAGE_FACTOR, further, float((rest**2).mean()))
+    misfit = float((rest**2).mean())
+    # Shapes between those of the dictionary leave more than noise: the ratio of Birge (Phys. Rev. 40,
+    # 207, 1932).
+    half_j = max(energy_j - low_j, high_j - energy_j) * sqrt(max(misfit, 1.0))
+    return Hidden(energy_j, half_j / COVERAGE_FACTOR, further, misfit)
 
 
 def _quantile(share: float, odds: Floats, centre_j: Floats, sigma_j: Floats) -> float:
