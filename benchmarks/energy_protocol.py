@@ -13,7 +13,8 @@ device and its sensor do is :mod:`tests.support.simulated_device`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -251,7 +252,9 @@ def record(
     channels: list[Quantity | None] = [*counters, *quick]
     channels += [None] * STATES
     channels += [one for one in names if one not in channels]
-    taken = _turns(cadence, len(channels), span_s, rng, late)
+    ticks_s = [_ticks_s(device, name, span_s) for name in (*counters, *quick)]
+    hitches = _hitches(int((span_s[1] - span_s[0]) / cadence.period_s) + 3, late, rng)
+    taken = _turns(cadence, ticks_s, len(channels), span_s, hitches)
     counter: CounterReadings | None = None
     powers: dict[Quantity, PowerReadings] = {}
     for name, times in zip(channels, taken, strict=True):
@@ -268,32 +271,50 @@ def record(
     )
 
 
+def _ticks_s(device: VirtualDevice, name: Quantity, span_s: tuple[float, float]) -> list[float]:
+    """List when a quantity changes."""
+    of = device.counter_ticks_s if name == "counter" else device.power_ticks_s
+    return [float(at_s) for at_s in of(*span_s)]
+
+
+class _Hitch(NamedTuple):
+    """What holds up one turn: its wake-up, each of its reads, and seldom something long."""
+
+    wake_s: float
+    read_s: float
+    delay_s: float
+    place: float  # below a half the delay is before the reads, else in that one of them
+
+
+def _hitches(count: int, late: Late, rng: np.random.Generator) -> Iterator[_Hitch]:
+    delay_s = rng.uniform(late.least_s, late.most_s, count) * (rng.random(count) < late.share)
+    wake_s, read_s = rng.uniform(0.0, WAKE_S, count), READ_S * rng.uniform(0.5, 1.5, count)
+    columns = (wake_s, read_s, delay_s, rng.random(count))
+    return map(_Hitch._make, zip(*(column.tolist() for column in columns), strict=True))
+
+
 def _turns(
     cadence: Cadence,
+    ticks_s: Sequence[list[float]],
     kept: int,
     span_s: tuple[float, float],
-    rng: np.random.Generator,
-    late: Late,
+    hitches: Iterator[_Hitch],
 ) -> list[list[tuple[float, float]]]:
     """Play the reading plan; give when each of the first quantities was read, before and after."""
-    most = int((span_s[1] - span_s[0]) / cadence.period_s) + 3
-    wakes_s = rng.uniform(0.0, WAKE_S, most).tolist()
-    delays_s = rng.uniform(late.least_s, late.most_s, most) * (rng.random(most) < late.share)
-    places, takes_s = rng.random(most).tolist(), (READ_S * rng.uniform(0.5, 1.5, most)).tolist()
     taken: list[list[tuple[float, float]]] = [[] for _ in range(kept)]
     now_s, end_s = span_s
     cadence.begin(round(now_s * 1e9))
-    for wake_s, delay_s, place, take_s in zip(
-        wakes_s, delays_s.tolist(), places, takes_s, strict=True
-    ):
+    for wake_s, read_s, delay_s, place in hitches:
         due = cadence.turn()
-        stalled = int((2 * place - 1) * len(due))  # half of the delays come before any read
+        stalled = int((2 * place - 1) * len(due))
         now_s += wake_s + (delay_s if place < 0.5 else 0.0)
         for position, index in enumerate(due):
             before_s = now_s
-            now_s += take_s + (delay_s if place >= 0.5 and position == stalled else 0.0)
+            now_s += read_s + (delay_s if place >= 0.5 and position == stalled else 0.0)
             if index < kept:
                 taken[index].append((before_s, now_s))
+            if index < len(ticks_s):
+                cadence.saw(index, bisect(ticks_s[index], before_s), round(now_s * 1e9))
         if now_s >= end_s:
             break
         now_s = min(max(now_s, cadence.next_ns(round(now_s * 1e9)) / 1e9), end_s)

@@ -5,7 +5,7 @@ plus noise between processes, plus a drift that goes on from slot to slot, plus 
 left behind (a warm board, say), which depends on the configuration that ran there. Configurations
 that are equal may still leave different things behind: that is what makes a fixed order lie.
 
-The order of running is the package's own, ``study/order.py``: once with a seed drawn for each
+The order of running is the package's own, ``study/cycles.py``: once with a seed drawn for each
 study, and once with the seed of studies that name none.
 
 Beside these, studies whose configurations are equal but for their noise: no drift, nothing left
@@ -29,7 +29,7 @@ import machine
 from llenergymeasure.config.models import ExecutionConfig
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.study.blocks import DRIFT_FREEDOM, Observation
-from llenergymeasure.study.order import slots
+from llenergymeasure.study.cycles import slots
 from llenergymeasure.study.prepare import resolved
 from llenergymeasure.study.statistics import compare, critical_value
 from study_statistics_report import report

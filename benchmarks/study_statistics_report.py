@@ -10,7 +10,7 @@ Row = dict[str, Any]
 INTRODUCTION = """# Does a study show what is there, and only that?
 
 Simulated studies whose truth is known, written by `benchmarks/study_statistics.py`. Noise between
-fresh processes is 1 %. The order of running is the package's own (`study/order.py`), with a seed
+fresh processes is 1 %. The order of running is the package's own (`study/cycles.py`), with a seed
 drawn for each study. *Carry-over* is what a run leaves to the next one, drawn for each
 configuration, so configurations that are equal still disturb their followers differently.
 

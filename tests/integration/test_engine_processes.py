@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -197,8 +198,31 @@ def test_no_single_answer_takes_longer_than_the_experiment_may(processes):
 
 
 def test_a_wait_that_ends_by_itself_is_left_alone(processes):
-    handler = signal.getsignal(signal.SIGALRM)
+    handler = signal.getsignal(signal.SIGRTMAX)
     with processes.answering("load", QUICK):
         time.sleep(0.5)  # without any process yet
 
-    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getsignal(signal.SIGRTMAX) is handler
+
+
+def test_an_alarm_is_the_callers_own_and_so_is_a_handler_of_c(processes):
+    """A program may bound a measurement by an alarm; a C library may have a handler for it."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: heard.append(number))
+    try:
+        with processes.answering("load", QUICK):
+            signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert heard == [signal.SIGALRM]
+
+    libc, by_c = ctypes.CDLL(None), ctypes.CFUNCTYPE(None, ctypes.c_int)(heard.append)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(signal.SIGALRM, by_c)
+    try:
+        with processes.answering("load", QUICK):
+            pass
+        signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert heard == [signal.SIGALRM] * 2

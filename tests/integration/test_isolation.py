@@ -19,7 +19,7 @@ from llenergymeasure.orchestration import worker
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import Start
 from llenergymeasure.study.events import Callbacks
-from llenergymeasure.study.runners.server_process import ServerProcess, Task
+from llenergymeasure.study.runners.server_process import ServerProcess
 from llenergymeasure.study.supervise import supervise
 from tests.support.cli import SOURCE, Llem, wait_for
 from tests.support.isolation import (
@@ -301,15 +301,16 @@ def test_a_server_that_no_longer_answers_is_killed_with_its_worker(tmp_path: Pat
     log = tmp_path / "log"
     server = ServerProcess(sys.executable, None, end_within_s=1.0)
     try:
-        server.start(Task("spawn", "timeit", ("-s", "import time", "time.sleep(600)"), str(log)))
+        sleep = ["-s", "import time; time.sleep(600)"]
+        job = server.start(Start("spawn"), "timeit", sleep, log)
         (worker,) = psutil.Process(server.pid).children()
         psutil.Process(server.pid).suspend()
-        assert server.wait(0) is None
-        code = server.kill_worker()
+        assert job.wait(0) is None
+        job.kill()
     finally:
         server.close()
 
-    assert code == -signal.SIGKILL
+    assert job.wait(0) == -signal.SIGKILL
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Request
 from llenergymeasure.core.backends.shared.answering import WORKING, Patience
+from llenergymeasure.core.backends.shared.engines import ServedTrace
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.vllm.engine import VLLMBackend, VLLMEngine
-from llenergymeasure.core.backends.vllm.trace import VLLMTrace
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.exceptions import LLEMError
@@ -123,14 +123,14 @@ def requests(prompts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[R
     ]
 
 
-def run(engine: VLLMEngine, made: Sequence[Request], pass_index: int = 0) -> VLLMTrace:
+def run(engine: VLLMEngine, made: Sequence[Request], pass_index: int = 0) -> ServedTrace:
     """Run one pass."""
     return engine.serve([Arrival(request) for request in made], pass_index, lambda _: None)
 
 
-def tokens(trace: VLLMTrace) -> list[list[int]]:
+def tokens(trace: ServedTrace) -> list[list[int]]:
     """Give the tokens of each request, in the order they were handed over."""
-    return [list(done.token_ids) for record in trace.records for done in record.finished]
+    return [list(done.token_ids) for done in trace.finished]
 
 
 def save_plain_adapter(model: Path, folder: Path, *, rank: int = 4) -> Path:

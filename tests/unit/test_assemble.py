@@ -259,7 +259,7 @@ def test_the_cpus_are_watched_over_a_window_that_is_long_enough(tmp_path):
 
 
 def test_prompts_found_in_a_prefix_cache_are_told(first):
-    report = replace(first.report, prefix_cache_hits=3)
+    found = make_process(0, requests=(make_sample(0, cached_input_tokens=3), make_sample(1)))
 
-    assert "prefix_cache_hits" in collect(replace(first, report=report)).measurement_warnings
+    assert "prefix_cache_hits" in collect(first, found).measurement_warnings
     assert "prefix_cache_hits" not in collect(first).measurement_warnings

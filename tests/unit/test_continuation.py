@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.prepare import check_design, continued, find_study
-from tests.support.study_on_disk import interleaved, make_execution, make_plan, make_study, scripted
+from tests.support.study_on_disk import make_execution, make_plan, make_study, scripted
 
 SIZES = tuple(scripted(size) for size in (1, 8, 32))
 PLAN = make_plan(SIZES)
@@ -98,11 +98,11 @@ def test_every_difference_is_refused_with_a_reason(old: set[int], new: set[int])
 
 
 def test_nothing_changed_nothing_noted() -> None:
-    assert continued(PLAN, make_execution(), interleaved) == (PLAN, ())
+    assert continued(PLAN, make_execution()) == (PLAN, ())
 
 
 def test_more_cycles_come_after_the_slots_that_are_there() -> None:
-    plan, notes = continued(PLAN, make_execution(n_cycles=5), interleaved)
+    plan, notes = continued(PLAN, make_execution(n_cycles=5))
     assert plan.slots[:9] == PLAN.slots
     assert [slot.number for slot in plan.slots] == list(range(1, 16))
     assert [(slot.configuration, slot.cycle) for slot in plan.slots[9:]] == [
@@ -117,7 +117,7 @@ def test_topping_up_twice_gives_the_same_experiments_as_once(first: int, more: l
     plan = make_plan(SIZES, execution=make_execution(n_cycles=first))
     for step in more:
         execution = make_execution(n_cycles=plan.execution.n_cycles + step)
-        plan = continued(plan, execution, interleaved).plan
+        plan = continued(plan, execution).plan
     at_once = make_plan(SIZES, execution=plan.execution)
     assert plan == at_once
 
@@ -132,13 +132,13 @@ def test_topping_up_twice_gives_the_same_experiments_as_once(first: int, more: l
 )
 def test_another_order_is_refused_by_name(change: dict[str, object], said: str) -> None:
     with pytest.raises(StudyError, match="order of its experiments has changed") as caught:
-        continued(PLAN, make_execution(**change), interleaved)
+        continued(PLAN, make_execution(**change))
     assert said in caught.value.message
 
 
 def test_rests_and_time_limits_may_change_and_are_noted() -> None:
     execution = make_execution(config_gap_seconds=60.0, timeout_s=5.0, start_method="spawn")
-    plan, notes = continued(PLAN, execution, interleaved)
+    plan, notes = continued(PLAN, execution)
     assert plan.slots == PLAN.slots
     assert plan.execution == execution
     assert notes == (
@@ -150,7 +150,7 @@ def test_rests_and_time_limits_may_change_and_are_noted() -> None:
 
 def test_another_version_of_the_program_is_noted() -> None:
     old = PLAN.model_copy(update={"llenergymeasure_version": "1.9.0"})
-    (note,) = continued(old, make_execution(), interleaved).notes
+    (note,) = continued(old, make_execution()).notes
     assert note.startswith("version of llenergymeasure: 1.9.0 in the plan")
 
 

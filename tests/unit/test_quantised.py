@@ -116,7 +116,9 @@ def test_pytorch_takes_a_checkpoint_of_bitsandbytes_for_what_it_is(
     tmp_path: Path, stated, precision, where
 ):
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": stated}))
-    config = ExperimentConfig(model=str(tmp_path), backend="pytorch", precision=precision)
+    config = ExperimentConfig(
+        model=str(tmp_path), backend="pytorch", precision=precision, pytorch={"device": "cpu"}
+    )
 
     about = {
         problem.where

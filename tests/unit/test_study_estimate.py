@@ -7,6 +7,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.study.cycles import slots
 from llenergymeasure.study.estimate import (
     ASSUMED_AT_MOST_S,
     CPU,
@@ -18,7 +19,6 @@ from llenergymeasure.study.estimate import (
     study_s,
     timeout_s,
 )
-from llenergymeasure.study.order import slots
 from tests.support.scripted_run import scripted_config
 from tests.support.study_on_disk import make_execution
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from llenergymeasure.config.experiment import STORED
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.shared.engines import Finished
+from llenergymeasure.core.backends.shared.engines import Finished, ServedTrace
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
@@ -28,9 +29,14 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.tensorrt.library import ENVIRONMENT, TensorRTLibrary, workers
+from llenergymeasure.core.backends.tensorrt.library import (
+    ENVIRONMENT,
+    Asked,
+    TensorRTLibrary,
+    workers,
+)
 from llenergymeasure.core.backends.tensorrt.problems import found
-from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
+from llenergymeasure.core.backends.tensorrt.trace import checked
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import BackendError
 from tests.support import fake_tensorrt_llm as fake
@@ -293,9 +299,9 @@ def done(**values: Any) -> Finished:
     return Finished(**{**given, **values})
 
 
-def trace_of(*ended: Finished) -> TensorRTTrace:
-    asked = [Asked(Request(5 + index, (1, 1), 3), {}, 900_000) for index in range(len(ended))]
-    return TensorRTTrace(1, frozenset({2}), asked, ended)
+def trace_of(*ended: Finished) -> ServedTrace:
+    asked = [(Request(5 + index, (1, 1), 3), 900_000) for index in range(len(ended))]
+    return ServedTrace("TensorRT-LLM", 1, asked, ended, partial(checked, frozenset({2})))
 
 
 def test_times_of_the_engine_are_those_of_a_sample() -> None:

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.engines import static_batches
-from llenergymeasure.core.backends.vllm.errors import Witness, translated
+from llenergymeasure.core.backends.vllm.errors import translated
 from llenergymeasure.exceptions import BackendError, ConfigError
 
 CONFIG = ExperimentConfig(model="m", backend="vllm", vllm={"max_num_seqs": 64})
-SILENT = Witness(list, list)
+
+
+class Processes(NamedTuple):
+    """Stands for those of an engine: what they printed, and the exit codes of those that ended."""
+
+    printed: Callable[[], Sequence[str]] = list
+    exit_codes: Callable[[], Sequence[int]] = list
+
+
+SILENT: Any = Processes()
 
 
 class EngineDeadError(Exception):
     """Stands for vLLM's, which is told by its name."""
 
 
-def said(error: Exception, phase: str = "load", witness: Witness = SILENT) -> str:
-    with pytest.raises(BackendError) as caught, translated(phase, CONFIG, witness):
+def said(error: Exception, phase: str = "load", processes: Any = SILENT) -> str:
+    with pytest.raises(BackendError) as caught, translated(phase, CONFIG, processes):
         raise error
     assert caught.value.where == phase
     assert caught.value.__cause__ is error
     return caught.value.message
 
 
-def printed(*lines: str) -> Witness:
-    return Witness(lambda: lines, list)
+def printed(*lines: str) -> Processes:
+    return Processes(lambda: lines)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ValueError, OSError, KeyError, Exception])
@@ -133,7 +145,7 @@ def test_the_cause_is_what_the_engines_processes_printed():
 
 
 def test_an_engine_core_that_was_killed_says_by_what():
-    message = said(EngineDeadError("see above"), "generate", Witness(list, lambda: [-9]))
+    message = said(EngineDeadError("see above"), "generate", Processes(list, lambda: [-9]))
 
     assert message.startswith("the engine core died: killed by SIGKILL")
     assert "memory runs out" in message
@@ -158,11 +170,11 @@ HARMLESS = (
 
 def test_what_was_printed_before_hides_no_sigkill():
     lines = (*HARMLESS, "(EngineCore pid=7) ERROR 11-24 00:55:20 [x.py:1] OSError: not now")
-    message = said(EngineDeadError("see above"), "generate", Witness(lambda: lines, lambda: [-9]))
+    message = said(EngineDeadError("see above"), "generate", Processes(lambda: lines, lambda: [-9]))
     at_load = "Engine core initialization failed. See root cause. Failed core proc(s): {'E': -9}"
 
     assert message.startswith("the engine core died: killed by SIGKILL")
-    assert "memory runs out" in said(RuntimeError(at_load), "load", Witness(lambda: lines, list))
+    assert "memory runs out" in said(RuntimeError(at_load), "load", Processes(lambda: lines, list))
 
 
 def test_a_warning_is_no_cause():
@@ -173,7 +185,7 @@ def test_a_warning_is_no_cause():
 
     assert "ValueError: the cause" in said(EngineDeadError("see above"), "load", printed(*lines))
     assert "killed by SIGABRT" in said(
-        EngineDeadError("see above"), "generate", Witness(lambda: HARMLESS, lambda: [-6])
+        EngineDeadError("see above"), "generate", Processes(lambda: HARMLESS, lambda: [-6])
     )
 
 
@@ -188,6 +200,6 @@ def test_an_engine_core_that_died_of_too_little_memory_names_the_fields():
 def test_an_exit_code_that_comes_a_moment_after_the_silence_is_told():
     codes = iter([[], [], [-9]])
     message = said(
-        EngineDeadError("see above"), "generate", Witness(list, lambda: next(codes, [-9]))
+        EngineDeadError("see above"), "generate", Processes(list, lambda: next(codes, [-9]))
     )
     assert "killed by SIGKILL" in message

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from llenergymeasure.core.backends.protocol import Request
-from llenergymeasure.core.backends.shared.engines import Finished
+from llenergymeasure.core.backends.shared.engines import Finished, ServedTrace
 from llenergymeasure.core.backends.vllm.library import told
-from llenergymeasure.core.backends.vllm.trace import (
-    BatchRecord,
-    Step,
-    VLLMTrace,
-    cached_prompts,
-)
+from llenergymeasure.core.backends.vllm.trace import Step, with_gaps
 
 REQUEST = Request(7, (1, 2, 3), 4)
 EACH = ((1.5, 1), (1.75, 0), (2.0, 1), (2.125, 1), (2.25, 1))
@@ -42,8 +38,9 @@ def steps(*arrivals: tuple[float, int]) -> list[Step]:
 
 
 def sample(made=EACH, **fields):
-    record = BatchRecord((REQUEST,), [finished(**fields)], steps(*made))
-    return VLLMTrace(2, 400_000_000, [record]).samples()[0]
+    read = partial(with_gaps, steps(*made))
+    asked = [(REQUEST, 400_000_000)]
+    return ServedTrace("vLLM", 2, asked, [finished(**fields)], read).samples()[0]
 
 
 def test_statistics_of_vllm_become_nanoseconds_and_zero_is_no_time():
@@ -62,8 +59,7 @@ def test_a_sample_has_the_times_of_its_request_and_of_the_steps():
     made = sample()
 
     assert (made.request, made.pass_index, made.batch_index) == (7, 2, None)
-    assert made.due_ns == made.issued_ns
-    assert made.issued_ns == 400_000_000
+    assert (made.due_ns, made.issued_ns) == (400_000_000, 500_000_000)
     assert made.scheduled_ns == 1_000_000_000
     assert made.first_token_ns == 1_500_000_000
     assert made.last_token_ns == 2_250_000_000
@@ -107,11 +103,3 @@ def test_counts_are_those_of_the_engine():
 
     assert (made.input_tokens, made.computed_input_tokens, made.cached_input_tokens) == (2, 2, 1)
     assert (made.output_tokens, made.computed_output_tokens) == (2, 2)
-
-
-def test_prompts_found_in_the_prefix_cache_are_named():
-    records = [
-        BatchRecord((REQUEST, Request(8, (1, 2, 3), 4)), [finished(cached_tokens=2), finished()])
-    ]
-
-    assert cached_prompts(records) == {7}

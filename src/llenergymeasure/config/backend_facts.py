@@ -17,6 +17,7 @@ from llenergymeasure.config.names import DecodingStrategy, Precision
 from llenergymeasure.config.plugins import PluginEntry
 
 SAMPLING = frozenset({"decoder.temperature", "decoder.top_p", "decoder.top_k"})
+ANSWERS = frozenset({"decoder.repetition_penalty", "decoder.min_new_tokens", "decoder.ignore_eos"})
 SPECULATION = frozenset({"decoder.speculative_decoding", "decoder.draft_model"})
 LEFT_TO_ENGINES = (
     "revision",
@@ -54,7 +55,6 @@ class BackendFacts(PluginEntry):
             in braces is a setting in force.
         plain_fields: Fields of the section whose values say by themselves what they are of.
         less_padding: Field and value that make it pad less.
-        companions: Further distributions that decide what it computes, recorded with each result.
         preload: Modules of the engine that a fork server imports once for all experiments. None may
             start a thread or touch a GPU when it is imported; if one does, workers are spawned.
         runs_a_model: Whether ``model`` is loaded at all.
@@ -78,7 +78,6 @@ class BackendFacts(PluginEntry):
     differs: Mapping[str, str] = field(default_factory=dict)
     plain_fields: tuple[str, ...] = ()
     less_padding: tuple[str, str] | None = None
-    companions: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     runs_a_model: bool = True
     needs_torch_for_gpus: bool = False
@@ -87,9 +86,3 @@ class BackendFacts(PluginEntry):
     def shards(self, section: Any) -> int:
         """Count the devices that a copy of the model is spread over."""
         return math.prod(getattr(section, name, None) or 1 for name in self.shard_fields)
-
-    @property
-    def distributions(self) -> tuple[str, ...]:
-        """Every distribution that decides what it computes, by its normalised name."""
-        engine = () if self.package is None else (self.package,)
-        return (*self.also, *engine, *self.companions, *self.alternatives)

@@ -29,6 +29,7 @@ class PluginEntry:
         install: The line that installs it.
         alternatives: Other distributions of the same module that do as well.
         also: Further distributions it needs, each with a module of the same name.
+        companions: Further distributions that decide what it computes, recorded with each result.
     """
 
     name: str
@@ -39,6 +40,13 @@ class PluginEntry:
     install: str = ""
     alternatives: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Every distribution that decides what it computes, by its normalised name."""
+        engine = () if self.package is None else (self.package,)
+        return (*self.also, *engine, *self.companions, *self.alternatives)
 
 
 class InstalledPackage(NamedTuple):

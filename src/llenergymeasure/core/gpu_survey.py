@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from llenergymeasure.domain.environment import GPUInfo
@@ -33,6 +34,35 @@ def survey_gpus(nvml: Any = None) -> GPUSurvey:
     Args:
         nvml: A module with the functions of ``pynvml``; by default that one.
     """
+    try:
+        with opened_nvml(nvml) as library:
+            count, found, missing = library.nvmlDeviceGetCount(), [], []
+            for index in range(count):
+                try:
+                    found.append(_gpu(library, index))
+                except library.NVMLError as error:
+                    missing.append(f"GPU {index}: {error}")
+            driver = _ask(library, library.nvmlSystemGetDriverVersion)
+            return GPUSurvey(
+                gpus=tuple(found),
+                note="; ".join(missing) or (None if count else "NVML sees no GPU"),
+                driver_version=None if driver is None else text_of(driver),
+                cuda_version=_cuda(_ask(library, library.nvmlSystemGetCudaDriverVersion_v2)),
+            )
+    except LookupError as error:
+        return GPUSurvey(note=str(error))
+
+
+@contextlib.contextmanager
+def opened_nvml(nvml: Any = None) -> Iterator[Any]:
+    """Give NVML for the block.
+
+    Args:
+        nvml: A module with the functions of ``pynvml``; by default that one.
+
+    Raises:
+        LookupError: It is not available, or refuses what it is asked; the cause is its own error.
+    """
     if nvml is None:
         import pynvml
 
@@ -40,22 +70,11 @@ def survey_gpus(nvml: Any = None) -> GPUSurvey:
     try:
         nvml.nvmlInit()
         try:
-            count, found, missing = nvml.nvmlDeviceGetCount(), [], []
-            for index in range(count):
-                try:
-                    found.append(_gpu(nvml, index))
-                except nvml.NVMLError as error:
-                    missing.append(f"GPU {index}: {error}")
-            return GPUSurvey(
-                gpus=tuple(found),
-                note="; ".join(missing) or (None if count else "NVML sees no GPU"),
-                driver_version=_text(_ask(nvml, nvml.nvmlSystemGetDriverVersion)),
-                cuda_version=_cuda(_ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)),
-            )
+            yield nvml
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
-        return GPUSurvey(note=f"NVML is not available: {error}")
+        raise LookupError(f"NVML is not available: {error}") from error
 
 
 def _gpu(nvml: Any, index: int) -> GPUInfo:
@@ -66,8 +85,8 @@ def _gpu(nvml: Any, index: int) -> GPUInfo:
 
     return GPUInfo(
         index=index,
-        uuid=_string(nvml.nvmlDeviceGetUUID(handle)),
-        name=_string(nvml.nvmlDeviceGetName(handle)),
+        uuid=text_of(nvml.nvmlDeviceGetUUID(handle)),
+        name=text_of(nvml.nvmlDeviceGetName(handle)),
         memory_mb=_scaled(getattr(ask(nvml.nvmlDeviceGetMemoryInfo), "total", None), MIB),
         power_limit_w=_scaled(ask(nvml.nvmlDeviceGetEnforcedPowerLimit), 1000),
         power_limit_default_w=_scaled(ask(nvml.nvmlDeviceGetPowerManagementDefaultLimit), 1000),
@@ -100,11 +119,8 @@ def _first(pair: Any) -> Any:
     return None if pair is None else pair[0]  # current mode, then the one after a reboot
 
 
-def _text(value: str | bytes | None) -> str | None:
-    return None if value is None else _string(value)
-
-
-def _string(value: str | bytes) -> str:
+def text_of(value: str | bytes) -> str:
+    """Read a name as NVML gives it; bytes, in older versions of ``pynvml``."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

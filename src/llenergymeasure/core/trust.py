@@ -61,8 +61,8 @@ class Evidence:
         comparison: How the two halves of the window compare, where they did the same work.
         baseline: Idle power.
         cpu_load: Who kept the CPUs busy, where the work was theirs and it is known.
-        prefix_cache_hits: Prompts of the window that the engine found in its prefix cache, or
-            ``None`` where it does not say.
+        prefix_cache_hits: Prompts of the window that the engine says it found in its prefix cache,
+            at least in part.
     """
 
     throughput: ThroughputResult
@@ -76,7 +76,7 @@ class Evidence:
     comparison: PassComparison | None = None
     baseline: BaselineResult | None = None
     cpu_load: CPULoad | None = None
-    prefix_cache_hits: int | None = None
+    prefix_cache_hits: int = 0
 
 
 class Found(NamedTuple):

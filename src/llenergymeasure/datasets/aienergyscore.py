@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.datasets.jsonl import read_lines
+from llenergymeasure.datasets.jsonl import read_lines, written
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import PreFlightError, Problem
 
 REPOSITORY = "AIEnergyScore/text_generation"
 COMMIT = "2dc92b2ee2cd9776a51ccf08c6c2ab04138370c3"
 SIZE = 1000
-# Over Prompt.line() of every prompt, in file order.
+# Over the lines of every prompt, in file order.
 SHA256 = "8f5b4690f81a80f12f55b6a7ad7a7ff2a6f005a02faad1d119e601dcc1bb6214"
 
 _TIMEOUT_S = 10.0
@@ -147,7 +147,7 @@ def _explain(error: BaseException) -> str:
 
 
 def _hash(prompts: list[Prompt]) -> str:
-    return hashlib.sha256(b"".join(prompt.line() for prompt in prompts)).hexdigest()
+    return hashlib.sha256(b"".join(map(written, prompts))).hexdigest()
 
 
 def _cache_file(cache_dir: Path) -> Path:
@@ -156,7 +156,7 @@ def _cache_file(cache_dir: Path) -> Path:
 
 def _write(path: Path, prompts: list[Prompt], folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(_HEADER).encode() + b"\n", *(prompt.line() for prompt in prompts)]
+    lines = [json.dumps(_HEADER).encode() + b"\n", *map(written, prompts)]
     beside = folder / path.name
     beside.write_bytes(b"".join(lines))
     beside.replace(path)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from llenergymeasure.config.models import SyntheticSpec
-from llenergymeasure.datasets.jsonl import too_few
+from llenergymeasure.datasets.jsonl import too_few, written
 from llenergymeasure.domain.prompts import Dataset, Prompt
 from llenergymeasure.exceptions import PreFlightError, Problem
 
@@ -43,7 +43,7 @@ def generate(spec: SyntheticSpec, n: int, ordinary_ids: Sequence[int]) -> Datase
     for index in range(size):
         row = ids[generator.integers(0, len(ids), spec.input_len)]  # (input_len,)
         prompt = Prompt(token_ids=tuple(row.tolist()), max_new_tokens=spec.output_len)
-        digest.update(prompt.line())
+        digest.update(written(prompt))
         if index < n:
             kept.append(prompt)
     return Dataset("synthetic", tuple(kept), size, digest.hexdigest(), spec.model_dump())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import hypot
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -64,21 +64,13 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of one quantity.
+    """One reading of one quantity; its fields are columns of ``timeseries.parquet``."""
 
-    Attributes:
-        channel: What was read, with its unit, e.g. ``"gpu_power_w"``.
-        device: UUID or name of the device it belongs to.
-        before_ns: Monotonic clock just before the read.
-        after_ns: Monotonic clock just after it.
-        value: What was read, in the unit the channel names.
-    """
-
-    channel: str
-    device: str
-    before_ns: int
-    after_ns: int
-    value: float
+    channel: Annotated[str, "What was read, with its unit, e.g. gpu_power_w."]
+    device: Annotated[str, "UUID or name of the device it belongs to."]
+    before_ns: Annotated[int, "Monotonic clock just before the read, ns."]
+    after_ns: Annotated[int, "Monotonic clock just after the read, ns."]
+    value: Annotated[float, "What was read, in the unit the channel names."]
 
 
 class BudgetEntry(Record):

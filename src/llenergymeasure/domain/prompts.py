@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +20,6 @@ class Prompt:
     token_ids: tuple[int, ...] | None = None
     max_new_tokens: int | None = None
 
-    def line(self) -> bytes:
-        r"""Give the prompt as one line of JSONL, the line that hashes are taken over.
-
-        Keys in the order ``prompt`` or ``token_ids``, then ``max_new_tokens`` where it has a
-        value of its own; no white space between them, UTF-8 without escapes, ``\n`` at the end.
-        """
-        content: dict[str, Any]
-        content = {"prompt": self.text} if self.token_ids is None else {"token_ids": self.token_ids}
-        if self.max_new_tokens is not None:
-            content["max_new_tokens"] = self.max_new_tokens
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -42,7 +29,7 @@ class Dataset:
         name: Name or path, as the configuration gives it.
         prompts: The prompts that are used.
         size: Prompts in the whole dataset.
-        sha256: SHA-256 over :meth:`Prompt.line` of every prompt of the whole dataset, in order.
+        sha256: SHA-256 over every prompt of the whole dataset, in order, each as a line of JSONL.
         provenance: The header the dataset carries, or what it was generated from.
     """
 

@@ -177,7 +177,9 @@ class ResultCollector:
                 comparison=first.measured.comparison,
                 baseline=first.baseline,
                 cpu_load=first.measured.cpu_load,
-                prefix_cache_hits=first.report.prefix_cache_hits,
+                prefix_cache_hits=sum(
+                    bool(sample.cached_input_tokens) for sample in pooled.requests
+                ),
             )
         )
 

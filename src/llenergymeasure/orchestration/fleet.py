@@ -213,11 +213,9 @@ class _Member:
 
 def _united(reports: Sequence[EngineReport]) -> EngineReport:
     """Speak for all processes: they loaded the same model the same way."""
-    first, count = reports[0], len(reports)
-    hits = [report.prefix_cache_hits for report in reports if report.prefix_cache_hits is not None]
+    first = reports[0]
     return replace(
         first,
-        resolved={**first.resolved, "num_processes": count},
+        resolved={**first.resolved, "num_processes": len(reports)},
         compute_devices=sum(report.compute_devices for report in reports),
-        prefix_cache_hits=sum(hits) if len(hits) == count else None,
     )

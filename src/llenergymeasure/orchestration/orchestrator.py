@@ -294,7 +294,7 @@ class ExperimentOrchestrator:
         window = Window(t0_ns, begun_ns)
         energy = source.close_window(window, lambda: executor.step_times_ns(kind))
         self._windows.append(WindowReadings(kind, window, energy.readings))
-        comparison = compare_halves(source, passes)
+        comparison = compare_halves(source, passes) if len(passes) > 1 else None
         return MeasuredWindow(window, started_at, tuple(passes), energy, comparison)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.report import format as written
+from llenergymeasure.report.text import wrapped
 from llenergymeasure.study.forecast import Forecast
 
 ORDER_SHOWN = 40
@@ -27,7 +28,7 @@ def study_data(forecast: Forecast) -> dict[str, Any]:
             {
                 "label": row.label,
                 "experiment": row.config.model_dump(mode="json", exclude_none=True),
-                "measurement_config_hash": row.fingerprint,
+                "measurement_config_hash": row.config.fingerprint(),
                 "memory": row.memory,
                 "duration_s": None if row.duration is None else row.duration.total_s,
                 "timeout_s": row.timeout_s,
@@ -55,7 +56,7 @@ def experiment_data(forecast: Forecast) -> dict[str, Any]:
     baseline_s = config.baseline.duration_seconds if config.baseline.enabled else 0.0
     return {
         "experiment": config.model_dump(mode="json", exclude_none=True),
-        "measurement_config_hash": row.fingerprint,
+        "measurement_config_hash": row.config.fingerprint(),
         "memory": row.memory,
         "duration": {
             "total_s": forecast.total_s,
@@ -85,7 +86,7 @@ def experiment_lines(forecast: Forecast) -> Iterator[str]:
     if source is None:
         yield f"energy      {plan['energy_backend']}"
     else:
-        yield from _wrapped("energy".ljust(12), f"{source['name']} ({source['reason']})", " " * 12)
+        yield from wrapped(f"{source['name']} ({source['reason']})", "energy".ljust(12), " " * 12)
     yield f"runner      {plan['runner']}"
     yield f"results in  {plan['results_dir']}"
     yield f"config hash {plan['measurement_config_hash']}"
@@ -93,7 +94,7 @@ def experiment_lines(forecast: Forecast) -> Iterator[str]:
 
 def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
     if "unknown" in memory:
-        yield from _wrapped("memory".ljust(12), f"unknown: {memory['unknown']}", " " * 12)
+        yield from wrapped(f"unknown: {memory['unknown']}", "memory".ljust(12), " " * 12)
         return
     copies = memory["copies"]
     each = f"{copies} copies, each with " if copies > 1 else ""
@@ -196,13 +197,9 @@ def _skip_lines(forecast: Forecast) -> Iterator[str]:
     yield ""
     yield f"skipped     {len(skipped):,}"
     for reason, count in Counter(skip.reason for skip in skipped).most_common():
-        yield from _wrapped("  ", f"{count:,} x {reason}", "      ")
+        yield from wrapped(f"{count:,} x {reason}", "  ", "      ")
         alike = [skip for skip in skipped if skip.reason == reason]
         for skip in alike[:SKIPS_SHOWN]:
             yield written.cut(f"      {described(skip.config)}")
         if count > SKIPS_SHOWN:
             yield f"      and {count - SKIPS_SHOWN:,} more; --json lists all"
-
-
-def _wrapped(first: str, text: str, rest: str) -> list[str]:
-    return textwrap.wrap(text, written.WIDTH, initial_indent=first, subsequent_indent=rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.config.registry import backend_entry
@@ -17,20 +17,6 @@ _WORKLOAD = {
 }
 _MOST = 4
 
-Condition = Literal[
-    "always",
-    "not fp32",
-    "int8",
-    "int4",
-    "fp8",
-    "random weights",
-    "warm-up",
-    "sampling",
-    "beam search",
-    "speculation",
-    "on a CPU",
-]
-
 
 class Difference(NamedTuple):
     """One thing that engines do each in their own way.
@@ -38,15 +24,21 @@ class Difference(NamedTuple):
     Attributes:
         about: What, with the figures that it bears on, in a few words.
         so: What follows for a comparison, a sentence.
-        when: Of which results it holds.
+        when: Tells of which results it holds.
     """
 
     about: str
     so: str
-    when: Condition = "always"
+    when: Callable[[ExperimentResult], bool] = lambda _: True
 
 
-_OTHER_ARITHMETIC = "One name, other arithmetic."
+def _quantised(precision: str) -> Difference:
+    return Difference(
+        precision,
+        "One name, other arithmetic.",
+        lambda result: result.config.precision == precision,
+    )
+
 
 DIFFERENCES = {
     "scheduling": Difference("scheduling (TTFT)", "TTFT does not compare as it stands."),
@@ -55,34 +47,40 @@ DIFFERENCES = {
         "clocks (TTFT, TPOT, ITL)", "Small differences of times may be those of the clocks."
     ),
     "kernels": Difference(
-        "kernels (rounding)", "Greedy answers may part after some tokens.", "not fp32"
+        "kernels (rounding)",
+        "Greedy answers may part after some tokens.",
+        lambda result: result.config.precision != "fp32",
     ),
-    "int8": Difference("int8", _OTHER_ARITHMETIC, "int8"),
-    "int4": Difference("int4", _OTHER_ARITHMETIC, "int4"),
-    "fp8": Difference("fp8", _OTHER_ARITHMETIC, "fp8"),
+    **{precision: _quantised(precision) for precision in ("int8", "int4", "fp8")},
     "random_weights": Difference(
         "random weights (energy)",
         "Power depends on the values, so a difference of energy may be theirs.",
-        "random weights",
+        lambda result: result.resolved.model.weights == "random",
     ),
-    "sampling": Difference("sampled tokens", "One seed, other tokens.", "sampling"),
+    "sampling": Difference(
+        "sampled tokens",
+        "One seed, other tokens.",
+        lambda result: result.config.decoder.decoding_strategy == "sampling",
+    ),
     "beam_search": Difference(
         "beam search",
         "TTFT, TPOT and ITL do not compare, and answers may be of other lengths.",
-        "beam search",
+        lambda result: result.config.decoder.decoding_strategy == "beam",
     ),
     "speculation": Difference(
         "speculative decoding",
         "What is accepted differs, and the work with it.",
-        "speculation",
+        lambda result: result.config.decoder.speculative_decoding,
     ),
     "warm_up": Difference(
         "warm-up",
         "The same warmup.n_warmup is more work where a batch is a pass.",
-        "warm-up",
+        lambda result: result.warmup.batches > 0,
     ),
     "threads": Difference(
-        "CPU threads", "Set pytorch.num_threads to compare equal numbers.", "on a CPU"
+        "CPU threads",
+        "Set pytorch.num_threads to compare equal numbers.",
+        lambda result: result.memory.kind == "resident_set",
     ),
 }
 """What engines do each in their own way and cannot be made equal, by the key under which a backend
@@ -195,10 +193,9 @@ def _ways(
     key: str, difference: Difference, by_backend: Mapping[str, Sequence[ExperimentResult]]
 ) -> Iterator[tuple[str, str]]:
     """Give what each backend does, where the difference is one of its results."""
-    holds = _CONDITIONS[difference.when]
     for backend, results in by_backend.items():
         way = backend_entry(backend).differs.get(key)
-        concerned = [result.resolved.backend for result in results if holds(result)]
+        concerned = [result.resolved.backend for result in results if difference.when(result)]
         if way is not None and concerned:
             yield backend, _filled(way, concerned)
 
@@ -217,18 +214,3 @@ def _plain(value: object) -> str:
     if value is None:
         return "unknown"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-_CONDITIONS: Mapping[Condition, Callable[[ExperimentResult], bool]] = {
-    "always": lambda _: True,
-    "not fp32": lambda result: result.config.precision != "fp32",
-    "int8": lambda result: result.config.precision == "int8",
-    "int4": lambda result: result.config.precision == "int4",
-    "fp8": lambda result: result.config.precision == "fp8",
-    "random weights": lambda result: result.resolved.model.weights == "random",
-    "warm-up": lambda result: result.warmup.batches > 0,
-    "sampling": lambda result: result.config.decoder.decoding_strategy == "sampling",
-    "beam search": lambda result: result.config.decoder.decoding_strategy == "beam",
-    "speculation": lambda result: result.config.decoder.speculative_decoding,
-    "on a CPU": lambda result: result.memory.kind == "resident_set",
-}

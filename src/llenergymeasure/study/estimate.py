@@ -17,8 +17,9 @@ slow side; a plan is right within a factor of two or three, which is what a time
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
@@ -177,12 +178,8 @@ def study_s(
         durations: By configuration.
         execution: Tells the gaps.
     """
-    before: list[Slot | None] = [None, *slots]
-    gaps_s = sum(
-        execution.gap_s(previous, slot) for previous, slot in zip(before, slots, strict=False)
-    )
     known = [found.total_s for slot in slots if (found := durations[slot.configuration])]
-    return (sum(known) if len(known) == len(slots) else None), gaps_s
+    return (sum(known) if len(known) == len(slots) else None), sum(execution.gaps_s(slots))
 
 
 def _batch_s(
@@ -219,8 +216,7 @@ def _baseline_s(config: ExperimentConfig, measured: bool) -> float:
 class TimeLeft:
     """What the rest of a study takes: its experiments, as those before them took, and its pauses.
 
-    A configuration that has run takes its mean; another one the mean of all that have. Sums are
-    kept as they go, so an answer costs the same in every study.
+    A configuration that has run takes its mean; another one the mean of all that have.
 
     Args:
         rest: Configuration, and pause before it in seconds, of each experiment, in order.
@@ -228,33 +224,15 @@ class TimeLeft:
 
     def __init__(self, rest: Iterable[tuple[int, float]] = ()) -> None:
         self._rest = deque(rest)
-        self._pauses_s = sum(pause_s for _, pause_s in self._rest)
-        self._wanted = Counter(configuration for configuration, _ in self._rest)
-        self._unseen = len(self._rest)
-        self._seen: dict[int, tuple[int, float]] = {}
-        self._means_s = 0.0
-        self._known_s = 0.0
+        self._seen: dict[int, list[float]] = {}
 
     def learn(self, configuration: int, seconds: float) -> None:
         """Take in one that ran to its end."""
-        count, mean_s = self._seen.get(configuration, (0, 0.0))
-        changed_s = mean_s + (seconds - mean_s) / (count + 1)
-        wanted = self._wanted[configuration]
-        if not count:
-            self._unseen -= wanted
-        self._seen[configuration] = (count + 1, changed_s)
-        self._means_s += changed_s - mean_s
-        self._known_s += wanted * (changed_s - mean_s)
+        self._seen.setdefault(configuration, []).append(seconds)
 
     def begin(self) -> None:
         """Take the next experiment, and the pause before it, off the rest."""
-        configuration, pause_s = self._rest.popleft()
-        self._pauses_s -= pause_s
-        self._wanted[configuration] -= 1
-        if configuration in self._seen:
-            self._known_s -= self._seen[configuration][1]
-        else:
-            self._unseen -= 1
+        self._rest.popleft()
 
     def seconds(self) -> float | None:
         """Say how long the rest takes.
@@ -264,7 +242,6 @@ class TimeLeft:
         """
         if not self._seen:
             return None
-        if not self._rest:
-            return 0.0  # exactly: the running sums end within a rounding of it
-        typical_s = self._means_s / len(self._seen)
-        return self._known_s + self._unseen * typical_s + self._pauses_s
+        means = {one: fmean(taken) for one, taken in self._seen.items()}
+        typical_s = fmean(means.values())
+        return sum(means.get(one, typical_s) + pause_s for one, pause_s in self._rest)

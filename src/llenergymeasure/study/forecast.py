@@ -47,7 +47,6 @@ class ConfigurationForecast(NamedTuple):
     Attributes:
         label: What sets it apart, in a few words.
         config: The configuration.
-        fingerprint: Its ``measurement_config_hash``.
         memory: What it needs, beside what its devices have, MiB.
         duration: How long it takes once the idle device is known; ``None`` where unknown.
         measured: Whether its energy is likely to be measured.
@@ -56,7 +55,6 @@ class ConfigurationForecast(NamedTuple):
 
     label: str
     config: ExperimentConfig
-    fingerprint: str
     memory: dict[str, Any]
     duration: Duration | None
     measured: bool
@@ -142,22 +140,7 @@ def _row(
         known_s = expected.clock_s - first_look_s(config, measured=measured)
         expected = expected._replace(clock_s=known_s)
     memory = memory_plan(config, shape, gpus if gpu else ())
-    fingerprint, limit_s = config.fingerprint(), limits.of(config)
-    return ConfigurationForecast(label, config, fingerprint, memory, expected, measured, limit_s)
-
-
-class _Room(NamedTuple):
-    """Where the model would go.
-
-    Attributes:
-        device: Its name, for people.
-        capacity_mb: What all of it has, MiB; ``None`` where that is not known.
-        fits: Whether what is needed fits; ``None`` where that is not known.
-    """
-
-    device: str
-    capacity_mb: float | None
-    fits: bool | None
+    return ConfigurationForecast(label, config, memory, expected, measured, limits.of(config))
 
 
 def memory_plan(
@@ -186,7 +169,7 @@ def memory_plan(
         "total_mb": round(copies * estimate.total_mb, 1),
         "rows": estimate.rows,
         "context_tokens": estimate.context_tokens,
-        **_room(config, estimate, copies, _visible(gpus, environ))._asdict(),
+        **_room(config, estimate, copies, _visible(gpus, environ)),
     }
 
 
@@ -211,18 +194,23 @@ def _visible(gpus: Sequence[GPUInfo], environ: Mapping[str, str]) -> list[GPUInf
 
 def _room(
     config: ExperimentConfig, estimate: MemoryEstimate, copies: int, gpus: Sequence[GPUInfo]
-) -> _Room:
+) -> dict[str, Any]:
+    """Name the devices, give what all of them have, and tell whether that is enough, if known."""
+
+    def room(device: str, capacity_mb: float | None, fits: bool | None) -> dict[str, Any]:
+        return {"device": device, "capacity_mb": capacity_mb, "fits": fits}
+
     if not gpus:
         capacity_mb = psutil.virtual_memory().total / MIB
         needed_mb = copies * estimate.total_mb
-        return _Room("this machine's RAM", capacity_mb, needed_mb <= capacity_mb)
+        return room("this machine's RAM", capacity_mb, needed_mb <= capacity_mb)
     used = _used(config, copies * estimate.shards, gpus)
     sizes_mb = [gpu.memory_mb for gpu in used if gpu.memory_mb is not None]
     if not sizes_mb or len(sizes_mb) < len(used):
-        return _Room(_named(used) or "no such GPU", None, None)
+        return room(_named(used) or "no such GPU", None, None)
     spread = getattr(config.section, "device_map", None) is not None
     fits = estimate.total_mb <= sum(sizes_mb) if spread else estimate.per_device_mb <= min(sizes_mb)
-    return _Room(_named(used), sum(sizes_mb), fits)
+    return room(_named(used), sum(sizes_mb), fits)
 
 
 def _used(config: ExperimentConfig, count: int, gpus: Sequence[GPUInfo]) -> Sequence[GPUInfo]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
@@ -17,27 +17,13 @@ from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study import grid, order
+from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
-from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, read_plan
-
-SlotsOf = Callable[[int, ExecutionPlan], Iterable[Slot]]
+from llenergymeasure.study.manifest import ExecutionPlan, NotedPlan, Slot, StudyPlan, read_plan
 
 _MOST_LISTED = 5
 _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
 _ABSENT = "not set"
-
-
-class Continuation(NamedTuple):
-    """How a study goes on.
-
-    Attributes:
-        plan: The stored plan, with further cycles where they were asked for.
-        notes: What differs from before without standing in the way, in plain words.
-    """
-
-    plan: StudyPlan
-    notes: tuple[str, ...]
 
 
 def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
@@ -78,7 +64,7 @@ def new_plan(
         merged=expansion.merged,
         skipped=expansion.skipped,
         experiments=expansion.experiments,
-        slots=order.slots(len(expansion.experiments), execution),
+        slots=cycles.slots(len(expansion.experiments), execution),
     )
 
 
@@ -89,7 +75,7 @@ def continuation(
     flags: Mapping[str, Any],
     *,
     allow_large: bool,
-) -> Continuation:
+) -> NotedPlan:
     """Go on with the plan of a directory.
 
     Args:
@@ -102,8 +88,7 @@ def continuation(
     Raises:
         StudyError: The plan is lost, or design or order have changed.
     """
-    stored, damage = read_plan(directory)
-    notes = [] if damage is None else [damage]
+    stored, notes = read_plan(directory)
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
@@ -116,9 +101,10 @@ def continuation(
         kept = stored.execution.n_cycles
         if "n_cycles" not in flags and execution.n_cycles < kept:
             # a flag may have added some since the file was written
-            notes.append(f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept")
+            said = f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept"
+            notes = (*notes, said)
             execution = execution.model_copy(update={"n_cycles": kept})
-    found = continued(stored, execution, order.slots)
+    found = continued(stored, execution)
     return found._replace(notes=(*notes, *found.notes))
 
 
@@ -186,7 +172,7 @@ def check_design(
         raise _refusal("design", differences, "resume with the design it began with")
 
 
-def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Continuation:
+def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
     """Go on with a stored plan, run as asked for now.
 
     More cycles are a top-up: their slots follow those of the plan. Rests, time limit and start
@@ -195,15 +181,19 @@ def continued(stored: StudyPlan, execution: ExecutionPlan, slots: SlotsOf) -> Co
     Args:
         stored: The plan of the study.
         execution: How it is to be run now.
-        slots: Gives the order of so many configurations; deterministic.
 
     Raises:
         StudyError: The order, its seed, or fewer cycles are asked for.
     """
     _check_order(stored.execution, execution)
-    further = _further_slots(stored, execution, slots)
+    planned, further = stored.execution.n_cycles, tuple[Slot, ...]()
+    if execution.n_cycles > planned:
+        first = max((slot.number for slot in stored.slots), default=0) + 1
+        wanted = cycles.slots(len(stored.experiments), execution)
+        later = (slot for slot in wanted if slot.cycle > planned)
+        further = tuple(slot._replace(number=number) for number, slot in enumerate(later, first))
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
-    return Continuation(plan, tuple(_notes(stored, execution, len(further))))
+    return NotedPlan(plan, tuple(_notes(stored, execution, len(further))))
 
 
 def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
@@ -221,16 +211,6 @@ def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
         raise _refusal("order of its experiments", differences, "resume with the order it has")
 
 
-def _further_slots(stored: StudyPlan, asked: ExecutionPlan, slots: SlotsOf) -> tuple[Slot, ...]:
-    cycles = stored.execution.n_cycles
-    if asked.n_cycles == cycles:
-        return ()
-    wanted = sorted(slots(len(stored.experiments), asked))
-    later = [slot for slot in wanted if slot.cycle > cycles]
-    first = max((slot.number for slot in stored.slots), default=0) + 1
-    return tuple(slot._replace(number=first + place) for place, slot in enumerate(later))
-
-
 def _notes(stored: StudyPlan, asked: ExecutionPlan, added: int) -> Iterator[str]:
     planned = stored.execution
     if added:
@@ -246,53 +226,30 @@ def _differences(
     planned: Sequence[ExperimentConfig], asked: Sequence[ExperimentConfig]
 ) -> Iterator[str]:
     """Yield settings that changed for all configurations, then configurations that came or went."""
-    old, new = _by_fingerprint(planned), _by_fingerprint(asked)
-    if old.keys() == new.keys():
+    if {one.fingerprint() for one in planned} == {one.fingerprint() for one in asked}:
         return
-    before, after = _settings(old.values()), _settings(new.values())
-    everywhere = []  # all configurations had one value, and now all have another
-    for name in {**before, **after}:
-        one, other = before.get(name, {_ABSENT}), after.get(name, {_ABSENT})
-        if len(one) == len(other) == 1 and one != other:
-            everywhere.append(name)
-            yield _changed(name, *one, *other)
-    varying = [
-        name
-        for name in {**before, **after}
-        if (name not in everywhere and before.get(name) != after.get(name))
-        or len(before.get(name, ())) > 1
-    ]
-    gone, come = _points(old.values(), varying), _points(new.values(), varying)
+    old, new = (
+        [dict(flatten(one.model_dump(mode="json", exclude_none=True))) for one in configs]
+        for configs in (planned, asked)
+    )
+    varying, everywhere = [], 0
+    for name in dict.fromkeys(name for leaves in (*old, *new) for name in leaves):
+        before, after = ({str(leaves.get(name, _ABSENT)) for leaves in side} for side in (old, new))
+        if len(before) > 1 or len(after) > 1:
+            varying.append(name)
+        elif before != after:  # all configurations had one value, and now all have another
+            everywhere += 1
+            yield _changed(name, *before, *after)
+    gone, come = (
+        [", ".join(f"{name} {leaves.get(name, _ABSENT)}" for name in varying) for leaves in side]
+        for side in (old, new)
+    )
     left = [point for point in gone if point not in come]
     added = [point for point in come if point not in gone]
     yield from _listed("no longer there", left)
     yield from _listed("not in the plan", added)
     if not (everywhere or left or added):  # as null and {} inside passthrough_kwargs
         yield "settings that read alike but are not the same"
-
-
-def _by_fingerprint(configs: Iterable[ExperimentConfig]) -> dict[str, ExperimentConfig]:
-    return {config.fingerprint(): config for config in configs}
-
-
-def _leaves(config: ExperimentConfig) -> dict[str, Any]:
-    return dict(flatten(config.model_dump(mode="json", exclude_none=True)))
-
-
-def _settings(configs: Iterable[ExperimentConfig]) -> dict[str, set[str]]:
-    """Collect the values of every setting over all configurations, as text."""
-    found = [_leaves(config) for config in configs]
-    names = dict.fromkeys(name for leaves in found for name in leaves)
-    return {name: {str(leaves.get(name, _ABSENT)) for leaves in found} for name in names}
-
-
-def _points(configs: Iterable[ExperimentConfig], names: Sequence[str]) -> list[str]:
-    """Describe configurations by the settings in which they differ."""
-    points = []
-    for config in configs:
-        leaves = _leaves(config)
-        points.append(", ".join(f"{name} {leaves.get(name, _ABSENT)}" for name in names))
-    return points
 
 
 def _listed(what: str, points: Sequence[str]) -> Iterator[str]:

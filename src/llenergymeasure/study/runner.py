@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
@@ -166,20 +166,27 @@ class StudyRunner:
 
     @contextlib.contextmanager
     def _directory(self, plan: StudyPlan) -> Iterator[StudyDirectory]:
-        if self.results_dir is None:
-            with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
-                yield StudyDirectory(Path(path))
-            return
         name = study_directory_name(plan.name, plan.created_at)
-        directory = StudyDirectory(claim_directory(self.results_dir, name))
-        try:
-            yield directory
-        finally:  # a study that was broken off before it had a plan leaves no directory
-            if not (directory.manifest.exists() or directory.experiments.exists()):
-                with contextlib.suppress(OSError):
-                    for file in (directory.lock, directory.plan):
-                        file.unlink(missing_ok=True)
-                    directory.root.rmdir()
+        with _claimed(self.results_dir, name) as root:
+            directory = StudyDirectory(root)
+            try:
+                yield directory
+            finally:  # a study that was broken off before it had a plan leaves no directory
+                if not (directory.manifest.exists() or directory.experiments.exists()):
+                    with contextlib.suppress(OSError):
+                        for file in (directory.lock, directory.plan):
+                            file.unlink(missing_ok=True)
+                        directory.root.rmdir()
+
+
+@contextlib.contextmanager
+def _claimed(results_dir: Path | None, name: str) -> Iterator[Path]:
+    """Make a directory of a name, or one that is gone after the block where nothing is kept."""
+    if results_dir is not None:
+        yield claim_directory(results_dir, name)
+        return
+    with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
+        yield Path(path)
 
 
 @contextlib.contextmanager
@@ -232,10 +239,12 @@ def run_single(
         ExperimentError: It started and broke.
     """
     kept, calls = results_dir is not None, calls or Callbacks()
+    config, now = order.config, datetime.now
     with (
         _checked(order, settings, calls) as run,
-        _directory(order.config, results_dir) as directory,
+        _claimed(results_dir, experiment_name(config.model, config.backend, now())) as root,
     ):
+        directory = ExperimentDirectory(root)
         if kept:
             calls.listener(Placed(str(directory.root)))
         order.write(directory)
@@ -269,15 +278,3 @@ def _checked(
             return supervise(job, directory, order, calls, within_s=within_s).outcome
 
         yield run
-
-
-@contextlib.contextmanager
-def _directory(
-    experiment: ExperimentConfig, results_dir: Path | None
-) -> Iterator[ExperimentDirectory]:
-    if results_dir is None:
-        with tempfile.TemporaryDirectory(prefix="llem-") as path:
-            yield ExperimentDirectory(Path(path))
-        return
-    name = experiment_name(experiment.model, experiment.backend, datetime.now().astimezone())
-    yield ExperimentDirectory(claim_directory(results_dir, name))

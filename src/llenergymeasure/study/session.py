@@ -96,12 +96,9 @@ class StudySession:
         However it ends, the summary of what is there is written, as far as the disk lets it.
         """
         found = self.look() if state is None else state
-        gap_s, slots = self._plan.execution.gap_s, [one.slot for one in found.left]
-        before = [None, *slots]
-        self._left = TimeLeft(
-            (slot.configuration, gap_s(previous, slot))
-            for previous, slot in zip(before, slots, strict=False)
-        )
+        slots = [one.slot for one in found.left]
+        gaps_s = self._plan.execution.gaps_s(slots)
+        self._left = TimeLeft(zip((slot.configuration for slot in slots), gaps_s, strict=True))
         self._remember(found)
         try:
             for one in found.left:
@@ -129,7 +126,7 @@ class StudySession:
             for one in states
         )
         result = study_result(self._plan, found)
-        write_summary(result, self._directory.root)
+        write_summary(result, self._directory)
         return result
 
     def _outcome(self, state: SlotState) -> Outcome | None:
@@ -214,7 +211,6 @@ class StudySession:
         self._calls.listener(Started(*self._told(state), start.method))
 
     def _told(self, state: SlotState) -> tuple[int, int, int, str]:
-        """Give what is told of every experiment."""
         slot, total = state.slot, len(self._plan.slots)
         return slot.number, total, slot.configuration + 1, state.directory.root.name
 

@@ -112,6 +112,12 @@ class VirtualDevice:
         ticks = np.arange(first + 1, last + 1)
         return self._tick_s(ticks, p.counter_period_s, p.counter_phase_s)
 
+    def power_ticks_s(self, t0_s: float, t1_s: float) -> FloatArray:
+        """List when power is updated between two times."""
+        p = self.profile
+        first, last = self._tick_at([t0_s, t1_s], p.power_period_s, p.power_phase_s)
+        return self._tick_s(np.arange(first + 1, last + 1), p.power_period_s, p.power_phase_s)
+
     def poll(
         self,
         t_start_s: float,

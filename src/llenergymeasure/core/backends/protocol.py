@@ -81,8 +81,6 @@ class EngineReport:
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
         compute_devices: How many devices share the work.
         pads: Whether prompts of unequal length are padded to work on them together.
-        prefix_cache_hits: Prompts of measured passes that the engine found in its prefix cache, at
-            least in part, or ``None`` where it does not say.
         notes: What a reader of the result should know.
     """
 
@@ -95,7 +93,6 @@ class EngineReport:
     context_limit: int | None = None
     compute_devices: int = 1
     pads: bool = False
-    prefix_cache_hits: int | None = None
     own_weight_seed: bool = False
     notes: tuple[str, ...] = field(default=())
 

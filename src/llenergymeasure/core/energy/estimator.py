@@ -190,8 +190,8 @@ def _by_path(
             path.ends,
         )
     integral = integrate(path.ticks, length_s, path.timing, hints)
-    gaps, gap_lines = _gaps(path, window, integral)
-    lines, energy_j = [*integral.lines, *gap_lines], abs(integral.energy_j)
+    gaps = _gaps(path, window)
+    lines, energy_j = [*integral.lines, _unread(path, length_s)], abs(integral.energy_j)
     flags = [*path.flags, *gaps]
     if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
         lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
@@ -241,21 +241,19 @@ def _judged(
     )
 
 
-def _gaps(
-    path: SensorPath, window: Window, integral: Integral
-) -> tuple[tuple[str, ...], tuple[BudgetLine, ...]]:
-    """Find reads that stalled and stretches without any.
-
-    A counter counts on meanwhile; of power, the part beyond an update is not known.
-    """
+def _gaps(path: SensorPath, window: Window) -> tuple[str, ...]:
+    """Find reads that stalled and stretches without any."""
     series, tick_s = path.series, path.ticks.step_s
     between, near_s = np.diff(series.at_s), 3 * tick_s
     near = (series.at_s[1:] > -near_s) & (series.at_s[:-1] < window.seconds + near_s)
     stalled = bool((series.after_s - series.before_s > STALL_S).any())
     wide = bool((near & (between > max(3 * tick_s, STALL_S))).any())
-    flags = (*(("stalled_reads",) if stalled else ()), *(("sampling_gap",) if wide else ()))
-    missed_s = between[near & (between > 1.5 * tick_s)] - tick_s
-    if path.source == "counter" or not len(missed_s):
-        return flags, ()
-    swing_w = float(np.std(series.value)) + 0.1 * abs(integral.energy_j) / window.seconds
-    return flags, (BudgetLine(budget.GAPS, float(np.sqrt((missed_s**2).sum())) * swing_w),)
+    return (*(("stalled_reads",) if stalled else ()), *(("sampling_gap",) if wide else ()))
+
+
+def _unread(path: SensorPath, length_s: float) -> BudgetLine:
+    """Give the doubt of what no reading tells of the window and the ticks that cover its edges."""
+    step_s, timing = path.ticks.step_s, path.timing
+    last_s = length_s + max(timing.settle_s, timing.lag_s)
+    unread_j = path.ticks.between(-step_s, last_s + 2 * step_s).unread_j
+    return BudgetLine(budget.GAPS, 0.0 if unread_j is None else float(np.linalg.norm(unread_j)))

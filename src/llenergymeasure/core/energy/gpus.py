@@ -11,8 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llenergymeasure.core.energy import nvml_reader as channels
-from llenergymeasure.core.energy.nvml_reader import DeviceOffer, find_handles, load_pynvml, refusal
+from llenergymeasure.core.energy.nvml_reader import (
+    CLOCK_EVENTS,
+    DEFAULT_POWER_LIMIT,
+    PERSISTENCE,
+    POWER_LIMIT,
+    PROCESSES,
+    SM_CLOCK,
+    TEMPERATURE,
+    DeviceOffer,
+    find_handles,
+    load_pynvml,
+    refusal,
+)
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampler import ReaderSpec
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
@@ -86,9 +97,9 @@ def _state(uuid: str, taken: Grouped, summary: Mapping[str, Any], window: Window
             if reading.after_ns >= window.t0_ns and reading.before_ns <= window.t1_ns
         ]
 
-    temperatures = taken.get((channels.TEMPERATURE, uuid), ())
-    clocks, events = inside(channels.SM_CLOCK), inside(channels.CLOCK_EVENTS)
-    persistence = values(channels.PERSISTENCE)
+    temperatures = taken.get((TEMPERATURE, uuid), ())
+    clocks, events = inside(SM_CLOCK), inside(CLOCK_EVENTS)
+    persistence = values(PERSISTENCE)
     return DeviceState(
         device=uuid,
         start_c=_nearest(temperatures, window.t0_ns),
@@ -96,8 +107,8 @@ def _state(uuid: str, taken: Grouped, summary: Mapping[str, Any], window: Window
         clock_sm_mhz=sum(clocks) / len(clocks) if clocks else None,
         state_samples=len(events),
         clock_events=count_events(map(int, events)),
-        power_limit_w=min(values(channels.POWER_LIMIT), default=None),
-        power_limit_default_w=min(values(channels.DEFAULT_POWER_LIMIT), default=None),
+        power_limit_w=min(values(POWER_LIMIT), default=None),
+        power_limit_default_w=min(values(DEFAULT_POWER_LIMIT), default=None),
         persistence_mode=all(persistence) if persistence else None,
         foreign_pids=foreign_pids(uuid, summary),
     )
@@ -112,7 +123,7 @@ def foreign_pids(uuid: str, summary: Mapping[str, Any]) -> tuple[int, ...] | Non
     Returns:
         Their ids, or ``None`` where it can't be told.
     """
-    hidden = channels.PROCESSES in {**summary["refused"][uuid], **summary["failing"][uuid]}
+    hidden = PROCESSES in {**summary["refused"][uuid], **summary["failing"][uuid]}
     seen = summary["processes"].get(uuid)
     if hidden or seen is None:
         return None

@@ -35,11 +35,15 @@ class Half(NamedTuple):
 def compare_halves(source: EnergyBackend, passes: Sequence[Window]) -> PassComparison | None:
     """Compare the first passes of the window that ``source`` closed last with the last ones.
 
-    As many on either side; of an odd number the middle one is left out. ``None`` for a single
-    pass, and where the source cannot tell the halves apart with an interval.
+    As many on either side; of an odd number the middle one is left out. ``None`` where the source
+    cannot tell the halves apart with an interval.
+
+    Args:
+        source: Where the window was recorded.
+        passes: Two at least.
     """
     each = len(passes) // 2
-    if each == 0 or not isinstance(source, DivisibleSource):
+    if not isinstance(source, DivisibleSource):
         return None
     halves = []
     for part in (passes[:each], passes[-each:]):

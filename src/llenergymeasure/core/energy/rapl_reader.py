@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.sampled import Quantity, SampledReader
 
 CHANNEL = "cpu_energy_uj"
@@ -105,11 +104,10 @@ class RaplReader(SampledReader):
             raise FileNotFoundError(f"no RAPL counters under {root}")
         super().__init__((domain.name for domain in domains), (OSError, ValueError))
         self._range_uj = {domain.name: domain.range_uj for domain in domains}
+        self.period_s = min(poll_s, min(self._range_uj.values()) / 1e6 / MOST_W / 2)
         self.quantities = [
             Quantity(CHANNEL, domain.name, partial(read_uj, domain.counter)) for domain in domains
         ]
-        period_s = min(poll_s, min(self._range_uj.values()) / 1e6 / MOST_W / 2)
-        self.cadence = Cadence(period_s, [1] * len(self.quantities))
         for one in self.quantities:
             one.read()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from llenergymeasure.core.energy.cadence import Cadence
@@ -22,11 +23,13 @@ class Quantity(NamedTuple):
         channel: What it is, with its unit.
         device: Whose it is.
         read: Reads it in that unit.
+        every: It is read at every so many polls.
     """
 
     channel: str
     device: str
     read: Read
+    every: int = 1
 
 
 class SampledReader:
@@ -37,18 +40,23 @@ class SampledReader:
         errors: What a read raises where a device does not answer.
 
     Attributes:
-        cadence: When what is read, by positions in ``quantities``.
+        period_s: Time from one poll to the next, seconds.
         quantities: What is read, in the order of reading.
         refused: Why a device does not offer something, by device and channel.
     """
 
-    cadence: Cadence
+    period_s: float
 
     def __init__(self, devices: Iterable[str], errors: tuple[type[Exception], ...]) -> None:
         self.quantities: list[Quantity] = []
         self.refused: dict[str, dict[str, str]] = {device: {} for device in devices}
         self._errors = errors
         self._failing: dict[Quantity, str] = {}
+
+    @cached_property
+    def cadence(self) -> Cadence:
+        """When what is read, by positions in ``quantities``; by default at their steady rates."""
+        return Cadence(self.period_s, [one.every for one in self.quantities])
 
     def kept(self, offered: Iterable[Quantity]) -> list[Quantity]:
         """Try each quantity once; one that its device does not have is not asked for again."""
@@ -81,7 +89,8 @@ class SampledReader:
 
     def read(self, due: Sequence[int]) -> Iterator[Row]:
         """Read quantities, named by their positions."""
-        for one in map(self.quantities.__getitem__, due):
+        for index in due:
+            one = self.quantities[index]
             try:
                 value = one.read()
             except self._errors as error:
@@ -89,6 +98,7 @@ class SampledReader:
                 continue
             if self._failing:
                 self._failing.pop(one, None)
+            self.cadence.saw(index, value, time.monotonic_ns())
             yield Row(one.channel, one.device, value)
 
     def end(self) -> dict[str, Any]:

@@ -41,12 +41,12 @@ class Reader(Protocol):
 
     Made from arguments that JSON can hold. An exception out of any method ends the process; the
     parent reports it with the traceback.
-
-    Attributes:
-        cadence: When it is to be polled.
     """
 
-    cadence: Cadence
+    @property
+    def cadence(self) -> Cadence:
+        """When it is to be polled."""
+        ...
 
     def begin(self) -> None:
         """Take note that a window begins, and begin the cadence."""

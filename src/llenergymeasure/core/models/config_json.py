@@ -8,7 +8,7 @@ code in transformers does
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from llenergymeasure.exceptions import ConfigError
@@ -78,8 +78,8 @@ class Traits:
     extra_positions: int = 0
 
 
-_BIASED = {"norm_bias": True, "qkv_bias": True, "output_bias": True, "mlp_bias": True}
-_GPT2 = Traits(gated=False, tied=True, learned_positions=True, **_BIASED)  # type: ignore[arg-type]
+_GPT_NEOX = Traits(gated=False, norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True)
+_GPT2 = replace(_GPT_NEOX, tied=True, learned_positions=True)
 
 FAMILIES: dict[str, Traits] = {
     "llama": Traits(),
@@ -102,28 +102,15 @@ FAMILIES: dict[str, Traits] = {
     "gemma3_text": Traits(tied=True, norms=4, query_key_norm="head"),
     "cohere": Traits(tied=True, norms=1),
     "stablelm": Traits(norm_bias=True),
-    "starcoder2": Traits(gated=False, tied=True, **_BIASED),  # type: ignore[arg-type]
+    "starcoder2": replace(_GPT_NEOX, tied=True),
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
-    "opt": Traits(
-        gated=False,
-        tied=True,
-        learned_positions=True,
-        extra_positions=2,
-        **_BIASED,  # type: ignore[arg-type]
-    ),
-    "gpt_neo": Traits(
-        gated=False,
-        tied=True,
-        learned_positions=True,
-        norm_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-    ),
+    "opt": replace(_GPT2, extra_positions=2),
+    "gpt_neo": replace(_GPT2, qkv_bias=False),
     "gptj": Traits(gated=False, norms=1, norm_bias=True, mlp_bias=True, lm_head_bias=True),
-    "gpt_neox": Traits(gated=False, **_BIASED),  # type: ignore[arg-type]
-    "phi": Traits(gated=False, norms=1, lm_head_bias=True, **_BIASED),  # type: ignore[arg-type]
-    "bloom": Traits(gated=False, tied=True, embedding_norm=True, **_BIASED),  # type: ignore[arg-type]
+    "gpt_neox": _GPT_NEOX,
+    "phi": replace(_GPT_NEOX, norms=1, lm_head_bias=True),
+    "bloom": replace(_GPT_NEOX, tied=True, embedding_norm=True),
     "falcon": Traits(gated=False, tied=True, norm_bias=True),
 }
 

@@ -53,12 +53,9 @@ class Hub:
         """
         if (found := self.cached(repo_id, filename, revision)) is not None:
             return found
-        from huggingface_hub import errors
-
-        http_error = errors.HTTPError  # type: ignore[attr-defined]
         try:
             return self._download(repo_id, filename, revision)
-        except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError):
+        except _refusals():
             return None
 
     def problem(
@@ -73,18 +70,15 @@ class Hub:
         """
         if self.cached(repo_id, filename, revision):
             return None
-        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        # The HTTP library differs between versions of huggingface_hub; its base error does not
-        # descend from OSError in all of them.
-        http_error = errors.HTTPError  # type: ignore[attr-defined]
         try:
             # Asking for the metadata first fails at once; the download alone would retry for a
             # minute.
             url = hf_hub_url(repo_id, filename, revision=revision, endpoint=self.endpoint)
             get_hf_file_metadata(url, timeout=self.timeout_s)
             self._download(repo_id, filename, revision)
-        except (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
+        except _refusals() as error:
             return _explain(error, repo_id, revision, filename)
         return None
 
@@ -100,6 +94,18 @@ class Hub:
             etag_timeout=self.timeout_s,
         )
         return Path(found)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Name what huggingface_hub raises where it gives no file.
+
+    The HTTP library differs between its versions, and that one's base error does not descend from
+    OSError in all of them.
+    """
+    from huggingface_hub import errors
+
+    http_error = errors.HTTPError  # type: ignore[attr-defined]
+    return (http_error, OSError, errors.EntryNotFoundError, errors.HFValidationError)
 
 
 class _Routes(NamedTuple):

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.names import Precision
 from llenergymeasure.core.models import sources
-from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.exceptions import ConfigError, Problem
 
 SIDE_FILES = {
@@ -52,8 +51,12 @@ def of_model(model: str, revision: str | None) -> Quantisation | None:
         ``None`` where nothing is said, or the files are not here.
     """
     source = sources.resolve(model, revision)
-    if (in_file := in_config(source)) is not None:
-        return in_file
+    try:
+        entry = _entry(sources.read_config(source) or {})
+    except ConfigError:
+        entry = None
+    if entry is not None:
+        return read(entry)
     if source.kind == "random":
         return None
     for name, method in SIDE_FILES.items():
@@ -99,16 +102,6 @@ def disagreement(stated: Quantisation | None, precision: Precision) -> Problem |
         "precision",
         remedy,
     )
-
-
-def in_config(source: ModelSource) -> Quantisation | None:
-    """Read what ``config.json`` alone says; ``None`` where that is nothing or it is not here."""
-    try:
-        config = sources.read_config(source) or {}
-    except ConfigError:
-        return None
-    entry = _entry(config)
-    return None if entry is None else read(entry)
 
 
 def _entry(config: Mapping[str, Any]) -> Stated | None:
@@ -158,17 +151,11 @@ def _by_algorithm(stated: Stated) -> _Read:
     algorithm = stated.get("quant_algo") or (
         inner.get("quant_algo") if isinstance(inner, Mapping) else None
     )
-    return of_algorithm(str(algorithm or "")), f"quant_algo: {algorithm}"
+    return _ALGORITHMS.get(str(algorithm)), f"quant_algo: {algorithm}"
 
 
-def of_algorithm(algorithm: str) -> Precision | None:
-    """Name the precision of weights under an algorithm of NVIDIA's Model Optimizer.
-
-    Names: tensorrt_llm.quantization.QuantAlgo; mixed ones and four-bit floats have no name here.
-    """
-    return _ALGORITHMS.get(algorithm)
-
-
+# Of NVIDIA's Model Optimizer, as tensorrt_llm.quantization.QuantAlgo; mixed ones and floats
+# of four bits have no name here.
 _ALGORITHMS: dict[str, Precision] = {
     "FP8": "fp8",
     "FP8_PER_CHANNEL_PER_TOKEN": "fp8",

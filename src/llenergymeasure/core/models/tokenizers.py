@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,15 @@ class HFTokenizer:
     def ordinary_ids(self) -> tuple[int, ...]:
         """List the ids that stand for text, ascending: no specials, no added tokens, no filler."""
         return self._ordinary_ids
+
+    def pad_id(self, ends: Iterable[int]) -> int:
+        """Choose the filler of padded positions, which engines hide anyway.
+
+        Args:
+            ends: Ids that end a sequence, for a tokenizer without one.
+        """
+        own: int | None = self.inner.pad_token_id
+        return min(ends, default=0) if own is None else own
 
     @cached_property
     def sha256(self) -> str | None:

@@ -193,16 +193,16 @@ class DockerJob:
         docker: The docker command.
         name: Name of the container.
         client: ``docker run``, which lives as long as the container.
+
+    Attributes:
+        start: How it was started.
     """
+
+    start = Start("docker")
 
     def __init__(self, docker: DockerCommand, name: str, client: subprocess.Popen[bytes]) -> None:
         self._docker, self._client, self.name = docker, client, name
         self._code: int | None = None
-
-    @property
-    def start(self) -> Start:
-        """How it was started."""
-        return Start("docker")
 
     def wait(self, timeout_s: float) -> int | None:
         """Sleep until the container is gone, but no longer than ``timeout_s``, without polling.

@@ -25,41 +25,12 @@ from llenergymeasure.study.runners.elsewhere import (
 from llenergymeasure.study.runners.protocol import WORKER
 from llenergymeasure.study.runners.server_process import (
     ForkRefusedError,
+    ServedJob,
     ServerLostError,
     ServerProcess,
-    Task,
 )
 
 _PIP = re.compile(r"(?<!-m )\bpip (?=(?:un)?install )")
-
-
-class ServedJob:
-    """A worker that a fork server started; see the protocol for the contract."""
-
-    def __init__(self, server: ServerProcess, start: Start) -> None:
-        self._server, self._start = server, start
-        self._code: int | None = None
-
-    @property
-    def start(self) -> Start:
-        """How it was started."""
-        return self._start
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Sleep until the worker ends, but no longer than ``timeout_s``, without polling."""
-        if self._code is None:
-            self._code = self._server.wait(timeout_s)
-        return self._code
-
-    def interrupt(self) -> None:
-        """Send the worker SIGINT; harmless once it has ended."""
-        if self._code is None:
-            self._server.interrupt_worker()
-
-    def kill(self) -> None:
-        """Kill it and every process that it started; they are gone on return."""
-        if self._code is None:
-            self._code = self._server.kill_worker()
 
 
 class InterpreterRunner:
@@ -151,15 +122,13 @@ class InterpreterRunner:
         self, start: Start, module: str, arguments: tuple[str, ...], log: Path
     ) -> ServedJob:
         """Have a server start a worker; one that is lost is replaced once."""
-        method, said = start.method, filter(None, start)
-        task = Task(method, module, (*arguments, *said), str(log))
-        backend, lost = (self._backend if method == "fork" else None), ServerLostError()
+        method, lost = start.method, ServerLostError()
+        backend = self._backend if method == "fork" else None
         for _ in range(2):
             try:
                 server = self._servers.get(method) or ServerProcess(self._interpreter, backend)
                 self._servers[method] = server
-                server.start(task)
-                return ServedJob(server, start)
+                return server.start(start, module, arguments, log)
             except ServerLostError as error:
                 self._servers.pop(method, None)
                 lost = error

@@ -13,8 +13,9 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.processes import (
     GIVE_UP_S,
@@ -23,6 +24,9 @@ from llenergymeasure.processes import (
     how_it_ended,
     with_programs_of,
 )
+
+if TYPE_CHECKING:
+    from llenergymeasure.orchestration.order import Start
 
 Message = dict[str, Any]
 
@@ -99,24 +103,36 @@ class ForkRefusedError(Exception):
     """The server cannot fork a worker that would work; says why."""
 
 
-class Task(NamedTuple):
-    """What a worker is to run.
+class ServedJob:
+    """A worker that a fork server started; see the protocol for the contract.
 
     Attributes:
-        method: ``fork`` or ``spawn``.
-        module: A module with ``main(arguments) -> exit code``.
-        arguments: What it gets.
-        log: File to which its output is appended.
+        start: How it was started.
     """
 
-    method: str
-    module: str
-    arguments: tuple[str, ...]
-    log: str
+    def __init__(self, server: ServerProcess, number: int, start: Start) -> None:
+        self._server, self._number, self.start = server, number, start
+        self._code: int | None = None
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Sleep until the worker ends, but no longer than ``timeout_s``, without polling."""
+        if self._code is None:
+            self._code = self._server.ended(self._number, timeout_s)
+        return self._code
+
+    def interrupt(self) -> None:
+        """Send the worker SIGINT; harmless once it has ended."""
+        if self._code is None:
+            self._server.ask("interrupt", self._number)
+
+    def kill(self) -> None:
+        """Kill it and every process that it started; they are gone on return."""
+        if self._code is None:
+            self._code = self._server.kill(self._number)
 
 
 class ServerProcess:
-    """A fork server, and the worker that it started last.
+    """A fork server, which runs one worker at a time.
 
     Args:
         interpreter: What it runs in, and spawns workers with.
@@ -158,15 +174,28 @@ class ServerProcess:
         """Process id of the server."""
         return self._process.pid
 
-    def start(self, task: Task) -> None:
-        """Start a worker; what is asked of a worker from then on is asked of this one.
+    def start(self, start: Start, module: str, arguments: Sequence[str], log: Path) -> ServedJob:
+        """Start a worker.
+
+        Args:
+            start: How, by ``fork`` or ``spawn``, which the worker is told as well.
+            module: A module with ``main(arguments) -> exit code``.
+            arguments: What it gets.
+            log: File to which its output is appended.
 
         Raises:
             ForkRefusedError: It cannot be forked.
             ServerLostError: The server died.
         """
         self._number += 1
-        request = {**task._asdict(), "folder": str(Path.cwd()), "interpreter": self._interpreter}
+        request = {
+            "method": start.method,
+            "module": module,
+            "arguments": [*arguments, *filter(None, start)],
+            "log": str(log),
+            "folder": str(Path.cwd()),
+            "interpreter": self._interpreter,
+        }
         try:
             self._channel.send(do="start", number=self._number, **request)
             reply: Message = {}
@@ -179,15 +208,28 @@ class ServerProcess:
             raise self._lost() from None
         if "refused" in reply:
             raise ForkRefusedError(str(reply["refused"]))
+        return ServedJob(self, self._number, start)
 
-    def wait(self, timeout_s: float) -> int | None:
-        """Wait for the worker that was started last.
+    def ask(self, what: str, number: int) -> None:
+        """Ask for something to be done with a worker; harmless once it, or the server, has ended.
+
+        Args:
+            what: ``interrupt``, or ``kill`` for it and whatever it started.
+            number: Which worker.
+        """
+        try:
+            self._channel.send(do=what, number=number)
+        except EOFError:
+            self._lost()
+
+    def ended(self, number: int, within_s: float) -> int | None:
+        """Wait for a worker to end.
 
         Returns:
             Its exit code, negative for a signal; ``None`` while it runs. A worker that went down
             with its server was killed.
         """
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + within_s
         while True:
             left_s = deadline_s - time.monotonic()
             try:
@@ -195,32 +237,22 @@ class ServerProcess:
             except EOFError:
                 self._lost()
                 return -signal.SIGKILL
-            if message and message.get("number") == self._number and "ended" in message:
+            if message and message.get("number") == number and "ended" in message:
                 return int(message["ended"])
             if left_s <= 0:
                 return None
 
-    def interrupt_worker(self) -> None:
-        """Send SIGINT to the worker that was started last; harmless once it has ended."""
-        self._ask("interrupt")
-
-    def kill_worker(self) -> int:
-        """Kill the worker that was started last, and whatever it started; give its exit code.
+    def kill(self, number: int) -> int:
+        """Kill a worker and whatever it started; give its exit code.
 
         A server that does not answer in time goes with them.
         """
-        self._ask("kill")
-        code = self.wait(self._end_within_s)
+        self.ask("kill", number)
+        code = self.ended(number, self._end_within_s)
         if code is None:
             self._process.kill()
             self._lost()
         return -signal.SIGKILL if code is None else code
-
-    def _ask(self, what: str) -> None:
-        try:
-            self._channel.send(do=what, number=self._number)
-        except EOFError:
-            self._lost()
 
     def close(self) -> None:
         """End the server and everything that it started."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llenergymeasure.config.backend_facts import (
+    ANSWERS,
     LEFT_TO_ENGINES,
     SAMPLING,
     SPECULATION,
@@ -68,14 +69,7 @@ FACTS = BackendFacts(
     precisions=("fp32", "fp16", "bf16", "int8", "int4"),
     # https://huggingface.co/docs/transformers/generation_strategies
     decoding=("greedy", "sampling", "beam"),
-    honours=SAMPLING
-    | SPECULATION
-    | {
-        "decoder.repetition_penalty",
-        "decoder.min_new_tokens",
-        "decoder.ignore_eos",
-        *LEFT_TO_ENGINES,
-    },
+    honours=SAMPLING | SPECULATION | ANSWERS | {*LEFT_TO_ENGINES},
     neutral={
         "batch_size": 1,
         "batching_strategy": "static",

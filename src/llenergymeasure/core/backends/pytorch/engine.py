@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
@@ -25,51 +24,52 @@ from llenergymeasure.core.backends.shared import errors
 from llenergymeasure.core.backends.shared.engines import (
     dynamic_batches,
     flops_notes,
+    sampling_options,
     static_batches,
     understood,
 )
-from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, SLIPS, Words, first_lines
+from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, Words, first_lines
 from llenergymeasure.core.backends.shared.memory import CudaMemory, ResidentSet
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
 
 
-class LoadedParts(NamedTuple):
-    """What loading gives.
+class PyTorchEngine:
+    """Runs each batch as one ``generate`` call; see the protocol for the contract.
 
-    Attributes:
-        model: The model.
+    Args:
+        config: What is measured.
+        model: The loaded model.
         tokenizer: Its tokenizer.
         draft: The drafting model, or ``None``.
         ends: Ids that end a sequence.
     """
 
-    model: Any
-    tokenizer: HFTokenizer
-    draft: Any | None
-    ends: tuple[int, ...]
-
-
-class PyTorchEngine:
-    """Runs each batch as one ``generate`` call; see the protocol for the contract."""
-
-    def __init__(self, config: ExperimentConfig, parts: LoadedParts) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        model: Any,
+        tokenizer: HFTokenizer,
+        draft: Any,
+        ends: tuple[int, ...],
+    ) -> None:
         import torch
         from transformers import GenerationConfig
 
         self._torch = torch
         section = config.pytorch or PyTorchConfig()
         self._config, self._section = config, section
-        self._model, self.tokenizer, self._draft = parts.model, parts.tokenizer, parts.draft
+        self._model, self.tokenizer, self._draft = model, tokenizer, draft
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
-        self._eos_ids = frozenset(() if config.ignores_eos else parts.ends)
-        self._pad_id = _pad_id(self.tokenizer, self._eos_ids)
-        for model in filter(None, (self._model, self._draft)):
+        self._eos_ids = frozenset(() if config.ignores_eos else ends)
+        self._pad_id = self.tokenizer.pad_id(self._eos_ids)
+        for loaded in filter(None, (model, draft)):
             # What a model ships as generation_config is no part of the workload. peft's wrapper
             # hands its own to the model inside, or does not, depending on its kind.
-            model.generation_config = generating_model(model).generation_config = GenerationConfig()
+            inner = generating_model(loaded)
+            loaded.generation_config = inner.generation_config = GenerationConfig()
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
         for gpu in self._gpus:  # loading ends when the weights are there
             torch.cuda.synchronize(gpu)
@@ -213,11 +213,7 @@ def decoding_options(decoder: DecoderConfig) -> dict[str, Any]:
     }
     if decoder.min_new_tokens is not None:
         options["min_new_tokens"] = decoder.min_new_tokens
-    if decoder.decoding_strategy == "sampling":
-        options["temperature"] = decoder.temperature or 1.0
-        options["top_p"] = decoder.top_p or 1.0
-        options["top_k"] = decoder.top_k or 0
-    return options
+    return {**options, **sampling_options(decoder)}
 
 
 def generating_model(model: Any) -> Any:
@@ -225,13 +221,6 @@ def generating_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _pad_id(tokenizer: HFTokenizer, eos_ids: frozenset[int]) -> int:
-    """Choose the filler of padded positions, which the attention mask hides anyway."""
-    pad_id: int | None = tokenizer.inner.pad_token_id
-    return min(eos_ids, default=0) if pad_id is None else pad_id
-
-
-_FOREIGN = (RuntimeError, ValueError, OSError, ImportError, MemoryError, *SLIPS)
 _WORDS = Words(
     "PyTorch",
     remedies=(
@@ -253,16 +242,14 @@ def translated(phase: str, config: ExperimentConfig) -> AbstractContextManager[N
         phase: What was going on: ``load``, or ``generate``.
         config: The experiment, for the values that the message names.
     """
-    damaged_weights: type[Exception] = importlib.import_module("safetensors").SafetensorError
 
     def tell(error: Exception) -> BackendError:
-        torch, text = importlib.import_module("torch"), str(error).lower()
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if full or any(mark in text for mark in OUT_OF_MEMORY):
+        said = first_lines(error)
+        if isinstance(error, MemoryError) or any(mark in said.lower() for mark in OUT_OF_MEMORY):
             return _out_of_memory(phase, config)
-        return _WORDS.error(phase, config, first_lines(error))
+        return _WORDS.error(phase, config, said)
 
-    return errors.translated(tell, (*_FOREIGN, damaged_weights))
+    return errors.translated(tell)
 
 
 def _out_of_memory(phase: str, config: ExperimentConfig) -> BackendError:

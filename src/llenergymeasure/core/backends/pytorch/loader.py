@@ -11,7 +11,6 @@ from llenergymeasure.config.names import compute_dtype
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.pytorch import problems
 from llenergymeasure.core.backends.pytorch.engine import (
-    LoadedParts,
     PyTorchEngine,
     generating_model,
     translated,
@@ -98,7 +97,7 @@ class PyTorchBackend:
                 reference = sources.reference(drafts, cache_dir)
                 draft = _load_model(plain, drafts.kind, reference).eval()
             ends = end_tokens(source, tokenizer)
-        return PyTorchEngine(config, LoadedParts(model.eval(), tokenizer, draft, ends))
+        return PyTorchEngine(config, model.eval(), tokenizer, draft, ends)
 
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:

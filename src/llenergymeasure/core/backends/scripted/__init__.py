@@ -1,6 +1,6 @@
 """The scripted backend, which keeps to a script of latencies: what it is."""
 
-from llenergymeasure.config.backend_facts import SAMPLING, BackendFacts
+from llenergymeasure.config.backend_facts import ANSWERS, SAMPLING, BackendFacts
 from llenergymeasure.config.names import PRECISIONS
 
 FACTS = BackendFacts(
@@ -10,7 +10,6 @@ FACTS = BackendFacts(
     # It computes nothing, so every name is as good as another, and so is every way of sampling.
     precisions=PRECISIONS,
     decoding=("greedy", "sampling"),
-    honours=SAMPLING
-    | {"decoder.repetition_penalty", "decoder.min_new_tokens", "decoder.ignore_eos"},
+    honours=SAMPLING | ANSWERS,
     runs_a_model=False,
 )

@@ -23,7 +23,9 @@ import psutil
 from llenergymeasure.exceptions import BackendError
 from llenergymeasure.processes import kill_all
 
-_SIGNAL = signal.SIGALRM
+# The last of those that have no meaning: alarms stay those of the caller, or of a C library, whose
+# handlers Python knows nothing of and could not put back.
+_SIGNAL = signal.SIGRTMAX
 _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 _AT_REST = 0.01  # share of a CPU that an engine may use without being at work
 
@@ -98,9 +100,11 @@ def answering(
     before = signal.signal(_SIGNAL, _break_off) if in_main else None
     watch.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            watch.end()
     except Exception as error:
-        watch.end()
         if watch.verdict is None:
             raise
         silent = BackendError(
@@ -110,7 +114,6 @@ def answering(
             silent.add_note(note)
         raise silent from error
     finally:
-        watch.end()
         if in_main:
             signal.signal(_SIGNAL, before)
 
@@ -137,9 +140,14 @@ class Known:
         Args:
             again: Look for others as well, as is done where one has ended.
         """
-        if again or any(map(_has_ended, self.known)):
+        alive = self._alive()
+        if again or len(alive) < len(self.known):
             self.known = self.find() or self.known
-        return [process for process in self.known if not _has_ended(process)]
+            alive = self._alive()
+        return alive
+
+    def _alive(self) -> list[psutil.Process]:
+        return [process for process in self.known if not has_ended(process)]
 
 
 class _Watch(threading.Thread):
@@ -215,7 +223,8 @@ def _status(process: psutil.Process) -> str:
         return str(psutil.STATUS_ZOMBIE)
 
 
-def _has_ended(process: psutil.Process) -> bool:
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or waits for its parent to notice."""
     return _status(process) == psutil.STATUS_ZOMBIE
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, Request
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.samples import Finish, RequestSample
@@ -42,6 +43,20 @@ def dynamic_batches(requests: Sequence[Request], batch_size: int) -> tuple[Batch
     return tuple(tuple(batch) for batch in batches)
 
 
+def sampling_options(decoder: DecoderConfig) -> dict[str, Any]:
+    """Give temperature, top_p and top_k where tokens are sampled, by these names; null is neutral.
+
+    All engines take 1.0, 1.0 and 0 for none of them.
+    """
+    if decoder.decoding_strategy != "sampling":
+        return {}
+    return {
+        "temperature": decoder.temperature or 1.0,
+        "top_p": decoder.top_p or 1.0,
+        "top_k": decoder.top_k or 0,
+    }
+
+
 class Finished(NamedTuple):
     """What an engine that schedules requests itself says of one that has ended.
 
@@ -56,6 +71,9 @@ class Finished(NamedTuple):
         first_token_ns: Its first token was there.
         last_token_ns: Its last token was there.
         key: What the engine calls it, where anything goes by that.
+        output_tokens: Tokens it produced, where they are not those it gave.
+        gaps_ns: Time between arrivals of its tokens; ``None`` where the engine tells none.
+        gap_tokens: Tokens each of these gaps delivered; ``None`` means one each.
     """
 
     prompt_tokens: int
@@ -68,24 +86,56 @@ class Finished(NamedTuple):
     first_token_ns: int | None = None
     last_token_ns: int | None = None
     key: str = ""
+    output_tokens: int | None = None
+    gaps_ns: tuple[int, ...] | None = None
+    gap_tokens: tuple[int, ...] | None = None
 
     def sample(self, engine: str, request: Request, pass_index: int, due_ns: int) -> RequestSample:
-        """Make a sample of it, without the times between tokens."""
+        """Make a sample of it."""
+        produced = len(self.token_ids) if self.output_tokens is None else self.output_tokens
         finish = _FINISHES.get(self.reason or "", "failed")
         return RequestSample(
             request=request.index,
             pass_index=pass_index,
             input_tokens=self.prompt_tokens,
-            output_tokens=len(self.token_ids),
+            output_tokens=produced,
             issued_ns=self.issued_ns,
             scheduled_ns=self.issued_ns if self.scheduled_ns is None else self.scheduled_ns,
             first_token_ns=self.first_token_ns,
             last_token_ns=self.last_token_ns,
             delivered_ns=self.delivered_ns,
+            gaps_ns=self.gaps_ns,
+            gap_tokens=self.gap_tokens,
             finish=finish,
             error=f"{engine} ended it: {self.reason}" if finish == "failed" else None,
             cached_input_tokens=self.cached_tokens,
             due_ns=due_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTrace:
+    """One pass of an engine that schedules requests itself.
+
+    Attributes:
+        engine: What the user calls it.
+        pass_index: Its number.
+        asked: Its requests, each with the time it was due, monotonic.
+        finished: What became of each, in the same order.
+        read: Completes that from what else the engine told, once the window has closed.
+    """
+
+    engine: str
+    pass_index: int
+    asked: Sequence[tuple[Request, int]]
+    finished: Sequence[Finished]
+    read: Callable[[Sequence[Finished]], Iterable[Finished]] = iter
+
+    def samples(self) -> tuple[RequestSample, ...]:
+        """Give one sample a request, in the order they were handed over."""
+        return tuple(
+            done.sample(self.engine, request, self.pass_index, due_ns)
+            for (request, due_ns), done in zip(self.asked, self.read(self.finished), strict=True)
         )
 
 
@@ -98,6 +148,14 @@ def understood(shape: Mapping[str, Any]) -> ModelArchitecture | None:
         return ModelArchitecture.from_config(shape)
     except ConfigError:
         return None
+
+
+def scheduling_note(engine: str, how: str) -> str:
+    """Say that an engine schedules requests itself."""
+    return (
+        f"{engine} schedules requests as they fit ({how}): batches, and with them the "
+        "arithmetic's rounding, are not those of another engine"
+    )
 
 
 def flops_notes(config: ExperimentConfig, architecture: ModelArchitecture | None) -> Iterator[str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import BackendError, LLEMError
 
-SLIPS = (LookupError, AttributeError, TypeError, AssertionError)
-"""Signs of a slip in somebody's code: theirs is translated, ours is left as it is."""
+# Signs of a slip in somebody's code: theirs is translated, ours is left as it is.
+_SLIPS = (LookupError, AttributeError, TypeError, AssertionError)
 
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "can't allocate", "cannot allocate", "bad_alloc")
 KILLED = re.compile(r"sigkill|failed core proc.*: -9\b")
@@ -76,21 +76,17 @@ class Words:
 
 
 @contextmanager
-def translated(
-    tell: Callable[[Exception], BackendError],
-    foreign: tuple[type[Exception], ...] = (Exception,),
-) -> Iterator[None]:
+def translated(tell: Callable[[Exception], BackendError]) -> Iterator[None]:
     """Turn foreign errors inside the block into :class:`BackendError`.
 
     Args:
         tell: Puts one into words.
-        foreign: The types that are; by default every one, since engines raise bare ``Exception``.
     """
     try:
         yield
     except LLEMError:
         raise
-    except foreign as error:
+    except Exception as error:  # engines raise it bare
         if is_own_slip(error):
             raise
         raise tell(error) from error
@@ -100,7 +96,7 @@ def is_own_slip(error: BaseException) -> bool:
     """Tell whether an error is a slip in a line of this package."""
     innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
     raised_in = str(innermost.f_globals.get("__name__", ""))
-    return isinstance(error, SLIPS) and raised_in.partition(".")[0] == _PACKAGE
+    return isinstance(error, _SLIPS) and raised_in.partition(".")[0] == _PACKAGE
 
 
 def first_lines(error: BaseException, lines: int = 3, characters: int = 500) -> str:

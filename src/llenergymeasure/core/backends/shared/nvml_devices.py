@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import compute_dtype
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.gpu_survey import opened_nvml, text_of
 from llenergymeasure.core.visible_gpus import counted_uuids
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import MemoryReading
@@ -57,10 +57,10 @@ def visible_devices() -> tuple[Device, ...]:
     Raises:
         LookupError: There is none, or it cannot be told which ones.
     """
-    with _nvml() as nvml:
+    with opened_nvml() as nvml:
         indices = range(nvml.nvmlDeviceGetCount())
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
-        shown = {_text(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
+        shown = {text_of(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
         wanted = counted_uuids(list(shown), os.environ)
         return tuple(_device(nvml, uuid, shown[uuid]) for uuid in wanted)
 
@@ -68,7 +68,7 @@ def visible_devices() -> tuple[Device, ...]:
 def memory_use(uuids: Sequence[str]) -> MemoryUse | None:
     """Read the memory of GPUs; ``None`` where NVML does not tell, or there are none."""
     try:
-        with _nvml() as nvml:
+        with opened_nvml() as nvml:
             handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
             readings = [nvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
     except LookupError:
@@ -171,29 +171,10 @@ def gpu_problems(
         )
 
 
-@contextlib.contextmanager
-def _nvml() -> Iterator[Any]:
-    """Give NVML for the block; whatever it refuses is a ``LookupError``."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            yield pynvml
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise LookupError(f"NVML is not available: {error}") from error
-
-
 def _device(nvml: Any, uuid: str, handle: Any) -> Device:
     try:
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
         capability: tuple[int, int] | None = (int(major), int(minor))
     except nvml.NVMLError:
         capability = None
-    return Device(uuid, _text(nvml.nvmlDeviceGetName(handle)), capability)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return Device(uuid, text_of(nvml.nvmlDeviceGetName(handle)), capability)

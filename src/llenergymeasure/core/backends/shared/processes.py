@@ -24,7 +24,14 @@ from pathlib import Path
 import psutil
 
 from llenergymeasure import lifeline
-from llenergymeasure.core.backends.shared.answering import WORKING, Known, Patience, answering
+from llenergymeasure.core.backends.shared.answering import (
+    CLOSING,
+    WORKING,
+    Known,
+    Patience,
+    answering,
+)
+from llenergymeasure.exceptions import BackendError
 from llenergymeasure.processes import Mark, anonymous_main, variables
 
 MARK = "LLENERGYMEASURE_ENGINE"
@@ -143,6 +150,16 @@ class EngineProcesses:
     def printed(self) -> list[str]:
         """List the last lines they printed."""
         return list(self._pump.recent)
+
+    def close(self, shut_down: Callable[[], object]) -> None:
+        """Have the engine shut down within bounds, and end what it leaves; safe to call twice."""
+        try:
+            with self.answering("close", CLOSING):
+                shut_down()
+        except BackendError as error:  # nothing is lost: it has done its work
+            print(error.message)  # noqa: T201 - into log.txt
+        finally:
+            self.end()
 
     def end(self) -> None:
         """End all of them, and hand on the last they said; safe to call twice."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import REMOVED
-from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES, SAMPLING, BackendFacts
+from llenergymeasure.config.backend_facts import ANSWERS, LEFT_TO_ENGINES, SAMPLING, BackendFacts
 from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.names import QUANTISED
 
 
 def removed_settings(config: ExperimentFields) -> Iterator[FieldProblem]:
@@ -34,13 +35,7 @@ FACTS = BackendFacts(
     # TensorRT-LLM has beam search and drafting models as well; they are not offered here.
     # https://nvidia.github.io/TensorRT-LLM/features/sampling.html
     decoding=("greedy", "sampling"),
-    honours=SAMPLING
-    | {
-        "decoder.repetition_penalty",
-        "decoder.min_new_tokens",
-        "decoder.ignore_eos",
-        *LEFT_TO_ENGINES,
-    },
+    honours=SAMPLING | ANSWERS | {*LEFT_TO_ENGINES},
     quantisation={"fp8": ("fp8",), "int4_awq": ("int4",), "int4_gptq": ("int4",)},
     contradictions=removed_settings,
     neutral={"tp_size": 1, "pp_size": 1},
@@ -56,9 +51,7 @@ FACTS = BackendFacts(
         "({enable_block_reuse})",
         "clocks": "first and last token, by TensorRT-LLM; ITL is not told",
         "kernels": "attention by {attn_backend}, batches that change from step to step",
-        "int8": "TensorRT-LLM's method {quantization}",
-        "int4": "TensorRT-LLM's method {quantization}",
-        "fp8": "TensorRT-LLM's method {quantization}",
+        **dict.fromkeys(QUANTISED, "TensorRT-LLM's method {quantization}"),
         "random_weights": "drawn by TensorRT-LLM from a seed of its own",
         "sampling": "request i by TensorRT-LLM's sampler, from random_seed + i",
         "warm_up": "a warm-up batch is a whole pass; autotuning and graph capture are part of "

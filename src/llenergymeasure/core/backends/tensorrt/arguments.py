@@ -9,6 +9,7 @@ from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import RANDOM_PREFIX, compute_dtype
 from llenergymeasure.core.backends.protocol import Request
+from llenergymeasure.core.backends.shared.engines import sampling_options
 from llenergymeasure.core.backends.shared.errors import Words
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
 
@@ -133,10 +134,8 @@ def sampling_arguments(
         arguments["include_stop_str_in_output"] = True
     if decoder.min_new_tokens is not None:
         arguments["min_tokens"] = min(decoder.min_new_tokens, request.max_new_tokens)
-    if decoder.decoding_strategy == "sampling":
-        arguments["temperature"] = decoder.temperature or 1.0
-        arguments["top_p"] = decoder.top_p or 1.0
-        arguments["top_k"] = decoder.top_k or 0
+    if sampling := sampling_options(decoder):
+        arguments |= sampling
         arguments["seed"] = config.random_seed + request.index
     return arguments
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress
-from llenergymeasure.core.backends.shared.answering import CLOSING, LOADING, WORKING
+from llenergymeasure.core.backends.shared.answering import LOADING, WORKING, has_ended
+from llenergymeasure.core.backends.shared.engines import (
+    ServedTrace,
+    flops_notes,
+    scheduling_note,
+)
 from llenergymeasure.core.backends.shared.nvml_devices import (
     NvmlMemory,
     gpu_target,
@@ -26,21 +32,18 @@ from llenergymeasure.core.backends.tensorrt.arguments import (
 )
 from llenergymeasure.core.backends.tensorrt.library import (
     ENVIRONMENT,
+    Asked,
     TensorRTLibrary,
-    has_ended,
     workers,
 )
-from llenergymeasure.core.backends.tensorrt.trace import Asked, TensorRTTrace
+from llenergymeasure.core.backends.tensorrt.trace import checked
 from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.exceptions import BackendError, ConfigError, Problem
 
-_EQUAL_NOTE = (
-    "TensorRT-LLM schedules requests as they fit (in-flight batching over its KV cache): batches, "
-    "and with them the arithmetic's rounding, are not those of another engine"
-)
 _MEMORY_NOTE = (
     "device memory is what NVML shows over that before loading, read after loading and at the end, "
     "never inside the measured window; the KV cache is taken whole at load"
@@ -70,16 +73,15 @@ class TensorRTEngine:
         self._source = sources.resolve(config.model, config.revision)
         self._memory, self.tokenizer = memory, tokenizer
         self._ends = end_tokens(self._source, tokenizer)
-        pad = tokenizer.inner.pad_token_id
-        self._pad = min(self._ends, default=0) if pad is None else pad
+        self._pad = tokenizer.pad_id(self._ends)
         self._settings = library.settings()
         self._workers = workers(processes)
         self._passes = 0
-        self._measured: dict[int, TensorRTTrace] = {}
+        self._measured: dict[int, ServedTrace] = {}
 
     def serve(
         self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress
-    ) -> TensorRTTrace:
+    ) -> ServedTrace:
         """Generate; returns when the last token is here, which is after the device's work.
 
         Nothing empties TensorRT-LLM's prefix cache; a salt of its own keeps a pass from finding
@@ -102,20 +104,20 @@ class TensorRTEngine:
             self._processes.answering("generate", patience),
         ):
             finished = self._library.serve(asked, f"pass {self._passes}", progress, self._check)
-        trace = TensorRTTrace(pass_index, frozenset(self._ends), asked, finished)
+        dues = [(each.request, each.due_ns) for each in asked]
+        read = partial(checked, frozenset(self._ends))
+        trace = ServedTrace("TensorRT-LLM", pass_index, dues, finished, read)
         if pass_index >= 0:
             self._measured[pass_index] = trace
         return trace
 
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
-        config = self._config
-        source = self._source
+        config, source = self._config, self._source
         architecture = sources.architecture_of(source)
         model_limit = architecture.context_limit if architecture else None
         self._memory.look()
         samples = [sample for trace in self._measured.values() for sample in trace.samples()]
-        cached = [s.cached_input_tokens > 0 for s in samples if s.cached_input_tokens is not None]
         return EngineReport(
             resolved={
                 **dict.fromkeys(TensorRTConfig.model_fields),
@@ -130,20 +132,13 @@ class TensorRTEngine:
             context_limit=self._settings["max_seq_len"] or model_limit,
             compute_devices=backend_entry(config.backend).shards(config.section),
             pads=False,
-            prefix_cache_hits=sum(cached) if cached else None,
             own_weight_seed=source.kind == "random",
-            notes=tuple(self._notes(samples)),
+            notes=tuple(self._notes(samples, architecture)),
         )
 
     def close(self) -> None:
         """End the executor and its workers, whatever state they are in."""
-        try:
-            with self._processes.answering("close", CLOSING):
-                self._library.shut_down()
-        except BackendError as error:  # nothing is lost: it has done its work
-            print(error.message)  # noqa: T201 - into log.txt
-        finally:
-            self._processes.end()
+        self._processes.close(self._library.shut_down)
 
     def _check(self) -> None:
         dead = [worker.pid for worker in self._workers if has_ended(worker)]
@@ -155,15 +150,17 @@ class TensorRTEngine:
                 where="generate",
             )
 
-    def _notes(self, samples: Sequence[RequestSample]) -> Iterator[str]:
-        yield from (_EQUAL_NOTE, _MEMORY_NOTE)
+    def _notes(
+        self, samples: Sequence[RequestSample], architecture: ModelArchitecture | None
+    ) -> Iterator[str]:
+        yield scheduling_note("TensorRT-LLM", "in-flight batching over its KV cache")
+        yield _MEMORY_NOTE
+        yield from flops_notes(self._config, architecture)
         if self._settings["enable_block_reuse"]:
             yield (
                 "prompts of a pass share KV-cache blocks of beginnings they have in common, never "
                 "with another pass (cache_salt)"
             )
-        if self._config.lora is not None:
-            yield "FLOPs leave out the unmerged LoRA adapter"
         if untimed := sum(sample.last_token_ns is None for sample in samples):
             yield (
                 f"TensorRT-LLM told no times of {untimed} requests on this machine's clock: their "

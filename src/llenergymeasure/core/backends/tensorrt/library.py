@@ -17,14 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
+from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.engines import Finished
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.core.backends.tensorrt.arguments import ARGUMENTS, CACHE_ARGUMENTS
-from llenergymeasure.core.backends.tensorrt.trace import Asked
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
 WORKER = "mpi4py.futures"  # how MPIPoolExecutor starts one: python -m mpi4py.futures.server
@@ -36,6 +36,20 @@ ENVIRONMENT = {
 
 _ADAPTER_NUMBER = 1
 _LOOK_S = 5.0
+
+
+class Asked(NamedTuple):
+    """A request as TensorRT-LLM gets it.
+
+    Attributes:
+        request: The request.
+        options: Arguments of ``SamplingParams``.
+        due_ns: When it is to be handed over, monotonic.
+    """
+
+    request: Request
+    options: Mapping[str, Any]
+    due_ns: int
 
 
 @contextlib.contextmanager
@@ -182,11 +196,3 @@ def workers(processes: EngineProcesses) -> list[psutil.Process]:
             if any(WORKER in argument for argument in process.cmdline()):
                 found.append(process)
     return found
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Tell whether a process is gone, or waits for its parent to notice."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

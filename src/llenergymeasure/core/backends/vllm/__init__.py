@@ -1,11 +1,13 @@
 """The vllm backend, vLLM's offline engine: what it is, without importing it."""
 
 from llenergymeasure.config.backend_facts import (
+    ANSWERS,
     LEFT_TO_ENGINES,
     SAMPLING,
     SPECULATION,
     BackendFacts,
 )
+from llenergymeasure.config.names import QUANTISED
 
 FACTS = BackendFacts(
     name="vllm",
@@ -22,14 +24,7 @@ FACTS = BackendFacts(
     precisions=("fp32", "fp16", "bf16", "int8", "fp8", "int4"),
     # Beam search through LLM.beam_search, https://docs.vllm.ai/en/latest/api/vllm/
     decoding=("greedy", "sampling", "beam"),
-    honours=SAMPLING
-    | SPECULATION
-    | {
-        "decoder.repetition_penalty",
-        "decoder.min_new_tokens",
-        "decoder.ignore_eos",
-        *LEFT_TO_ENGINES,
-    },
+    honours=SAMPLING | SPECULATION | ANSWERS | {*LEFT_TO_ENGINES},
     quantisation={
         # Methods of checkpoints, whose own files say which of these they are.
         "awq": ("int4",),
@@ -64,9 +59,7 @@ FACTS = BackendFacts(
         "enable_prefix_caching is true ({enable_prefix_caching})",
         "clocks": "when a step's tokens are known on the host, by the engine core",
         "kernels": "attention by {attention_backend}, batches that change from step to step",
-        "int8": "vLLM's method {quantization}",
-        "int4": "vLLM's method {quantization}",
-        "fp8": "vLLM's method {quantization}",
+        **dict.fromkeys(QUANTISED, "vLLM's method {quantization}"),
         "random_weights": "drawn by vLLM from a seed of its own",
         "sampling": "one stream of vLLM's random numbers for all requests, from random_seed",
         "beam_search": "each step of a search is a request of its own; no times are told; it ends "

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.config.names import compute_dtype
+from llenergymeasure.core.backends.shared.engines import sampling_options
 
 DRAFT_TOKENS = 5
 """Tokens drafted a step, as in vLLM's examples (docs.vllm.ai, "Speculative Decoding"); it has no
@@ -122,19 +123,15 @@ def sampling_arguments(config: ExperimentConfig, max_new_tokens: int) -> dict[st
     (``v1/sample/ops/topk_topp_sampler.py``). All draw from the engine's seed.
     """
     decoder = config.decoder
-    arguments: dict[str, Any] = {
+    return {
         "max_tokens": max_new_tokens,
         "min_tokens": min(decoder.min_new_tokens or 0, max_new_tokens),
         "ignore_eos": config.ignores_eos,
         "repetition_penalty": decoder.repetition_penalty or 1.0,
         "temperature": 0.0,
         "detokenize": False,
+        **sampling_options(decoder),
     }
-    if decoder.decoding_strategy == "sampling":
-        arguments["temperature"] = decoder.temperature or 1.0
-        arguments["top_p"] = decoder.top_p or 1.0
-        arguments["top_k"] = decoder.top_k or 0
-    return arguments
 
 
 def beam_arguments(decoder: DecoderConfig, max_new_tokens: int, ignore_eos: bool) -> dict[str, Any]:

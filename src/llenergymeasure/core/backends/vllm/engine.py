@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Arrival, Batch, EngineReport, Progress, Request
-from llenergymeasure.core.backends.shared.answering import CLOSING, LOADING
-from llenergymeasure.core.backends.shared.engines import flops_notes, understood
+from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
+from llenergymeasure.core.backends.shared.answering import LOADING
+from llenergymeasure.core.backends.shared.engines import (
+    ServedTrace,
+    flops_notes,
+    scheduling_note,
+    understood,
+)
 from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.core.backends.shared.nvml_devices import gpu_target
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
@@ -25,13 +31,9 @@ from llenergymeasure.core.backends.vllm.arguments import (
     engine_arguments,
     sampling_arguments,
 )
-from llenergymeasure.core.backends.vllm.errors import Witness, translated
-from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, VLLMLibrary
-from llenergymeasure.core.backends.vllm.trace import (
-    BatchRecord,
-    VLLMTrace,
-    cached_prompts,
-)
+from llenergymeasure.core.backends.vllm.errors import translated
+from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, Crowd, VLLMLibrary
+from llenergymeasure.core.backends.vllm.trace import with_gaps
 from llenergymeasure.core.backends.vllm.worker import check_workers, device_memory
 from llenergymeasure.core.models import quantised, sources, tokenizers
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -39,10 +41,6 @@ from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ConfigError, Problem
 
-_EQUAL_NOTE = (
-    "vLLM schedules requests as they fit (continuous batching over a paged KV cache): batches, "
-    "and with them the arithmetic's rounding, are not those of another engine"
-)
 _SAMPLING_NOTE = (
     "sampled tokens come from one random stream of the engine, as vLLM deploys: a repeat draws the "
     "same tokens only where requests are scheduled in the same steps, and each pass draws others"
@@ -77,15 +75,15 @@ class VLLMEngine:
         self._ends = () if config.ignores_eos else ends
         self._config, self._library, self._processes = config, library, processes
         self.tokenizer, self._decoding = tokenizer, config.decoder.decoding_strategy
-        self._witness = Witness(processes.printed, processes.exit_codes)
         processes.on_death(library.end_waiting)
         self._loaded = self._facts = library.worker_facts(reset_peak=True)
         on_cpu = any("device_mb" not in worker for worker in self._facts)
         pids = [process.pid for process in processes.running()] if on_cpu else []
         self._resident = ResidentSet(pids) if on_cpu else None
-        self._cached: dict[int, frozenset[int]] = {}
 
-    def serve(self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress) -> VLLMTrace:
+    def serve(
+        self, arrivals: Sequence[Arrival], pass_index: int, progress: Progress
+    ) -> ServedTrace:
         """Generate; returns when the last token is here, which is after the device's work.
 
         ``vllm.max_num_seqs`` bounds what runs side by side.
@@ -101,18 +99,19 @@ class VLLMEngine:
             # A step of the engine that is under way may hold blocks a while.
             if not any(self._library.empty_prefix_cache() for _ in range(_TRIES)):
                 raise BackendError(_CACHE_IN_USE, where="generate")
-            trace = VLLMTrace(pass_index, time.monotonic_ns())
-            trace.records.extend(self._records(requests, progress))
-        if pass_index >= 0:
-            self._cached[pass_index] = cached_prompts(trace.records)
-        return trace
+            begun_ns = time.monotonic_ns()
+            crowds = list(self._crowds(requests, progress))
+        asked = [(request, begun_ns) for crowd in crowds for request in crowd.requests]
+        finished = [done for crowd in crowds for done in crowd.finished]
+        read = partial(with_gaps, [step for crowd in crowds for step in crowd.steps])
+        return ServedTrace("vLLM", pass_index, asked, finished, read)
 
     def inspect(self) -> EngineReport:
         """Report settings in force, memory, and the shape of the model."""
         with self._asking():
             self._facts = self._library.worker_facts()
         settings, shape = self._resolved(), self._library.shape()
-        architecture, beam = understood(shape.to_dict()), self._decoding == "beam"
+        architecture = understood(shape.to_dict())
         is_random = self._config.model.startswith("random:")
         return EngineReport(
             resolved=settings,
@@ -126,58 +125,38 @@ class VLLMEngine:
             context_limit=settings["max_model_len"],
             compute_devices=len(self._facts),
             pads=False,
-            # Every step of a beam search is a request that finds its own past there.
-            prefix_cache_hits=None if beam else sum(map(len, self._cached.values())),
             own_weight_seed=is_random,
             notes=tuple(self._notes(architecture)),
         )
 
     def close(self) -> None:
         """End the engine core and its workers, whatever state they are in."""
-        try:
-            with self._processes.answering("close", CLOSING):
-                self._library.shut_down()
-        except BackendError as error:  # nothing is lost: it has done its work
-            print(error.message)  # noqa: T201 - into log.txt
-        finally:
-            self._processes.end()
+        self._processes.close(self._library.shut_down)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         """Have what goes wrong with the engine inside the block told in our words, and end."""
         with (
-            translated("generate", self._config, self._witness),
+            translated("generate", self._config, self._processes),
             self._processes.answering("generate"),
         ):
             yield
 
-    def _records(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
-        if self._decoding == "beam":
-            yield from self._searched(batch, progress)
+    def _crowds(self, requests: Sequence[Request], progress: Progress) -> Iterator[Crowd]:
+        """Work requests off, all together; a search, those that ask for equally many tokens."""
+        config = self._config
+        if self._decoding != "beam":
+            stop = {"stop_token_ids": list(self._ends)}
+            budgets = [request.max_new_tokens for request in requests]
+            options = [{**sampling_arguments(config, budget), **stop} for budget in budgets]
+            yield self._library.generate(requests, options, progress)
             return
-        crowd = self._library.generate(
-            [request.token_ids for request in batch],
-            [
-                {
-                    **sampling_arguments(self._config, request.max_new_tokens),
-                    "stop_token_ids": list(self._ends),
-                }
-                for request in batch
-            ],
-            progress,
-        )
-        yield BatchRecord(batch, crowd.finished, crowd.steps)
-
-    def _searched(self, batch: Batch, progress: Progress) -> Iterator[BatchRecord]:
-        """Search in crowds of requests that ask for equally many tokens, as one search must."""
-        ordered = sorted(batch, key=_budget)
-        for budget, crowd in groupby(ordered, key=_budget):
-            requests = tuple(crowd)
-            options = beam_arguments(self._config.decoder, budget, self._config.ignores_eos)
-            prompts = [request.token_ids for request in requests]
-            finished = self._library.beam_search(prompts, options)
-            progress(len(requests))
-            yield BatchRecord(requests, finished)
+        for budget, crowd in groupby(sorted(requests, key=_budget), key=_budget):
+            found = self._library.beam_search(
+                list(crowd), beam_arguments(config.decoder, budget, config.ignores_eos)
+            )
+            progress(len(found.requests))
+            yield found
 
     def _resolved(self) -> dict[str, Any]:
         import torch
@@ -198,7 +177,7 @@ class VLLMEngine:
         return tuple(each for each in self._ends if each == self.tokenizer.inner.eos_token_id)
 
     def _notes(self, architecture: ModelArchitecture | None) -> Iterator[str]:
-        yield _EQUAL_NOTE
+        yield scheduling_note("vLLM", "continuous batching over a paged KV cache")
         yield from flops_notes(self._config, architecture)
         if self._decoding == "sampling":
             yield _SAMPLING_NOTE
@@ -251,10 +230,9 @@ class VLLMBackend:
             lora_rank=adapter_rank(config),
         )
         processes = EngineProcesses("vLLM", ENVIRONMENT)
-        witness = Witness(processes.printed, processes.exit_codes)
         with (
             ended_on_failure(processes),
-            translated("load", config, witness),
+            translated("load", config, processes),
             processes.answering("load", LOADING),
         ):
             tokenizer = tokenizers.load_tokenizer(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared import errors
 from llenergymeasure.core.backends.shared.errors import Words, first_lines
+from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.exceptions import BackendError
 
 _LONGER_CONTEXT = "raise vllm.max_model_len, or lower max_input_tokens"
@@ -87,69 +88,47 @@ _REASON = re.compile(r"(?:^|\s)((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b:? .+)$")
 _HARMLESS = re.compile(r"^(?:\(.*?\) )?(?:DEBUG|INFO|WARNING)\b|\b\w*Warning: ")
 _POINTER = ("root cause", "initialization failed", "see stack trace")
 
-
 PATIENCE_S = 2.0  # for the exit code of an engine that is dead
 
 
-class Witness:
-    """What can be said about processes of an engine that have ended.
-
-    Args:
-        printed: Gives the last lines they printed.
-        exit_codes: Gives the exit codes of those that have ended.
-    """
-
-    def __init__(
-        self, printed: Callable[[], Sequence[str]], exit_codes: Callable[[], Sequence[int]]
-    ) -> None:
-        self._printed, self._exit_codes = printed, exit_codes
-
-    def wait_for_end(self) -> None:
-        """Wait for the exit code of a dead process: its silence is noticed before it is told."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not self._exit_codes() and time.monotonic() < deadline_s:
-            time.sleep(0.02)
-
-    def reason(self) -> str | None:
-        """Give the error that the processes themselves named, or the signal that killed one.
-
-        SIGKILL comes from outside, whatever was printed before.
-        """
-        if -signal.SIGKILL in self._exit_codes():
-            return f"killed by {signal.SIGKILL.name}"
-        return _named(self._printed()) or self.killed()
-
-    def killed(self) -> str | None:
-        """Name the signal that killed one of them."""
-        signals = [-code for code in self._exit_codes() if code < 0]
-        return f"killed by {signal.Signals(signals[0]).name}" if signals else None
-
-
 def translated(
-    phase: str, config: ExperimentConfig, witness: Witness
+    phase: str, config: ExperimentConfig, processes: EngineProcesses
 ) -> AbstractContextManager[None]:
     """Turn foreign errors inside the block into :class:`BackendError`.
 
     Args:
         phase: What was going on: ``load``, or ``generate``.
         config: The experiment, for the values that the message names.
-        witness: What the engine's processes said.
+        processes: Those of the engine.
     """
-    return errors.translated(lambda error: backend_error(phase, config, error, witness))
+    return errors.translated(lambda error: backend_error(phase, config, error, processes))
 
 
 def backend_error(
-    phase: str, config: ExperimentConfig, error: Exception, witness: Witness
+    phase: str, config: ExperimentConfig, error: Exception, processes: EngineProcesses
 ) -> BackendError:
     """Say what went wrong, where, and which field mends it."""
     own = first_lines(error)
     dead = type(error).__name__ == "EngineDeadError"
     points = any(mark in own.lower() for mark in _POINTER)
-    if dead:
-        witness.wait_for_end()
+    deadline_s = time.monotonic() + PATIENCE_S if dead else 0.0
+    while not processes.exit_codes() and time.monotonic() < deadline_s:
+        time.sleep(0.02)  # its silence is noticed before its exit code is told
     secondhand = dead or (points and not errors.KILLED.search(own.lower()))
-    said = (witness.reason() if secondhand else None) or own
+    said = (_reason(processes) if secondhand else None) or own
     return _WORDS.error(phase, config, said, "the engine core died" if dead else None)
+
+
+def _reason(processes: EngineProcesses) -> str | None:
+    """Give the error that the processes themselves named, or the signal that killed one.
+
+    SIGKILL comes from outside, whatever was printed before.
+    """
+    signals = [-code for code in processes.exit_codes() if code < 0]
+    if signal.SIGKILL in signals:
+        return f"killed by {signal.SIGKILL.name}"
+    killed = f"killed by {signal.Signals(signals[0]).name}" if signals else None
+    return _named(processes.printed()) or killed
 
 
 def _named(lines: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llenergymeasure.core.backends.protocol import Progress
+from llenergymeasure.core.backends.protocol import Progress, Request
 from llenergymeasure.core.backends.shared.engines import Finished
 from llenergymeasure.core.backends.vllm.trace import Step
 from llenergymeasure.core.visible_gpus import BUS_ORDER
@@ -32,14 +32,19 @@ ENVIRONMENT = {
 
 _ADAPTER_NUMBER = 1
 
-Prompt = Sequence[int]
-
 
 class Crowd(NamedTuple):
-    """Requests that were worked off together, in the order of their prompts, and the steps."""
+    """Requests that were worked off together.
 
+    Attributes:
+        requests: The requests.
+        finished: What became of each, in the same order.
+        steps: The steps of the engine; empty where it tells none.
+    """
+
+    requests: Sequence[Request]
     finished: list[Finished]
-    steps: list[Step]
+    steps: Sequence[Step] = ()
 
 
 class VLLMLibrary:
@@ -68,21 +73,24 @@ class VLLMLibrary:
         return self._engine.engine_core
 
     def generate(
-        self, prompts: Sequence[Prompt], options: Sequence[Mapping[str, Any]], progress: Progress
+        self,
+        requests: Sequence[Request],
+        options: Sequence[Mapping[str, Any]],
+        progress: Progress,
     ) -> Crowd:
-        """Hand all prompts over at once and work until every one has ended.
+        """Hand all requests over at once and work until every one has ended.
 
         The loop is that of ``LLM.generate``, without its progress bar.
 
         Args:
-            prompts: Token ids.
-            options: Arguments of ``SamplingParams``, one a prompt.
+            requests: What is asked.
+            options: Arguments of ``SamplingParams``, one a request.
             progress: Called after a step with the number of requests that ended in it.
         """
         issued_ns = time.monotonic_ns()
         with self._noted_steps() as steps:
             keys = self.llm.enqueue(
-                [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+                _prompts(requests),
                 [self._sampling(**each) for each in options],
                 lora_request=self._adapter,
                 use_tqdm=False,
@@ -98,7 +106,7 @@ class VLLMLibrary:
             told(key, output, issued_ns, delivered_ns)
             for key, (output, delivered_ns) in zip(keys, ended, strict=True)
         ]
-        return Crowd(finished, steps)
+        return Crowd(requests, finished, steps)
 
     @contextlib.contextmanager
     def _noted_steps(self) -> Iterator[list[Step]]:
@@ -124,22 +132,21 @@ class VLLMLibrary:
         finally:
             del core.get_output
 
-    def beam_search(self, prompts: Sequence[Prompt], options: Mapping[str, Any]) -> list[Finished]:
-        """Search for all prompts at once; gives the best beam of each, without times."""
+    def beam_search(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Crowd:
+        """Search for all requests at once; gives the best beam of each, without times."""
         issued_ns = time.monotonic_ns()
         found = self.llm.beam_search(
-            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
-            self._beam(**options),
-            lora_request=self._adapter,
+            _prompts(requests), self._beam(**options), lora_request=self._adapter
         )
         delivered_ns = time.monotonic_ns()
         end = None if options["ignore_eos"] else self.llm.get_tokenizer().eos_token_id
         finished = []
-        for prompt, output in zip(prompts, found, strict=True):
-            tokens = output.sequences[0].tokens[len(prompt) :]
+        for request, output in zip(requests, found, strict=True):
+            given = len(request.token_ids)
+            tokens = output.sequences[0].tokens[given:]
             reason = "stop" if end is not None and tokens[-1:] == [end] else "length"
-            finished.append(Finished(len(prompt), tuple(tokens), reason, issued_ns, delivered_ns))
-        return finished
+            finished.append(Finished(given, tuple(tokens), reason, issued_ns, delivered_ns))
+        return Crowd(requests, finished)
 
     def empty_prefix_cache(self) -> bool:
         """Forget the KV cache of earlier prompts; false where some of it is in use."""
@@ -199,6 +206,10 @@ class VLLMLibrary:
     def shut_down(self) -> None:
         """Ask the engine core to end, and its workers with it."""
         self._core.shutdown()
+
+
+def _prompts(requests: Sequence[Request]) -> list[dict[str, list[int]]]:
+    return [{"prompt_token_ids": list(request.token_ids)} for request in requests]
 
 
 def told(key: str, output: Any, issued_ns: int, delivered_ns: int) -> Finished:

@@ -234,14 +234,8 @@ def cut_bursts(ticks: Ticks, times_s: Floats) -> list[Burst]:
     until = np.append(times_s[1:, 0], np.inf)
     cut = []
     for low_s, high_s, (start_s, end_s) in zip(since, until, times_s, strict=True):
-        at = slice(*np.searchsorted(ticks.time_s, [low_s, high_s]).tolist())
-        own = replace(
-            ticks,
-            time_s=ticks.time_s[at] - start_s,
-            sigma_s=ticks.sigma_s[at],
-            energy_j=ticks.energy_j[at],
-        )
-        cut.append(Burst(own, end_s - start_s))
+        own = ticks.between(low_s, high_s)
+        cut.append(Burst(replace(own, time_s=own.time_s - start_s), end_s - start_s))
     return cut
 
 

@@ -21,6 +21,7 @@ from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
@@ -50,11 +51,19 @@ from llenergymeasure.core.energy.estimation.sensor import (
 )
 from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge, ends_seen
 from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
-from llenergymeasure.core.energy.estimation.ticks import Comb, Ticks, brackets, find_ticks, fit_comb
+from llenergymeasure.core.energy.estimation.ticks import (
+    LEAST_JITTER_S,
+    Comb,
+    Ticks,
+    brackets,
+    find_ticks,
+    fit_comb,
+)
 from llenergymeasure.domain.samples import Window
 
 ONE_SECOND = 1.0
 READ_SIGMA_S = 0.002
+GAP_TICKS = 1.5  # between two readings that are taken as they come: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
 LONGEST_UPDATE_S = 0.1  # between updates of a sensor whose readings do not tell it
 UNSEEN_SHARE = 0.3  # of the unseen part of an edge tick: its load need not be a clean step
@@ -81,25 +90,50 @@ def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
 
 
 def _on_updates(series: Series, comb: Comb) -> Ticks:
-    """Count each update over the time since the one before; updates to the same value too."""
+    """Count each update over the time since the one before; updates to the same value too.
+
+    A reading shows an update if it came clear of it and of the next. NVML stamps a value of a
+    field with the host's clock of the request and the time that took (``timestamp`` and
+    ``latencyUsec`` of ``nvmlFieldValue_t``, nvml.h); nothing says that they date the sensor's
+    sample, so that they are not used. An update that no reading shows, since polls came late, lies
+    between those beside it.
+    """
     first, last = ((series.at_s[[0, -1]] - comb.phase_s) / comb.period_s).tolist()
-    number = np.arange(np.floor(first) + 1, np.floor(last) + 1)
-    tooth = comb.phase_s + number * comb.period_s
-    # Half a tick behind the update a reading surely shows it, early or late as it may be.
-    shown = np.searchsorted(series.at_s, tooth + comb.period_s / 2, side="right") - 1
-    power_w = series.value[np.maximum(shown, 0)]
-    return _counted(tooth, power_w, comb.period_s, float(np.hypot(comb.sigma_s, comb.jitter_s)))
+    tooth = comb.phase_s + np.arange(np.floor(first) + 1, np.floor(last) + 1) * comb.period_s
+    sigma_s = float(np.hypot(comb.sigma_s, comb.jitter_s))
+    clear_s = 2 * max(sigma_s, LEAST_JITTER_S)
+    reading = np.searchsorted(series.before_s[:-1], tooth + clear_s)
+    shown = series.after_s[reading] <= tooth + comb.period_s - clear_s
+    shown &= series.before_s[reading] >= tooth + clear_s
+    if not shown.any():
+        return _held(series, READ_SIGMA_S)
+    told = slice(int(np.flatnonzero(shown)[-1]) + 1)
+    power_w = series.value[reading[told]]
+    return _counted(tooth[told], power_w, shown[told], comb.period_s, sigma_s)
 
 
 def _held(series: Series, sigma_s: float) -> Ticks:
     """Count readings as they come, where no updates can be told apart."""
     step_s = float(np.median(np.diff(series.at_s)))
-    return _counted(series.at_s, series.value, step_s, sigma_s)
+    shown = np.full(len(series), fill_value=True)
+    return _counted(series.at_s, series.value, shown, step_s, sigma_s)
 
 
-def _counted(time_s: Floats, power_w: Floats, step_s: float, sigma_s: float) -> Ticks:
-    energy_j = np.concatenate(([0.0], np.cumsum(power_w[1:] * np.diff(time_s))))
-    return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None)
+def _counted(
+    time_s: Floats, power_w: Floats, shown: NDArray[np.bool_], step_s: float, sigma_s: float
+) -> Ticks:
+    """Make a counter of power; what is not shown, and what fills a gap, is told by both sides."""
+    known = np.flatnonzero(shown)
+    told_w = np.interp(time_s, time_s[known], power_w[known])
+    width_s = np.diff(time_s)
+    energy_j = np.concatenate(([0.0], np.cumsum(told_w[1:] * width_s)))
+    # Anywhere between both sides (even over it), and as far off as any update is from the next.
+    after = np.minimum(np.searchsorted(known, np.arange(1, len(time_s))), len(known) - 1)
+    apart_w = power_w[known[after]] - power_w[known[np.maximum(after - 1, 0)]]
+    usual_w = float(np.abs(np.diff(power_w[known])).mean()) if len(known) > 1 else 0.0
+    unread_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), width_s)
+    unread_j = np.concatenate(([0.0], unread_s * np.hypot(apart_w / sqrt(12), usual_w)))
+    return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None, unread_j)
 
 
 def power_timing(calibration: Calibration | None, update_s: float) -> Timing:
@@ -184,7 +218,7 @@ def _at_rest(ticks: Ticks | None, window: Window, knowledge: Knowledge) -> Ticks
     """
     if ticks is None:
         return None
-    ticks = ticks.since((knowledge.rest_from_ns - window.t0_ns) / 1e9)
+    ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9, np.inf)
     told = len(ticks) and ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
     return ticks if told else None
 

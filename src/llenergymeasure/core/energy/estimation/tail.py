@@ -12,10 +12,11 @@ The axis of an end runs backwards, so that ticks later in time come first on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
@@ -194,15 +195,10 @@ def ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ..
         return ()
     found = []
     for end_s in ends_s.tolist():
-        near = np.abs(ticks.time_s - end_s - timing.lag_s) <= REST_S
-        if np.sum(near) < LEAST_TICKS:
+        shown_s = end_s + timing.lag_s
+        around = ticks.between(shown_s - REST_S, shown_s + REST_S)
+        if len(around) < LEAST_TICKS:
             continue
-        around = replace(
-            ticks,
-            time_s=ticks.time_s[near],
-            sigma_s=ticks.sigma_s[near],
-            energy_j=ticks.energy_j[near],
-        )
         axis = end_axis(around, end_s, timing.lag_s, timing.settle_s)
         after = after_end(axis._replace(far_s=-end_s + REST_S), timing)
         found += [] if after is None else [after.seen(with_end=True)]
@@ -219,6 +215,12 @@ class MomentaryPower(NamedTuple):
 
     ticks: Ticks
     look_s: float
+
+    @property
+    def read(self) -> NDArray[np.bool_]:
+        """Which updates but the first a reading tells."""
+        unread_j = self.ticks.unread_j
+        return np.ones(len(self.ticks) - 1, bool) if unread_j is None else unread_j[1:] == 0
 
 
 def momentary_power(ticks: Ticks, timing: Timing) -> MomentaryPower | None:
@@ -240,8 +242,11 @@ def shown_after(momentary: MomentaryPower, after: AfterEnd) -> EndSeen | None:
     after_s = momentary.ticks.time_s[1:] + after.axis.edge_s + lag_s
     power_w = np.diff(momentary.ticks.energy_j) / np.diff(momentary.ticks.time_s)
     settled = after_s >= SETTLED_S + look_s
-    shown = np.flatnonzero((after_s >= look_s + CLEAR_S) & ~settled)
-    rest_w = power_w[settled]
+    clear = after_s >= look_s + CLEAR_S
+    shown, rest_w = (
+        np.flatnonzero(momentary.read & clear & ~settled),
+        power_w[momentary.read & settled],
+    )
     if len(rest_w) < LEAST_REST or not len(shown) or after_s[shown[0]] > after.overhang_s + CLEAR_S:
         return None
     mean_w, count = float(rest_w.mean()), len(rest_w)

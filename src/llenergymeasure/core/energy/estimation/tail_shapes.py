@@ -177,8 +177,7 @@ def find_hidden(
     further = float(odds[len(known.weight) :].sum())
     low_j, high_j = (_quantile(q, odds, hides * centre, hides * sigma) for q in (0.025, 0.975))
     misfit = float((rest**2).mean())
-    # Shapes between those of the dictionary leave more than noise: the ratio of Birge (Phys. Rev. 40,
-    # 207, 1932).
+    # Shapes between ours leave more than noise (Birge, Phys. Rev. 40, 207, 1932).
     half_j = max(energy_j - low_j, high_j - energy_j) * sqrt(max(misfit, 1.0))
     return Hidden(energy_j, half_j / COVERAGE_FACTOR, further, misfit)
 

@@ -38,7 +38,7 @@ class Brackets(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticks:
-    """The ticks seen of a counter.
+    """The ticks seen of a counter, or the updates of power as such.
 
     Attributes:
         time_s: When each value was published, s from the start of the window, shape (k,).
@@ -46,6 +46,8 @@ class Ticks:
         energy_j: The value from then on, shape (k,).
         period_s: The tick, or ``None`` where the counter outruns the polls.
         jitter_s: Standard deviation of ticks about the comb, or ``None`` without a comb.
+        unread_j: Standard uncertainty of what each tick adds where no reading told it, shape (k,);
+            ``None`` where nothing is missing, as of a counter, which counts on unread.
     """
 
     time_s: Floats
@@ -53,15 +55,20 @@ class Ticks:
     energy_j: Floats
     period_s: float | None
     jitter_s: float | None
+    unread_j: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.time_s)
 
-    def since(self, at_s: float) -> Ticks:
-        """The ticks from a time on."""
-        kept = self.time_s >= at_s
+    def between(self, from_s: float, to_s: float) -> Ticks:
+        """The ticks from one time up to another."""
+        kept = slice(*np.searchsorted(self.time_s, [from_s, to_s]).tolist())
         return replace(
-            self, time_s=self.time_s[kept], sigma_s=self.sigma_s[kept], energy_j=self.energy_j[kept]
+            self,
+            time_s=self.time_s[kept],
+            sigma_s=self.sigma_s[kept],
+            energy_j=self.energy_j[kept],
+            unread_j=None if self.unread_j is None else self.unread_j[kept],
         )
 
     @property
@@ -147,12 +154,16 @@ def fit_comb(
 
 
 def _numbers(at: Floats, period: float) -> Floats:
-    """Number ticks by a comb that is fitted to ever more of them, so that no error adds up."""
+    """Number ticks by a comb that is fitted to ever more of them, so that no error adds up.
+
+    By half as many again at a time: a period found from few, with polls in step with the ticks,
+    is off by more than a tick after several times as many.
+    """
     angle = np.angle(np.exp(2j * np.pi * at[:FIRST_TICKS] / period).mean())
     phase, count = float(angle) / (2 * np.pi) * period, FIRST_TICKS
     while True:
-        number: Floats = np.rint((at[: 4 * count] - phase) / period)
-        count *= 4
+        count += count // 2
+        number: Floats = np.rint((at[:count] - phase) / period)
         if number[-1] > number[0]:
             phase, period, _ = _line(number, at[:count], np.ones(len(number)), None)
         if count >= len(at):

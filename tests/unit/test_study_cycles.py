@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llenergymeasure.study.cycles import slots
 from llenergymeasure.study.manifest import Slot
-from llenergymeasure.study.order import slots
 from tests.support.study_on_disk import make_execution
 
 ORDERS = ["balanced", "interleaved", "shuffled", "sequential"]

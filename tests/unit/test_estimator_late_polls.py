@@ -1,0 +1,72 @@
+"""Polls that come late: what a reading shows of power's updates, and what none shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.integral import power_ticks
+from llenergymeasure.core.energy.estimation.sensor import Calibration, power_series
+from llenergymeasure.core.energy.estimator import (
+    DeviceReadings,
+    Knowledge,
+    PowerReadings,
+    estimate_energy,
+)
+from tests.support.estimator_cases import ns, polls_at, power_of, window
+from tests.support.simulated_device import loads, profiles
+from tests.support.simulated_device.twin import VirtualDevice
+
+UPDATE_S, PHASE_S, LENGTH_S = 0.1, 0.037, 1.03
+STEP = loads.step(0.0, LENGTH_S)
+WHOLE_LOOK = Knowledge(power=Calibration(tick_s=0.1, look_share=1.0, fully_integrating=True))
+
+
+def shown(poll_s: np.ndarray) -> PowerReadings:
+    """What polls see of a sensor whose updates are means over the tick before them."""
+    update_s = np.floor((poll_s - PHASE_S) / UPDATE_S + 1e-9) * UPDATE_S + PHASE_S
+    mean_w = (STEP.integral_j(update_s) - STEP.integral_j(update_s - UPDATE_S)) / UPDATE_S
+    # Updates differ by a hair, so that each of them shows.
+    return PowerReadings(ns(poll_s), ns(poll_s + 1e-4), mean_w + 0.01 * np.sin(1e3 * update_s))
+
+
+def without(poll_s: np.ndarray, from_s: float, to_s: float) -> np.ndarray:
+    return poll_s[(poll_s < from_s) | (poll_s > to_s)]
+
+
+@pytest.mark.parametrize("tooth_s", [0.037, 0.137, 0.537, 1.037, 1.137])
+def test_a_reading_from_before_an_update_is_not_taken_for_it(tooth_s):
+    # The poll that would have come first after the update came 60 ms later.
+    poll_s = without(polls_at(-0.603, 1.6, 0.02), tooth_s - 0.001, tooth_s + 0.06)
+    estimate = estimate_energy(DeviceReadings(power=shown(poll_s)), window(LENGTH_S), WHOLE_LOOK)
+    assert estimate.energy_j == pytest.approx(400 * LENGTH_S, rel=0.004)
+
+
+@pytest.mark.parametrize("tooth_s", [0.037, 0.137, 0.537, 1.037, 1.137])
+def test_an_update_that_no_reading_shows_is_told_by_both_sides_and_doubted(tooth_s):
+    poll_s = without(polls_at(-0.603, 1.6, 0.02), tooth_s - 0.001, tooth_s + 0.1)
+    estimate = estimate_energy(DeviceReadings(power=shown(poll_s)), window(LENGTH_S), WHOLE_LOOK)
+    assert abs(estimate.energy_j - 400 * LENGTH_S) <= estimate.interval95_j
+    assert next(line for line in estimate.budget if line.name == budget.GAPS).standard_j > 0.5
+
+
+def test_an_unread_update_in_a_steady_stretch_costs_little():
+    poll_s = without(polls_at(-0.603, 1.6, 0.02), 0.536, 0.637)
+    whole = estimate_energy(
+        DeviceReadings(power=shown(polls_at(-0.603, 1.6, 0.02))), window(LENGTH_S), WHOLE_LOOK
+    )
+    gap = estimate_energy(DeviceReadings(power=shown(poll_s)), window(LENGTH_S), WHOLE_LOOK)
+    assert gap.energy_j == pytest.approx(whole.energy_j, rel=1e-3)
+    assert gap.interval95_j < 2 * whole.interval95_j
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_updates_of_20_ms_are_numbered_without_slips_by_polls_in_step_with_them(seed):
+    rng = np.random.default_rng(seed)
+    profile = profiles.vary(profiles.PASCAL_P100, tick_jitter_s=0.001)
+    load = loads.noisy(loads.flat(100.0, -9.0), 0.07, -0.5, 7.0, rng)
+    twin = VirtualDevice(profiles.with_random_phase(profile, rng), load, seed)
+    polls = twin.poll(0.0, 6.0, 0.005, 0.1, rng, quantity="instant")
+    ticks = power_ticks(power_series(power_of(polls), window(1.0)))
+    assert ticks.period_s == pytest.approx(0.02, rel=2e-3)
