@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import hypot
+from math import hypot, sqrt
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from llenergymeasure.core.energy.estimation.sensor import (
     unwrap,
 )
 from llenergymeasure.core.energy.estimation.tail import momentary_power
-from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.domain.energy import EnergyKind, PowerMode
 from llenergymeasure.domain.samples import Window
 
 __all__ = [
@@ -74,6 +74,7 @@ class EnergyEstimate:
         after_w: Power after it, or ``None``.
         shortest_window_s: How long a window would have to be to be measurable, where it is not.
         counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing.
+        power_mode: What power readings are, or ``None`` without any.
         budget: What is not known, line by line.
         flags: Findings by their stable codes.
     """
@@ -90,6 +91,7 @@ class EnergyEstimate:
     after_w: float | None = None
     shortest_window_s: float | None = None
     counter_over_power: float | None = None
+    power_mode: PowerMode | None = None
     budget: tuple[BudgetLine, ...] = ()
     flags: tuple[str, ...] = ()
 
@@ -172,7 +174,8 @@ def estimate_energy(
                 counter_over_power=estimate.energy_j / by_power.energy_j,
                 flags=(*estimate.flags, *(("counter_power_disagree",) if disagree else ())),
             )
-    return replace(estimate, flags=(*findings, *estimate.flags))
+    mode = None if power is None else power.mode
+    return replace(estimate, power_mode=mode, flags=(*findings, *estimate.flags))
 
 
 def _by_path(
@@ -195,6 +198,10 @@ def _by_path(
     flags = [*path.flags, *gaps]
     if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
         lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
+    if path.otherwise is not None:
+        other = integrate(path.otherwise.ticks, length_s, path.otherwise.timing, Hints())
+        apart_j = abs(other.energy_j - integral.energy_j)
+        lines.append(BudgetLine(budget.SENSOR_MODE, apart_j / sqrt(3), shared=True))
     if path.calibration is None:
         flags.append("sensor_uncalibrated")
     elif path.timing.look_share < 1:

@@ -36,6 +36,12 @@ from llenergymeasure.core.energy.estimation.edges import (
     split_edge,
     start_axis,
 )
+from llenergymeasure.core.energy.estimation.means import (
+    ONE_SECOND,
+    find_mode,
+    mean_ticks,
+    one_second_timing,
+)
 from llenergymeasure.core.energy.estimation.sensor import (
     Calibration,
     CounterReadings,
@@ -59,9 +65,9 @@ from llenergymeasure.core.energy.estimation.ticks import (
     find_ticks,
     fit_comb,
 )
+from llenergymeasure.domain.energy import PowerMode
 from llenergymeasure.domain.samples import Window
 
-ONE_SECOND = 1.0
 READ_SIGMA_S = 0.002
 GAP_TICKS = 1.5  # between two readings that are taken as they come: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
@@ -154,17 +160,6 @@ def power_timing(calibration: Calibration | None, update_s: float) -> Timing:
     )
 
 
-def one_second_timing(calibration: Calibration | None, update_s: float) -> Timing:
-    """Give the timing of a counter made of readings that are means over a second."""
-    known = timing(calibration)
-    return replace(
-        known,
-        lag_s=known.lag_s + (ONE_SECOND - update_s) / 2,
-        settle_s=known.settle_s + ONE_SECOND,
-        look_share=1.0,
-    )
-
-
 def mean_power_w(series: Series, from_s: float, to_s: float) -> float | None:
     """Give the mean of the readings between two times, or ``None`` without any."""
     inside = (series.at_s >= from_s) & (series.at_s <= to_s)
@@ -173,7 +168,19 @@ def mean_power_w(series: Series, from_s: float, to_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SensorPath:
-    """One sensor's way to a figure."""
+    """One sensor's way to a figure.
+
+    Attributes:
+        source: ``counter``, ``power`` or ``average_power``.
+        series: Its readings.
+        ticks: Its ticks.
+        timing: What is known of it.
+        calibration: What calibration told, or ``None``.
+        flags: Findings by their stable codes.
+        quantum_j: The counter's unit.
+        mode: What power readings are, or ``None`` of a counter.
+        otherwise: The way that the other mode would have led, where the mode is not told.
+    """
 
     source: str
     series: Series
@@ -183,6 +190,8 @@ class SensorPath:
     flags: tuple[str, ...] = ()
     quantum_j: float = 1e-3
     ends: tuple[EndSeen, ...] = ()
+    mode: PowerMode | None = None
+    otherwise: SensorPath | None = None
 
 
 def counter_path(
@@ -207,38 +216,61 @@ def counter_path(
     flags, shape = ("counter_reset_outside",) if anywhere else (), timing(calibration)
     ends_s = (np.asarray(knowledge.ends_ns, dtype=np.int64) - window.t0_ns) / 1e9
     ends = ends_seen(found, shape, ends_s)
-    unit_j = readings.unit_j
-    return SensorPath("counter", series, ticks, shape, calibration, flags, unit_j, ends), ()
+    path = SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j, ends)
+    return path, ()
 
 
-def _at_rest(ticks: Ticks | None, window: Window, knowledge: Knowledge) -> Ticks | None:
+def _at_rest(
+    ticks: Ticks | None, window: Window, knowledge: Knowledge, late_s: float = 0.0
+) -> Ticks | None:
     """Leave out ticks that show work before the window; ``None`` where none tell of the window.
 
     All ticks have told the comb by then: it knows no load.
     """
     if ticks is None:
         return None
-    ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9, np.inf)
+    ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9 + late_s, np.inf)
     told = len(ticks) and ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
     return ticks if told else None
 
 
 def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -> SensorPath | None:
-    """Find the updates of instantaneous power, or else of means over a second."""
-    calibration = knowledge.power
-    known = calibration or Calibration()
-    for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
-        series = None if taken is None else power_series(taken, window)
-        found = None if series is None else power_ticks(series, known.tick_s)
-        ticks = _at_rest(found, window, knowledge)
-        if series is None or ticks is None:
+    """Find the updates of instantaneous power, or else of what is named a mean over a second.
+
+    What the readings are is told from them. Where they do not tell it, a mean by name is taken for
+    one, and what it would be otherwise is given beside.
+    """
+    for taken, named_mean in ((readings.power, False), (readings.average_power, True)):
+        if taken is None:
             continue
-        if source == "power":
-            shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)
-        else:
-            shape, flags = one_second_timing(calibration, ticks.step_s), ("one_second_average",)
-        return SensorPath(source, series, ticks, shape, calibration, flags)
+        series = power_series(taken, window)
+        mode = knowledge.power_mode or find_mode(series, window.seconds)
+        as_mean = named_mean if mode == "untold" else mode == "mean_over_a_second"
+        path = _path_by(series, window, knowledge, as_mean=as_mean)
+        if path is not None:
+            doubted = named_mean and mode == "untold"
+            other = _path_by(series, window, knowledge, as_mean=False) if doubted else None
+            return replace(path, mode=mode, otherwise=other)
     return None
+
+
+def _path_by(
+    series: Series, window: Window, knowledge: Knowledge, *, as_mean: bool
+) -> SensorPath | None:
+    calibration = knowledge.power
+    if as_mean:
+        means = mean_ticks(series)
+        ticks = _at_rest(means and means.ticks, window, knowledge, late_s=ONE_SECOND)
+        if means is None or ticks is None:
+            return None
+        shape, flags = one_second_timing(calibration, means.update_s), ("one_second_average",)
+        return SensorPath("average_power", series, ticks, shape, calibration, flags)
+    ticks = power_ticks(series, None if calibration is None else calibration.tick_s)
+    ticks = _at_rest(ticks, window, knowledge)
+    if ticks is None:
+        return None
+    shape = power_timing(calibration, ticks.step_s)
+    return SensorPath("power", series, ticks, shape, calibration, ("integrated_power",))
 
 
 @dataclass(frozen=True, slots=True)

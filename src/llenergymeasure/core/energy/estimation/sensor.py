@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure.domain.energy import PowerMode
 from llenergymeasure.domain.samples import Window
 
 Ints = NDArray[np.int64]
@@ -215,6 +216,8 @@ class Knowledge:
             that came before it shows in earlier ones. 0 where all are.
         ends_ns: When warm-up batches of the same work ended that at least :data:`REST_S` of rest
             followed, ascending; readings reach back to before the first.
+        power_mode: What its power readings are, where that is known; ``None`` to tell it from the
+            readings, ``"untold"`` where they cannot tell.
     """
 
     counter: Calibration | None = None
@@ -222,6 +225,7 @@ class Knowledge:
     step_times_ns: Sequence[int] | Ints = ()
     rest_from_ns: int = 0
     ends_ns: Sequence[int] | Ints = ()
+    power_mode: PowerMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
