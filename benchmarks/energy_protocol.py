@@ -29,6 +29,7 @@ from llenergymeasure.core.energy.estimator import (
 )
 from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.sampled_source import SETTLE_S
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import FloatArray, Load
@@ -127,7 +128,7 @@ class Scene:
     warmup_w: float | None = None
     ends_s: tuple[float, ...] = ()
     batch_s: float = 1.5
-    settle_s: float = 0.0
+    settle_s: float = SETTLE_S
     late: Late = USUAL
     without: tuple[Quantity, ...] = ()
 
@@ -139,8 +140,8 @@ class Played(NamedTuple):
         readings: Readings of the device.
         window: Start and end.
         step_times_ns: When steps of the load began.
+        rest_from_ns: From when on the warm-up is taken not to show.
         ends_ns: When warm-up batches ended.
-        rest_from_ns: From when on the warm-up no longer shows.
         truth_j: The true energy, by the sensor's scale.
         device: The device.
     """
@@ -148,8 +149,8 @@ class Played(NamedTuple):
     readings: DeviceReadings
     window: Window
     step_times_ns: Any
-    ends_ns: Any
     rest_from_ns: int
+    ends_ns: Any
     truth_j: float
     device: VirtualDevice
 
@@ -184,8 +185,8 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
         readings,
         Window(ORIGIN_NS, int(ns(scene.length_s))),
         ns(scene.steps_s),
-        ns(ends_s),
         int(ns(opened_s + scene.settle_s)),
+        ns(ends_s),
         device.true_energy_j(0.0, scene.length_s),
         device,
     )

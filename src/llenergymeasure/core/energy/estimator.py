@@ -194,7 +194,7 @@ def _by_path(
         )
     integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps = _gaps(path, window)
-    lines, energy_j = [*integral.lines, _unread(path, length_s)], abs(integral.energy_j)
+    lines, energy_j = [*integral.lines, path.unread(length_s)], abs(integral.energy_j)
     flags = [*path.flags, *gaps]
     if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
         lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
@@ -256,11 +256,3 @@ def _gaps(path: SensorPath, window: Window) -> tuple[str, ...]:
     stalled = bool((series.after_s - series.before_s > STALL_S).any())
     wide = bool((near & (between > max(3 * tick_s, STALL_S))).any())
     return (*(("stalled_reads",) if stalled else ()), *(("sampling_gap",) if wide else ()))
-
-
-def _unread(path: SensorPath, length_s: float) -> BudgetLine:
-    """Give the doubt of what no reading tells of the window and the ticks that cover its edges."""
-    step_s, timing = path.ticks.step_s, path.timing
-    last_s = length_s + max(timing.settle_s, timing.lag_s)
-    unread_j = path.ticks.between(-step_s, last_s + 2 * step_s).unread_j
-    return BudgetLine(budget.GAPS, 0.0 if unread_j is None else float(np.linalg.norm(unread_j)))

@@ -17,7 +17,7 @@ is sampled, not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -27,13 +27,11 @@ from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
-    Axis,
-    Edge,
     EdgeMethod,
+    beside_w,
     end_axis,
     level_between,
     quiet_edge,
-    split_edge,
     start_axis,
 )
 from llenergymeasure.core.energy.estimation.means import (
@@ -193,6 +191,13 @@ class SensorPath:
     mode: PowerMode | None = None
     otherwise: SensorPath | None = None
 
+    def unread(self, length_s: float) -> BudgetLine:
+        """Give the doubt of what no reading tells of the window and the ticks that cover it."""
+        step_s, timing = self.ticks.step_s, self.timing
+        last_s = length_s + max(timing.settle_s, timing.lag_s)
+        unread_j = self.ticks.between(-step_s, last_s + 2 * step_s).unread_j
+        return BudgetLine(budget.GAPS, 0.0 if unread_j is None else float(np.linalg.norm(unread_j)))
+
 
 def counter_path(
     readings: CounterReadings | None, window: Window, knowledge: Knowledge
@@ -275,10 +280,21 @@ def _path_by(
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How much power rises at the start of a window and falls at its end, W."""
+    """How much power rises at the start of a window and falls at its end, W.
+
+    Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
+    before for outside power after. What comes late and what is drawn late cannot be told apart,
+    so that for an error in lag or tail the fall at the end counts whole as well.
+
+    Attributes:
+        rise_w: From before the window to just inside.
+        fall_w: From just inside to after it.
+        traded_w: By how much power after the window is above that before it.
+    """
 
     rise_w: float
     fall_w: float
+    traded_w: float
 
 
 def moved_s(to_tick_end_s: float, tick_s: float, share: float) -> float:
@@ -373,26 +389,30 @@ class Integral:
 def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> Integral:
     """Give the energy of the window from 0 to ``length_s`` on the ticks' clock."""
     start_at = start_axis(ticks, length_s, timing.lag_s)
-    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s)
+    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
     ends_j = np.interp([timing.lag_s, length_s + timing.lag_s], ticks.time_s, ticks.energy_j)
     rough_w = float(ends_j[1] - ends_j[0]) / length_s
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
-    told = decayed_edge(end_at, end, timing, hints.momentary, hints.ends)
+    mean_w = (-end.energy_j - start.energy_j) / length_s
+    told = None
+    if end.outside_w is not None and end.outside_w < LOUD_SHARE * mean_w:
+        told = decayed_edge(end_at, end, timing, hints.momentary, hints.ends)
     end = told or end
-    inside_w = (-end.energy_j - start.energy_j) / length_s
-    start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
+    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
     energy_j = -end.energy_j - start.energy_j
-    inside_w = energy_j / length_s
-    steps = Steps(_step(inside_w, start), _step(inside_w, end))
-    tail_j, tail_line = 0.0, None
+    steps = _steps((start.outside_w, first_w), (last_w, end.outside_w))
+    tail_j, tail_line, late_w = 0.0, None, 0.0
     if end.method == "band" and told is None:
+        # What comes late and what is drawn late cannot be told apart: the step counts whole.
         tail_j, tail_line = _known_tail(steps.fall_w, timing)
-    moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(inside_w))
+        late_w = steps.fall_w
+    moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(energy_j) / length_s)
+    edge_time_j = hypot(steps.traded_w, late_w) * timing.edge_time_s
     lines = [
         *start.lines,
         *end.lines,
-        BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing, told), shared=True),
+        BudgetLine(budget.EDGE_TIME, edge_time_j, shared=True),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
@@ -404,12 +424,6 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         end.outside_w,
         budget.merged(lines),
     )
-
-
-def _heard(axis: Axis, quiet: Edge, inside_w: float) -> Edge:
-    if quiet.outside_w is None or quiet.outside_w < LOUD_SHARE * inside_w:
-        return quiet
-    return split_edge(axis, quiet)
 
 
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
@@ -425,24 +439,12 @@ def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
     return timing.excess_s * (fall_w + found_w) / 2, line
 
 
-def _step(inside_w: float, edge: Edge) -> float:
-    return inside_w - (0.0 if edge.outside_w is None else edge.outside_w)
-
-
-def _edge_time_j(
-    inside_w: float, start: Edge, end: Edge, timing: Timing, told: Edge | None
-) -> float:
-    """Give what an error in lag or tail makes of the figure.
-
-    Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
-    before for outside power after. What comes late and what is drawn late cannot be told apart,
-    so that the step at the end counts whole.
-    """
-    traded_w = _used_power(inside_w, end) - _used_power(inside_w, start)
-    step_w = 0.0 if end is told else _step(inside_w, end)
-    return float(np.hypot(traded_w, step_w)) * timing.edge_time_s
-
-
-def _used_power(inside_w: float, edge: Edge) -> float:
-    outside_w = inside_w if edge.outside_w is None else edge.outside_w
-    return outside_w if edge.method == "band" else (inside_w + outside_w) / 2
+def _steps(start_w: tuple[float | None, float], end_w: tuple[float, float | None]) -> Steps:
+    """Tell steps from power on both sides of each edge; outside not known may be anything."""
+    (before_w, first_w), (last_w, after_w) = start_w, end_w
+    return Steps(
+        rise_w=first_w - (before_w or 0.0),
+        fall_w=last_w - (after_w or 0.0),
+        traded_w=(last_w if after_w is None else after_w)
+        - (first_w if before_w is None else before_w),
+    )

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import (
-    INSIDE_SPREAD,
     Axis,
     Edge,
     Level,
@@ -50,6 +49,7 @@ UPDATE_SPREAD = 0.04  # of rest power: what updates differ by
 # Of work in a tick that tells of a tail: work fades, over 10 to 30 ms on an A100, an RTX 3090 and
 # an RTX A5000 beside a meter (recordings of arXiv 2312.02741).
 MOST_WORK_S = 0.02
+FADES_SHARE = 0.3  # of the step: what power is off by as it fades, by the same recordings
 CERTAIN = 0.99  # probability from which on a tail is told
 LEAST_ENDS = 2  # of warm-up batches, that tell how a tail begins
 STRANGE = 6.0  # times what the readings of all ends differ by from the tails that explain them best
@@ -173,7 +173,7 @@ def _step_before(axis: Axis, first: int, before: int, rest_w: float) -> tuple[fl
     last_w = float(inside_w[:2].mean())
     spread_w = float(np.sqrt(np.mean((inside_w - last_w) ** 2)))
     step_w = max(last_w - rest_w, 0.0)
-    return step_w, max(spread_w, INSIDE_SPREAD * step_w)
+    return step_w, max(spread_w, FADES_SHARE * step_w)
 
 
 def _shares(axis: Axis, first: int, last: int) -> Floats:
