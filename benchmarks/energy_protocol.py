@@ -1,8 +1,8 @@
 """One measured window on a simulated device, as the product takes it, on a virtual clock.
 
 What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
-default rates, the guards of the NVML source, and a warm-up under load right up to them. What a
-device and its sensor do is :mod:`tests.support.simulated_device`'s.
+default rates, the NVML source's wait after a warm-up under load, and its guards. What a device and
+its sensor do is :mod:`tests.support.simulated_device`'s.
 
     scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
     known = calibrated(scene.profile, scene.body, rng)
@@ -27,7 +27,7 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     PowerReadings,
 )
-from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
+from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S, NVMLSource
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles
@@ -114,7 +114,6 @@ class Scene:
         ends_s: When warm-up batches end, ascending, the last one where the wait for the window
             begins if none is given; readings begin with the first.
         batch_s: How long the batch before each of them is.
-        settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
     """
@@ -127,7 +126,6 @@ class Scene:
     warmup_w: float | None = None
     ends_s: tuple[float, ...] = ()
     batch_s: float = 1.5
-    settle_s: float = 0.0
     late: Late = USUAL
     without: tuple[Quantity, ...] = ()
 
@@ -140,6 +138,7 @@ class Played(NamedTuple):
         window: Start and end.
         step_times_ns: When steps of the load began.
         ends_ns: When warm-up batches ended.
+        rest_from_ns: From when on the warm-up no longer counts.
         truth_j: The true energy, by the sensor's scale.
         device: The device.
     """
@@ -148,12 +147,13 @@ class Played(NamedTuple):
     window: Window
     step_times_ns: Any
     ends_ns: Any
+    rest_from_ns: int
     truth_j: float
     device: VirtualDevice
 
     def knowing(self, known: Knowledge) -> Knowledge:
-        """Add the steps to what is known of the device."""
-        return replace(known, step_times_ns=self.step_times_ns)
+        """Add what is known of the window to what is known of the device."""
+        return replace(known, step_times_ns=self.step_times_ns, rest_from_ns=self.rest_from_ns)
 
 
 def ns(seconds: Any) -> Any:
@@ -165,7 +165,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     """Measure a window."""
     profile = profiles.with_random_phase(scene.profile, rng)
     guard_s = guard(profile, scene.without)
-    opened_s = -scene.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
+    opened_s = -NVMLSource.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
     ends_s = scene.ends_s or (opened_s,)
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
@@ -178,6 +178,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
         Window(ORIGIN_NS, int(ns(scene.length_s))),
         ns(scene.steps_s),
         ns(ends_s),
+        int(ns(opened_s + NVMLSource.settle_s)),
         device.true_energy_j(0.0, scene.length_s),
         device,
     )
@@ -203,7 +204,7 @@ def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Q
 def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
     """Give the window's load with the ramp before it, the tail behind it, and the warm-up."""
     body, load = scene.body, scene.load
-    outside_w = float(load.power_w(-1e-6))
+    outside_w = float(load.level_w[0])
     warmup_w = scene.warmup_w
     if warmup_w is None:
         warmup_w = load.energy_j(0.0, scene.length_s) / scene.length_s
