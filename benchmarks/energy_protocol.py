@@ -27,8 +27,9 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     PowerReadings,
 )
-from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S, NVMLSource
+from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.sampled_source import SETTLE_S
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import FloatArray, Load
@@ -126,6 +127,7 @@ class Scene:
     warmup_w: float | None = None
     ends_s: tuple[float, ...] = ()
     batch_s: float = 1.5
+    settle_s: float = SETTLE_S
     late: Late = USUAL
     without: tuple[Quantity, ...] = ()
 
@@ -137,8 +139,8 @@ class Played(NamedTuple):
         readings: Readings of the device.
         window: Start and end.
         step_times_ns: When steps of the load began.
+        rest_from_ns: From when on the warm-up is taken not to show.
         ends_ns: When warm-up batches ended.
-        rest_from_ns: From when on the warm-up no longer counts.
         truth_j: The true energy, by the sensor's scale.
         device: The device.
     """
@@ -146,14 +148,15 @@ class Played(NamedTuple):
     readings: DeviceReadings
     window: Window
     step_times_ns: Any
-    ends_ns: Any
     rest_from_ns: int
+    ends_ns: Any
     truth_j: float
     device: VirtualDevice
 
     def knowing(self, known: Knowledge) -> Knowledge:
         """Add what is known of the window to what is known of the device."""
-        return replace(known, step_times_ns=self.step_times_ns, rest_from_ns=self.rest_from_ns)
+        steps_ns, rest_from_ns = self.step_times_ns, self.rest_from_ns
+        return replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns)
 
 
 def ns(seconds: Any) -> Any:
@@ -165,7 +168,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     """Measure a window."""
     profile = profiles.with_random_phase(scene.profile, rng)
     guard_s = guard(profile, scene.without)
-    opened_s = -NVMLSource.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
+    opened_s = -scene.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
     ends_s = scene.ends_s or (opened_s,)
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
@@ -177,8 +180,8 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
         readings,
         Window(ORIGIN_NS, int(ns(scene.length_s))),
         ns(scene.steps_s),
+        int(ns(opened_s + scene.settle_s)),
         ns(ends_s),
-        int(ns(opened_s + NVMLSource.settle_s)),
         device.true_energy_j(0.0, scene.length_s),
         device,
     )

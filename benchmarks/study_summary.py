@@ -96,7 +96,7 @@ def finish(root: Path, count: int, cycles: int) -> dict[str, Any]:
     study = study_result(plan, outcomes)
     study.summary()
     statistics_s = time.perf_counter() - begin - read_s
-    write_summary(study, root)
+    write_summary(study, StudyDirectory(root))
     return {
         "configurations": count,
         "cycles": cycles,

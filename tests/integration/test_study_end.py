@@ -7,6 +7,7 @@ from pathlib import Path
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration import worker
 from llenergymeasure.results.files import write_json_atomically
+from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.resume import ResultReader, scan
 from tests.support.make_study import make_design
@@ -37,7 +38,7 @@ def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp
         for state in scan(plan, directory)
     ]
     study = study_result(make_design([*configs, failing], CYCLES), outcomes)
-    write_summary(study, tmp_path)
+    write_summary(study, StudyDirectory(tmp_path))
 
     assert (study.ran, len(study.failed), study.missing) == (6, 3, 0)
     assert [one.figures["tokens_per_second"].n for one in study.configurations] == [3, 3]

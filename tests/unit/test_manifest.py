@@ -90,8 +90,8 @@ def test_a_plan_survives_one_of_its_files_cut_at_any_byte(
         file.write_bytes(whole[:end])
         found = read_plan(study)
         assert found.plan == make_plan(TWO)
-        assert found.note is not None
-        assert f"{file} is damaged" in found.note
+        (note,) = found.notes
+        assert f"{file} is damaged" in note
 
 
 @MOST_CUTS
@@ -114,12 +114,12 @@ def test_a_plan_whose_two_files_are_cut_is_an_error_that_says_so(
 def test_a_plan_without_its_manifest_is_found(study: StudyDirectory) -> None:
     write_plan(study, make_plan(TWO))
     found = read_plan(study)
-    assert (found.plan, found.note is None) == (make_plan(TWO), False)
+    assert (found.plan, len(found.notes)) == (make_plan(TWO), 1)
 
 
 def test_a_study_of_an_earlier_version_has_its_manifest_alone(study: StudyDirectory) -> None:
     write_manifest(study, make_plan(TWO))
-    assert read_plan(study) == (make_plan(TWO), None)
+    assert read_plan(study) == (make_plan(TWO), ())
 
 
 def test_a_plan_that_is_in_place_is_not_written_again(study: StudyDirectory) -> None:

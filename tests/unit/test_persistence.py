@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION, ExperimentResult, StudyResult
-from llenergymeasure.domain.samples import RequestSample, Window, WindowReadings
+from llenergymeasure.domain.samples import Window, WindowReadings
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import files, persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
@@ -114,16 +113,6 @@ def test_a_missing_result_points_at_the_error_of_a_failed_experiment(tmp_path: P
     (tmp_path / "error.json").write_text("{}")
     with pytest.raises(LLEMError, match=r"the experiment failed, see .*error\.json"):
         ExperimentResult.from_json(tmp_path)
-
-
-def test_old_schemas_are_brought_up_one_step_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text('{"schema_version": "2.0", "measurement_config_hash": "a", "old": 1}')
-    steps: dict[str, Any] = {
-        "2.0": lambda data: {**data, "schema_version": "2.1", "middle": data["old"]},
-        "2.1": lambda data: {**data, "schema_version": "3.0", "latest": data["middle"]},
-    }
-    assert files.read_result(path, "3.0", steps)["latest"] == 1
 
 
 def test_the_library_reports_an_unwritable_place_as_its_own_error(tmp_path: Path) -> None:
@@ -259,18 +248,6 @@ def test_empty_tables_keep_their_columns(tmp_path: Path) -> None:
     tables.write_timeseries(nothing, tmp_path / "timeseries.parquet")
     assert tables.read_requests(tmp_path / "requests.parquet") == ()
     assert tables.read_timeseries(tmp_path / "timeseries.parquet") == nothing
-
-
-@pytest.mark.parametrize(
-    ("columns", "kind"),
-    [(tables.REQUEST_COLUMNS, RequestSample), (tables.READING_COLUMNS, Reading)],
-)
-def test_the_columns_are_the_fields_of_the_sample(
-    columns: tuple[tables.Column, ...], kind: type
-) -> None:
-    declared = [(field.name, "None" in str(field.type)) for field in fields(kind)]
-    assert columns[0].name in ("process", "window")
-    assert [(column.name, column.nullable) for column in columns[1:]] == declared
 
 
 def test_a_table_without_a_column_that_may_be_null_has_nulls_there(tmp_path: Path) -> None:

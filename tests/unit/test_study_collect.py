@@ -13,10 +13,9 @@ from llenergymeasure.config.settings_words import varied_settings
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.results import MultiGPUResult, Skipped, StudyResult, TrustReason
+from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.blocks import devices_of, stations
 from llenergymeasure.study.collect import (
-    SUMMARY_NAME,
-    TABLE_NAME,
     SlotOutcome,
     study_result,
     write_summary,
@@ -288,11 +287,12 @@ def test_a_study_with_nothing_but_failures_still_has_a_result():
 
 def test_the_summary_file_has_all_but_the_results_and_the_table_has_a_row_each(tmp_path):
     study = make_study(lambda config, number, cycle: make_run(config, 800 * NOISE[cycle]))
-    write_summary(study, tmp_path)
-    data = json.loads((tmp_path / SUMMARY_NAME).read_text())
+    directory = StudyDirectory(tmp_path)
+    write_summary(study, directory)
+    data = json.loads(directory.summary.read_text())
     assert "experiments" not in data
     assert StudyResult.model_validate(data).comparisons == study.comparisons
-    table = pq.read_table(tmp_path / TABLE_NAME)
+    table = pq.read_table(directory.table)
     assert table.num_rows == 6
     assert table["study.configuration"].to_pylist() == [1, 2, 2, 1, 1, 2]
     assert table["study.cycle"].to_pylist() == [1, 1, 2, 2, 3, 3]

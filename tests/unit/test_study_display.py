@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.cli.display import (
-    NoDisplay,
+    Display,
     StudyDisplay,
     begun_lines,
     failed_lines,
@@ -35,7 +35,7 @@ def ended(
 
 def shown(*events: StudyEvent) -> list[str]:
     stream = io.StringIO()
-    display = StudyDisplay(stream, NoDisplay(), terminal=False)
+    display = StudyDisplay(stream, Display(), terminal=False)
     for event in events:
         display(event)
     display.close()

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol, TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -53,29 +53,22 @@ _WINDOWS = ("measure", "prefill")
 _QUIET_PHASES = ("collect", "save")
 
 
-class Display(Protocol):
-    """Something that shows events and can be closed."""
+class Display:
+    """Shows nothing; what shows something derives from it."""
 
     def __call__(self, event: StudyEvent) -> None:
         """Show an event."""
-        ...
 
     def close(self) -> None:
         """Leave the terminal clean."""
-        ...
 
 
-class NoDisplay:
-    """Shows nothing."""
-
-    def __call__(self, event: StudyEvent) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
+def _print(line: str, stream: TextIO) -> None:
+    with contextlib.suppress(OSError):  # a reader that has gone must not end what runs
+        print(line, file=stream, flush=True)
 
 
-class LineDisplay:
+class LineDisplay(Display):
     """One line a phase, for pipes and log files."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,17 +80,11 @@ class LineDisplay:
         if not isinstance(event, Event):
             return
         if event.done is None and event.phase not in _QUIET_PHASES:
-            self._print(f"llem: {self._clock() - self._start_s:6.1f} s  {_text(event)}")
-
-    def close(self) -> None:
-        """Do nothing; lines stand on their own."""
-
-    def _print(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a reader that has gone must not end the experiment
-            print(line, file=self._stream, flush=True)
+            passed_s = self._clock() - self._start_s
+            _print(f"llem: {passed_s:6.1f} s  {_text(event)}", self._stream)
 
 
-class BarDisplay:
+class BarDisplay(Display):
     """A bar for a phase that counts requests, a line for the others; gone at the end.
 
     Nothing ticks between events: a thread that woke for it would run inside the measured window.
@@ -246,7 +233,7 @@ def _figures(result: ExperimentResult) -> str:
     return "  ".join(parts)
 
 
-class StudyDisplay:
+class StudyDisplay(Display):
     """Prints the lines, and leaves the present experiment to another display."""
 
     def __init__(self, stream: TextIO, inner: Display, *, terminal: bool) -> None:
@@ -254,14 +241,18 @@ class StudyDisplay:
         self._pause: tqdm[NoReturn] | None = None
         self._labels: Sequence[str] = ()
         self._directory: str | None = None
-        self._told_alone = isinstance(inner, NoDisplay)
+        self._told_alone = type(inner) is Display
         self._waits_for: str | None = None
 
     def __call__(self, event: StudyEvent) -> None:
         """Show an event."""
         if isinstance(event, Event):
             self._inner(event)
-            self._tell_wait(event)
+            # In a pipe the phases of an experiment are not told, and so not why nothing happens.
+            waits = self._told_alone and event.phase == WAITING
+            if waits and event.detail != self._waits_for:
+                self._waits_for = event.detail
+                _print(f"llem: {event.detail}", self._stream)
         elif isinstance(event, Pausing):
             self._count_down(event)
         elif isinstance(event, Started):
@@ -271,41 +262,35 @@ class StudyDisplay:
             self._inner.close()
             self._tell_finished(event)
         elif isinstance(event, Noted):
-            self._print(f"llem: {event.text}")
+            _print(f"llem: {event.text}", self._stream)
         elif isinstance(event, Placed):
             self._directory = event.directory
-            self._print(f"llem: results in {event.directory}")
+            _print(f"llem: results in {event.directory}", self._stream)
         else:
             self._labels = event.labels
             for line in begun_lines(event):
-                self._print(line)
+                _print(line, self._stream)
 
     def close(self) -> None:
         """Leave the terminal clean."""
         self._end_pause()
         self._inner.close()
 
-    def _tell_wait(self, event: Event) -> None:
-        """Say in a pipe why nothing happens; there the phases of an experiment are not told."""
-        if self._told_alone and event.phase == WAITING and event.detail != self._waits_for:
-            self._waits_for = event.detail
-            self._print(f"llem: {event.detail}")
-
     def _tell_finished(self, event: Finished) -> None:
-        self._print(finished_line(event, self._labels))
+        _print(finished_line(event, self._labels), self._stream)
         if isinstance(event.outcome, FailedExperiment):
             directory = None
             if self._directory is not None:
                 directory = StudyDirectory(Path(self._directory)).experiment(event.name)
             for line in failed_lines(event.outcome, directory):
-                self._print(line)
+                _print(line, self._stream)
 
     def _count_down(self, event: Pausing) -> None:
         first = event.left_s == event.total_s
         text = f"pause before the next {event.kind}"
         if not self._terminal:
             if first and event.total_s > _LONGEST_PAUSE_UNTOLD_S:
-                self._print(f"llem: {text}: {span(event.total_s)}")
+                _print(f"llem: {text}: {span(event.total_s)}", self._stream)
             return
         if self._pause is None:
             self._pause = tqdm(file=self._stream, leave=False, bar_format="{desc}")
@@ -317,10 +302,6 @@ class StudyDisplay:
             with contextlib.suppress(OSError):
                 self._pause.close()
             self._pause = None
-
-    def _print(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a reader that has gone must not end the study
-            print(line, file=self._stream, flush=True)
 
 
 def make_display(verbosity: str, single: StudyConfig | None = None) -> Display:
@@ -335,13 +316,13 @@ def make_display(verbosity: str, single: StudyConfig | None = None) -> Display:
     """
     terminal = sys.stderr.isatty()
     if verbosity == "quiet":
-        return NoDisplay()
+        return Display()
     if single is not None:
         (experiment,) = single.experiments
         assert isinstance(experiment, ExperimentConfig)  # told by is_single
         return _phases(verbosity, terminal, experiment.window.min_duration_seconds)
     quiet = not terminal and verbosity != "verbose"
-    inner = NoDisplay() if quiet else _phases(verbosity, terminal)
+    inner = Display() if quiet else _phases(verbosity, terminal)
     return StudyDisplay(sys.stderr, inner, terminal=terminal)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,20 +67,28 @@ def read_dataset(path: Path, name: str, n: int) -> Dataset:
     Raises:
         PreFlightError: The file cannot be read, has bad lines, or fewer than ``n`` prompts.
     """
-    scan = _Scan(keep=n)
+    prompts, bad, size = list[Prompt](), list[Problem](), 0
+    digest, provenance = hashlib.sha256(), dict[str, Any]()
     try:
-        scan.read(path)
+        for line in read_lines(path):
+            if isinstance(line, Prompt):
+                digest.update(written(line))
+                size += 1
+                if size <= n:
+                    prompts.append(line)
+            elif isinstance(line, Header):
+                provenance = line.content
+            else:
+                bad.append(Problem(line.reason, f"{name}, line {line.number}", _LINE_REMEDY))
+                if len(bad) == MAX_BAD_LINES:
+                    break
     except OSError as error:
         raise PreFlightError([_unreadable(name, error)]) from None
-    if problems := scan.problems(name):
+    if not (size or bad):
+        bad = [Problem("it holds no prompts", name, _LINE_REMEDY)]
+    if problems := bad or too_few(name, size, n):
         raise PreFlightError(problems)
-    return Dataset(
-        name=name,
-        prompts=tuple(scan.prompts),
-        size=scan.size,
-        sha256=scan.digest.hexdigest(),
-        provenance=scan.provenance,
-    )
+    return Dataset(name, tuple(prompts), size, digest.hexdigest(), provenance)
 
 
 def too_few(name: str, size: int, n: int) -> list[Problem]:
@@ -89,43 +96,6 @@ def too_few(name: str, size: int, n: int) -> list[Problem]:
     if n <= size:
         return []
     return [Problem(f"{n:,} prompts asked for, {name} has {size:,}", "n", f"set n: {size} or less")]
-
-
-@dataclass
-class _Scan:
-    """One pass over a file."""
-
-    keep: int
-    prompts: list[Prompt] = field(default_factory=list)
-    size: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    bad: list[BadLine] = field(default_factory=list)
-
-    def read(self, path: Path) -> None:
-        """Take in the file, up to the point where it has too many bad lines to go on."""
-        for line in read_lines(path):
-            if isinstance(line, Prompt):
-                self.digest.update(written(line))
-                self.size += 1
-                if self.size <= self.keep:
-                    self.prompts.append(line)
-            elif isinstance(line, Header):
-                self.provenance = line.content
-            else:
-                self.bad.append(line)
-                if len(self.bad) == MAX_BAD_LINES:
-                    return
-
-    def problems(self, name: str) -> list[Problem]:
-        if self.bad:
-            return [
-                Problem(line.reason, f"{name}, line {line.number}", _LINE_REMEDY)
-                for line in self.bad
-            ]
-        if self.size == 0:
-            return [Problem("it holds no prompts", name, _LINE_REMEDY)]
-        return too_few(name, self.size, self.keep)
 
 
 def _line(number: int, raw: bytes) -> Line:

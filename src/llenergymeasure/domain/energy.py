@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import hypot
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from llenergymeasure.domain import Record
 from llenergymeasure.domain.environment import DeviceState
 
 EnergyKind = Literal["measured", "modelled", "unmeasurable"]
+PowerMode = Literal["instantaneous", "mean_over_a_second", "untold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +65,13 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of one quantity.
+    """One reading of one quantity; its fields are columns of ``timeseries.parquet``."""
 
-    Attributes:
-        channel: What was read, with its unit, e.g. ``"gpu_power_w"``.
-        device: UUID or name of the device it belongs to.
-        before_ns: Monotonic clock just before the read.
-        after_ns: Monotonic clock just after it.
-        value: What was read, in the unit the channel names.
-    """
-
-    channel: str
-    device: str
-    before_ns: int
-    after_ns: int
-    value: float
+    channel: Annotated[str, "What was read, with its unit, e.g. gpu_power_w."]
+    device: Annotated[str, "UUID or name of the device it belongs to."]
+    before_ns: Annotated[int, "Monotonic clock just before the read, ns."]
+    after_ns: Annotated[int, "Monotonic clock just after the read, ns."]
+    value: Annotated[float, "What was read, in the unit the channel names."]
 
 
 class BudgetEntry(Record):
@@ -107,6 +100,11 @@ class EnergyComponent(Record):
     end_edge: str | None = Field(None, description="How its end was read.")
     counter_over_power: float | None = Field(
         None, description="Energy by the counter / energy by integrated power."
+    )
+    power_mode: PowerMode | None = Field(
+        None,
+        description="What its power readings are, told by how they follow the end of the work: "
+        "instantaneous, mean_over_a_second, or untold; null where no power was read.",
     )
     budget: tuple[BudgetEntry, ...] = Field((), description="What makes up the interval.")
 

@@ -6,7 +6,7 @@ All times are nanoseconds on the monotonic clock, the same for all processes of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 
@@ -19,51 +19,36 @@ MemoryKind = Literal["device", "resident_set", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSample:
-    """One request of one pass.
+    """One request of one pass; its fields are the columns of ``requests.parquet``."""
 
-    Attributes:
-        request: Position of the prompt in the dataset.
-        pass_index: Which pass over the prompts, from 0.
-        batch_index: Which batch of that pass, from 0; ``None`` where the engine forms none that
-            last.
-        input_tokens: Tokens of the prompt as the engine got it.
-        padded_input_tokens: Positions the engine computed for the prompt, padding included;
-            ``None`` where it pads nothing, or does not say.
-        output_tokens: Tokens produced, the end of sequence included.
-        executed_output_tokens: Steps the row took part in, those after its own end included;
-            ``None`` where there are none of these, or the engine does not say.
-        issued_ns: Handed to the engine.
-        scheduled_ns: Work on it began.
-        first_token_ns: Its first token was there.
-        last_token_ns: Its last token was there.
-        delivered_ns: It was handed back; in a static batch, the end of the batch.
-        gaps_ns: Time between successive arrivals of tokens; ``None`` where the engine tells none.
-        gap_tokens: Tokens each of these gaps delivered; ``None`` means one each.
-        finish: Why it ended.
-        error: What went wrong, for a failed one.
-        cached_input_tokens: Tokens of the prompt that the engine found in its prefix cache and did
-            not compute; ``None`` where it does not say.
-        due_ns: It was to be handed to the engine; ``None`` of an engine that works on batches.
-    """
-
-    request: int
-    pass_index: int
-    batch_index: int | None = None
-    input_tokens: int
-    padded_input_tokens: int | None = None
-    output_tokens: int
-    executed_output_tokens: int | None = None
-    issued_ns: int
-    scheduled_ns: int
-    first_token_ns: int | None
-    last_token_ns: int | None
-    delivered_ns: int | None
-    gaps_ns: tuple[int, ...] | None = None
-    gap_tokens: tuple[int, ...] | None = None
-    finish: Finish = "length"
-    error: str | None = None
-    cached_input_tokens: int | None = None
-    due_ns: int | None = None
+    request: Annotated[int, "Position of the prompt in the dataset."]
+    pass_index: Annotated[int, "Pass over the prompts, from 0."]
+    batch_index: Annotated[int | None, "Batch of that pass, from 0; null: it has none."] = None
+    input_tokens: Annotated[int, "Tokens of the prompt as the engine got it."]
+    padded_input_tokens: Annotated[
+        int | None, "Prompt positions computed, with padding; null: none is known of."
+    ] = None
+    output_tokens: Annotated[int, "Tokens produced, end of sequence included."]
+    executed_output_tokens: Annotated[
+        int | None, "Steps, those after its own end included; null: none of these is known of."
+    ] = None
+    issued_ns: Annotated[int, "Handed to the engine, ns."]
+    scheduled_ns: Annotated[int, "Work on it began, ns."]
+    first_token_ns: Annotated[int | None, "Its first token was there, ns."]
+    last_token_ns: Annotated[int | None, "Its last token was there, ns."]
+    delivered_ns: Annotated[int | None, "Handed back; in a static batch, its end, ns."]
+    gaps_ns: Annotated[
+        tuple[int, ...] | None, "Between successive arrivals of tokens, ns; null: not told."
+    ] = None
+    gap_tokens: Annotated[
+        tuple[int, ...] | None, "Tokens of each of these gaps; null: one each."
+    ] = None
+    finish: Annotated[Finish, "Why it ended: length, stop or failed."] = "length"
+    error: Annotated[str | None, "What went wrong, for a failed one."] = None
+    cached_input_tokens: Annotated[
+        int | None, "Prompt tokens found in the prefix cache, and not computed; null: not told."
+    ] = None
+    due_ns: Annotated[int | None, "To be handed to the engine, ns; null: with its batch."] = None
 
     @property
     def computed_input_tokens(self) -> int:

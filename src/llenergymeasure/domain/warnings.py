@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 Level = Literal["invalid", "caution", "info"]
@@ -25,130 +26,113 @@ class Finding:
     shows: str = ""
 
 
+_invalid = partial(Finding, "invalid")
+_caution = partial(Finding, "caution")
+_info = partial(Finding, "info")
+
 FINDINGS: dict[str, Finding] = {
-    "nothing_completed": Finding(
-        level="invalid",
+    "nothing_completed": _invalid(
         meaning="No request ended well, so there is nothing to relate time or energy to.",
         remedy="read the errors in requests.parquet and log.txt",
     ),
-    "energy_unmeasurable": Finding(
-        level="invalid",
+    "energy_unmeasurable": _invalid(
         meaning="An energy figure was asked for, and no source could give one.",
         remedy="read the notes of the energy source; llem config lists the sources of this "
         "machine, and energy_backend: none asks for no energy",
     ),
-    "no_energy_source": Finding(
-        level="caution",
+    "no_energy_source": _caution(
         meaning="No source on this machine could tell energy, so there is no energy figure; times "
         "are as good as ever.",
         remedy="llem config lists the sources and what each of them needs; energy_backend: none "
         "asks for no energy",
     ),
-    "hardware_thermal_slowdown": Finding(
-        level="invalid",
+    "hardware_thermal_slowdown": _invalid(
         meaning="The hardware slowed the device down because it was too hot; times and energy are "
         "those of an overheated device.",
         remedy="improve cooling or wait for the device to cool down, and repeat",
     ),
-    "power_brake": Finding(
-        level="invalid",
+    "power_brake": _invalid(
         meaning="The device was slowed down from outside, by its power supply; times and energy "
         "are not its own.",
         remedy="check the power supply of the machine, and repeat",
     ),
-    "hardware_slowdown": Finding(
-        level="invalid",
+    "hardware_slowdown": _invalid(
         meaning="The hardware slowed the device down for more than a moment.",
         remedy="read the clock-event reasons with nvidia-smi -q -d PERFORMANCE, mend their cause "
         "and repeat",
     ),
-    "foreign_process": Finding(
-        level="invalid",
+    "foreign_process": _invalid(
         meaning="Another process computed on the device, so its energy and its delays are in the "
         "figures.",
         remedy="end the other processes (nvidia-smi lists them), or choose a free device with "
         "CUDA_VISIBLE_DEVICES",
     ),
-    "counter_reset": Finding(
-        level="invalid",
+    "counter_reset": _invalid(
         meaning="The energy counter started again inside the window, so what it counted before is "
         "lost.",
         remedy="keep the driver loaded with nvidia-smi -pm 1, and repeat",
         shows="the energy counter started again inside the window",
     ),
-    "failed_requests": Finding(
-        level="caution",
+    "failed_requests": _caution(
         meaning="Failed requests took time and energy, and are in no average.",
         remedy="read the errors in requests.parquet and log.txt, mend their cause and repeat",
     ),
-    "cpu_shared": Finding(
-        level="caution",
+    "cpu_shared": _caution(
         meaning="Other work on the machine had more than 5 % of its CPU time, so it delayed the "
         "experiment, and its energy is in a figure for the whole CPU.",
         remedy="end other programs (top lists them) and repeat",
     ),
-    "window_short": Finding(
-        level="caution",
+    "window_short": _caution(
         meaning="In a short window, edges and single stalls weigh heavily.",
         remedy="set window.min_duration_seconds: 10 or more, or raise n",
     ),
-    "modelled_energy": Finding(
-        level="caution",
+    "modelled_energy": _caution(
         meaning="The energy comes from a model of the hardware, not from a meter; it has no "
         "interval.",
         remedy="compare only with other modelled figures; llem config lists measured sources",
     ),
-    "software_thermal_slowdown": Finding(
-        level="caution",
+    "software_thermal_slowdown": _caution(
         meaning="The driver slowed the device down because of its heat.",
         remedy="improve cooling, or wait longer between experiments",
     ),
-    "power_limit_lowered": Finding(
-        level="caution",
+    "power_limit_lowered": _caution(
         meaning="The power limit is below the device's default, so figures are not those of the "
         "device as sold.",
         remedy="compare only with figures at the same limit; nvidia-smi -q -d POWER shows both "
         "limits",
     ),
-    "processes_unknown": Finding(
-        level="caution",
+    "processes_unknown": _caution(
         meaning="Nobody could see whether other processes computed on the device.",
         remedy="run where NVML can list processes: outside a container, or in one that shares the "
         "host's process ids",
     ),
-    "start_temperature": Finding(
-        level="caution",
+    "start_temperature": _caution(
         meaning="The device started more than 3 °C from where it should; leakage current grows "
         "with heat.",
         remedy="wait longer between experiments, or raise warmup.thermal_floor_seconds",
     ),
-    "power_drift": Finding(
-        level="caution",
+    "power_drift": _caution(
         meaning="Power changed by more than 1 %, and by more than its interval, between halves of "
         "the window that did the same work.",
         remedy="raise warmup.thermal_floor_seconds, and window.min_duration_seconds",
     ),
-    "clock_drift": Finding(
-        level="caution",
+    "clock_drift": _caution(
         meaning="The clock changed by more than 1 % between halves of the window that did the "
         "same work.",
         remedy="raise warmup.thermal_floor_seconds; a lower power limit or locked clocks keep it "
         "steady",
     ),
-    "closure_failed": Finding(
-        level="caution",
+    "closure_failed": _caution(
         meaning="Halves of the window that did the same work took different energy, by more than "
         "their intervals and 1 % allow.",
         remedy="repeat with a longer window.min_duration_seconds; read power in timeseries.parquet",
     ),
-    "persistence_off": Finding(
-        level="caution",
+    "persistence_off": _caution(
         meaning="Without persistence mode the driver may unload between uses, which resets "
         "counters and clocks.",
         remedy="sudo nvidia-smi -pm 1",
     ),
-    "counter_power_disagree": Finding(
-        level="caution",
+    "counter_power_disagree": _caution(
         meaning="Energy by the counter and energy by integrated power differ by more than 5 %, and "
         "by more than their intervals allow; one of the two sensors is wrong.",
         remedy="compare both in energy.components, and repeat; an external meter tells which is "
@@ -156,108 +140,91 @@ FINDINGS: dict[str, Finding] = {
         shows="counter and integrated power differ by more than 5 %, and by more than their "
         "intervals",
     ),
-    "counter_unusable": Finding(
-        level="caution",
+    "counter_unusable": _caution(
         meaning="The device has an energy counter that did not move, so power readings had to do.",
         remedy="update the driver; a longer window narrows the interval",
         shows="the energy counter did not move, so power readings were integrated",
     ),
-    "sensor_uncalibrated": Finding(
-        level="caution",
+    "sensor_uncalibrated": _caution(
         meaning="Lag and tail of the sensor, and whether it counts every moment, are not known; "
         "the interval allows for the usual, which makes it wide.",
         remedy="llem config --calibrate",
         shows="the sensor is not calibrated: nothing is known of its lag and of how it looks",
     ),
-    "aliasing_risk": Finding(
-        level="caution",
+    "aliasing_risk": _caution(
         meaning="A sensor that looks at a share of each tick sees only one phase of load that "
         "repeats in step with it; the interval allows for half the power.",
         remedy="change the batch size or max_new_tokens so that steps and ticks fall out of step",
         shows="the load repeats in step with the sensor's ticks",
     ),
-    "integrated_power": Finding(
-        level="caution",
+    "integrated_power": _caution(
         meaning="The device has no energy counter; samples of power miss what happens between "
         "them.",
         remedy="a longer window narrows the interval",
         shows="there is no energy counter; power readings were integrated",
     ),
-    "one_second_average": Finding(
-        level="caution",
+    "one_second_average": _caution(
         meaning="The device tells only power averaged over a second, so the edges of the window "
         "are blurred.",
         remedy="set window.min_duration_seconds: 30 or more, or update the driver",
         shows="there are only power readings that are means over a second",
     ),
-    "no_guard": Finding(
-        level="caution",
+    "no_guard": _caution(
         meaning="Readings do not reach far enough beyond the window to tell its edges.",
         remedy="repeat; on a busy machine leave a CPU to the sampling process",
         shows="too little was read just before or after the window",
     ),
-    "unknown_tail": Finding(
-        level="caution",
+    "unknown_tail": _caution(
         meaning="After the work the device went on drawing power in a way that its calibration "
         "never saw; that is not the window's energy, and its hidden part is taken off with half "
         "of it as doubt.",
         remedy="llem config --calibrate again; a longer window makes the doubt smaller",
         shows="power died away after the window as its calibration never saw it",
     ),
-    "sampling_gap": Finding(
-        level="caution",
+    "sampling_gap": _caution(
         meaning="There is a gap in the readings; the interval allows for what it may hide.",
         remedy="repeat; on a busy machine leave a CPU to the sampling process",
         shows="nothing was read for several ticks",
     ),
-    "stalled_reads": Finding(
-        level="caution",
+    "stalled_reads": _caution(
         meaning="The sensor took unusually long to answer; the interval allows for it.",
         remedy="repeat; look for other programs that poll the device",
         shows="a read of the sensor took longer than 0.1 s",
     ),
-    "baseline_unsteady": Finding(
-        level="caution",
+    "baseline_unsteady": _caution(
         meaning="Idle power drifted while it was measured, so energy above idle is less certain "
         "than its interval says.",
         remedy="wait until the device has cooled down, or raise baseline.duration_seconds",
     ),
-    "prefix_cache_hits": Finding(
-        level="caution",
+    "prefix_cache_hits": _caution(
         meaning="Prompts were found in the prefix cache, so less was computed than the prompts "
         "ask for.",
         remedy="turn prefix caching off, or empty the cache between passes",
     ),
-    "random_weights": Finding(
-        level="caution",
+    "random_weights": _caution(
         meaning="The values of the weights shift power draw by several per cent.",
         remedy="measure the trained model before publishing a figure",
     ),
-    "prompts_truncated": Finding(
-        level="info",
+    "prompts_truncated": _info(
         meaning="Prompts were cut, so the workload is shorter than the dataset's.",
         remedy="raise max_input_tokens, or set it to null, to keep prompts whole",
     ),
-    "power_limit_reached": Finding(
-        level="info",
+    "power_limit_reached": _info(
         meaning="The device ran at its default power limit, as hot loads do.",
         remedy="nothing; figures are those of the device at its default limit",
     ),
-    "part_time": Finding(
-        level="info",
+    "part_time": _info(
         meaning="The sensor looks at a share of each tick only; the interval allows for what it "
         "does not see.",
         remedy="nothing; a longer window narrows the interval",
         shows="the sensor looks at a share of each tick only",
     ),
-    "counter_reset_outside": Finding(
-        level="info",
+    "counter_reset_outside": _info(
         meaning="The energy counter started again next to the window, not inside it.",
         remedy="keep the driver loaded with nvidia-smi -pm 1",
         shows="the energy counter started again next to the window",
     ),
-    "drift_not_assessable": Finding(
-        level="info",
+    "drift_not_assessable": _info(
         meaning="Whether warm-up was long enough and the device steady can only be judged on "
         "several batches or identical passes.",
         remedy="set window.min_duration_seconds so that the prompts are passed over twice",

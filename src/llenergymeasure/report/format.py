@@ -5,20 +5,11 @@ from __future__ import annotations
 WIDTH = 80
 """Columns of a terminal that everything printed fits in."""
 
-_PREFIXES = {
-    -9: "n",
-    -6: "µ",
-    -3: "m",
-    0: "",
-    3: "k",
-    6: "M",
-    9: "G",
-    12: "T",
-    15: "P",
-    18: "E",
-}
-_LARGEST = 18
-_SMALLEST = -9
+_SMALLEST, _LARGEST = -9, 18
+_PREFIXES = dict(
+    zip(range(_SMALLEST, _LARGEST + 1, 3), ("n", "µ", "m", "", *"kMGTPE"), strict=True)
+)
+"""Of SI, by their exponents."""
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.report import format as written
+from llenergymeasure.report.text import wrapped
 from llenergymeasure.study.forecast import Forecast
 
 ORDER_SHOWN = 40
@@ -85,7 +86,7 @@ def experiment_lines(forecast: Forecast) -> Iterator[str]:
     if source is None:
         yield f"energy      {plan['energy_backend']}"
     else:
-        yield from _wrapped("energy".ljust(12), f"{source['name']} ({source['reason']})", " " * 12)
+        yield from wrapped(f"{source['name']} ({source['reason']})", "energy".ljust(12), " " * 12)
     yield f"runner      {plan['runner']}"
     yield f"results in  {plan['results_dir']}"
     yield f"config hash {plan['measurement_config_hash']}"
@@ -93,7 +94,7 @@ def experiment_lines(forecast: Forecast) -> Iterator[str]:
 
 def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
     if "unknown" in memory:
-        yield from _wrapped("memory".ljust(12), f"unknown: {memory['unknown']}", " " * 12)
+        yield from wrapped(f"unknown: {memory['unknown']}", "memory".ljust(12), " " * 12)
         return
     copies = memory["copies"]
     each = f"{copies} copies, each with " if copies > 1 else ""
@@ -196,13 +197,9 @@ def _skip_lines(forecast: Forecast) -> Iterator[str]:
     yield ""
     yield f"skipped     {len(skipped):,}"
     for reason, count in Counter(skip.reason for skip in skipped).most_common():
-        yield from _wrapped("  ", f"{count:,} x {reason}", "      ")
+        yield from wrapped(f"{count:,} x {reason}", "  ", "      ")
         alike = [skip for skip in skipped if skip.reason == reason]
         for skip in alike[:SKIPS_SHOWN]:
             yield written.cut(f"      {described(skip.config)}")
         if count > SKIPS_SHOWN:
             yield f"      and {count - SKIPS_SHOWN:,} more; --json lists all"
-
-
-def _wrapped(first: str, text: str, rest: str) -> list[str]:
-    return textwrap.wrap(text, written.WIDTH, initial_indent=first, subsequent_indent=rest)

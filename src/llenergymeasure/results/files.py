@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,26 +20,33 @@ from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results.layout import ExperimentDirectory
 
 Model = TypeVar("Model", bound=BaseModel)
-Migrations = Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]
-
-# Schema version -> what turns its data into that of the next one, `schema_version` included.
-MIGRATIONS: Migrations = {}
 
 _MOST_PROBLEMS = 3
 
 
 def load(model: type[Model], path: Path, current_schema: str) -> Model:
-    """Read a result and build its model.
+    """Read the result of an experiment and build its model.
+
+    Args:
+        model: The model.
+        path: A ``result.json``, or the directory that holds it.
+        current_schema: The schema version that is understood, e.g. ``"2.0"``.
 
     Raises:
-        LLEMError: As :func:`read_result`, or a field is missing or has the wrong type; the message
-            names the file and the fields.
+        LLEMError: The file is missing, cannot be read, is damaged, is no experiment result, or is
+            of another schema; the message names the file, and the fields that are wrong.
     """
-    data = read_result(path, current_schema)
+    file = ExperimentDirectory(path).result if path.is_dir() else path
+    data = _parse(file)
+    if not isinstance(data, dict) or "measurement_config_hash" not in data:
+        study = isinstance(data, dict) and "study_design_hash" in data
+        which = "; it is that of a study" if study else ""
+        raise _error(file, f"is not the result of an experiment{which}")
+    _check_schema(data.get("schema_version"), file, current_schema)
     try:
         return model.model_validate(data, context=STORED)
     except ValidationError as error:
-        file, lines = _file(path), error.errors(include_url=False, include_input=False)
+        lines = error.errors(include_url=False, include_input=False)
         places = [".".join(map(str, line["loc"])) or "the whole" for line in lines]
         told = [f"{place}: {line['msg']}" for place, line in zip(places, lines, strict=True)]
         if len(told) > _MOST_PROBLEMS:
@@ -48,29 +55,6 @@ def load(model: type[Model], path: Path, current_schema: str) -> Model:
         raise LLEMError(
             f"{file} does not hold a valid result:\n{listed}", where=f"{file}, {places[0]}"
         ) from None
-
-
-def read_result(
-    path: Path, current_schema: str, migrations: Migrations = MIGRATIONS
-) -> dict[str, Any]:
-    """Read the data of a result, brought up to the current schema.
-
-    Args:
-        path: A ``result.json``, or the directory that holds it.
-        current_schema: The newest schema version that is understood, e.g. ``"2.0"``.
-        migrations: How data of each older version becomes that of the next.
-
-    Raises:
-        LLEMError: The file is missing, cannot be read, is damaged, is no experiment result, or is
-            of a newer schema than this version knows.
-    """
-    file = _file(path)
-    data = _parse(file)
-    if not isinstance(data, dict) or "measurement_config_hash" not in data:
-        study = isinstance(data, dict) and "study_design_hash" in data
-        which = "; it is that of a study" if study else ""
-        raise _error(file, f"is not the result of an experiment{which}")
-    return _migrated(data, file, current_schema, migrations)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -142,10 +126,6 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             os.close(descriptor)
 
 
-def _file(path: Path) -> Path:
-    return ExperimentDirectory(path).result if path.is_dir() else path
-
-
 def _parse(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -165,24 +145,18 @@ def _parse(file: Path) -> Any:
         raise _error(file, "is not valid JSON") from None
 
 
-def _migrated(
-    data: dict[str, Any], file: Path, current: str, migrations: Migrations
-) -> dict[str, Any]:
-    known = _version(current)
-    while (version := _version(data.get("schema_version"))) != known:
-        if version is None:
-            raise _error(file, "has no valid schema_version; it is damaged")
-        if known is not None and version > known:
-            raise _error(
-                file,
-                f"has schema {data['schema_version']}; this version of llenergymeasure reads up to "
-                f"{current}. Upgrade it: pip install --upgrade llenergymeasure",
-            )
-        step = migrations.get(data["schema_version"])
-        if step is None:
-            raise _error(file, f"has schema {data['schema_version']}, which never existed")
-        data = step(data)
-    return data
+def _check_schema(schema: Any, file: Path, current: str) -> None:
+    version, known = _version(schema), _version(current)
+    if version is None or known is None:
+        raise _error(file, "has no valid schema_version; it is damaged")
+    if version > known:
+        raise _error(
+            file,
+            f"has schema {schema}; this version of llenergymeasure reads up to "
+            f"{current}. Upgrade it: pip install --upgrade llenergymeasure",
+        )
+    if version != known:
+        raise _error(file, f"has schema {schema}, which never existed")
 
 
 def _version(text: Any) -> tuple[int, ...] | None:

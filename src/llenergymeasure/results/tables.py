@@ -7,10 +7,11 @@ what its columns mean, which clock its times are on, and where on that clock the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args, get_type_hints
 
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION
@@ -40,34 +41,25 @@ class Column(NamedTuple):
     description: str
 
 
+_KINDS: Mapping[object, Kind] = {int: "int64", float: "float64", tuple[int, ...]: "list<int64>"}
+
+
+def _columns_of(row: type) -> Iterator[Column]:
+    """Make a column of every field of a row, whose annotation says what it means."""
+    for name, hint in get_type_hints(row, include_extras=True).items():
+        declared, description = get_args(hint)
+        options = set(get_args(declared) if isinstance(declared, UnionType) else (declared,))
+        (kind,) = options - {NoneType}
+        yield Column(name, _KINDS.get(kind, "string"), NoneType in options, description)
+
+
 REQUEST_COLUMNS = (
     Column("process", "int64", False, "Process it was a share of, from 0."),
-    Column("request", "int64", False, "Position of the prompt in the dataset."),
-    Column("pass_index", "int64", False, "Pass over the prompts, from 0."),
-    Column("batch_index", "int64", True, "Batch of that pass, from 0; null: it has none."),
-    Column("input_tokens", "int64", False, "Tokens of the prompt as the engine got it."),
-    Column("padded_input_tokens", "int64", True, "Prompt positions computed, with padding."),
-    Column("output_tokens", "int64", False, "Tokens produced, end of sequence included."),
-    Column("executed_output_tokens", "int64", True, "Steps, those after its own end included."),
-    Column("issued_ns", "int64", False, "Handed to the engine, ns."),
-    Column("scheduled_ns", "int64", False, "Work on it began, ns."),
-    Column("first_token_ns", "int64", True, "Its first token was there, ns."),
-    Column("last_token_ns", "int64", True, "Its last token was there, ns."),
-    Column("delivered_ns", "int64", True, "Handed back; in a static batch, its end, ns."),
-    Column("gaps_ns", "list<int64>", True, "Between successive arrivals of tokens, ns."),
-    Column("gap_tokens", "list<int64>", True, "Tokens of each of these gaps; null: one each."),
-    Column("finish", "string", False, "Why it ended: length, stop or failed."),
-    Column("error", "string", True, "What went wrong, for a failed one."),
-    Column("cached_input_tokens", "int64", True, "Prompt tokens found in the prefix cache."),
-    Column("due_ns", "int64", True, "To be handed to the engine, ns; null: with its batch."),
+    *_columns_of(RequestSample),
 )
 READING_COLUMNS = (
     Column("window", "string", False, "Window it belongs to, e.g. measure or loaded_idle."),
-    Column("channel", "string", False, "What was read, with its unit, e.g. gpu_power_w."),
-    Column("device", "string", False, "UUID or name of the device it belongs to."),
-    Column("before_ns", "int64", False, "Just before the read, ns."),
-    Column("after_ns", "int64", False, "Just after the read, ns."),
-    Column("value", "float64", False, "What was read, in the unit the channel names."),
+    *_columns_of(Reading),
 )
 
 

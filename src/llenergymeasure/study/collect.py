@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -32,14 +31,12 @@ from llenergymeasure.domain.study_result import (
     about_metrics,
 )
 from llenergymeasure.results.files import write_atomically, write_json_atomically
-from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 
-SUMMARY_NAME = "study_summary.json"
-TABLE_NAME = "summary.parquet"
 _MOST_NOTES = 20
 _FIXED_ORDERS = frozenset({"sequential", "interleaved"})
 
@@ -139,7 +136,7 @@ def _notes(
     yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
 
 
-def write_summary(study: StudyResult, root: Path) -> None:
+def write_summary(study: StudyResult, directory: StudyDirectory) -> None:
     """Write ``study_summary.json``, without the results themselves, and ``summary.parquet``.
 
     Raises:
@@ -148,11 +145,9 @@ def write_summary(study: StudyResult, root: Path) -> None:
     import pyarrow.parquet as pq
 
     text = study.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
-    write_json_atomically(root / SUMMARY_NAME, text)
+    write_json_atomically(directory.summary, text)
     table = study.to_arrow()
-    write_atomically(
-        root / TABLE_NAME, lambda sink: pq.write_table(table, sink, compression="zstd")
-    )
+    write_atomically(directory.table, lambda sink: pq.write_table(table, sink, compression="zstd"))
 
 
 def _failures(

@@ -186,20 +186,22 @@ def manifest_text(plan: StudyPlan, progress: ProgressView | None) -> str:
     return "{\n" + ",\n".join(_parts({**first, **view, **last})) + "\n}\n"
 
 
-class StoredPlan(NamedTuple):
-    """The plan of a study as it was found.
+class NotedPlan(NamedTuple):
+    """The plan of a study that goes on.
 
     Attributes:
         plan: The plan.
-        note: Which of its two files is damaged; ``None`` where both are whole.
+        notes: What there is to say of it that does not stand in the way, in plain words.
     """
 
     plan: StudyPlan
-    note: str | None
+    notes: tuple[str, ...] = ()
 
 
-def read_plan(directory: StudyDirectory) -> StoredPlan:
+def read_plan(directory: StudyDirectory) -> NotedPlan:
     """Read the plan of a study from its manifest, or from its own file where that is damaged.
+
+    A note says which of the two is damaged.
 
     Raises:
         StudyError: Both are missing or damaged, or a later version wrote them.
@@ -218,8 +220,10 @@ def read_plan(directory: StudyDirectory) -> StoredPlan:
             faults.append(f"{path} is damaged ({_first_line(error)})")
     if not plans:
         raise _lost(directory, faults)
+    if not faults:
+        return NotedPlan(plans[0])
     note = f"{'; '.join(faults)}; the plan is whole in the other file, and is written anew"
-    return StoredPlan(plans[0], note if faults else None)
+    return NotedPlan(plans[0], (note,))
 
 
 def _plan_in(path: Path) -> StudyPlan:

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
@@ -19,23 +19,11 @@ from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
-from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, read_plan
+from llenergymeasure.study.manifest import ExecutionPlan, NotedPlan, Slot, StudyPlan, read_plan
 
 _MOST_LISTED = 5
 _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
 _ABSENT = "not set"
-
-
-class Continuation(NamedTuple):
-    """How a study goes on.
-
-    Attributes:
-        plan: The stored plan, with further cycles where they were asked for.
-        notes: What differs from before without standing in the way, in plain words.
-    """
-
-    plan: StudyPlan
-    notes: tuple[str, ...]
 
 
 def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
@@ -87,7 +75,7 @@ def continuation(
     flags: Mapping[str, Any],
     *,
     allow_large: bool,
-) -> Continuation:
+) -> NotedPlan:
     """Go on with the plan of a directory.
 
     Args:
@@ -100,8 +88,7 @@ def continuation(
     Raises:
         StudyError: The plan is lost, or design or order have changed.
     """
-    stored, damage = read_plan(directory)
-    notes = [] if damage is None else [damage]
+    stored, notes = read_plan(directory)
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
@@ -114,7 +101,8 @@ def continuation(
         kept = stored.execution.n_cycles
         if "n_cycles" not in flags and execution.n_cycles < kept:
             # a flag may have added some since the file was written
-            notes.append(f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept")
+            said = f"n_cycles: {execution.n_cycles} in the file, the {kept} planned are kept"
+            notes = (*notes, said)
             execution = execution.model_copy(update={"n_cycles": kept})
     found = continued(stored, execution)
     return found._replace(notes=(*notes, *found.notes))
@@ -184,7 +172,7 @@ def check_design(
         raise _refusal("design", differences, "resume with the design it began with")
 
 
-def continued(stored: StudyPlan, execution: ExecutionPlan) -> Continuation:
+def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
     """Go on with a stored plan, run as asked for now.
 
     More cycles are a top-up: their slots follow those of the plan. Rests, time limit and start
@@ -198,9 +186,14 @@ def continued(stored: StudyPlan, execution: ExecutionPlan) -> Continuation:
         StudyError: The order, its seed, or fewer cycles are asked for.
     """
     _check_order(stored.execution, execution)
-    further = _further_slots(stored, execution)
+    planned, further = stored.execution.n_cycles, tuple[Slot, ...]()
+    if execution.n_cycles > planned:
+        first = max((slot.number for slot in stored.slots), default=0) + 1
+        wanted = cycles.slots(len(stored.experiments), execution)
+        later = (slot for slot in wanted if slot.cycle > planned)
+        further = tuple(slot._replace(number=number) for number, slot in enumerate(later, first))
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
-    return Continuation(plan, tuple(_notes(stored, execution, len(further))))
+    return NotedPlan(plan, tuple(_notes(stored, execution, len(further))))
 
 
 def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
@@ -216,15 +209,6 @@ def _check_order(planned: ExecutionPlan, asked: ExecutionPlan) -> None:
         )
     if differences:
         raise _refusal("order of its experiments", differences, "resume with the order it has")
-
-
-def _further_slots(stored: StudyPlan, asked: ExecutionPlan) -> tuple[Slot, ...]:
-    done = stored.execution.n_cycles
-    if asked.n_cycles == done:
-        return ()
-    later = [slot for slot in cycles.slots(len(stored.experiments), asked) if slot.cycle > done]
-    first = max((slot.number for slot in stored.slots), default=0) + 1
-    return tuple(slot._replace(number=first + place) for place, slot in enumerate(later))
 
 
 def _notes(stored: StudyPlan, asked: ExecutionPlan, added: int) -> Iterator[str]:
@@ -244,10 +228,13 @@ def _differences(
     """Yield settings that changed for all configurations, then configurations that came or went."""
     if {one.fingerprint() for one in planned} == {one.fingerprint() for one in asked}:
         return
-    old, new = ([_leaves(one) for one in configs] for configs in (planned, asked))
+    old, new = (
+        [dict(flatten(one.model_dump(mode="json", exclude_none=True))) for one in configs]
+        for configs in (planned, asked)
+    )
     varying, everywhere = [], 0
     for name in dict.fromkeys(name for leaves in (*old, *new) for name in leaves):
-        before, after = ({leaves.get(name, _ABSENT) for leaves in side} for side in (old, new))
+        before, after = ({str(leaves.get(name, _ABSENT)) for leaves in side} for side in (old, new))
         if len(before) > 1 or len(after) > 1:
             varying.append(name)
         elif before != after:  # all configurations had one value, and now all have another
@@ -263,11 +250,6 @@ def _differences(
     yield from _listed("not in the plan", added)
     if not (everywhere or left or added):  # as null and {} inside passthrough_kwargs
         yield "settings that read alike but are not the same"
-
-
-def _leaves(config: ExperimentConfig) -> dict[str, str]:
-    found = flatten(config.model_dump(mode="json", exclude_none=True))
-    return {name: str(value) for name, value in found}
 
 
 def _listed(what: str, points: Sequence[str]) -> Iterator[str]:

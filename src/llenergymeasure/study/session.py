@@ -126,7 +126,7 @@ class StudySession:
             for one in states
         )
         result = study_result(self._plan, found)
-        write_summary(result, self._directory.root)
+        write_summary(result, self._directory)
         return result
 
     def _outcome(self, state: SlotState) -> Outcome | None:
@@ -211,7 +211,6 @@ class StudySession:
         self._calls.listener(Started(*self._told(state), start.method))
 
     def _told(self, state: SlotState) -> tuple[int, int, int, str]:
-        """Give what is told of every experiment."""
         slot, total = state.slot, len(self._plan.slots)
         return slot.number, total, slot.configuration + 1, state.directory.root.name
 

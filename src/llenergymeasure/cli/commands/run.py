@@ -111,9 +111,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
-    if output is not None and not output.strip():
-        raise FlagError("--output names no directory", where="--output")
-    _refuse_beside_resume(resume, {"--output": output is not None, "--dry-run": dry_run})
+    _refuse_nonsense(output, resume, dry_run=dry_run)
     study = _study(config, given, resume)
     verbosity = "quiet" if quiet else "verbose" if verbose else None
     settings = _settings(study, runner or [], output, verbosity)
@@ -125,8 +123,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     may_ask = settings.config.ui.prompt and not (yes or as_json or quiet)
     if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
         yes = confirmed(study, lambda question: typer.confirm(question, err=True))
-    stop = _pressed_again(context)
-    result, directory = _run(study, settings, stop, resume, given, allow_large=yes)
+    interrupts = context.find_root().obj
+
+    def pressed_again() -> bool:
+        return interrupts is not None and interrupts.count > 1
+
+    result, directory = _run(study, settings, pressed_again, resume, given, allow_large=yes)
     _print(result, as_json=as_json)
     if directory is not None and not (as_json and quiet):
         blank = "" if as_json else "\n"
@@ -136,10 +138,17 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         raise typer.Exit(FAILED)
 
 
-def _pressed_again(context: typer.Context) -> Callable[[], bool]:
-    """Give what tells that Ctrl-C was pressed again."""
-    interrupts = context.find_root().obj
-    return (lambda: interrupts.count > 1) if interrupts is not None else (lambda: False)
+def _refuse_nonsense(output: str | None, resume: Path | None, *, dry_run: bool) -> None:
+    """Refuse flags that say nothing, or that contradict each other."""
+    if output is not None and not output.strip():
+        raise FlagError("--output names no directory", where="--output")
+    beside_resume = {
+        "--output": output is not None and "a study goes on in the directory it lies in",
+        "--dry-run": dry_run and "it shows a study that has not begun",
+    }
+    for flag, reason in beside_resume.items():
+        if resume is not None and reason:
+            raise FlagError(f"{flag} and --resume: {reason}; leave one out", where=flag)
 
 
 def _dataset(given: str | None) -> object:
@@ -157,18 +166,6 @@ def _dataset(given: str | None) -> object:
             "'{synthetic: {input_len: 256, output_len: 128}}' in quotes",
             where="--dataset",
         ) from None
-
-
-_NOT_BESIDE_RESUME = {
-    "--output": "a study goes on in the directory it lies in",
-    "--dry-run": "it shows a study that has not begun",
-}
-
-
-def _refuse_beside_resume(resume: Path | None, given: dict[str, bool]) -> None:
-    for flag, reason in _NOT_BESIDE_RESUME.items():
-        if resume is not None and given[flag]:
-            raise FlagError(f"{flag} and --resume: {reason}; leave one out", where=flag)
 
 
 def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:

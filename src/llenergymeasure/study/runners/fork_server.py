@@ -199,20 +199,13 @@ def preload(backend: str) -> None:
         plugin_backends()
     for model in _subclasses(Record):
         model.model_rebuild()
-    _end_blas_threads()
+    for path in _loaded("openblas"):
+        # It does so itself before a fork, and starts its threads anew when they are first needed.
+        end_threads = getattr(ctypes.CDLL(path), "blas_thread_shutdown_", None)
+        if end_threads is not None:  # else they keep the process from being forked
+            end_threads()
     gc.freeze()
     gc.enable()
-
-
-def _end_blas_threads() -> None:
-    """End the threads that OpenBLAS started for NumPy and SciPy, as it does itself before a fork.
-
-    It starts them anew when they are first needed.
-    """
-    for path in _loaded("openblas"):
-        end = getattr(ctypes.CDLL(path), "blas_thread_shutdown_", None)
-        if end is not None:  # else they keep the process from being forked
-            end()
 
 
 def _subclasses(model: type[Record]) -> Iterator[type[Record]]:

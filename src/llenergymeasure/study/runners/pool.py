@@ -66,14 +66,13 @@ class RunnerPool:
         places: dict[tuple[str, str], list[WorkOrder]] = {}
         for order in orders:
             places.setdefault((order.runner, order.config.backend), []).append(order)
-        found = (problem for group in places.values() for problem in self._of_place(group))
+        found: list[Problem] = []
+        for (_, backend), group in places.items():
+            there = self.of(group[0]).problems(group)
+            found += there
+            if any(problem.where == f"runners.{backend}" for problem in there):
+                found += preflight.input_problems(group)  # what can be told from here
         return in_order(with_runner_lines(found, places))
-
-    def _of_place(self, group: Sequence[WorkOrder]) -> list[Problem]:
-        """List the problems in one place; where it cannot be used, what can be told from here."""
-        found = self.of(group[0]).problems(group)
-        unusable = any(problem.where == f"runners.{group[0].config.backend}" for problem in found)
-        return [*found, *(preflight.input_problems(group) if unusable else ())]
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure.domain.energy import PowerMode
 from llenergymeasure.domain.samples import Window
 
 Ints = NDArray[np.int64]
@@ -210,12 +211,15 @@ class Knowledge:
         step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
         rest_from_ns: From when on readings before the window are those of a device at rest: work
             that came before it shows in earlier ones. 0 where all are.
+        power_mode: What its power readings are, where that is known; ``None`` to tell it from the
+            readings, ``"untold"`` where they cannot tell.
     """
 
     counter: Calibration | None = None
     power: Calibration | None = None
     step_times_ns: Sequence[int] | Ints = ()
     rest_from_ns: int = 0
+    power_mode: PowerMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
