@@ -1,8 +1,8 @@
 """One measured window on a simulated device, as the product takes it, on a virtual clock.
 
 What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
-default rates, the guards of the NVML source, and a warm-up under load right up to them. What a
-device and its sensor do is :mod:`tests.support.simulated_device`'s.
+default rates, the NVML source's wait after a warm-up under load, and its guards. What a device and
+its sensor do is :mod:`tests.support.simulated_device`'s.
 
     scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
     known = calibrated(scene.profile, scene.body, rng)
@@ -115,7 +115,6 @@ class Scene:
         ends_s: When warm-up batches end, ascending, the last one where the wait for the window
             begins if none is given; readings begin with the first.
         batch_s: How long the batch before each of them is.
-        settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
     """
@@ -212,7 +211,7 @@ def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Q
 def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
     """Give the window's load with the ramp before it, the tail behind it, and the warm-up."""
     body, load = scene.body, scene.load
-    outside_w = float(load.power_w(-1e-6))
+    outside_w = float(load.level_w[0])
     warmup_w = scene.warmup_w
     if warmup_w is None:
         warmup_w = load.energy_j(0.0, scene.length_s) / scene.length_s
