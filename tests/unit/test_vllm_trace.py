@@ -9,8 +9,7 @@ import pytest
 
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.engines import Finished, ServedTrace
-from llenergymeasure.core.backends.vllm.library import told
-from llenergymeasure.core.backends.vllm.trace import Step, with_gaps
+from llenergymeasure.core.backends.vllm.library import Step, told, with_gaps
 
 REQUEST = Request(7, (1, 2, 3), 4)
 EACH = ((1.5, 1), (1.75, 0), (2.0, 1), (2.125, 1), (2.25, 1))

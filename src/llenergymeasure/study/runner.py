@@ -164,8 +164,9 @@ class StudyRunner:
 
     @contextlib.contextmanager
     def _directory(self, plan: StudyPlan) -> Iterator[StudyDirectory]:
-        name = study_directory_name(plan.name, plan.created_at)
-        with _claimed(self.results_dir, name) as root:
+        with _claimed(
+            self.results_dir, lambda: study_directory_name(plan.name, plan.created_at)
+        ) as root:
             directory = StudyDirectory(root)
             try:
                 yield directory
@@ -178,10 +179,10 @@ class StudyRunner:
 
 
 @contextlib.contextmanager
-def _claimed(results_dir: Path | None, name: str) -> Iterator[Path]:
+def _claimed(results_dir: Path | None, name: Callable[[], str]) -> Iterator[Path]:
     """Make a directory of a name, or one that is gone after the block where nothing is kept."""
     if results_dir is not None:
-        yield claim_directory(results_dir, name)
+        yield claim_directory(results_dir, name())
         return
     with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
         yield Path(path)
@@ -240,7 +241,7 @@ def run_single(
     config, now = order.config, datetime.now
     with (
         _checked(order, settings, calls) as run,
-        _claimed(results_dir, experiment_name(config.model, config.backend, now())) as root,
+        _claimed(results_dir, lambda: experiment_name(config.model, config.backend, now())) as root,
     ):
         directory = ExperimentDirectory(root)
         if kept:

@@ -7,8 +7,10 @@ code in transformers does
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from llenergymeasure.exceptions import ConfigError
@@ -40,6 +42,15 @@ _BIAS_KEYS = {
     "mlp_bias": ("mlp_bias", "use_bias", "enable_bias", "bias"),
 }
 _UNGATED_ACTIVATIONS = ("gelu", "relu")
+
+
+def stated_in(path: Path | None) -> dict[str, Any]:
+    """Read what a JSON file of a model states; nothing where it is absent or no JSON object."""
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ asked for must be what the checkpoint says.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.names import Precision
 from llenergymeasure.core.models import sources
+from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.exceptions import ConfigError, Problem
 
 SIDE_FILES = {
@@ -60,12 +60,7 @@ def of_model(model: str, revision: str | None) -> Quantisation | None:
     if source.kind == "random":
         return None
     for name, method in SIDE_FILES.items():
-        path = sources.file_of(source, name)
-        try:
-            stated = json.loads(path.read_text(encoding="utf-8")) if path else None
-        except (OSError, ValueError):
-            continue
-        if isinstance(stated, dict):
+        if stated := stated_in(sources.file_of(source, name)):
             return read({"quant_method": method, **stated})
     return None
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.exceptions import ConfigError
 
 NAMES = (
@@ -56,11 +57,7 @@ def has_chat_template(folder: Path) -> bool:
     """
     if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
         return True
-    settings = folder / "tokenizer_config.json"
-    try:
-        return bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
-    except (OSError, ValueError, AttributeError):  # absent or no JSON object: that has none
-        return False
+    return bool(stated_in(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def padded(tokenizer_json: str, vocabulary: int) -> str:
@@ -115,8 +112,7 @@ def padded_settings(tokenizer_config: str) -> str:
 
 def is_padded(folder: Path) -> bool:
     """Tell whether the tokenizer of a directory is the packaged one, padded."""
-    settings = folder / "tokenizer_config.json"
-    return settings.is_file() and _PADDED_BY in json.loads(settings.read_text(encoding="utf-8"))
+    return _PADDED_BY in stated_in(folder / "tokenizer_config.json")
 
 
 def special_ids(folder: Path) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.core.models import sources, tokenizer_files
+from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.exceptions import ConfigError
@@ -139,20 +139,12 @@ def end_tokens(source: ModelSource, tokenizer: HFTokenizer) -> tuple[int, ...]:
     except ConfigError:
         config = {}
     text = config.get("text_config")
-    stated = (_generation_config(source), config, text if isinstance(text, Mapping) else {})
-    found = {index for part in stated for index in _ids(part.get("eos_token_id"))}
-    return tuple(sorted(found.union(_ids(tokenizer.inner.eos_token_id))))
-
-
-def _generation_config(source: ModelSource) -> Mapping[str, Any]:
     path = source.path / GENERATION_CONFIG if source.path else None
     if source.kind == "hub":
         path = Hub().fetched(source.name, GENERATION_CONFIG, source.revision)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    stated = (stated_in(path), config, text if isinstance(text, Mapping) else {})
+    found = {index for part in stated for index in _ids(part.get("eos_token_id"))}
+    return tuple(sorted(found.union(_ids(tokenizer.inner.eos_token_id))))
 
 
 def _ids(stated: object) -> Iterator[int]:

@@ -129,6 +129,15 @@ class PyTorchEngine:
             self._torch.cuda.empty_cache()
 
     def _generate(self, batch: Batch) -> BatchTrace:
+        from transformers import GenerationConfig
+
+        options = GenerationConfig(
+            max_new_tokens=max(request.max_new_tokens for request in batch),
+            pad_token_id=self._pad_id,
+            eos_token_id=sorted(self._eos_ids) or None,
+            use_cache=True,
+            **decoding_options(self._config.decoder),
+        )
         place = self._input_device()
         stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
         ids, mask = self._inputs(batch)  # (batch, longest prompt)
@@ -138,7 +147,7 @@ class PyTorchEngine:
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=self._generation_config(batch),
+            generation_config=options,
             **self._hooks(batch, clock, ids.shape[1]),
         ).cpu()  # (batch, longest prompt + new tokens)
         return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns())
@@ -167,17 +176,6 @@ class PyTorchEngine:
             criteria.append(clock)
             return {"stopping_criteria": criteria, "assistant_model": self._draft}
         return {"stopping_criteria": criteria, "logits_processor": LogitsProcessorList([clock])}
-
-    def _generation_config(self, batch: Batch) -> Any:
-        from transformers import GenerationConfig
-
-        return GenerationConfig(
-            max_new_tokens=max(request.max_new_tokens for request in batch),
-            pad_token_id=self._pad_id,
-            eos_token_id=sorted(self._eos_ids) or None,
-            use_cache=True,
-            **decoding_options(self._config.decoder),
-        )
 
     def _input_device(self) -> Any:
         return self._model.get_input_embeddings().weight.device

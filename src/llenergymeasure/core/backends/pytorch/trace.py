@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from llenergymeasure.core.backends.protocol import Batch
+from llenergymeasure.core.backends.protocol import Batch, Request
 from llenergymeasure.domain.samples import RequestSample
 
 
@@ -130,6 +130,15 @@ class BatchTrace:
     output: Any
     delivered_ns: int
 
+    def arrivals(self) -> list[tuple[int, int]]:
+        """Tell when tokens came, monotonic nanoseconds, and how many of each row."""
+        times = self.stamps.resolve(self.clock.stamps)
+        if isinstance(self.clock, TokenClock):
+            return [(at, 1) for at in times]
+        steps = pairwise([self.prompt_length, *self.clock.lengths])
+        counts = (after - before for before, after in steps)
+        return [(at, count) for at, count in zip(times, counts, strict=True) if count > 0]
+
 
 @dataclass(frozen=True, slots=True)
 class PyTorchTrace:
@@ -142,32 +151,26 @@ class PyTorchTrace:
 
     def samples(self) -> tuple[RequestSample, ...]:
         """Give one sample a request, in the order of the batches."""
-        return tuple(
-            sample
-            for index, trace in enumerate(self.batches)
-            for sample in self._batch_samples(index, trace)
-        )
-
-    def _batch_samples(self, index: int, trace: BatchTrace) -> list[RequestSample]:
-        times = trace.stamps.resolve(trace.clock.stamps)
-        counts = [1] * len(times)
-        if isinstance(trace.clock, BurstClock):
-            lengths = [trace.prompt_length, *trace.clock.lengths]
-            counts = [after - before for before, after in pairwise(lengths)]
-        rows = trace.output[:, trace.prompt_length :].tolist()
-        return [
-            self._sample(index, trace, row, times, counts)
-            for row in zip(trace.batch, rows, strict=True)
-        ]
+        made: list[RequestSample] = []
+        for index, trace in enumerate(self.batches):
+            arrivals, rows = trace.arrivals(), trace.output[:, trace.prompt_length :].tolist()
+            made += [
+                self._sample(index, trace, arrivals, request, tokens)
+                for request, tokens in zip(trace.batch, rows, strict=True)
+            ]
+        return tuple(made)
 
     def _sample(
-        self, index: int, trace: BatchTrace, row: Any, times: list[int], counts: list[int]
+        self,
+        index: int,
+        trace: BatchTrace,
+        arrivals: Sequence[tuple[int, int]],
+        request: Request,
+        tokens: list[int],
     ) -> RequestSample:
-        request, tokens = row
         own_tokens = tokens[: request.max_new_tokens]
         ends = (at + 1 for at, token in enumerate(own_tokens) if token in self.eos_ids)
         produced = next(ends, len(own_tokens))  # up to the end of sequence, that included
-        arrivals = [(at, n) for at, n in zip(times, counts, strict=True) if n > 0]
         own, gap_tokens = _own_arrivals(arrivals, produced)
         stopped = produced > 0 and tokens[produced - 1] in self.eos_ids
         return RequestSample(
@@ -177,7 +180,7 @@ class PyTorchTrace:
             input_tokens=len(request.token_ids),
             padded_input_tokens=trace.prompt_length,
             output_tokens=produced,
-            executed_output_tokens=sum(counts),
+            executed_output_tokens=sum(count for _, count in arrivals),
             issued_ns=self.issued_ns,
             scheduled_ns=trace.stamps.start_ns,
             first_token_ns=own[0] if own else None,
@@ -190,7 +193,7 @@ class PyTorchTrace:
 
 
 def _own_arrivals(
-    arrivals: list[tuple[int, int]], produced: int
+    arrivals: Sequence[tuple[int, int]], produced: int
 ) -> tuple[list[int], tuple[int, ...] | None]:
     """Keep a row's arrivals up to its own last token, and the size of each unless all are 1."""
     times: list[int] = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
 from llenergymeasure.exceptions import Problem
 
@@ -52,10 +52,7 @@ def adapter_rank(config: ExperimentConfig) -> int | None:
     path = folder / ADAPTER_FILE if folder else None
     if config.lora is not None and config.lora.adapter_id is not None:
         path = Hub().cached(config.lora.adapter_id, ADAPTER_FILE, None)
-    try:
-        rank = json.loads(path.read_text(encoding="utf-8"))["r"] if path else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    rank = stated_in(path).get("r")
     return rank if isinstance(rank, int) else None
 
 
@@ -99,10 +96,13 @@ def passthrough_problems(
 
     Args:
         config: What to measure.
-        decided: Arguments that fields of the configuration decide, and which.
+        decided: Arguments that fields of the configuration decide, and which; ``name.entry`` is
+            an entry of one that is a mapping.
         ours: Arguments that a measurement depends on, and why.
     """
-    for name in config.passthrough_kwargs or {}:
+    given = config.passthrough_kwargs or {}
+    mappings = [(name, value) for name, value in given.items() if isinstance(value, dict)]
+    for name in (*given, *(f"{name}.{entry}" for name, value in mappings for entry in value)):
         where = f"passthrough_kwargs.{name}"
         if field := decided.get(name):
             yield Problem(f"{field} already decides '{name}'", where, f"remove it and set {field}")

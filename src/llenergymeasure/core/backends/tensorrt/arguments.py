@@ -43,6 +43,7 @@ CACHE_ARGUMENTS = {
 
 DECIDED_ELSEWHERE = {
     **{theirs: f"tensorrt.{ours}" for ours, theirs in ARGUMENTS.items()},
+    **{f"kv_cache_config.{theirs}": f"tensorrt.{ours}" for ours, theirs in CACHE_ARGUMENTS.items()},
     "model": "model",
     "tokenizer": "model",
     "revision": "revision",
@@ -53,7 +54,7 @@ DECIDED_ELSEWHERE = {
     "enable_lora": "lora",
     "lora_config": "lora",
 }
-"""Arguments of ``LLM`` that fields of the configuration decide."""
+"""Arguments of ``LLM``, or entries of one, that fields of the configuration decide."""
 
 OURS = {
     "backend": "PyTorch is the executor that this version drives",

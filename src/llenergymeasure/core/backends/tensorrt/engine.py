@@ -34,9 +34,9 @@ from llenergymeasure.core.backends.tensorrt.library import (
     ENVIRONMENT,
     Asked,
     TensorRTLibrary,
+    checked,
     workers,
 )
-from llenergymeasure.core.backends.tensorrt.trace import checked
 from llenergymeasure.core.models import sources, tokenizers
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens

@@ -36,6 +36,7 @@ ENVIRONMENT = {
 
 _ADAPTER_NUMBER = 1
 _LOOK_S = 5.0
+_CLOCK_TOLERANCE_NS = 1_000_000  # the engine's times are in microseconds, taken in another process
 
 
 class Asked(NamedTuple):
@@ -186,6 +187,32 @@ def _ended(
 def _ns(moment: timedelta | None) -> int | None:
     """Give a time in nanoseconds; TensorRT-LLM writes 0 where something has not happened."""
     return moment // timedelta(microseconds=1) * 1000 if moment else None
+
+
+def checked(end_ids: frozenset[int], finished: Sequence[Finished]) -> Iterator[Finished]:
+    """Keep times that can be those of our clock, and count the end of sequence even if held back.
+
+    Times are ours if they lie in order between issue and delivery; a difference within 1 ms is
+    rounding and is cut off. Anything else is the clock of another machine, or no time at all.
+    """
+    for done in finished:
+        is_given = bool(done.token_ids) and done.token_ids[-1] in end_ids
+        produced = len(done.token_ids) + (done.reason == "stop" and not is_given)
+        known = done.scheduled_ns, done.first_token_ns, done.last_token_ns
+        times = [time_ns for time_ns in known if time_ns is not None]
+        early_ns = done.issued_ns - min(times, default=done.issued_ns)
+        late_ns = max(times, default=done.issued_ns) - done.delivered_ns
+        in_order = len(times) == len(known) and times == sorted(times)
+        ours: list[int | None] = [None] * len(known)
+        if in_order and max(early_ns, late_ns) <= _CLOCK_TOLERANCE_NS:
+            ours = [min(max(each, done.issued_ns), done.delivered_ns) for each in times]
+        begun_ns, first_ns, last_ns = ours
+        yield done._replace(
+            output_tokens=produced,
+            scheduled_ns=begun_ns,
+            first_token_ns=first_ns,
+            last_token_ns=last_ns,
+        )
 
 
 def workers(processes: EngineProcesses) -> list[psutil.Process]:

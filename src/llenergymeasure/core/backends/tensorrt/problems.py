@@ -21,7 +21,6 @@ from llenergymeasure.core.backends.shared.problems import (
     passthrough_problems,
 )
 from llenergymeasure.core.backends.tensorrt.arguments import (
-    CACHE_ARGUMENTS,
     DECIDED_ELSEWHERE,
     DEFAULT_MAX_NUM_TOKENS,
     OURS,
@@ -62,8 +61,7 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         ),
         *_length_problems(config),
         *adapter_problems(config, keeps_apart="TensorRT-LLM", from_hub=False),
-        *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
-        *_record_problems(config),
+        *_passthrough_problems(config),
     ]
 
 
@@ -119,22 +117,13 @@ def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _record_problems(config: ExperimentConfig) -> Iterator[Problem]:
+def _passthrough_problems(config: ExperimentConfig) -> Iterator[Problem]:
     """Look into the arguments that are records of the library's own."""
-    extra, section = config.passthrough_kwargs or {}, config.tensorrt or TensorRTConfig()
-    decided = {f"kv_cache_config.{theirs}": ours for ours, theirs in CACHE_ARGUMENTS.items()}
-    if section.cuda_graphs is not None:
-        decided["cuda_graph_config"] = "cuda_graphs"
+    extra, decided = config.passthrough_kwargs or {}, dict(DECIDED_ELSEWHERE)
+    if config.tensorrt and config.tensorrt.cuda_graphs is not None:
+        decided["cuda_graph_config"] = "tensorrt.cuda_graphs"
     for name in ("kv_cache_config", "cuda_graph_config"):
-        where, given = f"passthrough_kwargs.{name}", extra.get(name, {})
-        if not isinstance(given, dict):
+        if not isinstance(extra.get(name, {}), dict):
+            where = f"passthrough_kwargs.{name}"
             yield Problem(f"{name} is a mapping", where, "write its entries as {name: value}")
-            continue
-        asked = [name] * (name in extra) + [f"{name}.{entry}" for entry in given]
-        for theirs in asked:
-            if ours := decided.get(theirs):
-                yield Problem(
-                    f"tensorrt.{ours} already decides '{theirs}'",
-                    f"passthrough_kwargs.{theirs}",
-                    f"remove it and set tensorrt.{ours}",
-                )
+    yield from passthrough_problems(config, decided, OURS)

@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.answering import LOADING
@@ -32,8 +31,12 @@ from llenergymeasure.core.backends.vllm.arguments import (
     sampling_arguments,
 )
 from llenergymeasure.core.backends.vllm.errors import translated
-from llenergymeasure.core.backends.vllm.library import ENVIRONMENT, Crowd, VLLMLibrary
-from llenergymeasure.core.backends.vllm.trace import with_gaps
+from llenergymeasure.core.backends.vllm.library import (
+    ENVIRONMENT,
+    Crowd,
+    VLLMLibrary,
+    with_gaps,
+)
 from llenergymeasure.core.backends.vllm.worker import check_workers, device_memory
 from llenergymeasure.core.models import quantised, sources, tokenizers
 from llenergymeasure.core.models.architecture import ModelArchitecture
@@ -202,8 +205,7 @@ class VLLMBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops this configuration here; imports neither vLLM nor torch."""
-        section = config.vllm or VLLMConfig()
-        return problems.found(config, section, on_cpu=problems.is_cpu_build())
+        return problems.found(config, on_cpu=problems.is_cpu_build())
 
     def target(self, config: ExperimentConfig) -> DeviceTarget:
         """Name the GPUs that will do the work, or the CPU."""

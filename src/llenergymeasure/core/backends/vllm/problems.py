@@ -9,11 +9,9 @@ import ast
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from llenergymeasure.config.backend_configs import VLLMConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.config.plugins import installed_version
@@ -94,7 +92,6 @@ def known_methods() -> Known:
 
 def found(
     config: ExperimentConfig,
-    section: VLLMConfig,
     *,
     on_cpu: bool,
     devices: ListDevices = visible_devices,
@@ -104,20 +101,17 @@ def found(
 
     Args:
         config: What to measure.
-        section: Its vllm section, or the defaults.
         on_cpu: Whether vLLM computes on the CPU.
         devices: Lists the GPUs that can be seen.
         methods: Lists the methods of quantisation that this vLLM knows, ``None`` if unknown.
     """
     return [
         *device_problems(config, on_cpu=on_cpu, list_all=devices),
-        *quantisation_problems(config, section, on_cpu=on_cpu, known=methods()),
+        *quantisation_problems(config, on_cpu=on_cpu, known=methods()),
         *length_problems(config, "max_model_len"),
         *_decoding_problems(config),
         *adapter_problems(config, keeps_apart="vLLM"),
-        *passthrough_problems(config, DECIDED_ELSEWHERE, OURS),
-        *_worker_problems(config.passthrough_kwargs or {}),
-        *_speculation_problems(config),
+        *_passthrough_problems(config),
     ]
 
 
@@ -154,6 +148,14 @@ def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
             "decoder.temperature",
             f"set it to {_HOTTEST:g} or less, or use backend: pytorch",
         )
+    models = [name for name in (config.model, decoder.draft_model) if name is not None]
+    if len({sources.resolve(name).kind == "random" for name in models}) > 1:
+        yield Problem(  # one load_format is that of both
+            "vLLM makes up the weights of model and drafting model, or reads those of both; "
+            f"'{config.model}' and '{decoder.draft_model}' are of two kinds",
+            "decoder.draft_model",
+            "name two models with weights, or two random: ones",
+        )
     if decoder.decoding_strategy != "beam":
         return
     for name in ("repetition_penalty", "min_new_tokens"):
@@ -165,8 +167,10 @@ def _decoding_problems(config: ExperimentConfig) -> Iterator[Problem]:
             )
 
 
-def _worker_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, value in extra.items():
+def _passthrough_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    draft = {"speculative_config": "decoder.draft_model"} if config.decoder.draft_model else {}
+    yield from passthrough_problems(config, {**DECIDED_ELSEWHERE, **draft}, OURS)
+    for name, value in (config.passthrough_kwargs or {}).items():
         if name.startswith(ELSEWHERE) and value not in ON_THIS_MACHINE.get(name, ()):
             yield Problem(
                 f"{name}: {value} moves workers to devices whose energy is not read",
@@ -175,34 +179,13 @@ def _worker_problems(extra: Mapping[str, Any]) -> Iterator[Problem]:
             )
 
 
-def _speculation_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    draft = config.decoder.draft_model
-    if draft is None:
-        return
-    if "speculative_config" in (config.passthrough_kwargs or {}):
-        yield Problem(
-            "decoder.draft_model already decides 'speculative_config'",
-            "passthrough_kwargs.speculative_config",
-            "keep one of the two",
-        )
-    kinds = [sources.resolve(name).kind for name in (config.model, draft)]
-    if kinds.count("random") == 1:  # one load_format is that of both
-        yield Problem(
-            "vLLM makes up the weights of model and drafting model, or reads those of both; "
-            f"'{config.model}' and '{draft}' are of two kinds",
-            "decoder.draft_model",
-            "name two models with weights, or two random: ones",
-        )
-
-
 def quantisation_problems(
-    config: ExperimentConfig, section: VLLMConfig, *, on_cpu: bool, known: Known
+    config: ExperimentConfig, *, on_cpu: bool, known: Known
 ) -> Iterator[Problem]:
     """List what stops a quantised precision, at most one problem.
 
     Args:
         config: What to measure.
-        section: Its vllm section, or the defaults.
         on_cpu: Whether vLLM computes on the CPU.
         known: What :func:`known_methods` gave.
     """
@@ -212,11 +195,12 @@ def quantisation_problems(
         return
     if config.precision not in QUANTISED:
         return
-    method = section.quantization or (stated.method if stated else None)
+    asked = config.vllm.quantization if config.vllm else None
+    method = asked or (stated.method if stated else None)
     on_hub = sources.resolve(config.model).kind == "hub"  # where not every file is here yet
-    reads_checkpoints = section.quantization is not None and method not in _WHILE_LOADING
+    reads_checkpoints = asked is not None and method not in _WHILE_LOADING
     if method is not None and known is not None and method not in known:
-        yield _unknown(config, method, known, in_file=section.quantization is None)
+        yield _unknown(config, method, known, in_file=asked is None)
     elif stated is None and reads_checkpoints and not on_hub:
         others = _while_loading(config, known)
         other = f", or a method that quantises while loading: {others}" if others else ""
