@@ -1,8 +1,8 @@
 """One measured window on a simulated device, as the product takes it, on a virtual clock.
 
 What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
-default rates, the guards of the NVML source, and a warm-up under load right up to them. What a
-device and its sensor do is :mod:`tests.support.simulated_device`'s.
+default rates, the NVML source's wait after a warm-up under load, and its guards. What a device and
+its sensor do is :mod:`tests.support.simulated_device`'s.
 
     scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
     known = calibrated(scene.profile, scene.body, rng)
@@ -115,7 +115,6 @@ class Scene:
         ends_s: When warm-up batches end, ascending, the last one where the wait for the window
             begins if none is given; readings begin with the first.
         batch_s: How long the batch before each of them is.
-        settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
     """
@@ -155,9 +154,13 @@ class Played(NamedTuple):
     device: VirtualDevice
 
     def knowing(self, known: Knowledge) -> Knowledge:
-        """Add what is known of the window to what is known of the device."""
-        steps_ns, rest_from_ns = self.step_times_ns, self.rest_from_ns
-        return replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns)
+        """Add what the product knows of the window itself."""
+        return replace(
+            known,
+            step_times_ns=self.step_times_ns,
+            rest_from_ns=self.rest_from_ns,
+            ends_ns=self.ends_ns if len(self.ends_ns) > 1 else (),
+        )
 
 
 def ns(seconds: Any) -> Any:
@@ -173,7 +176,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
     ends_s = scene.ends_s or (opened_s,)
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
-    from_s = min(opened_s, ends_s[0])
+    from_s = min(opened_s, ends_s[0] - scene.batch_s) if scene.ends_s else opened_s
     noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
     device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
     readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
@@ -208,7 +211,7 @@ def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Q
 def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
     """Give the window's load with the ramp before it, the tail behind it, and the warm-up."""
     body, load = scene.body, scene.load
-    outside_w = float(load.power_w(-1e-6))
+    outside_w = float(load.level_w[0])
     warmup_w = scene.warmup_w
     if warmup_w is None:
         warmup_w = load.energy_j(0.0, scene.length_s) / scene.length_s
