@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.loader import load_experiment_config, load_study_config
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.study.grid import expand
 from tests.support.study_files import is_study
