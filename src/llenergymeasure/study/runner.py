@@ -69,14 +69,16 @@ class StudyRunner:
                 kept.
             KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
+        study = self.study
+        if study is not None and self.resume is None and (one := study.single) is not None:
+            return self._one(study, one)
+        if study is not None and not self.allow_large:
+            grid.check_size(study)
         if self.resume is not None:
             return self._go_on(find_study(self.resume))
-        if self.study is None:
+        if study is None:
             raise StudyError("there is no study to run", where="study")
-        if (experiment := self.study.single) is not None:
-            return self._one(self.study, experiment)
-        plan = prepare.new_plan(self.study, self.settings.config, allow_large=self.allow_large)
-        return self._begin(plan)
+        return self._begin(prepare.new_plan(study, self.settings.config))
 
     def _one(self, study: StudyConfig, experiment: ExperimentConfig) -> StudyResult:
         """Run a study of one experiment, which needs no plan: here, or where its backend runs."""
@@ -117,11 +119,7 @@ class StudyRunner:
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
             plan, notes = prepare.continuation(
-                directory,
-                self.study,
-                self.settings.config,
-                self.execution,
-                allow_large=self.allow_large,
+                directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
                 self.calls.listener(Noted(note))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,13 @@ from llenergymeasure.core.energy.gpus import Grouped, by_channel, with_state
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
-from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading
+from llenergymeasure.domain.energy import (
+    BudgetEntry,
+    EnergyComponent,
+    EnergyRecording,
+    PowerMode,
+    Reading,
+)
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.warnings import FINDINGS
@@ -40,6 +46,11 @@ _READ = {
     "counter": "energy counter",
     "power": "integrated power readings",
     "average_power": "integrated power readings, each a mean over a second",
+}
+_SENSOR: dict[str, Literal["counter", "power"]] = {
+    "counter": "counter",
+    "power": "power",
+    "average_power": "power",
 }
 
 
@@ -215,6 +226,7 @@ class GPUSource(MeteredSource):
     ) -> None:
         super().__init__(sampler or SamplerProcess(reader_spec(self.reader, target, rates)))
         self._knowledge = knowledge or {}
+        self._modes: dict[str, PowerMode] = {}
 
     @abstractmethod
     def fault(self, readings: DeviceReadings, summary: Mapping[str, Any], uuid: str) -> str | None:
@@ -234,8 +246,16 @@ class GPUSource(MeteredSource):
             return Fault(reason)
         known = self._knowledge.get(device, Knowledge())
         steps_ns, rest_from_ns = recorded.step_times_ns, recorded.rest_from_ns
-        known = replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns)
-        return estimate_energy(readings, window, known)
+        # Load may go on beyond the end of a part: what power readings are is told by the whole.
+        mode = None if recorded is self._last else self._modes.get(device, "untold")
+        found = estimate_energy(
+            readings,
+            window,
+            replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns, power_mode=mode),
+        )
+        if mode is None and found.power_mode is not None:
+            self._modes[device] = found.power_mode
+        return found
 
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
         """Give every GPU's energy and state; one that went away in the window is unknown."""
@@ -314,12 +334,14 @@ def component(
         kind="measured" if known else "unmeasurable",
         method=f"{source}: {_READ.get(estimate.source, 'nothing')}",
         in_scope=True,
+        sensor=_SENSOR.get(estimate.source),
         interval95_j=estimate.interval95_j if known else None,
         tick_ms=None if tick_s is None else tick_s * 1e3,
         jitter_ms=None if jitter_s is None else jitter_s * 1e3,
         start_edge=estimate.start,
         end_edge=estimate.end,
         counter_over_power=estimate.counter_over_power,
+        power_mode=estimate.power_mode,
         budget=tuple(BudgetEntry(name=x.name, standard_j=x.standard_j) for x in estimate.budget),
     )
 
