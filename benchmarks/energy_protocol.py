@@ -115,6 +115,7 @@ class Scene:
         ends_s: When warm-up batches end, ascending, the last one where the wait for the window
             begins if none is given; readings begin with the first.
         batch_s: How long the batch before each of them is.
+        settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
     """
