@@ -155,9 +155,13 @@ class Played(NamedTuple):
     device: VirtualDevice
 
     def knowing(self, known: Knowledge) -> Knowledge:
-        """Add what is known of the window to what is known of the device."""
-        steps_ns, rest_from_ns = self.step_times_ns, self.rest_from_ns
-        return replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns)
+        """Add what the product knows of the window itself."""
+        return replace(
+            known,
+            step_times_ns=self.step_times_ns,
+            rest_from_ns=self.rest_from_ns,
+            ends_ns=self.ends_ns if len(self.ends_ns) > 1 else (),
+        )
 
 
 def ns(seconds: Any) -> Any:
@@ -173,7 +177,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
     ends_s = scene.ends_s or (opened_s,)
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
-    from_s = min(opened_s, ends_s[0])
+    from_s = min(opened_s, ends_s[0] - scene.batch_s) if scene.ends_s else opened_s
     noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
     device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
     readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)

@@ -132,6 +132,8 @@ class EnergyRecording:
         flags: Findings about the readings by their stable codes, of all devices in scope.
         device_state: What each device was doing over the window, where that could be read.
         codecarbon_grams: CodeCarbon's own emissions figure, gCO2e, where it was the source.
+        stretch_s: How long the total is of, where that is longer than the window, s: it is then
+            not the energy of the work in the window.
     """
 
     source: str
@@ -143,6 +145,7 @@ class EnergyRecording:
     flags: tuple[str, ...] = ()
     device_state: tuple[DeviceState, ...] = ()
     codecarbon_grams: float | None = None
+    stretch_s: float | None = None
 
     @property
     def total_j(self) -> float | None:
@@ -153,7 +156,12 @@ class EnergyRecording:
 
     @property
     def energy(self) -> Energy:
-        """The total with its interval, which only a measured figure has."""
+        """The total with its interval, which only a measured figure has.
+
+        Unknown where it is of more than the window.
+        """
+        if self.stretch_s is not None:
+            return Energy(None)
         return Energy(self.total_j, self.interval_j if self.kind == "measured" else None)
 
     @property
@@ -215,6 +223,11 @@ class EnergyResult(Record):
     interval95_j: float | None = Field(
         description="Half-width of the 95 % interval on the sensor's scale, J; null for modelled "
         "energy, which has none."
+    )
+    stretch_s: float | None = Field(
+        None,
+        description="How long total_j is of, where the source tells only a stretch longer than the "
+        "window, s. Nothing is then related to it: ratios are null.",
     )
     absolute_accuracy: Literal["unknown"] = Field(
         "unknown", description="Gain and offset of the sensor itself; not known without a meter."

@@ -25,7 +25,7 @@ from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.study import prepare
+from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
@@ -68,11 +68,13 @@ class StudyRunner:
                 kept.
             KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
+        if self.study is not None and not self.allow_large:
+            grid.check_size(self.study)
         if self.resume is not None:
             return self._go_on(find_study(self.resume))
         if self.study is None:
             raise StudyError("there is no study to run", where="study")
-        plan = prepare.new_plan(self.study, self.settings.config, allow_large=self.allow_large)
+        plan = prepare.new_plan(self.study, self.settings.config)
         if self.study.is_single:
             order = plan.order(0, self.settings)
             result, file = run_single(order, self.settings, self.results_dir, self.calls)
@@ -98,11 +100,7 @@ class StudyRunner:
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
             plan, notes = prepare.continuation(
-                directory,
-                self.study,
-                self.settings.config,
-                self.execution,
-                allow_large=self.allow_large,
+                directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
                 self.calls.listener(Noted(note))
