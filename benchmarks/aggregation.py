@@ -79,7 +79,7 @@ def aggregate(processes: Sequence[RawProcessResult]) -> float | None:
     pooled = pool(processes)
     latency = metrics.latency_result(pooled.requests)
     metrics.throughput_result(pooled.requests, pooled.window, passes=1, prompts_truncated=0)
-    flops.count_work(_shape(), flops.RequestTokens.from_samples(pooled.requests), 1)
+    flops.count_operations(_shape(), flops.RequestTokens.from_samples(pooled.requests), 1)
     for process in processes:
         flops.static_traffic(process.requests, 1)
     return latency.ttft_ms.p99 if latency.ttft_ms else None

@@ -1,8 +1,8 @@
 """One measured window on a simulated device, as the product takes it, on a virtual clock.
 
 What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
-default rates, the guards of the NVML source, and a warm-up under load right up to them. What a
-device and its sensor do is :mod:`tests.support.simulated_device`'s.
+default rates, the NVML source's wait after a warm-up under load, and its guards. What a device and
+its sensor do is :mod:`tests.support.simulated_device`'s.
 
     scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
     known = calibrated(scene.profile, scene.body, rng)
@@ -29,6 +29,7 @@ from llenergymeasure.core.energy.estimator import (
 )
 from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.sampled_source import SETTLE_S
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import FloatArray, Load
@@ -114,7 +115,6 @@ class Scene:
         ends_s: When warm-up batches end, ascending, the last one where the wait for the window
             begins if none is given; readings begin with the first.
         batch_s: How long the batch before each of them is.
-        settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
     """
@@ -127,7 +127,7 @@ class Scene:
     warmup_w: float | None = None
     ends_s: tuple[float, ...] = ()
     batch_s: float = 1.5
-    settle_s: float = 0.0
+    settle_s: float = SETTLE_S
     late: Late = USUAL
     without: tuple[Quantity, ...] = ()
 
@@ -139,6 +139,7 @@ class Played(NamedTuple):
         readings: Readings of the device.
         window: Start and end.
         step_times_ns: When steps of the load began.
+        rest_from_ns: From when on the warm-up is taken not to show.
         ends_ns: When warm-up batches ended.
         truth_j: The true energy, by the sensor's scale.
         device: The device.
@@ -147,13 +148,19 @@ class Played(NamedTuple):
     readings: DeviceReadings
     window: Window
     step_times_ns: Any
+    rest_from_ns: int
     ends_ns: Any
     truth_j: float
     device: VirtualDevice
 
     def knowing(self, known: Knowledge) -> Knowledge:
-        """Add the steps to what is known of the device."""
-        return replace(known, step_times_ns=self.step_times_ns)
+        """Add what the product knows of the window itself."""
+        return replace(
+            known,
+            step_times_ns=self.step_times_ns,
+            rest_from_ns=self.rest_from_ns,
+            ends_ns=self.ends_ns if len(self.ends_ns) > 1 else (),
+        )
 
 
 def ns(seconds: Any) -> Any:
@@ -169,7 +176,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
     ends_s = scene.ends_s or (opened_s,)
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
-    from_s = min(opened_s, ends_s[0])
+    from_s = min(opened_s, ends_s[0] - scene.batch_s) if scene.ends_s else opened_s
     noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
     device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
     readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
@@ -177,6 +184,7 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
         readings,
         Window(ORIGIN_NS, int(ns(scene.length_s))),
         ns(scene.steps_s),
+        int(ns(opened_s + scene.settle_s)),
         ns(ends_s),
         device.true_energy_j(0.0, scene.length_s),
         device,
@@ -203,7 +211,7 @@ def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Q
 def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
     """Give the window's load with the ramp before it, the tail behind it, and the warm-up."""
     body, load = scene.body, scene.load
-    outside_w = float(load.power_w(-1e-6))
+    outside_w = float(load.level_w[0])
     warmup_w = scene.warmup_w
     if warmup_w is None:
         warmup_w = load.energy_j(0.0, scene.length_s) / scene.length_s

@@ -49,7 +49,7 @@ def expand_once(size: int) -> dict[str, Any]:
 
     start_s = time.perf_counter()
     study = StudyConfig(**design(size))
-    expansion = expand(study, allow_large=True)
+    expansion = expand(study)
     hashed = design_hash(expansion.fingerprints)
     seconds = time.perf_counter() - start_s
     return {

@@ -9,34 +9,18 @@ import pytest
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration import worker
-from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.study.resume import (
-    make_ready,
-)
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study.resume import make_ready
 from tests.support.lock_holder import holder
 from tests.support.scripted_run import make_order, scripted_config
-from tests.support.study_on_disk import (
-    make_plan,
-    make_study,
-    scripted,
-)
+from tests.support.study_on_disk import names, scripted
 
-ONE, EIGHT = scripted(1), scripted(8)
-PLAN = make_plan([ONE, EIGHT])
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> StudyDirectory:
-    return make_study(tmp_path / "study", PLAN)
+ONE = scripted(1)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> ExperimentDirectory:
     return ExperimentDirectory(tmp_path / "experiment")
-
-
-def names(directory: ExperimentDirectory) -> set[str]:
-    return {path.name for path in directory.root.iterdir()}
 
 
 def test_a_worker_of_an_earlier_run_is_waited_for(directory: ExperimentDirectory) -> None:

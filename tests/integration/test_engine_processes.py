@@ -107,6 +107,21 @@ def test_the_death_of_one_is_told_with_its_exit_code(processes):
     assert processes.exit_codes() == [-signal.SIGKILL]
 
 
+def test_the_death_of_another_engines_process_is_not_told(processes):
+    told: list[bool] = []
+    ours = started(processes, time.sleep, 600)
+    other = EngineProcesses("another engine", {})
+    child = started(other, time.sleep, 600)
+    other.end()  # waits for its end aside of multiprocessing, which goes on to list it
+    processes.on_death(lambda: told.append(True))
+    child.join()
+
+    time.sleep(0.2)
+    assert told == []
+    ours.kill()
+    wait_for(lambda: told)
+
+
 def test_they_end_with_this_process_however_that_ends(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(ORPHANING)
@@ -172,6 +187,22 @@ def test_processes_that_do_nothing_are_killed(processes):
     wait_for(processes.running)
 
     assert "have done nothing for 1.5 s" in failure(processes, child.join).message
+
+
+def look_for_work() -> None:
+    while True:
+        end_s = time.perf_counter() + 0.0003
+        while time.perf_counter() < end_s:
+            pass
+        time.sleep(0.02)
+
+
+def test_processes_that_only_look_for_work_do_nothing(processes):
+    child = started(processes, look_for_work)
+    wait_for(processes.running)
+    patience = QUICK._replace(idle_s=3.0)
+
+    assert "have done nothing for 3 s" in failure(processes, child.join, patience).message
 
 
 def test_processes_that_work_may_take_their_time(processes):

@@ -153,6 +153,13 @@ def test_the_quickstart_runs_to_its_summary_without_a_network(tmp_path: Path) ->
     assert result.resolved.model.weights == "random"
     assert all(len(line) <= 80 for line in result.summary().splitlines())
     assert "measuring" in done.stderr
+    shown = (ROOT / "README.md").read_text().split("```text\n")[1]
+    assert labels(shown.partition("```")[0]) == labels(done.stdout)
+
+
+def labels(printed: str) -> list[str]:
+    """Give what begins the lines that are not indented: those of a result's summary."""
+    return re.findall(r"^([A-Z]\w+)  ", printed, re.MULTILINE)
 
 
 @needs_prompts

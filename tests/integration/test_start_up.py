@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts.structure import executed
 
 from llenergymeasure.cli.app import DISTRIBUTIONS
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES
@@ -138,3 +139,11 @@ def test_help_of_a_command_reads_no_file_looks_for_no_plugin_and_builds_no_model
     assert found.isdisjoint(
         {"yaml", "platformdirs", "importlib.metadata", "pydantic.plugin._loader"}
     )
+
+
+def test_the_simplest_experiment_takes_few_functions_in_few_files() -> None:
+    """Whoever follows one by reading can do so; two files are left for what comes."""
+    called = executed()
+    assert len(called) <= 250, called
+    files = {file for file, _ in called}
+    assert len(files) <= 52, sorted(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -22,9 +23,11 @@ from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
 from tests.support.vllm_engines import (
     HEADS,
+    Impatient,
     Shared,
     as_if,
     loaded,
+    named,
     requests,
     run,
     save_merged,
@@ -67,7 +70,16 @@ def engine(shared):
 def shared_wide(model, tmp_path_factory):
     decoder = {"decoding_strategy": "beam", "num_beams": 12, "ignore_eos": True}
     cache = tmp_path_factory.mktemp("cache")
-    made = Shared(cache, model=str(model), decoder=decoder, random_seed=2)
+    made = Shared(cache, drawn_twice, model=str(model), decoder=decoder, random_seed=2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_drafted(model, tmp_path_factory):
+    draft = save_model(tmp_path_factory.mktemp("models") / "draft", seed=5, **HEADS)
+    decoder = {"speculative_decoding": True, "draft_model": str(draft)}
+    made = Shared(tmp_path_factory.mktemp("cache"), model=str(model), decoder=decoder)
     yield made
     made.close()
 
@@ -91,6 +103,13 @@ def long(prompts) -> list[int]:
 
 def ignoring_eos(engine: VLLMEngine, **decoder) -> VLLMEngine:
     return as_if(engine, decoder={"ignore_eos": True, **decoder})
+
+
+def drawn_twice(engine: VLLMEngine) -> list[list[list[int]]]:
+    """Draw tokens in two passes."""
+    drawing = as_if(engine, decoder={**SAMPLING, "ignore_eos": True})
+    prompt = drawing.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
+    return [tokens(run(drawing, requests([prompt], [12]), number)) for number in range(2)]
 
 
 def test_greedy_tokens_are_those_of_plain_forward_passes(engine, model, prompts):
@@ -132,23 +151,6 @@ def test_no_answer_ends_before_its_least_number_of_tokens(engine, model, prompts
     samples = run(held, requests(prompts, [24] * len(prompts))).samples()
 
     assert min(sample.output_tokens for sample in samples) >= 8
-
-
-def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(model, wide, tmp_path):
-    def drawn(engine: VLLMEngine, pass_index: int = 0) -> list[list[int]]:
-        drawing = as_if(engine, decoder={**SAMPLING, "ignore_eos": True})
-        prompt = drawing.tokenizer.encode(mixed_prompts(1)[0])[:LIMIT]
-        return tokens(run(drawing, requests([prompt], [12]), pass_index))
-
-    passes = []
-    for _ in range(2):
-        with loaded(tmp_path, model=str(model), decoder=SAMPLING, random_seed=1) as engine:
-            passes.append([drawn(engine), drawn(engine, 1)])
-            notes = engine.inspect().notes
-        assert passes[-1][0] != passes[-1][1]
-        assert any("same tokens only where requests are scheduled" in note for note in notes)
-    assert passes[0] == passes[1]
-    assert drawn(wide) not in passes[0]
 
 
 def test_equal_prompts_draw_different_tokens(engine, prompts):
@@ -382,24 +384,80 @@ def test_an_adapter_gives_the_answers_of_the_model_it_is_merged_into(model, tmp_
     assert any("adapter" in note for note in notes)
 
 
-def test_a_draft_model_proposes_and_the_model_decides(model, tmp_path):
-    draft = save_model(tmp_path / "draft", seed=5, **HEADS)
-    decoder = {"speculative_decoding": True, "draft_model": str(draft)}
-    with loaded(tmp_path, model=str(model), decoder=decoder) as drafted:
-        prompts = [drafted.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(4)]
-        trace = run(drafted, requests(prompts, [12] * 4))
-        report = drafted.inspect()
+def test_a_draft_model_proposes_and_the_model_decides(model, shared_drafted):
+    drafted = shared_drafted.get()
+    prompts = [drafted.tokenizer.encode(text)[:LIMIT] for text in mixed_prompts(4)]
+    trace = run(drafted, requests(prompts, [12] * 4))
+    report = drafted.inspect()
 
     assert tokens(trace) == greedy_tokens(model, prompts, [12] * 4, OFTEN)
     assert report.resolved["num_speculative_tokens"] == 5
     assert any("drafting" in note for note in report.notes)
 
 
-def test_an_engine_that_breaks_costs_one_test(shared):  # the last one, which costs no other
-    broken = shared.get()
-    for process in broken._processes.running():
-        process.kill()
-    shared.look()
+# What ends an engine comes last, when no other test needs it any more: each load is dear.
 
-    assert shared.get() is not broken
-    assert run(shared.get(), requests([[10, 11, 12]], [2])).samples()
+
+def test_an_engine_core_that_is_stopped_is_closed(shared_drafted):
+    stopped = shared_drafted.get()
+    (core,) = named(stopped, "EngineCore")
+    core.suspend()
+    shared_drafted.close()
+
+    assert stopped._processes.running() == []
+
+
+def ended_by_a_kill(engine: VLLMEngine, name: str) -> BackendError:
+    """Kill one of its processes in the middle of a pass; give what is said of it."""
+
+    def kill(_: int) -> None:
+        for process in named(engine, name):
+            process.kill()
+
+    made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
+    with pytest.raises(BackendError, match="the engine core died") as caught:
+        ignoring_eos(engine).serve([Arrival(request) for request in made], 0, kill)
+    assert caught.value.where == "generate"
+    return caught.value
+
+
+def test_an_engine_core_that_dies_alone_ends_the_run_and_costs_one_test(shared_wide):
+    broken = shared_wide.get()
+    said = ended_by_a_kill(broken, "EngineCore").message
+    assert "SIGKILL" in said
+    assert "vllm.max_num_seqs" in said
+    shared_wide.look()
+
+    assert shared_wide.get() is not broken
+    assert run(shared_wide.get(), requests([[10, 11, 12]], [2])).samples()
+
+
+def test_the_same_seed_draws_the_same_tokens_and_another_draws_others(shared, shared_wide):
+    notes = as_if(shared_wide.get(), decoder=SAMPLING).inspect().notes
+    if len(shared_wide.firsts) == 1:
+        shared_wide.close()
+        shared_wide.get()
+    one, other = shared_wide.firsts[:2]
+
+    assert one == other
+    assert one[0] != one[1]
+    assert shared.get()._config.random_seed != 2
+    assert not [draw for draw in drawn_twice(shared.get()) if draw in one]
+    assert any("same tokens only where requests are scheduled" in note for note in notes)
+
+
+def test_a_worker_that_dies_alone_ends_the_run(shared):
+    broken = shared.get()
+    ended_by_a_kill(broken, "Worker")
+    shared.close()
+
+    assert broken._processes.running() == []
+
+
+def test_an_engine_whose_output_is_lost_ends_the_run(shared_wide):
+    lost = as_if(shared_wide.get())
+    lost._processes = Impatient(lost._processes._processes, 8.0)
+    lost._library._core.outputs_queue = queue.Queue()  # nobody fills it any more
+    with pytest.raises(BackendError, match="its processes have done nothing for 8 s"):
+        run(lost, requests([[10, 11, 12]], [2]))
+    shared_wide.close()

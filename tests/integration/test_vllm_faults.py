@@ -1,9 +1,11 @@
-"""What breaks in vLLM, or is broken from outside: the message, and that no process is left."""
+"""What breaks while vLLM loads, or is broken: the message, and that no process is left.
+
+What breaks later is in ``test_vllm_engine.py``, by engines that no other test needs any more.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import re
 import signal
 import threading
@@ -17,12 +19,11 @@ import pytest
 pytest.importorskip("vllm", reason="runs in the environment that `make test-vllm` makes")
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.core.backends.protocol import Arrival
 from llenergymeasure.core.backends.shared.processes import MARK
 from llenergymeasure.core.backends.vllm.engine import VLLMBackend
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError
-from tests.support.vllm_engines import QUICK, Impatient, loaded, requests, run, vllm_config
+from tests.support.vllm_engines import QUICK, vllm_config
 
 TINY = "random:tiny-llama"
 
@@ -102,24 +103,6 @@ def test_a_kv_cache_that_does_not_fit_names_the_fields_to_change(tmp_path, monke
     assert "max_model_len 512" in said
 
 
-@pytest.mark.parametrize("name", ["VLLM::EngineCore", "VLLM::Worker"])
-def test_a_process_of_the_engine_that_dies_alone_ends_the_run(tmp_path, name):
-    def kill(_: int) -> None:
-        for process in marked():
-            if process.name() == name:
-                process.kill()
-
-    with loaded(tmp_path, model=TINY) as engine:
-        made = requests([[10, 11, 12]] * 4, [2, 400, 400, 400])
-        with pytest.raises(BackendError, match="the engine core died") as caught:
-            engine.serve([Arrival(request) for request in made], 0, kill)
-
-    assert caught.value.where == "generate"
-    if name == "VLLM::EngineCore":
-        assert "SIGKILL" in caught.value.message
-        assert "vllm.max_num_seqs" in caught.value.message
-
-
 def core() -> psutil.Process:
     return next(process for process in marked() if process.name() == "VLLM::EngineCore")
 
@@ -161,16 +144,3 @@ def test_an_engine_core_that_is_stopped_or_killed_while_loading_ends_the_load(
 
     assert re.search(said, message)
     assert time.monotonic() - sent_s[0] < 90
-
-
-def test_an_engine_whose_output_is_lost_ends_the_run(tmp_path):
-    with loaded(tmp_path, model=TINY) as engine:
-        engine._processes = Impatient(engine._processes._processes, 8.0)
-        engine._library._core.outputs_queue = queue.Queue()  # nobody fills it any more
-        with pytest.raises(BackendError, match="its processes have done nothing for 8 s"):
-            run(engine, requests([[10, 11, 12]], [2]))
-
-
-def test_an_engine_core_that_is_stopped_is_closed(tmp_path):
-    with loaded(tmp_path, model=TINY):
-        core().suspend()

@@ -63,6 +63,7 @@ result = run_experiment(
 )
 print(result.throughput.output_tokens, "prefix_cache_hits" in result.measurement_warnings)
 """
+ELSEWHERE = f"python:{sys.executable}"
 PATIENCE_S = 240  # a quarter of that is enough for a load on a quiet machine
 
 
@@ -157,7 +158,7 @@ def test_a_script_without_a_main_guard_measures_and_shared_prompts_are_flagged(l
     assert done.out.splitlines()[-1] == "24 True"
 
 
-@pytest.mark.parametrize("runner", ["local", f"python:{sys.executable}"])
+@pytest.mark.parametrize("runner", ["local", pytest.param(ELSEWHERE, marks=pytest.mark.exhaustive)])
 def test_an_interrupt_while_the_engine_loads_leaves_nothing_running(llem, runner):
     llem.environment["LLEM_RUNNER_VLLM"] = runner
     process = llem.start("run", experiment(llem))
@@ -169,7 +170,7 @@ def test_an_interrupt_while_the_engine_loads_leaves_nothing_running(llem, runner
     assert not list((llem.folder / "results").glob("*/result.json"))
 
 
-@pytest.mark.parametrize("runner", ["local", f"python:{sys.executable}"])
+@pytest.mark.parametrize("runner", [pytest.param("local", marks=pytest.mark.exhaustive), ELSEWHERE])
 def test_an_interrupt_in_the_measured_window_leaves_nothing_running(llem, runner):
     llem.environment["LLEM_RUNNER_VLLM"] = runner
     process = llem.start("run", experiment(llem, n=16, tokens=100, seconds=600))
@@ -195,10 +196,10 @@ def test_nothing_is_left_of_an_engine_whose_experiment_is_killed(llem):
 @pytest.mark.parametrize(
     ("number", "phase"),
     [
-        (signal.SIGSTOP, "load"),
+        pytest.param(signal.SIGSTOP, "load", marks=pytest.mark.exhaustive),
         (signal.SIGSTOP, "measure"),
         (signal.SIGKILL, "warmup"),
-        (signal.SIGKILL, "measure"),
+        pytest.param(signal.SIGKILL, "measure", marks=pytest.mark.exhaustive),
     ],
 )
 def test_an_engine_core_that_is_stopped_or_killed_ends_the_run(llem, number, phase):

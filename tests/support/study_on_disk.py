@@ -86,3 +86,8 @@ def break_off(directory: ExperimentDirectory, config: ExperimentConfig, code: st
     directory.log.write_text("said the engine\n")
     directory.events.write_text("{}\n")
     (directory.root / ".result.json.0123.tmp").write_text("{")
+
+
+def names(directory: ExperimentDirectory) -> set[str]:
+    """Give the names of what is in the directory of an experiment."""
+    return {path.name for path in directory.root.iterdir()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Arrival, Request
@@ -67,18 +69,26 @@ class Shared:
 
     Args:
         cache_dir: Where models are kept.
+        first: Called with each engine that is loaded, before any test has it.
         fields: Those of the experiment.
+
+    Attributes:
+        firsts: What ``first`` gave, one a load.
     """
 
-    def __init__(self, cache_dir: Path, **fields: Any) -> None:
-        self._cache_dir, self._fields = cache_dir, fields
+    def __init__(
+        self, cache_dir: Path, first: Callable[[VLLMEngine], Any] | None = None, **fields: Any
+    ) -> None:
+        self._cache_dir, self._first, self._fields = cache_dir, first, fields
         self._stack = ExitStack()
         self._engine: VLLMEngine | None = None
+        self.firsts: list[Any] = []
 
     def get(self) -> VLLMEngine:
         """Give the engine, loaded if there is none."""
         if self._engine is None:
             self._engine = self._stack.enter_context(loaded(self._cache_dir, **self._fields))
+            self.firsts += [self._first(self._engine)] if self._first else []
         return self._engine
 
     def look(self) -> None:
@@ -113,6 +123,12 @@ def work_off(engine: VLLMEngine) -> None:
     with engine._asking():
         while engine._library._engine.has_unfinished_requests():
             engine._library._engine.step()
+
+
+def named(engine: VLLMEngine, name: str) -> list[psutil.Process]:
+    """Find processes of an engine by what vLLM calls them: EngineCore, Worker."""
+    found = engine._processes.running()
+    return [process for process in found if process.name() == f"VLLM::{name}"]
 
 
 def requests(prompts: Sequence[Sequence[int]], budgets: Sequence[int]) -> list[Request]:

@@ -38,8 +38,7 @@ def _distribution(site: Path, name: str, version: str, direct_url: str = "") -> 
 
 def test_the_snapshot_describes_this_machine() -> None:
     snapshot = capture(
-        carbon_intensity_gco2_kwh=400.0,
-        carbon_intensity_source="user config",
+        {"carbon_intensity_gco2_kwh": 400.0, "carbon_intensity_source": "user config"},
         gpus=lambda: GPUSurvey(note="no GPU here"),
         environ={"LLEM_CONTAINER_IMAGE": "sha256:abc"},
     )

@@ -34,7 +34,8 @@ def measured(
 ) -> tuple[EnergyEstimate, float]:
     """Measure as the product does, a warm-up up to the settling time; give the truth too."""
     begin_s = -LEAD_S - SETTLE_S
-    load = load + loads.step(begin_s - 8.0, begin_s, 325.0, 0.0)
+    warm_up_w = 400.0 - float(load.power_w(-1e-6))
+    load = load + loads.step(begin_s - 8.0, begin_s, warm_up_w, 0.0)
     load = loads.noisy(load, 0.07, begin_s - 1, length_s + TAIL_S, rng)
     twin = VirtualDevice(
         profiles.with_random_phase(profile, rng), load, int(rng.integers(2**40)), begin_s - 12
@@ -64,3 +65,20 @@ def test_ticks_before_rest_still_tell_the_comb():
     rng = np.random.default_rng(12)
     found, _ = measured(loads.step(0.0, 0.1), 0.1, rng, known)
     assert found.tick_s == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.mark.parametrize("make", [loads.request_train, loads.step])
+def test_bursts_at_loud_edges_are_counted_whole_by_a_sensor_that_rises_slowly(make):
+    profile = profiles.vary(profiles.V100, tick_jitter_s=0.001, rise_s=0.04)
+    tail = Tail(settle_s=0.18, rise_s=0.04)
+    known = Knowledge(replace(LATE, tick_s=0.02, jitter_s=0.0006, lag_s=0.04, tail=tail))
+    rng, errors, covered = np.random.default_rng(13), [], 0
+    for _ in range(100):
+        length_s = 1 + float(rng.uniform(-0.01, 0.01))
+        found, true_j = measured(
+            make(0.0, length_s, outside_w=330.0), length_s, rng, known, profile
+        )
+        errors.append(found.energy_j / true_j - 1)
+        covered += abs(found.energy_j - true_j) <= found.interval95_j
+    assert abs(np.mean(errors)) < 0.002
+    assert covered >= 90  # exact upper bound of the share: 95 %

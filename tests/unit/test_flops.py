@@ -69,7 +69,7 @@ def test_a_request_of_one_token_decodes_nothing(outputs: int) -> None:
 
 def test_padding_and_ended_rows_are_executed_but_not_useful() -> None:
     tokens = RequestTokens.of([3, 5], [2, 4], [5, 5], [4, 4])
-    work = flops.count_work(ONE, tokens)
+    work = flops.count_operations(ONE, tokens)
     assert work.useful_prefill.linear == 2 * 576 * 8
     assert work.executed_prefill.linear == 2 * 576 * 10
     assert work.useful_decode.linear == 2 * 576 * (1 + 3)
@@ -80,20 +80,20 @@ def test_padding_and_ended_rows_are_executed_but_not_useful() -> None:
 
 
 def test_without_padding_executed_is_useful() -> None:
-    work = flops.count_work(ONE, RequestTokens.of([3, 5], [2, 4]))
+    work = flops.count_operations(ONE, RequestTokens.of([3, 5], [2, 4]))
     assert work.executed_total == work.useful_total
 
 
 def test_beams_multiply_what_is_executed_only() -> None:
     tokens = RequestTokens.of([3], [4])
-    work = flops.count_work(ONE, tokens, beams=4)
+    work = flops.count_operations(ONE, tokens, beams=4)
     assert work.executed_total == 4 * work.useful_total
-    assert work.useful_total == flops.count_work(ONE, tokens).useful_total
+    assert work.useful_total == flops.count_operations(ONE, tokens).useful_total
 
 
 def test_tokens_found_in_a_prefix_cache_are_useful_but_not_executed() -> None:
     tokens = RequestTokens.from_samples([sample(), sample(cached_input_tokens=2)])
-    work = flops.count_work(ONE, tokens)
+    work = flops.count_operations(ONE, tokens)
     assert work.useful_prefill.linear == 2 * 576 * (3 + 3)
     assert work.executed_prefill.linear == 2 * 576 * (3 + 1)
     assert work.executed_prefill.attention == 32 * ((1 + 2 + 3) + 3)
@@ -124,7 +124,7 @@ def test_failed_requests_are_left_out() -> None:
 
 
 def test_no_requests_is_no_work() -> None:
-    assert flops.count_work(ONE, RequestTokens.from_samples([])).executed_total == 0
+    assert flops.count_operations(ONE, RequestTokens.from_samples([])).executed_total == 0
 
 
 def test_the_work_of_a_million_requests_is_finite() -> None:
@@ -132,7 +132,7 @@ def test_the_work_of_a_million_requests_is_finite() -> None:
     tokens = RequestTokens.of(
         rng.integers(1, 100_000, 1_000_000), rng.integers(1, 10_000, 1_000_000)
     )
-    work = flops.count_work(LLAMA_8B, tokens)
+    work = flops.count_operations(LLAMA_8B, tokens)
     assert np.isfinite(work.useful_total)
 
 
@@ -292,7 +292,7 @@ def test_batches_that_decode_nothing_have_no_traffic() -> None:
 
 
 def test_the_figures_go_into_a_result_as_they_are() -> None:
-    work = flops.count_work(ONE, RequestTokens.of([3], [2]))
+    work = flops.count_operations(ONE, RequestTokens.of([3], [2]))
     result = flops.flops_result(work, mfu_share=0.4, peak=peak_of("NVIDIA L4"))
     assert result.useful_total == work.useful_total
     assert (result.mfu, result.mbu, result.peak_source) == (0.4, None, "L4")

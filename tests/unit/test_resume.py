@@ -27,6 +27,7 @@ from tests.support.study_on_disk import (
     finish,
     make_plan,
     make_study,
+    names,
     scripted,
 )
 
@@ -42,10 +43,6 @@ def study(tmp_path: Path) -> StudyDirectory:
 @pytest.fixture
 def directory(tmp_path: Path) -> ExperimentDirectory:
     return ExperimentDirectory(tmp_path / "experiment")
-
-
-def names(directory: ExperimentDirectory) -> set[str]:
-    return {path.name for path in directory.root.iterdir()}
 
 
 def complete(directory: ExperimentDirectory) -> SlotState:

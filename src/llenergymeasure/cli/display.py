@@ -193,7 +193,12 @@ def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
     name = event.name.partition("_")[2] or event.name
     if labels:
         name = labels[event.configuration - 1]
-    said = _said(event)
+    if isinstance(event.outcome, FailedExperiment):
+        phase = event.outcome.phase
+        said = f"failed in {phase}" if phase else "failed"
+    else:
+        left = f", {span(event.left_s)} left" if event.left_s else ""
+        said = f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
     room = max(WIDTH - len(number) - len(said) - 3, _SHORTEST_NAME)
     column = min(max(map(len, labels), default=len(name)), room)
     return cut(f"{number} {cut(name, column):<{column}}  {said}")
@@ -213,14 +218,6 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
         return lines
     place = f"log: {directory.log}" if directory.log.is_file() else f"in {directory.root}"
     return [*lines, f"{indent}{place}"]
-
-
-def _said(event: Finished) -> str:
-    if isinstance(event.outcome, FailedExperiment):
-        phase = event.outcome.phase
-        return f"failed in {phase}" if phase else "failed"
-    left = f", {span(event.left_s)} left" if event.left_s else ""
-    return f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
 
 
 def _figures(result: ExperimentResult) -> str:

@@ -92,11 +92,9 @@ class ExperimentConfig(ExperimentFields):
             ConfigError: The file cannot be read or does not describe an experiment; the message
                 names file, line and field.
         """
-        from llenergymeasure.config import inheritance, yaml_file  # help needs no file
-
-        file = inheritance.read(Path(path), cls)
-        inheritance.refuse_study(file)
-        return yaml_file.build(cls, file)
+        load = load_object("llenergymeasure.config.loader:load_experiment_config")
+        experiment: Self = load(Path(path))
+        return experiment
 
 
 def refuse_credentials(title: str, data: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from llenergymeasure.config.plain_words import as_yaml
+
 
 class FieldInfo(NamedTuple):
     """One field of a configuration model.
@@ -93,7 +95,7 @@ def _fields(
     required = schema.get("required", [])
     for name, raw in schema.get("properties", {}).items():
         field = _resolve(raw, definitions)
-        default = "required" if name in required else _as_yaml(raw.get("default"))
+        default = "required" if name in required else as_yaml(raw.get("default"))
         options = field.get("anyOf", [field])
         inner = [option for option in options if "properties" in option]
         yield FieldInfo(
@@ -129,11 +131,3 @@ def type_name(schema: dict[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
     return names.get(kind, kind) + (f" ({', '.join(bounds)})" if bounds else "")
-
-
-def _as_yaml(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

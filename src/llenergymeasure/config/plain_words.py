@@ -66,6 +66,13 @@ def plain_problems(error: ValidationError, data: Any) -> Iterator[PlainProblem]:
         yield PlainProblem(loc, message, is_value=line["type"] != COMBINATION)
 
 
+def as_yaml(value: Any) -> str:
+    """Write a single value as it would stand in YAML."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def listed(problems: Sequence[str]) -> str:
     """Put several problems under one another; one stays as it is."""
     if len(problems) == 1:

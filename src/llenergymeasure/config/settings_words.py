@@ -7,6 +7,7 @@ from typing import Any
 
 from llenergymeasure.config.base import flatten
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.plain_words import as_yaml
 from llenergymeasure.config.registry import all_backends
 
 # Their values say by themselves what they are of.
@@ -20,7 +21,7 @@ def described(settings: Mapping[str, Any]) -> str:
     for name in ordered(flat):
         (section, _, field), value = name.rpartition("."), flat[name]
         plain = name in _BARE or (section in backends and field in backends[section].plain_fields)
-        words.append(value if plain and isinstance(value, str) else f"{field}={_plain(value)}")
+        words.append(value if plain and isinstance(value, str) else f"{field}={as_yaml(value)}")
     return " ".join(words)
 
 
@@ -28,12 +29,6 @@ def ordered(names: Iterable[str]) -> list[str]:
     """Put the names that everybody asks for first; the others stay in their order."""
     given = list(names)
     return [*(name for name in _FIRST if name in given), *(n for n in given if n not in _FIRST)]
-
-
-def _plain(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def labels(configs: Sequence[ExperimentConfig]) -> list[str]:

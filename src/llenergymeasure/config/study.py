@@ -19,6 +19,7 @@ from pydantic import (
 from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
 from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
 from llenergymeasure.config.experiment_fields import Seconds
+from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
 
 CycleOrder = Literal["balanced", "interleaved", "shuffled", "sequential"]
@@ -186,10 +187,5 @@ class StudyConfig(ConfigModel):
             ConfigError: The file cannot be read or does not describe a study; the message names
                 file, line and field.
         """
-        from llenergymeasure.config import inheritance, yaml_file  # help needs no file
-
-        file = inheritance.read(Path(path), ExperimentConfig)
-        if inheritance.describes_study(file.data):
-            inheritance.refuse_empty(file)
-            return yaml_file.build(cls, file)
-        return cls.of(yaml_file.build(ExperimentConfig, file))
+        study: Self = load_object("llenergymeasure.config.loader:load_study_config")(Path(path))
+        return study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -161,14 +162,8 @@ def _anchored(value: str, folder: Path) -> str:
     candidate = folder / Path(rest).expanduser()
     # A folder that merely has the name of a catalogued architecture is no model.
     evidence = candidate / "config.json" if colon else candidate
-    return f"{prefix}{colon}{candidate.resolve()}" if rest and _exists(evidence) else value
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for a file cannot be one
-        return False
+    there = os.path.exists(evidence)  # noqa: PTH110 - of a name too long for a file Path raises
+    return f"{prefix}{colon}{candidate.resolve()}" if rest and there else value
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
@@ -41,22 +41,16 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PACKAGE = Path(__file__).parents[1]
 
 
-def capture(  # noqa: PLR0913 - keywords of one record
+def capture(
+    site: Mapping[str, Any] | None = None,
     *,
-    carbon_intensity_gco2_kwh: float | None = None,
-    carbon_intensity_source: str | None = None,
-    datacenter_pue: float = 1.0,
-    datacenter_pue_source: str = "default",
     gpus: Callable[[], GPUSurvey] = survey_gpus,
     environ: Mapping[str, str] | None = None,
 ) -> EnvironmentSnapshot:
     """Describe the machine and the software; what cannot be found out is ``None``.
 
     Args:
-        carbon_intensity_gco2_kwh: Carbon intensity in force.
-        carbon_intensity_source: Where that figure came from.
-        datacenter_pue: Power usage effectiveness in force.
-        datacenter_pue_source: Where that figure came from.
+        site: Carbon intensity and power usage effectiveness in force, by the fields of the record.
         gpus: Lists the GPUs.
         environ: Environment variables; by default the process's own.
     """
@@ -78,10 +72,7 @@ def capture(  # noqa: PLR0913 - keywords of one record
         git_commit=installed.git_commit,
         packages=dict(installed.packages),
         container_image=(os.environ if environ is None else environ).get(IMAGE_VARIABLE),
-        carbon_intensity_gco2_kwh=carbon_intensity_gco2_kwh,
-        carbon_intensity_source=carbon_intensity_source,
-        datacenter_pue=datacenter_pue,
-        datacenter_pue_source=datacenter_pue_source,
+        **(site or {}),
     )
 
 

@@ -72,7 +72,7 @@ class RequestTokens(NamedTuple):
         return cls(*np.array(rows, dtype=np.float64).reshape(-1, 5).T)
 
 
-class Work(NamedTuple):
+class Operations(NamedTuple):
     """Operations of a set of requests: what was asked for, and what the engine computed for it."""
 
     useful_prefill: FlopsPhase
@@ -91,7 +91,9 @@ class Work(NamedTuple):
         return self.executed_prefill.total + self.executed_decode.total
 
 
-def count_work(architecture: ModelArchitecture, tokens: RequestTokens, beams: int = 1) -> Work:
+def count_operations(
+    architecture: ModelArchitecture, tokens: RequestTokens, beams: int = 1
+) -> Operations:
     """Count the operations of a set of requests.
 
     Args:
@@ -101,7 +103,7 @@ def count_work(architecture: ModelArchitecture, tokens: RequestTokens, beams: in
     """
     useful = tokens.input_tokens, tokens.output_tokens
     executed = tokens.padded_input_tokens, tokens.executed_output_tokens
-    return Work(
+    return Operations(
         prefill_flops(architecture, useful[0]),
         decode_flops(architecture, *useful),
         prefill_flops(architecture, executed[0], beams, tokens.cached_input_tokens),
@@ -268,7 +270,7 @@ def weight_bytes_read(architecture: ModelArchitecture, precision: Precision, row
 
 
 def flops_result(
-    work: Work,
+    work: Operations,
     *,
     mfu_share: float | None = None,
     mbu_share: float | None = None,

@@ -12,6 +12,7 @@ from llenergymeasure.domain import Record
 from llenergymeasure.domain.environment import DeviceState
 
 EnergyKind = Literal["measured", "modelled", "unmeasurable"]
+PowerMode = Literal["instantaneous", "mean_over_a_second", "untold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ class EnergyComponent(Record):
     end_edge: str | None = Field(None, description="How its end was read.")
     counter_over_power: float | None = Field(
         None, description="Energy by the counter / energy by integrated power."
+    )
+    power_mode: PowerMode | None = Field(
+        None,
+        description="What its power readings are, told by how they follow the end of the work: "
+        "instantaneous, mean_over_a_second, or untold; null where no power was read.",
     )
     budget: tuple[BudgetEntry, ...] = Field((), description="What makes up the interval.")
 

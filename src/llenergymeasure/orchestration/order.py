@@ -17,6 +17,14 @@ from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory
 
+SITE = {
+    "carbon_intensity_gco2_kwh",
+    "carbon_intensity_source",
+    "datacenter_pue",
+    "datacenter_pue_source",
+}
+"""Fields of an order that say where energy is used; a result records them with its environment."""
+
 
 class Start(NamedTuple):
     """How a worker was started, as its result records it.

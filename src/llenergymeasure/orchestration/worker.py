@@ -33,7 +33,7 @@ from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
 from llenergymeasure.orchestration.orchestrator import ExperimentOrchestrator, Measurement
-from llenergymeasure.orchestration.order import Start, WorkOrder
+from llenergymeasure.orchestration.order import SITE, Start, WorkOrder
 from llenergymeasure.processes import variables, with_programs_of
 from llenergymeasure.protocols import MetricsCollector, ResultsRepository
 from llenergymeasure.results.layout import ExperimentDirectory
@@ -170,12 +170,7 @@ def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) ->
 def _measure_and_save(
     repository: DirectoryRepository, order: WorkOrder, machine: StateMachine, events: EventLog
 ) -> ExperimentResult:
-    snapshot = capture(
-        carbon_intensity_gco2_kwh=order.carbon_intensity_gco2_kwh,
-        carbon_intensity_source=order.carbon_intensity_source,
-        datacenter_pue=order.datacenter_pue,
-        datacenter_pue_source=order.datacenter_pue_source,
-    )
+    snapshot = capture(order.model_dump(include=SITE))
     driver = snapshot.driver_version
     folder = None if order.data_dir is None else Path(order.data_dir)
     known = functools.partial(known_sensors, folder, driver)

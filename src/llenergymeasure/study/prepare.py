@@ -26,7 +26,7 @@ _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
 _ABSENT = "not set"
 
 
-def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
+def expanded(study: StudyConfig) -> Expansion:
     """Write a design out; the prompts of local datasets are looked at for lengths of their own."""
     all_have = cache(_all_have_lengths)  # each file is read once for each number of prompts
 
@@ -35,24 +35,21 @@ def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
         is_file = isinstance(dataset, str) and dataset.endswith(".jsonl")
         return is_file and all_have(Path(str(dataset)).expanduser(), config.n)
 
-    return grid.expand(study, allow_large=allow_large, own_lengths=own_lengths)
+    return grid.expand(study, own_lengths=own_lengths)
 
 
-def new_plan(
-    study: StudyConfig, user: UserConfig, *, allow_large: bool, now: datetime | None = None
-) -> StudyPlan:
+def new_plan(study: StudyConfig, user: UserConfig, now: datetime | None = None) -> StudyPlan:
     """Decide everything that is decided before the first experiment.
 
     Args:
         study: What is asked for.
         user: The user's settings, for what it leaves open.
-        allow_large: Whether the grid may be larger than is usual.
         now: When the plan is made; by default at this moment.
 
     Raises:
-        StudyError: The grid is too large, or none of it can run.
+        StudyError: None of the grid can run.
     """
-    expansion = expanded(study, allow_large=allow_large)
+    expansion = expanded(study)
     execution = resolved(study.execution, user)
     return StudyPlan(
         name=study.name,
@@ -73,8 +70,6 @@ def continuation(
     study: StudyConfig | None,
     user: UserConfig,
     flags: Mapping[str, Any],
-    *,
-    allow_large: bool,
 ) -> NotedPlan:
     """Go on with the plan of a directory.
 
@@ -83,7 +78,6 @@ def continuation(
         study: The design as it is asked for now; ``None`` keeps the stored one.
         user: The user's settings.
         flags: Fields of ``execution`` that flags set; a design that is given holds them already.
-        allow_large: Whether the grid may be larger than is usual.
 
     Raises:
         StudyError: The plan is lost, or design or order have changed.
@@ -92,7 +86,7 @@ def continuation(
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
-        expansion = expanded(study, allow_large=allow_large)
+        expansion = expanded(study)
         check_design(stored, expansion.experiments, cold_start=study.cold_start)
         # What is silent now was set by flags in the beginning.
         silent = {"n_cycles", "cycle_order", "seed"} - study.execution.model_fields_set

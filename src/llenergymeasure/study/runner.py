@@ -25,7 +25,7 @@ from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.study import prepare
+from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
@@ -68,11 +68,13 @@ class StudyRunner:
                 kept.
             KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
+        if self.study is not None and not self.allow_large:
+            grid.check_size(self.study)
         if self.resume is not None:
             return self._go_on(find_study(self.resume))
         if self.study is None:
             raise StudyError("there is no study to run", where="study")
-        plan = prepare.new_plan(self.study, self.settings.config, allow_large=self.allow_large)
+        plan = prepare.new_plan(self.study, self.settings.config)
         if self.study.is_single:
             order = plan.order(0, self.settings)
             result, file = run_single(order, self.settings, self.results_dir, self.calls)
@@ -98,11 +100,7 @@ class StudyRunner:
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
             plan, notes = prepare.continuation(
-                directory,
-                self.study,
-                self.settings.config,
-                self.execution,
-                allow_large=self.allow_large,
+                directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
                 self.calls.listener(Noted(note))
@@ -166,8 +164,9 @@ class StudyRunner:
 
     @contextlib.contextmanager
     def _directory(self, plan: StudyPlan) -> Iterator[StudyDirectory]:
-        name = study_directory_name(plan.name, plan.created_at)
-        with _claimed(self.results_dir, name) as root:
+        with _claimed(
+            self.results_dir, lambda: study_directory_name(plan.name, plan.created_at)
+        ) as root:
             directory = StudyDirectory(root)
             try:
                 yield directory
@@ -180,10 +179,10 @@ class StudyRunner:
 
 
 @contextlib.contextmanager
-def _claimed(results_dir: Path | None, name: str) -> Iterator[Path]:
+def _claimed(results_dir: Path | None, name: Callable[[], str]) -> Iterator[Path]:
     """Make a directory of a name, or one that is gone after the block where nothing is kept."""
     if results_dir is not None:
-        yield claim_directory(results_dir, name)
+        yield claim_directory(results_dir, name())
         return
     with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
         yield Path(path)
@@ -242,7 +241,7 @@ def run_single(
     config, now = order.config, datetime.now
     with (
         _checked(order, settings, calls) as run,
-        _claimed(results_dir, experiment_name(config.model, config.backend, now())) as root,
+        _claimed(results_dir, lambda: experiment_name(config.model, config.backend, now())) as root,
     ):
         directory = ExperimentDirectory(root)
         if kept:

@@ -220,13 +220,16 @@ def show_plan(
         PreFlightError: It could not be run here; printed after the plan.
     """
     from llenergymeasure.report import plan as written
+    from llenergymeasure.study import grid
     from llenergymeasure.study.forecast import forecast
     from llenergymeasure.study.prepare import new_plan
 
     if study is None:
         raise FlagError("--dry-run needs the YAML file of the study", where="--dry-run")
     single = study.is_single
-    plan = new_plan(study, settings.config, allow_large=allow_large)
+    if not allow_large:
+        grid.check_size(study)
+    plan = new_plan(study, settings.config)
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)

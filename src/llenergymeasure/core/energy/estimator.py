@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import hypot
+from math import hypot, sqrt
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from llenergymeasure.core.energy.estimation.sensor import (
     unwrap,
 )
 from llenergymeasure.core.energy.estimation.tail import momentary_power
-from llenergymeasure.domain.energy import EnergyKind
+from llenergymeasure.domain.energy import EnergyKind, PowerMode
 from llenergymeasure.domain.samples import Window
 
 __all__ = [
@@ -74,6 +74,7 @@ class EnergyEstimate:
         after_w: Power after it, or ``None``.
         shortest_window_s: How long a window would have to be to be measurable, where it is not.
         counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing.
+        power_mode: What power readings are, or ``None`` without any.
         budget: What is not known, line by line.
         flags: Findings by their stable codes.
     """
@@ -90,6 +91,7 @@ class EnergyEstimate:
     after_w: float | None = None
     shortest_window_s: float | None = None
     counter_over_power: float | None = None
+    power_mode: PowerMode | None = None
     budget: tuple[BudgetLine, ...] = ()
     flags: tuple[str, ...] = ()
 
@@ -172,14 +174,15 @@ def estimate_energy(
                 counter_over_power=estimate.energy_j / by_power.energy_j,
                 flags=(*estimate.flags, *(("counter_power_disagree",) if disagree else ())),
             )
-    return replace(estimate, flags=(*findings, *estimate.flags))
+    mode = None if power is None else power.mode
+    return replace(estimate, power_mode=mode, flags=(*findings, *estimate.flags))
 
 
 def _by_path(
     path: SensorPath, power: SensorPath | None, window: Window, knowledge: Knowledge
 ) -> EnergyEstimate:
     """Give the energy by one sensor; a counter takes hints of levels from readings of power."""
-    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j)
+    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j, ends=path.ends)
     if power is not None and path.source == "counter":
         late_s = power.timing.settle_s
         hints = Hints(
@@ -187,13 +190,18 @@ def _by_path(
             mean_power_w(power.series, length_s + late_s, length_s + late_s + HINT_S),
             path.quantum_j,
             momentary_power(power.ticks, power.timing) if power.source == "power" else None,
+            path.ends,
         )
     integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps = _gaps(path, window)
-    lines, energy_j = [*integral.lines, _unread(path, length_s)], abs(integral.energy_j)
+    lines, energy_j = [*integral.lines, path.unread(length_s)], abs(integral.energy_j)
     flags = [*path.flags, *gaps]
     if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
         lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
+    if path.otherwise is not None:
+        other = integrate(path.otherwise.ticks, length_s, path.otherwise.timing, Hints())
+        apart_j = abs(other.energy_j - integral.energy_j)
+        lines.append(BudgetLine(budget.SENSOR_MODE, apart_j / sqrt(3), shared=True))
     if path.calibration is None:
         flags.append("sensor_uncalibrated")
     elif path.timing.look_share < 1:
@@ -248,11 +256,3 @@ def _gaps(path: SensorPath, window: Window) -> tuple[str, ...]:
     stalled = bool((series.after_s - series.before_s > STALL_S).any())
     wide = bool((near & (between > max(3 * tick_s, STALL_S))).any())
     return (*(("stalled_reads",) if stalled else ()), *(("sampling_gap",) if wide else ()))
-
-
-def _unread(path: SensorPath, length_s: float) -> BudgetLine:
-    """Give the doubt of what no reading tells of the window and the ticks that cover its edges."""
-    step_s, timing = path.ticks.step_s, path.timing
-    last_s = length_s + max(timing.settle_s, timing.lag_s)
-    unread_j = path.ticks.between(-step_s, last_s + 2 * step_s).unread_j
-    return BudgetLine(budget.GAPS, 0.0 if unread_j is None else float(np.linalg.norm(unread_j)))

@@ -24,7 +24,13 @@ from llenergymeasure.core.energy.gpus import Grouped, by_channel, with_state
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
-from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent, EnergyRecording, Reading
+from llenergymeasure.domain.energy import (
+    BudgetEntry,
+    EnergyComponent,
+    EnergyRecording,
+    PowerMode,
+    Reading,
+)
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.warnings import FINDINGS
@@ -215,6 +221,7 @@ class GPUSource(MeteredSource):
     ) -> None:
         super().__init__(sampler or SamplerProcess(reader_spec(self.reader, target, rates)))
         self._knowledge = knowledge or {}
+        self._modes: dict[str, PowerMode] = {}
 
     @abstractmethod
     def fault(self, readings: DeviceReadings, summary: Mapping[str, Any], uuid: str) -> str | None:
@@ -234,8 +241,16 @@ class GPUSource(MeteredSource):
             return Fault(reason)
         known = self._knowledge.get(device, Knowledge())
         steps_ns, rest_from_ns = recorded.step_times_ns, recorded.rest_from_ns
-        known = replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns)
-        return estimate_energy(readings, window, known)
+        # Load may go on beyond the end of a part: what power readings are is told by the whole.
+        mode = None if recorded is self._last else self._modes.get(device, "untold")
+        found = estimate_energy(
+            readings,
+            window,
+            replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns, power_mode=mode),
+        )
+        if mode is None and found.power_mode is not None:
+            self._modes[device] = found.power_mode
+        return found
 
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
         """Give every GPU's energy and state; one that went away in the window is unknown."""
@@ -320,6 +335,7 @@ def component(
         start_edge=estimate.start,
         end_edge=estimate.end,
         counter_over_power=estimate.counter_over_power,
+        power_mode=estimate.power_mode,
         budget=tuple(BudgetEntry(name=x.name, standard_j=x.standard_j) for x in estimate.budget),
     )
 

@@ -27,7 +27,6 @@ from llenergymeasure.processes import kill_all
 # handlers Python knows nothing of and could not put back.
 _SIGNAL = signal.SIGRTMAX
 _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-_AT_REST = 0.01  # share of a CPU that an engine may use without being at work
 
 
 class Patience(NamedTuple):
@@ -35,7 +34,9 @@ class Patience(NamedTuple):
 
     Attributes:
         stopped_s: While one of its processes is stopped (SIGSTOP, a debugger).
-        idle_s: While its processes and this one together use no CPU and read no disk.
+        idle_s: While its processes and this one are at rest and read no disk.
+        at_rest: Share of a CPU that each of its processes may use without being at work, on
+            average: one of vLLM looks for work again and again, which takes 0.013.
         gone_s: While none of its processes is left: it may see that by itself, and say why.
         whole_s: In all; ``None`` for as long as it works.
         limit_after_s: After that the limit of the experiment is asked for, where it has one.
@@ -45,6 +46,7 @@ class Patience(NamedTuple):
 
     stopped_s: float = 10.0
     idle_s: float = 120.0
+    at_rest: float = 0.03
     gone_s: float = 5.0
     whole_s: float | None = None
     limit_after_s: float = 300.0
@@ -52,7 +54,7 @@ class Patience(NamedTuple):
     look_every_s: float = 1.0
 
 
-LOADING = Patience(idle_s=600.0, starts=True)
+LOADING = Patience(idle_s=600.0, at_rest=0.005, starts=True)
 """A model may come over a slow network, or wait for another process that fetches it."""
 
 WORKING = Patience()
@@ -196,7 +198,8 @@ class _Watch(threading.Thread):
         self._stopped_s = self._stopped_s + step_s if stopped else 0.0
         own_s = time.process_time() - time.thread_time()  # but for that of looking on
         worked_s = own_s + sum(map(_cpu_s, alive))
-        works = abs(worked_s - self._worked_s) > _AT_REST * patience.idle_s
+        at_rest_s = patience.at_rest * patience.idle_s * len(alive)
+        works = abs(worked_s - self._worked_s) > at_rest_s
         if works or psutil.STATUS_DISK_SLEEP in statuses:
             self._idle_s, self._worked_s = 0.0, worked_s
         self._idle_s += step_s

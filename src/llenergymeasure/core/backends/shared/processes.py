@@ -103,7 +103,6 @@ class EngineProcesses:
         self._environment = {**environment, **self._mark.variables}
         self._folder = Path(tempfile.mkdtemp(prefix="llem-engine-"))
         self._pump = OutputPump(self._folder / "output", forward)
-        self._before = {process.pid for process in multiprocessing.active_children()}
         self._children: list[BaseProcess] = []
         self._known = Known(find=self.running)
 
@@ -112,12 +111,14 @@ class EngineProcesses:
         """Let what is started inside the block be ours."""
         resource_tracker.ensure_running()  # it serves this process for good
         interpreter = spawn.get_executable()
+        before = set(multiprocessing.active_children())
         with variables(self._environment), anonymous_main():
             spawn.set_executable(str(self._launcher(interpreter)))
             try:
                 yield
             finally:
                 spawn.set_executable(interpreter)
+        self._children = [one for one in multiprocessing.active_children() if one not in before]
 
     def answering(
         self, phase: str, patience: Patience = WORKING
@@ -131,8 +132,6 @@ class EngineProcesses:
 
     def on_death(self, tell: Callable[[], None]) -> None:
         """Call ``tell``, from a thread that sleeps until then, once one started by us ends."""
-        children = multiprocessing.active_children()
-        self._children = [child for child in children if child.pid not in self._before]
         sentinels = [child.sentinel for child in self._children]
 
         def watch() -> None:

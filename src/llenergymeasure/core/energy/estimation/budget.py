@@ -70,17 +70,19 @@ OUTSIDE_SLOPE = "tail_slope_times_overhang"
 KNOWN_TAIL = "known_tail"
 UNKNOWN_TAIL = "unknown_tail"
 UNSEEN_TAIL = "unseen_tail"
+LATE = "still_to_count_at_end"
 EDGE_TIME = "level_step_times_edge_time"
-EDGE_SPLIT = "edge_tick_split"
 QUANTUM = "counter_quantum"
 GAPS = "sampling_gaps"
+EDGE_RISE = "slow_rise"
 PART_TIME = "part_time_sampling"
 ALIASING = "aliased_load"
 POWER_SHAPE = "averaging_window"
+SENSOR_MODE = "sensor_mode"
 NO_GUARD = "no_guard"
 GROWING = frozenset({PART_TIME, GAPS})
 LINEAR = frozenset({ALIASING, POWER_SHAPE})
 # What is assumed of the sensor (its lag at the edges, its averaging window, load in step with it)
 # and of tails is alike in every window. The other lines vary from window to window, so that the
 # spread between repeats shows them already.
-COMMON = frozenset({EDGE_TIME, POWER_SHAPE, ALIASING, KNOWN_TAIL, UNSEEN_TAIL})
+COMMON = frozenset({EDGE_TIME, POWER_SHAPE, ALIASING, KNOWN_TAIL, UNSEEN_TAIL, SENSOR_MODE})

@@ -3,9 +3,9 @@
 The start of a window is read forwards in time and its end backwards, by the same rules. Outside
 is what lies before the edge on that axis, inside what lies behind it.
 
-A *quiet* edge takes the last tick outside and adds outside power * overhang: no assumption about
-the inside is needed. A *loud* edge, where the outside draws nearly as much as the inside, splits
-the tick that holds it between the levels of both neighbours, each trusted by how steady it is.
+The last tick outside is taken, and outside power * overhang added: no assumption about the inside
+is needed. What comes late through a sensor that rises slowly is still counted whole, which dividing
+the tick that holds the edge by the levels beside it would cut off.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
-from llenergymeasure.core.energy.estimation.sensor import Floats
+from llenergymeasure.core.energy.estimation.sensor import Floats, to_come_s
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 
-EdgeMethod = Literal["band", "split", "inside_level", "none"]
+EdgeMethod = Literal["band", "inside_level", "none"]
 
 LOUD_SHARE = 0.7  # outside over inside power, from which on an edge is loud
 LEVEL_SPAN_S = 0.5  # outside time that tells the outside level
 LEVEL_TICKS = 4  # at least as many ticks, where there are
 PRIOR_SPREAD = 0.05  # of the level: what ticks of a steady load differ by
 PRIOR_WEIGHT = 3.0  # worth as many ticks
-INSIDE_SPREAD = 0.3  # of the level: work begins and ends with bursts
+BESIDE_S = 0.1  # inside, next to an edge: what a slow sensor (a rise of 80 ms) still shows of it
 
 
 class Axis(NamedTuple):
@@ -40,7 +40,10 @@ class Axis(NamedTuple):
         tick_s: Distance of ticks.
         edge_s: Where the edge is as the sensor sees it.
         outside_s: Up to where the sensor sees nothing but outside.
+        inside_s: From where on it sees the inside.
         far_s: Where the other edge is.
+        late_s: What a sensor that rises slowly has still to count of the inside at each tick, per
+            watt of the step, shape (k,).
     """
 
     time_s: Floats
@@ -49,7 +52,9 @@ class Axis(NamedTuple):
     tick_s: float
     edge_s: float
     outside_s: float
+    inside_s: float
     far_s: float
+    late_s: Floats
 
 
 class Level(NamedTuple):
@@ -90,11 +95,21 @@ class Edge:
 def start_axis(ticks: Ticks, length_s: float, lag_s: float) -> Axis:
     """Look at the start of a window."""
     return Axis(
-        ticks.time_s, ticks.sigma_s, ticks.energy_j, ticks.step_s, lag_s, 0.0, length_s + lag_s
+        ticks.time_s,
+        ticks.sigma_s,
+        ticks.energy_j,
+        ticks.step_s,
+        lag_s,
+        0.0,
+        lag_s,
+        length_s + lag_s,
+        np.zeros(len(ticks)),
     )
 
 
-def end_axis(ticks: Ticks, length_s: float, lag_s: float, settle_s: float) -> Axis:
+def end_axis(
+    ticks: Ticks, length_s: float, lag_s: float, settle_s: float, rise_s: float = 0.0
+) -> Axis:
     """Look at the end of a window, backwards."""
     return Axis(
         -ticks.time_s[::-1],
@@ -103,7 +118,9 @@ def end_axis(ticks: Ticks, length_s: float, lag_s: float, settle_s: float) -> Ax
         ticks.step_s,
         -length_s - lag_s,
         -length_s - max(settle_s, lag_s),
+        -length_s,
         -lag_s,
+        to_come_s(ticks.time_s[::-1] - length_s, lag_s, rise_s),
     )
 
 
@@ -112,7 +129,7 @@ def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge
 
     Args:
         axis: The ticks.
-        inside_w: Power inside, used where nothing outside is known.
+        inside_w: Power inside, used where nothing outside is known and for what comes late.
         hint_w: Power outside by another sensor, where the counter tells none.
     """
     outside = np.flatnonzero(axis.time_s + 2 * axis.sigma_s <= axis.outside_s)
@@ -131,11 +148,27 @@ def quiet_edge(axis: Axis, inside_w: float, hint_w: float | None = None) -> Edge
         doubt_w = inside_w / np.sqrt(12) if hint_w is None else 0.1 * hint_w
         line = BudgetLine(budget.NO_GUARD, float(doubt_w * overhang_s))
         return Edge(float(axis.energy_j[last]) + power_w * overhang_s, "band", hint_w, (line,))
-    edge = _band(axis, last, level)
+    edge = _caught_up(axis, last, level, inside_w)
     if not late:
         return edge
     early = max(axis.time_s[last] - axis.outside_s, 0.0) * max(inside_w - level.power_w, 0.0)
     return with_line(edge, BudgetLine(budget.NO_GUARD, early / np.sqrt(3)))
+
+
+def _caught_up(axis: Axis, last: int, level: Level, inside_w: float) -> Edge:
+    """Read an edge as a sensor that is not late would show it.
+
+    A rise leaves energy to come even after settling, and in the ticks that tell the level. It may
+    be nothing, or twice as much: the sensor need not be of first order.
+    """
+    edge = _band(axis, last, level)
+    if axis.late_s[last] <= 0:
+        return edge
+    energy_j = axis.energy_j - axis.late_s * (beside_w(axis, inside_w) - level.power_w)
+    caught_up = axis._replace(energy_j=energy_j)
+    found = _band(caught_up, last, level_before(caught_up, last) or level)
+    doubt_j = abs(found.energy_j - edge.energy_j) / np.sqrt(3)
+    return with_line(found, BudgetLine(budget.EDGE_RISE, float(doubt_j)))
 
 
 def _band(axis: Axis, last: int, level: Level) -> Edge:
@@ -183,38 +216,15 @@ def level_between(axis: Axis, first: int, last: int) -> Level | None:
     return Level(power_w, centre, slope, float(np.sqrt(variance)), count)
 
 
-def split_edge(axis: Axis, quiet: Edge) -> Edge:
-    """Read an edge whose tick lies between two levels of much the same power.
+def beside_w(axis: Axis, mean_w: float) -> float:
+    """Give power just inside an edge, or the window's mean where no whole tick lies there.
 
-    Falls back to the quiet reading where one side holds no whole tick.
+    Work seldom begins or ends at its mean: a burst of prefill, a batch that ran dry.
     """
-    left = int(np.searchsorted(axis.time_s, axis.edge_s, side="right")) - 1
-    inside_last = int(np.searchsorted(axis.time_s, axis.far_s, side="right")) - 1
-    if left < 1 or left + 1 >= len(axis.time_s):
-        return quiet
-    before = level_before(axis, left)
-    after = level_between(axis, left + 1, min(left + 3, inside_last))
-    if before is None or after is None:
-        return quiet
-    outside_s = float(axis.edge_s - axis.time_s[left])
-    inside_s = float(axis.time_s[left + 1] - axis.edge_s)
-    whole_s = outside_s + inside_s
-    rest_j = float(axis.energy_j[left + 1] - axis.energy_j[left])
-    rest_j -= before.power_w * outside_s + after.power_w * inside_s
-    inside_spread_w = max(after.spread_w, INSIDE_SPREAD * after.power_w)
-    outside_v = before.spread_w**2 * outside_s * whole_s + 1e-12
-    inside_v = inside_spread_w**2 * inside_s * whole_s + 1e-12
-    share = outside_v / (outside_v + inside_v)
-    left_j = before.power_w * float(axis.sigma_s[left]) * inside_s / whole_s
-    right_j = after.power_w * float(axis.sigma_s[left + 1]) * outside_s / whole_s
-    lines = (
-        BudgetLine(
-            budget.EDGE_SPLIT, float(np.sqrt(outside_v * inside_v / (outside_v + inside_v)))
-        ),
-        BudgetLine(budget.OUTSIDE_TIME, float(np.hypot(left_j, right_j))),
-    )
-    energy_j = float(axis.energy_j[left]) + before.power_w * outside_s + share * rest_j
-    return Edge(energy_j, "split", before.power_w, lines)
+    first, last = np.searchsorted(axis.time_s, [axis.inside_s, axis.far_s]).tolist()
+    reach = int(np.searchsorted(axis.time_s, axis.inside_s + BESIDE_S))
+    level = level_between(axis, first, min(max(reach, first + 1), last - 1))
+    return mean_w if level is None else level.power_w
 
 
 def with_line(edge: Edge, line: BudgetLine) -> Edge:

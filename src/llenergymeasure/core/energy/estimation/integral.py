@@ -17,7 +17,7 @@ is sampled, not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -27,14 +27,18 @@ from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
-    Axis,
-    Edge,
     EdgeMethod,
+    beside_w,
     end_axis,
     level_between,
     quiet_edge,
-    split_edge,
     start_axis,
+)
+from llenergymeasure.core.energy.estimation.means import (
+    ONE_SECOND,
+    find_mode,
+    mean_ticks,
+    one_second_timing,
 )
 from llenergymeasure.core.energy.estimation.sensor import (
     Calibration,
@@ -49,7 +53,8 @@ from llenergymeasure.core.energy.estimation.sensor import (
     timing,
     without_reset,
 )
-from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge
+from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge, ends_seen
+from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import (
     LEAST_JITTER_S,
     Comb,
@@ -58,9 +63,9 @@ from llenergymeasure.core.energy.estimation.ticks import (
     find_ticks,
     fit_comb,
 )
+from llenergymeasure.domain.energy import PowerMode
 from llenergymeasure.domain.samples import Window
 
-ONE_SECOND = 1.0
 READ_SIGMA_S = 0.002
 GAP_TICKS = 1.5  # between two readings that are taken as they come: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
@@ -153,17 +158,6 @@ def power_timing(calibration: Calibration | None, update_s: float) -> Timing:
     )
 
 
-def one_second_timing(calibration: Calibration | None, update_s: float) -> Timing:
-    """Give the timing of a counter made of readings that are means over a second."""
-    known = timing(calibration)
-    return replace(
-        known,
-        lag_s=known.lag_s + (ONE_SECOND - update_s) / 2,
-        settle_s=known.settle_s + ONE_SECOND,
-        look_share=1.0,
-    )
-
-
 def mean_power_w(series: Series, from_s: float, to_s: float) -> float | None:
     """Give the mean of the readings between two times, or ``None`` without any."""
     inside = (series.at_s >= from_s) & (series.at_s <= to_s)
@@ -172,7 +166,19 @@ def mean_power_w(series: Series, from_s: float, to_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SensorPath:
-    """One sensor's way to a figure."""
+    """One sensor's way to a figure.
+
+    Attributes:
+        source: ``counter``, ``power`` or ``average_power``.
+        series: Its readings.
+        ticks: Its ticks.
+        timing: What is known of it.
+        calibration: What calibration told, or ``None``.
+        flags: Findings by their stable codes.
+        quantum_j: The counter's unit.
+        mode: What power readings are, or ``None`` of a counter.
+        otherwise: The way that the other mode would have led, where the mode is not told.
+    """
 
     source: str
     series: Series
@@ -181,6 +187,16 @@ class SensorPath:
     calibration: Calibration | None
     flags: tuple[str, ...] = ()
     quantum_j: float = 1e-3
+    ends: tuple[EndSeen, ...] = ()
+    mode: PowerMode | None = None
+    otherwise: SensorPath | None = None
+
+    def unread(self, length_s: float) -> BudgetLine:
+        """Give the doubt of what no reading tells of the window and the ticks that cover it."""
+        step_s, timing = self.ticks.step_s, self.timing
+        last_s = length_s + max(timing.settle_s, timing.lag_s)
+        unread_j = self.ticks.between(-step_s, last_s + 2 * step_s).unread_j
+        return BudgetLine(budget.GAPS, 0.0 if unread_j is None else float(np.linalg.norm(unread_j)))
 
 
 def counter_path(
@@ -198,50 +214,87 @@ def counter_path(
     if inside:
         return None, ("counter_reset",)
     known = calibration or Calibration()
-    ticks = _at_rest(find_ticks(series, known.tick_s, known.jitter_s), window, knowledge)
-    if ticks is None:
+    found = find_ticks(series, known.tick_s, known.jitter_s)
+    ticks = _at_rest(found, window, knowledge)
+    if found is None or ticks is None:
         return None, ()
-    flags = ("counter_reset_outside",) if anywhere else ()
-    shape = timing(calibration)
-    return SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
+    flags, shape = ("counter_reset_outside",) if anywhere else (), timing(calibration)
+    ends_s = (np.asarray(knowledge.ends_ns, dtype=np.int64) - window.t0_ns) / 1e9
+    ends = ends_seen(found, shape, ends_s)
+    path = SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j, ends)
+    return path, ()
 
 
-def _at_rest(ticks: Ticks | None, window: Window, knowledge: Knowledge) -> Ticks | None:
+def _at_rest(
+    ticks: Ticks | None, window: Window, knowledge: Knowledge, late_s: float = 0.0
+) -> Ticks | None:
     """Leave out ticks that show work before the window; ``None`` where none tell of the window.
 
     All ticks have told the comb by then: it knows no load.
     """
     if ticks is None:
         return None
-    ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9, np.inf)
+    ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9 + late_s, np.inf)
     told = len(ticks) and ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
     return ticks if told else None
 
 
 def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -> SensorPath | None:
-    """Find the updates of instantaneous power, or else of means over a second."""
-    calibration = knowledge.power
-    known = calibration or Calibration()
-    for source, taken in (("power", readings.power), ("average_power", readings.average_power)):
-        series = None if taken is None else power_series(taken, window)
-        found = None if series is None else power_ticks(series, known.tick_s)
-        ticks = _at_rest(found, window, knowledge)
-        if series is None or ticks is None:
+    """Find the updates of instantaneous power, or else of what is named a mean over a second.
+
+    What the readings are is told from them. Where they do not tell it, a mean by name is taken for
+    one, and what it would be otherwise is given beside.
+    """
+    for taken, named_mean in ((readings.power, False), (readings.average_power, True)):
+        if taken is None:
             continue
-        if source == "power":
-            shape, flags = power_timing(calibration, ticks.step_s), ("integrated_power",)
-        else:
-            shape, flags = one_second_timing(calibration, ticks.step_s), ("one_second_average",)
-        return SensorPath(source, series, ticks, shape, calibration, flags)
+        series = power_series(taken, window)
+        mode = knowledge.power_mode or find_mode(series, window.seconds)
+        as_mean = named_mean if mode == "untold" else mode == "mean_over_a_second"
+        path = _path_by(series, window, knowledge, as_mean=as_mean)
+        if path is not None:
+            doubted = named_mean and mode == "untold"
+            other = _path_by(series, window, knowledge, as_mean=False) if doubted else None
+            return replace(path, mode=mode, otherwise=other)
     return None
+
+
+def _path_by(
+    series: Series, window: Window, knowledge: Knowledge, *, as_mean: bool
+) -> SensorPath | None:
+    calibration = knowledge.power
+    if as_mean:
+        means = mean_ticks(series)
+        ticks = _at_rest(means and means.ticks, window, knowledge, late_s=ONE_SECOND)
+        if means is None or ticks is None:
+            return None
+        shape, flags = one_second_timing(calibration, means.update_s), ("one_second_average",)
+        return SensorPath("average_power", series, ticks, shape, calibration, flags)
+    ticks = power_ticks(series, None if calibration is None else calibration.tick_s)
+    ticks = _at_rest(ticks, window, knowledge)
+    if ticks is None:
+        return None
+    shape = power_timing(calibration, ticks.step_s)
+    return SensorPath("power", series, ticks, shape, calibration, ("integrated_power",))
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How much power rises at the start of a window and falls at its end, W."""
+    """How much power rises at the start of a window and falls at its end, W.
+
+    Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
+    before for outside power after. What comes late and what is drawn late cannot be told apart,
+    so that for an error in lag or tail the fall at the end counts whole as well.
+
+    Attributes:
+        rise_w: From before the window to just inside.
+        fall_w: From just inside to after it.
+        traded_w: By how much power after the window is above that before it.
+    """
 
     rise_w: float
     fall_w: float
+    traded_w: float
 
 
 def moved_s(to_tick_end_s: float, tick_s: float, share: float) -> float:
@@ -302,12 +355,14 @@ class Hints(NamedTuple):
         after_w: Power after it, or ``None``.
         quantum_j: The counter's unit.
         momentary: Power of moments, where calibration told that it is such.
+        ends: Ends of warm-up batches, as the same sensor saw them.
     """
 
     before_w: float | None = None
     after_w: float | None = None
     quantum_j: float = 1e-3
     momentary: MomentaryPower | None = None
+    ends: tuple[EndSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,23 +389,30 @@ class Integral:
 def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> Integral:
     """Give the energy of the window from 0 to ``length_s`` on the ticks' clock."""
     start_at = start_axis(ticks, length_s, timing.lag_s)
-    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s)
+    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
     ends_j = np.interp([timing.lag_s, length_s + timing.lag_s], ticks.time_s, ticks.energy_j)
     rough_w = float(ends_j[1] - ends_j[0]) / length_s
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
-    end = decayed_edge(end_at, end, timing, rough_w, hints.momentary)
-    inside_w = (-end.energy_j - start.energy_j) / length_s
-    start, end = _heard(start_at, start, inside_w), _heard(end_at, end, inside_w)
+    mean_w = (-end.energy_j - start.energy_j) / length_s
+    told = None
+    if end.outside_w is not None and end.outside_w < LOUD_SHARE * mean_w:
+        told = decayed_edge(end_at, end, timing, hints.momentary, hints.ends)
+    end = told or end
+    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
     energy_j = -end.energy_j - start.energy_j
-    inside_w = energy_j / length_s
-    steps = Steps(_step(inside_w, start), _step(inside_w, end))
-    tail_j, tail_line = _known_tail(steps.fall_w, timing) if end.method == "band" else (0.0, None)
-    moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(inside_w))
+    steps = _steps((start.outside_w, first_w), (last_w, end.outside_w))
+    tail_j, tail_line, late_w = 0.0, None, 0.0
+    if end.method == "band" and told is None:
+        # What comes late and what is drawn late cannot be told apart: the step counts whole.
+        tail_j, tail_line = _known_tail(steps.fall_w, timing)
+        late_w = steps.fall_w
+    moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(energy_j) / length_s)
+    edge_time_j = hypot(steps.traded_w, late_w) * timing.edge_time_s
     lines = [
         *start.lines,
         *end.lines,
-        BudgetLine(budget.EDGE_TIME, _edge_time_j(inside_w, start, end, timing), shared=True),
+        BudgetLine(budget.EDGE_TIME, edge_time_j, shared=True),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
@@ -362,12 +424,6 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         end.outside_w,
         budget.merged(lines),
     )
-
-
-def _heard(axis: Axis, quiet: Edge, inside_w: float) -> Edge:
-    if quiet.outside_w is None or quiet.outside_w < LOUD_SHARE * inside_w:
-        return quiet
-    return split_edge(axis, quiet)
 
 
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
@@ -383,21 +439,12 @@ def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
     return timing.excess_s * (fall_w + found_w) / 2, line
 
 
-def _step(inside_w: float, edge: Edge) -> float:
-    return inside_w - (0.0 if edge.outside_w is None else edge.outside_w)
-
-
-def _edge_time_j(inside_w: float, start: Edge, end: Edge, timing: Timing) -> float:
-    """Give what an error in lag or tail makes of the figure.
-
-    Whole ticks catch all energy however late it comes: a wrong lag then only trades outside power
-    before for outside power after. What comes late and what is drawn late cannot be told apart,
-    so that the step at the end counts whole.
-    """
-    traded_w = _used_power(inside_w, end) - _used_power(inside_w, start)
-    return float(np.hypot(traded_w, _step(inside_w, end))) * timing.edge_time_s
-
-
-def _used_power(inside_w: float, edge: Edge) -> float:
-    outside_w = inside_w if edge.outside_w is None else edge.outside_w
-    return outside_w if edge.method == "band" else (inside_w + outside_w) / 2
+def _steps(start_w: tuple[float | None, float], end_w: tuple[float, float | None]) -> Steps:
+    """Tell steps from power on both sides of each edge; outside not known may be anything."""
+    (before_w, first_w), (last_w, after_w) = start_w, end_w
+    return Steps(
+        rise_w=first_w - (before_w or 0.0),
+        fall_w=last_w - (after_w or 0.0),
+        traded_w=(last_w if after_w is None else after_w)
+        - (first_w if before_w is None else before_w),
+    )
