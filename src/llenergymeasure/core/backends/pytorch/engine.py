@@ -132,6 +132,9 @@ class PyTorchEngine:
     def _generate(self, batch: Batch) -> BatchTrace:
         from transformers import GenerationConfig
 
+        place = self._input_device()
+        stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
+        ids, mask = self._inputs(batch)  # (batch, longest prompt)
         options = GenerationConfig(
             max_new_tokens=max(request.max_new_tokens for request in batch),
             pad_token_id=self._pad_id,
@@ -139,9 +142,6 @@ class PyTorchEngine:
             use_cache=True,
             **decoding_options(self._config.decoder),
         )
-        place = self._input_device()
-        stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
-        ids, mask = self._inputs(batch)  # (batch, longest prompt)
         clock: TokenClock | BurstClock = (
             BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
         )
