@@ -489,7 +489,7 @@ def test_another_interpreter_without_the_package_is_named_with_the_line_that_men
     forked: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = forked.file("python")
-    bare.write_text(f'#!/bin/sh\nPYTHONPATH= exec {sys.executable} -S "$@"\n')
+    bare.write_text(f'#!/bin/sh\nPYTHONPATH= exec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
 
     (problem,) = forked.runner(interpreter=str(bare)).problems([forked.order()])
@@ -527,7 +527,7 @@ def test_another_interpreter_that_cannot_be_used(
 @BOTH
 def test_another_interpreter_runs_experiments(each: Workers) -> None:
     link = each.file("python")
-    link.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} "$@"\n')
+    link.write_text(f'#!/bin/sh\nPYTHONPATH="{SOURCE}" exec "{sys.executable}" "$@"\n')
     link.chmod(0o755)
     runner = each.runner(interpreter=str(link))
 
