@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import hypot
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.environment import DeviceState
@@ -89,6 +89,10 @@ class EnergyComponent(Record):
     kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
     method: str = Field(description="How the figure came about.")
     in_scope: bool = Field(description="Whether it is part of the total.")
+    sensor: Literal["counter", "power"] | None = Field(
+        None, description="What was read for it; null for a model, and where nothing was read."
+    )
+    model: str | None = Field(None, description="What a modelled figure was made from.")
     interval95_j: float | None = Field(
         None, description="Half-width of the 95 % interval on the sensor's scale, J."
     )
@@ -107,6 +111,20 @@ class EnergyComponent(Record):
         "instantaneous, mean_over_a_second, or untold; null where no power was read.",
     )
     budget: tuple[BudgetEntry, ...] = Field((), description="What makes up the interval.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_method(cls, data: Any) -> Any:
+        """Take sensor and model from the words of ``method``, where nothing else told them.
+
+        Results of earlier versions, and sources of other packages, have no more.
+        """
+        if not isinstance(data, dict) or {"sensor", "model"} & {*data}:
+            return data
+        method, kind = str(data.get("method")), data.get("kind")
+        if kind == "modelled":
+            return {**data, "model": method.rpartition(": ")[2]}
+        return {**data, "sensor": "counter" if "counter" in method else "power"}
 
 
 class SamplingCost(Record):

@@ -67,6 +67,7 @@ class CodeCarbonSource(SampledSource):
                 kind="unmeasurable" if part["energy_j"] is None else part["kind"],
                 method=f"CodeCarbon: {part['method']}",
                 in_scope=self._in_scope(part),
+                model=part["method"] if part["kind"] == "modelled" else None,
             )
             for part in parts
         )
