@@ -20,7 +20,7 @@ VLLM_PYTEST = VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON="$$(realpath -s 
 	$(VLLM)/bin/python -m pytest --tb=short -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-recorded bench-sampler bench-startup bench-study bench-vllm gpu-check clean
+.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-recorded bench-sampler bench-search bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -102,12 +102,15 @@ bench-study: setup $(PEER)/.installed ## what a study costs: an experiment, ten 
 	$(BIN)/python benchmarks/study_scale.py
 
 bench-energy: setup $(ENERGY)/.installed ## how near joules come to the truth, beside Zeus and CodeCarbon (about 30 minutes)
-	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py --held-out
+	PYTHONPATH=. $(BIN)/python benchmarks/energy_accuracy.py
 	PYTHONPATH=. $(BIN)/python benchmarks/energy_realtime.py --peer-python $(ENERGY)/bin/python
 	$(ENERGY)/bin/python benchmarks/energy_plot.py
 
 bench-recorded: setup ## the same on recordings of real boards beside a meter (FOLDERS="DIR...")
 	$(BIN)/python benchmarks/energy_recorded.py $(FOLDERS)
+
+bench-search: setup ## look for the load and sensor at which energy's intervals miss most, unsaid (five minutes)
+	PYTHONPATH=. $(BIN)/python benchmarks/energy_search.py
 
 bench-sampler: setup ## what the NVML sampler takes of a core and of the work's speed, on simulated devices
 	PYTHONPATH=. $(BIN)/python benchmarks/sampler_cost.py

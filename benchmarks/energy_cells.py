@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from energy_protocol import USUAL, Body, Late, Scene, Tail
+from energy_random import WORST_FOUND, drawn, scene_of
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import Load
 from tests.support.simulated_device.profiles import DeviceProfile
 
-WINDOWS_S = (0.3, 0.5, 1.0, 2.0, 5.0, 20.0)
-QUIET_WAVES = ("step", "train", "square10", "square23", "square50", "square100", "ramp")
-LOUD_WAVES = ("loud_flat", "loud_train")
-COUNTERS = ("a100", "h100", "v100", "rtx4090", "gh200", "a10")
-FAST_TAIL = (150.0, 0.1)
-OTHER_PROFILES = {
-    "tick50": profiles.vary(profiles.A100, counter_period_s=0.05, power_period_s=0.05),
-    "tick83-rise30": profiles.vary(
+WINDOWS_S = (0.5, 1.0, 5.0)
+# Rise times of arXiv 2312.02741 (V100 40 to 86 ms, H100 75 to 120 ms), from 10 to 90 % of a step:
+# 2.2 time constants of a first-order response. Here their middle.
+V100_RISE_S, H100_RISE_S = 0.063 / 2.2, 0.0975 / 2.2
+TAILS = {
+    "exp 33 ms 150 W": Tail(150.0, 0.1),
+    "line 100 ms 150 W": Tail(150.0, 0.1, "line"),
+    "box 40 ms 85 W": Tail(85.0, 0.04, "box"),
+    "line 30 ms 200 W": Tail(200.0, 0.03, "line"),
+    "box 60 ms 120 W, 20 ms later": Tail(120.0, 0.06, "box", 0.02),
+}
+MORE_PROFILES = {
+    "v100 rising": profiles.vary(profiles.V100, rise_s=V100_RISE_S),
+    "h100 rising": profiles.vary(profiles.H100, rise_s=H100_RISE_S),
+    "tick 50": profiles.vary(profiles.A100, counter_period_s=0.05, power_period_s=0.05),
+    "tick 67": profiles.vary(profiles.A10, counter_period_s=0.067, power_period_s=0.067),
+    "tick 83 rise 30": profiles.vary(
         profiles.H100, counter_period_s=0.083, power_period_s=0.083, rise_s=0.03, limit_w=560.0
     ),
-    "tick120-lag30": profiles.vary(
+    "tick 120 lag 30": profiles.vary(
         profiles.GH200, counter_period_s=0.12, power_period_s=0.12, lag_s=0.03
     ),
+    "power 100/100": profiles.vary(profiles.RTX_3090, counter_supported=False),
+    "power 110/100": profiles.vary(profiles.RTX_4090, counter_supported=False),
+    "power 20/10": profiles.PASCAL_P100,
+    "half time": profiles.vary(profiles.A100, part_time=0.5),
 }
+BEATS = (0.9, 0.94, 0.97, 0.99, 1.0, 1.01, 1.03, 1.06, 1.1)
+FRACTIONS = (0.25, 1 / 3, 0.5, 2.0, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,29 +58,28 @@ class Cell:
         wave: Name of the load.
         nominal_s: Window, before it is lengthened by a random -T/2 to T/2.
         changes: Numbers of the profile that differ.
-        tail_w_s: Watts and seconds of a tail after the window, or none.
-        tail_known: Whether the calibration was made with that tail.
+        body: What the device adds to its load.
+        met: What it added in calibration; by default the same.
         calibrated: Whether a fitted calibration is used.
-        sensor: What is read: the counter, instantaneous power, means over a second, or both.
-        noise: Standard deviation of the load's factor.
+        late: Late turns of the sampler.
+        devices: How many alike work together.
+        foreign: Others' load beside the window, from and to (from its start where negative, else
+            from its end), and watts.
+        genome: A drawn scene, in place of profile and wave.
     """
 
     group: str
     profile: str
     wave: str
     nominal_s: float
-    changes: dict[str, Any] = field(default_factory=dict)
-    tail_w_s: tuple[float, float] | None = None
-    tail_known: bool = True
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    body: Body = Body()  # noqa: RUF009 - a tuple of numbers
+    met: Body | None = None
     calibrated: bool = True
-    sensor: str = "counter"
-    noise: float = 0.07
-
-    @property
-    def device(self) -> DeviceProfile:
-        """The profile with its changes; ticks early or late by up to 3 ms where not said."""
-        known = {**profiles.PROFILES, **OTHER_PROFILES, **HELD_OUT_PROFILES}[self.profile]
-        return profiles.vary(known, **{"tick_jitter_s": 0.003, **self.changes})
+    late: Late = USUAL
+    devices: int = 1
+    foreign: tuple[float, float, float] | None = None
+    genome: tuple[float, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -71,12 +87,53 @@ class Cell:
         # Not hash(): that differs from run to run.
         return zlib.crc32(repr(sorted(asdict(self).items())).encode())
 
+    @property
+    def name(self) -> str:
+        """What it is called in a table."""
+        if self.genome:
+            return f"{self.profile} | {scene_of(self.genome, np.random.default_rng(0)).words}"
+        added = [f"{key} {value:g}" for key, value in self.changes.items()]
+        added += [f"ramp {1e3 * self.body.ramp_s:.0f} ms"] if self.body.ramp_s else []
+        added += [name for name, tail in TAILS.items() if tail == self.body.tail]
+        added += [f"others {self.foreign}"] if self.foreign else []
+        added += [f"{self.late.share:.0%} late"] if self.late is not USUAL else []
+        return f"{', '.join((self.profile, *added))} | {self.wave}"
 
-HELD_OUT_PROFILES = {
-    "tick67": profiles.vary(profiles.A10, counter_period_s=0.067, power_period_s=0.067),
-    "tick100-rise20": profiles.vary(profiles.H100, rise_s=0.02, lag_s=0.015, limit_w=650.0),
-    "tick25": profiles.vary(profiles.V100, counter_period_s=0.025, power_period_s=0.025),
-}
+    def scene(self, rng: np.random.Generator) -> Scene:
+        """Draw one window of it."""
+        if self.genome:
+            return scene_of(self.genome, rng).scene
+        profile = self.device
+        period_s = profile.counter_period_s if profile.counter_supported else profile.power_period_s
+        length_s = self.nominal_s + float(rng.uniform(-0.5, 0.5)) * period_s
+        load, steps_s = make_load(self.wave, length_s, float(rng.random()))
+        if self.foreign is not None:
+            from_s, to_s, watts = self.foreign
+            origin_s = 0.0 if from_s < 0 else length_s
+            load = load + loads.step(origin_s + from_s, origin_s + to_s, watts, 0.0)
+        return Scene(
+            profile,
+            load,
+            length_s,
+            steps_s,
+            self.body,
+            in_situ=self.calibrated,
+            late=self.late,
+        )
+
+    @property
+    def device(self) -> DeviceProfile:
+        """The profile with its changes; ticks early or late by up to 3 ms where not said."""
+        known = {**profiles.PROFILES, **MORE_PROFILES}[self.profile]
+        return profiles.vary(known, **{"tick_jitter_s": 0.003, **self.changes})
+
+    @property
+    def learnt_on(self) -> tuple[DeviceProfile, Body, Late]:
+        """What a calibration is made of."""
+        if self.genome:
+            told = scene_of(self.genome, np.random.default_rng(0))
+            return told.scene.profile, told.met, told.scene.late
+        return self.device, self.body if self.met is None else self.met, self.late
 
 
 def square_at(length_s: float, period_s: float, phase: float) -> Load:
@@ -87,13 +144,6 @@ def square_at(length_s: float, period_s: float, phase: float) -> Load:
     return loads.steps(
         np.concatenate(([-10.0, 0.0], knots[inside + 1 :], [length_s])),
         np.concatenate(([75.0], levels[inside:], [75.0])),
-    )
-
-
-def other_train(length_s: float, request_s: float, prefill_s: float) -> Load:
-    """Requests of other lengths and powers than usual."""
-    return loads.request_train(
-        0.0, length_s, request_s=request_s, prefill_s=prefill_s, prefill_w=520.0, decode_w=290.0
     )
 
 
@@ -109,8 +159,6 @@ def make_load(wave: str, length_s: float, phase: float) -> tuple[Load, np.ndarra
         "train": lambda: loads.request_train(0.0, length_s),
         "loud_flat": lambda: loads.step(0.0, length_s, outside_w=395.0),
         "loud_train": lambda: loads.request_train(0.0, length_s, outside_w=380.0),
-        "brief_train": lambda: other_train(length_s, 0.37, 0.13),
-        "other_train": lambda: other_train(length_s, 0.59, 0.05),
     }[wave]()
     starts = made.start_s[1:-1] if "train" in wave else np.empty(0)
     return made, starts[::2]
@@ -118,98 +166,94 @@ def make_load(wave: str, length_s: float, phase: float) -> tuple[Load, np.ndarra
 
 @functools.cache
 def cells() -> tuple[Cell, ...]:
-    """List every cell."""
-    return (
-        *_main(),
-        *_variants(),
-        *_unseen_tails(),
-        *_part_time(),
-        *_power(),
-        *_others(),
-        *_held_out(),
-    )
+    """List every cell, but for those that are drawn."""
+    parts = (_quiet, _sensors, _ramps_and_tails, _loud_and_late, _power, _beating, _others)
+    return tuple(cell for part in parts for cell in part())
 
 
-def _main() -> Iterator[Cell]:
-    for profile, wave, nominal_s in product(COUNTERS, QUIET_WAVES + LOUD_WAVES, WINDOWS_S):
-        yield Cell("loud" if wave in LOUD_WAVES else "quiet", profile, wave, nominal_s)
+def _quiet() -> Iterator[Cell]:
+    devices = ("a100", "h100", "v100", "rtx4090")
+    for at in product(devices, ("step", "train", "square23"), (0.5, 1.0, 2.0, 5.0)):
+        yield Cell("quiet", *at)
+    for at in product(("gh200", "tick 50", "tick 67"), ("ramp",), WINDOWS_S):
+        yield Cell("quiet", *at)
 
 
-def _variants() -> Iterator[Cell]:
-    usual = product(("a100", "v100"), ("step", "train"), (0.5, 1.0, 5.0))
-    for profile, wave, nominal_s in usual:
-        at = (profile, wave, nominal_s)
-        yield Cell("fast tail", *at, tail_w_s=FAST_TAIL)
-        yield Cell("slow tail", *at, tail_w_s=(60.0, 1.0))
-        yield Cell("no jitter", *at, {"tick_jitter_s": 0.0})
-        yield Cell("5 ms jitter", *at, {"tick_jitter_s": 0.005})
-        yield Cell("10 % noise", *at, noise=0.1)
-        yield Cell("50 ms lag", *at, {"lag_s": 0.05})
-        yield Cell("40 ms rise", *at, {"rise_s": 0.04})
-        yield Cell("uncalibrated", *at, calibrated=False)
-        yield Cell("uncalibrated, 50 ms lag", *at, {"lag_s": 0.05}, calibrated=False)
-        yield Cell("uncalibrated, fast tail", *at, tail_w_s=FAST_TAIL, calibrated=False)
-        yield Cell("counter and power", *at, sensor="both")
+def _sensors() -> Iterator[Cell]:
+    for at in product(("a100", "v100"), ("step", "train"), WINDOWS_S):
+        yield Cell("lag 50 ms", *at, {"lag_s": 0.05})
+        yield Cell("rise 40 ms", *at, {"rise_s": 0.04})
+        yield Cell("rise 80 ms", *at, {"rise_s": 0.08})
+    devices = ("v100 rising", "h100 rising", "tick 83 rise 30", "tick 120 lag 30")
+    for at in product(devices, ("train",), WINDOWS_S):
+        yield Cell("sensors as published", *at)
 
 
-def _unseen_tails() -> Iterator[Cell]:
-    """A tail of 0.1 s after a calibration without one, by the counter alone and beside power.
+def _ramps_and_tails() -> Iterator[Cell]:
+    for at in product(("a100", "v100"), ("step",), WINDOWS_S):
+        for ramp_s in (0.02, 0.04, 0.06):
+            yield Cell("ramps", *at, body=Body(ramp_s), late=USUAL)
+        for name in ("exp 33 ms 150 W", "line 100 ms 150 W"):
+            yield Cell("ramps and tails met", *at, body=Body(0.03, TAILS[name]))
+    for tail in TAILS.values():
+        for at in product(("a100", "v100"), ("step",), WINDOWS_S):
+            yield Cell("tails met", *at, body=Body(tail=tail))
+            yield Cell("tails never met", *at, body=Body(tail=tail), met=Body())
+    for at in product(("rtx4090",), ("square10",), WINDOWS_S):
+        yield Cell("tails never met", *at, body=Body(tail=TAILS["exp 33 ms 150 W"]), met=Body())
 
-    The RTX 4090's power looks at more than a tick, so that it tells nothing of one moment.
-    """
-    usual = ("a100", "step"), ("a100", "train"), ("v100", "step"), ("v100", "train")
-    for (profile, wave), nominal_s in product((*usual, ("rtx4090", "square10")), (0.5, 1.0, 5.0)):
-        at = (profile, wave, nominal_s)
-        alone = Cell("fast tail, unknown", *at, tail_w_s=FAST_TAIL, tail_known=False)
-        yield alone
-        yield replace(alone, group="fast tail, unknown, and power", sensor="both")
 
-
-def _part_time() -> Iterator[Cell]:
-    waves = ("step", "train", "square23", "square50", "square100", "ramp")
-    for profile, wave, nominal_s in product(
-        ("a100-part-time", "h100-part-time"), waves, (0.5, 1.0, 5.0, 20.0)
-    ):
-        yield Cell("part time", profile, wave, nominal_s)
-        yield Cell("part time, uncalibrated", profile, wave, nominal_s, calibrated=False)
+def _loud_and_late() -> Iterator[Cell]:
+    for at in product(("a100", "v100"), ("loud_flat", "loud_train"), WINDOWS_S):
+        yield Cell("loud edges", *at)
+        yield Cell("loud edges", *at, {"rise_s": 0.04})
+    for at in product(("a100", "v100"), ("step", "train"), WINDOWS_S):
+        yield Cell("late polls 10 %", *at, late=Late(0.1))
 
 
 def _power() -> Iterator[Cell]:
-    for wave, nominal_s in product(("step", "train", "loud_flat"), (0.5, 1.0, 5.0, 20.0)):
-        for profile in ("p100", "rtx4090", "a100"):
-            yield Cell("power only", profile, wave, nominal_s, sensor="instant")
-            yield Cell(
-                "power only, uncalibrated",
-                profile,
-                wave,
-                nominal_s,
-                sensor="instant",
-                calibrated=False,
-            )
-        yield Cell("1 s average only", "a10", wave, nominal_s, sensor="usage", calibrated=False)
+    for at in product(("power 100/100", "power 110/100", "power 20/10"), ("step", "train"), (1.0,)):
+        yield Cell("power only", *at)
+        yield Cell("power only", *at, late=Late(0.1))
+        yield Cell("power only, uncalibrated", *at, calibrated=False)
+    for at in product(("power 100/100", "power 20/10"), ("step",), (0.5, 5.0)):
+        yield Cell("power only", *at)
+    for at in product(("a10",), ("step", "train"), (1.0, 5.0)):
+        yield Cell("uncalibrated", *at, calibrated=False)
+    for at in product(("a100", "v100"), ("step", "train"), WINDOWS_S):
+        yield Cell("uncalibrated", *at, calibrated=False)
+
+
+def _beating() -> Iterator[Cell]:
+    for share in (*BEATS, *FRACTIONS):
+        wave = f"square{100 * share:.4g}"
+        for device in ("a100", "a100-part-time", "half time"):
+            yield Cell("beating loads", device, wave, 1.0)
+    for share in (0.97, 1.0, 1.03):
+        yield Cell("beating loads", "power 100/100", f"square{100 * share:.4g}", 1.0)
+    for share in (0.97, 1.03, 0.5):
+        yield Cell("beating loads", "a100-part-time", f"square{100 * share:.4g}", 5.0)
+    for at in product(("a100-part-time", "half time"), ("step", "train", "square23"), (1.0, 5.0)):
+        yield Cell("part time", *at)
 
 
 def _others() -> Iterator[Cell]:
-    for profile, wave, nominal_s in product(
-        OTHER_PROFILES, ("step", "brief_train", "square37"), (0.5, 1.0, 5.0)
-    ):
-        at = (profile, wave, nominal_s)
-        yield Cell("other devices", *at, noise=0.08)
-        yield Cell("other devices, uncalibrated", *at, noise=0.08, calibrated=False)
-        tails = {"known": True, "unknown": False}
-        for name, known in tails.items():
-            yield Cell(f"other tails, {name}", *at, tail_w_s=(110.0, 0.22), tail_known=known)
-        yield Cell("other tails, slow, unknown", *at, tail_w_s=(45.0, 1.7), tail_known=False)
+    for at in product(("a100", "h100"), ("step", "train"), (1.0, 5.0)):
+        yield Cell("four devices", *at, devices=4)
+    for device in ("a100", "v100"):
+        yield Cell("busy before", device, "step", 1.0, foreign=(-0.08, 0.0, 120.0))
+        yield Cell("busy before", device, "step", 1.0, foreign=(-0.04, -0.01, 200.0))
+        yield Cell("busy before", device, "step", 1.0, foreign=(-0.3, -0.05, 100.0))
+        yield Cell("busy after", device, "step", 1.0, foreign=(0.2, 2.0, 120.0))
+        yield Cell("busy after", device, "step", 1.0, foreign=(0.0, 0.05, 150.0))
+    for number, genome in enumerate(WORST_FOUND):
+        yield Cell("found by the search", f"find {number + 1}", "drawn", 1.0, genome=genome)
 
 
-def _held_out() -> Iterator[Cell]:
-    """Devices, tails and loads that nothing was tuned on; seeds follow from the cells."""
-    for profile, wave, nominal_s in product(
-        HELD_OUT_PROFILES, ("ramp", "other_train", "square61"), (0.5, 1.0, 5.0)
-    ):
-        at = (profile, wave, nominal_s)
-        yield Cell("held out", *at, noise=0.06)
-        yield Cell("held out, uncalibrated", *at, noise=0.06, calibrated=False)
-        yield Cell("held out, tail known", *at, tail_w_s=(90.0, 0.16))
-        yield Cell("held out, tail unknown", *at, tail_w_s=(70.0, 0.31), tail_known=False)
-        yield Cell("held out, slow tail unknown", *at, tail_w_s=(35.0, 2.3), tail_known=False)
+def drawn_cells(count: int, seed: int) -> list[Cell]:
+    """Draw scenes that nobody chose."""
+    usual = Cell("drawn", "", "drawn", 1.0)
+    return [
+        replace(usual, profile=f"{seed}/{number}", genome=genome)
+        for number, genome in enumerate(drawn(count, seed))
+    ]

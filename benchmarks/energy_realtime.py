@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import machine
-from energy_accuracy import POLL_S, Phases, stratified
 from energy_cells import make_load
 from energy_realtime_report import cell_figures, report, verdict
+from llenergymeasure.core.energy.protocol import SamplingRates
 from tests.support.simulated_device import loads
 from tests.support.simulated_device.device import Board, SimulatedNode
 from tests.support.simulated_device.profiles import PROFILES, DeviceProfile, vary
@@ -43,11 +43,27 @@ WINDOWS_S = (0.5, 1.0, 2.0)
 LLEM, UNCALIBRATED = "llem", "llem, uncalibrated"
 PEERS = ("zeus_monitor", "zeus_power_monitor", "codecarbon", "codecarbon_task")
 OUTSIDE_W = 75.0
+POLL_S = SamplingRates().counter_poll_ms / 1e3
 NOISE, SENSOR_NOISE_W, JITTER_S = 0.07, 1.0, 0.003
 START_S = 2.0  # from the last program's readiness to the first window's preparation
 PREPARE_S, AFTER_S = 0.9, 0.9  # from preparation to a window, and from a window to preparation
 GUARD_S = 0.7  # of noise around a window
 MOST_LATE_S = 0.02  # a mark later than this says that the machine was busy, and nothing else
+
+
+class Phases(NamedTuple):
+    """Where in their periods tick, poll and load stand at the start of the window, 0 to 1."""
+
+    tick: float
+    poll: float
+    load: float
+    length: float
+
+
+def stratified(count: int, rng: np.random.Generator) -> list[Phases]:
+    """Spread phases evenly, each in an order of its own (a Latin hypercube)."""
+    columns = [(rng.permutation(count) + rng.random(count)) / count for _ in Phases._fields]
+    return [Phases(*row) for row in np.column_stack(columns).tolist()]
 
 
 class Planned(NamedTuple):

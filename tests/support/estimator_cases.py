@@ -22,7 +22,7 @@ from tests.support.simulated_device.profiles import DeviceProfile
 from tests.support.simulated_device.twin import Polls, Quantity, VirtualDevice
 
 ORIGIN_NS = 7_000_000_000_000
-WHOLE = Calibration(tick_s=0.1, jitter_s=0.0, tail=Tail(), fully_integrating=True)
+WHOLE = Calibration(tick_s=0.1, jitter_s=0.0, tail=Tail(doubt_s=5e-4), fully_integrating=True)
 
 
 def ns(seconds: object) -> np.ndarray:

@@ -168,3 +168,16 @@ def test_a_slower_load_is_seen_wrongly_at_its_steps_only():
     fast = find_aliasing(np.arange(0.0, 20.0, 0.1), 0.1, 0.25)
     slow = find_aliasing(np.arange(0.0, 20.0, 0.5), 0.1, 0.25)
     assert slow.strength == pytest.approx(fast.strength * 0.15, rel=0.01)
+
+
+def test_a_wide_bracket_with_one_tooth_behind_a_tick_that_was_seen_tells_its_tick():
+    tick_s, phase_s = 0.1, 0.03
+    near_s = [phase_s + n * tick_s + off for n in range(-6, 16) for off in (-0.004, 0.001)]
+    late_s = [at if not 0.92 < at < 0.94 else at + 0.03 for at in near_s if at != near_s[30]]
+    load = loads.step(0.0, 1.0)
+    found = ticks_of(pencil_counter(np.array(late_s), tick_s, phase_s, load), 1.0)
+
+    assert found is not None
+    at = int(np.argmin(np.abs(found.time_s - 0.93)))
+    assert found.time_s[at] == pytest.approx(0.93, abs=0.003)
+    assert np.diff(found.time_s).max() < 1.5 * tick_s

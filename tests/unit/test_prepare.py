@@ -40,7 +40,7 @@ def make_study(**fields: Any) -> StudyConfig:
 
 
 def plan_of(study: StudyConfig) -> StudyPlan:
-    return prepare.new_plan(study, USER, allow_large=False, now=NOW)
+    return prepare.new_plan(study, USER, now=NOW)
 
 
 def test_what_the_study_leaves_open_comes_from_the_user() -> None:
@@ -80,13 +80,13 @@ def test_a_length_that_every_prompt_overrides_is_not_swept(tmp_path: Path) -> No
     prompts.write_text("\n".join(lines) + "\n")
     study = make_study(dataset=str(prompts), n=3, sweep={"max_new_tokens": [16, 32]})
 
-    own = prepare.expanded(study, allow_large=False)
+    own = prepare.expanded(study)
     assert [one.max_new_tokens for one in own.experiments] == [16]
     (skipped,) = own.skipped
     assert "every prompt of the dataset has its own" in skipped.reason
 
     prompts.write_text("\n".join([*lines[1:], json.dumps({"prompt": "d"})]) + "\n")
-    swept = prepare.expanded(study, allow_large=False)
+    swept = prepare.expanded(study)
     assert [one.max_new_tokens for one in swept.experiments] == [16, 32]
 
 
@@ -99,46 +99,46 @@ def stored(tmp_path: Path) -> StudyDirectory:
 
 
 def test_a_study_goes_on_as_it_was_planned_where_nothing_is_asked(stored: StudyDirectory) -> None:
-    goes_on = prepare.continuation(stored, None, UserConfig(), {}, allow_large=False)
+    goes_on = prepare.continuation(stored, None, UserConfig(), {})
     assert goes_on.notes == ()
     assert goes_on.plan.execution.config_gap_seconds == 7.0, "not what the user has set since"
 
 
 def test_flags_change_how_it_goes_on(stored: StudyDirectory) -> None:
     flags = {"n_cycles": 3, "config_gap_seconds": 0.0}
-    goes_on = prepare.continuation(stored, None, UserConfig(), flags, allow_large=False)
+    goes_on = prepare.continuation(stored, None, UserConfig(), flags)
     assert len(goes_on.plan.slots) == 6
     assert goes_on.plan.execution.config_gap_seconds == 0.0
     assert len(goes_on.notes) == 2
 
 
 def test_what_the_design_does_not_say_now_is_kept(stored: StudyDirectory) -> None:
-    goes_on = prepare.continuation(stored, make_study(), USER, {}, allow_large=False)
+    goes_on = prepare.continuation(stored, make_study(), USER, {})
     assert goes_on.plan.execution.n_cycles == 2
     said = make_study(execution={"n_cycles": 4})
-    more = prepare.continuation(stored, said, USER, {}, allow_large=False)
+    more = prepare.continuation(stored, said, USER, {})
     assert more.plan.execution.n_cycles == 4
 
 
 def test_cycles_that_were_added_by_a_flag_are_kept_beside_the_file(stored: StudyDirectory) -> None:
     said = make_study(execution={"n_cycles": 1})
-    goes_on = prepare.continuation(stored, said, USER, {}, allow_large=False)
+    goes_on = prepare.continuation(stored, said, USER, {})
     assert goes_on.plan.execution.n_cycles == 2
     with pytest.raises(StudyError, match="n_cycles: 2 in the plan, 1 now"):
-        prepare.continuation(stored, said, USER, {"n_cycles": 1}, allow_large=False)
+        prepare.continuation(stored, said, USER, {"n_cycles": 1})
 
 
 def test_damage_of_one_of_the_files_of_a_plan_is_noted(stored: StudyDirectory) -> None:
-    write_plan(stored, prepare.continuation(stored, None, USER, {}, allow_large=False).plan)
+    write_plan(stored, prepare.continuation(stored, None, USER, {}).plan)
     stored.manifest.write_bytes(stored.manifest.read_bytes()[:300])
-    (note,) = prepare.continuation(stored, make_study(), USER, {}, allow_large=False).notes
+    (note,) = prepare.continuation(stored, make_study(), USER, {}).notes
     assert "study_manifest.json is damaged" in note
 
 
 def test_another_design_is_refused(stored: StudyDirectory) -> None:
     other = make_study(sweep={"scripted.batch_size": [1, 4]})
     with pytest.raises(StudyError, match="the design has changed"):
-        prepare.continuation(stored, other, USER, {}, allow_large=False)
+        prepare.continuation(stored, other, USER, {})
 
 
 def test_how_a_plan_is_run_is_what_its_result_reports() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.grid import Expansion, expand
+from llenergymeasure.study.grid import Expansion, check_size, expand
 
 
 def expansion(**fields: Any) -> Expansion:
@@ -255,20 +255,29 @@ def test_a_design_without_a_valid_experiment_is_an_error_with_the_reasons_counte
     assert message.count("decoder.top_k: has no effect under greedy decoding") == 1
 
 
+def test_a_section_and_a_field_of_it_may_both_be_swept():
+    sampling = {"decoding_strategy": "sampling", "top_k": 3}
+    sweep = {"decoder.temperature": [0.7], "decoder": [sampling]}
+
+    (config,) = expansion(sweep=sweep).experiments
+
+    assert (config.decoder.temperature, config.decoder.top_k) == (0.7, 3)
+
+
 def test_a_grid_of_a_million_is_refused_with_its_count_before_anything_is_built():
     sweep = {"n": list(range(1, 1001)), "max_new_tokens": list(range(1, 1001))}
 
     with pytest.raises(StudyError, match=r"1,000,000 combinations, more than 200,000.*--yes"):
-        expansion(sweep=sweep)
+        check_size(StudyConfig(model="m", sweep=sweep))
 
 
 def test_a_large_grid_that_was_confirmed_is_written_out():
     study = StudyConfig(model="m", sweep={"n": list(range(1, 21))})
 
     with pytest.raises(StudyError, match="20 combinations, more than 19"):
-        expand(study, limit=19)
-    assert len(expand(study, limit=19, allow_large=True).experiments) == 20
-    assert len(expand(study, limit=20).experiments) == 20
+        check_size(study, limit=19)
+    check_size(study, limit=20)
+    assert len(expand(study).experiments) == 20
 
 
 # Properties ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
@@ -193,7 +193,12 @@ def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
     name = event.name.partition("_")[2] or event.name
     if labels:
         name = labels[event.configuration - 1]
-    said = _said(event)
+    if isinstance(event.outcome, FailedExperiment):
+        phase = event.outcome.phase
+        said = f"failed in {phase}" if phase else "failed"
+    else:
+        left = f", {span(event.left_s)} left" if event.left_s else ""
+        said = f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
     room = max(WIDTH - len(number) - len(said) - 3, _SHORTEST_NAME)
     column = min(max(map(len, labels), default=len(name)), room)
     return cut(f"{number} {cut(name, column):<{column}}  {said}")
@@ -213,14 +218,6 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
         return lines
     place = f"log: {directory.log}" if directory.log.is_file() else f"in {directory.root}"
     return [*lines, f"{indent}{place}"]
-
-
-def _said(event: Finished) -> str:
-    if isinstance(event.outcome, FailedExperiment):
-        phase = event.outcome.phase
-        return f"failed in {phase}" if phase else "failed"
-    left = f", {span(event.left_s)} left" if event.left_s else ""
-    return f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
 
 
 def _figures(result: ExperimentResult) -> str:
@@ -304,7 +301,7 @@ class StudyDisplay(Display):
             self._pause = None
 
 
-def make_display(verbosity: str, single: StudyConfig | None = None) -> Display:
+def make_display(verbosity: str, single: ExperimentConfig | None = None) -> Display:
     """Choose how to show progress on standard error.
 
     In a pipe the phases of each experiment of a study are told only when ``verbosity`` is
@@ -312,15 +309,13 @@ def make_display(verbosity: str, single: StudyConfig | None = None) -> Display:
 
     Args:
         verbosity: What the user wants.
-        single: A study that is one experiment; ``None`` for any other.
+        single: The one experiment that is run; ``None`` for a study of any other kind.
     """
     terminal = sys.stderr.isatty()
     if verbosity == "quiet":
         return Display()
     if single is not None:
-        (experiment,) = single.experiments
-        assert isinstance(experiment, ExperimentConfig)  # told by is_single
-        return _phases(verbosity, terminal, experiment.window.min_duration_seconds)
+        return _phases(verbosity, terminal, single.window.min_duration_seconds)
     quiet = not terminal and verbosity != "verbose"
     inner = Display() if quiet else _phases(verbosity, terminal)
     return StudyDisplay(sys.stderr, inner, terminal=terminal)

@@ -29,7 +29,7 @@ from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.environment import DeviceTarget, EnvironmentSnapshot
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.orchestration import inventory
-from llenergymeasure.orchestration.inventory import BackendState, Inventory
+from llenergymeasure.orchestration.inventory import BackendState
 from llenergymeasure.report import text
 from llenergymeasure.report.format import WIDTH
 
@@ -101,8 +101,12 @@ def _sections(
         yield Section("packages", _packages(machine))
     yield Section("runners", runner_rows(settings))
     here = f"backends of this interpreter ({sys.executable})"
-    yield Section(here, rows_of_this_interpreter())
-    for place, backends in other_places(settings).items():
+    yield Section(here, (row for state in inventory.take().backends for row in _row(state)))
+    places: dict[str, list[str]] = {}
+    for name in backend_names():
+        if (runner := settings.config.runner(name)) not in _HERE:
+            places.setdefault(runner, []).append(name)
+    for place, backends in places.items():
         yield Section(f"backends of {place}", rows_of(place, backends), slow=True)
     yield Section("next", _next_steps(settings))
 
@@ -203,22 +207,6 @@ def runner_rows(settings: EffectiveSettings) -> Iterator[str]:
         yield from text.setting(name, settings.config.runner(name), named(origin), _NAME)
 
 
-def other_places(settings: EffectiveSettings) -> dict[str, list[str]]:
-    """Find the runners that are not this interpreter, each with its backends."""
-    places: dict[str, list[str]] = {}
-    for name in backend_names():
-        runner = settings.config.runner(name)
-        if runner not in _HERE:
-            places.setdefault(runner, []).append(name)
-    return places
-
-
-def rows_of_this_interpreter() -> Iterator[str]:
-    """Say of every backend whether this interpreter has it."""
-    for state in inventory.take().backends:
-        yield from _row(state)
-
-
 def rows_of(place: str, backends: Sequence[str]) -> Iterator[str]:
     """Say what another place has of the backends that run there, and what else it has.
 
@@ -229,28 +217,19 @@ def rows_of(place: str, backends: Sequence[str]) -> Iterator[str]:
     runner: Runner = load_object(_MAKE_RUNNER)(place, backends[0])
     with closing(runner):
         found = runner.inventory()
-    if isinstance(found, Problem):
-        yield from _unusable(found, backends)
-    else:
-        yield from _usable(found, backends)
-
-
-def _unusable(problem: Problem, backends: Sequence[str]) -> Iterator[str]:
     first, *others = backends
-    yield from text.beside(_head(first, "no"), problem.what)
-    yield from _remedy(problem)
-    for name in others:
-        yield from text.beside(_head(name, "no"), f"as {first}")
-
-
-def _usable(found: Inventory, backends: Sequence[str]) -> Iterator[str]:
+    if isinstance(found, Problem):
+        yield from _absent(first, found)
+        for name in others:
+            yield from text.beside(_head(name, "no"), f"as {first}")
+        return
     states = {state.name: state for state in found.backends}
     for name in backends:
         if name in states:
             yield from _row(states[name])
         else:
             what = f"no package there adds a backend '{name}'"
-            yield from text.beside(_head(name, "no"), what, "install the one that adds it here")
+            yield from _absent(name, Problem(what, place, "install the one that adds it here"))
     for state in found.backends:
         if state.name not in backends and state.package and state.problem is None:
             yield from _row(state)
@@ -259,20 +238,17 @@ def _usable(found: Inventory, backends: Sequence[str]) -> Iterator[str]:
 def _row(state: BackendState) -> Iterator[str]:
     place = [f"in {state.folder}"] if state.folder else []
     if state.problem is not None:
-        yield from text.beside(_head(state.name, "no"), state.problem.what, *place)
-        yield from _remedy(state.problem)
-    else:
-        packages = ((state.package, state.version), *state.also)
-        versions = ", ".join(f"{name} {version}" for name, version in packages)
-        yield from text.beside(
-            _head(state.name, "yes"), versions if state.package else "built in", *place
-        )
+        return _absent(state.name, state.problem, *place)
+    packages = ((state.package, state.version), *state.also)
+    versions = ", ".join(f"{name} {version}" for name, version in packages)
+    return text.beside(_head(state.name, "yes"), versions if state.package else "built in", *place)
 
 
-def _remedy(problem: Problem) -> Iterator[str]:
-    """Give what mends it: a line of pip in one piece, so that it can be copied."""
+def _absent(name: str, problem: Problem, *place: str) -> Iterator[str]:
+    """Say why a backend is not there, and what mends it: a line of pip whole, so as to copy it."""
+    yield from text.beside(_head(name, "no"), problem.what, *place)
     is_a_line = problem.remedy.startswith("pip ") or " -m pip " in problem.remedy
-    return text.command(problem.remedy) if is_a_line else text.beside("", problem.remedy)
+    yield from text.command(problem.remedy) if is_a_line else text.beside("", problem.remedy)
 
 
 def _head(name: str, answer: str) -> str:

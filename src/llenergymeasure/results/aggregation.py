@@ -65,18 +65,15 @@ def _check(shares: Sequence[RawProcessResult]) -> None:
         raise _refusal(f"process_index: {repeated} is given {times} times, each may be once")
     first = shares[0]
     for share in shares[1:]:
-        _same("passes", len(first.passes), first, len(share.passes), share)
-        _same("memory.kind", first.memory.kind, first, share.memory.kind, share)
-
-
-def _same(
-    key: str, one: object, first: RawProcessResult, other: object, share: RawProcessResult
-) -> None:
-    if one != other:
-        raise _refusal(
-            f"{key}: {one} in process {first.process_index}, {other} in process "
-            f"{share.process_index}"
-        )
+        for key, one, other in (
+            ("passes", len(first.passes), len(share.passes)),
+            ("memory.kind", first.memory.kind, share.memory.kind),
+        ):
+            if one != other:
+                raise _refusal(
+                    f"{key}: {one} in process {first.process_index}, {other} in process "
+                    f"{share.process_index}"
+                )
 
 
 def _requests(shares: Sequence[RawProcessResult]) -> tuple[RequestSample, ...]:

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.workload import other_arithmetic
 from llenergymeasure.domain.results import ExperimentResult, Note
 
 _WORKLOAD = {
@@ -90,20 +90,6 @@ Numbered = tuple[int, ExperimentResult]
 """A result with the number of its configuration."""
 
 
-class Work(NamedTuple):
-    """Tokens of one pass over the prompts.
-
-    Attributes:
-        input_tokens: Prompt tokens that the engine got.
-        output_tokens: Tokens that it produced.
-        truncated: Prompts that were cut.
-    """
-
-    input_tokens: float
-    output_tokens: float
-    truncated: int
-
-
 def unequal_terms(results: Sequence[Numbered]) -> Iterator[Note]:
     """Say everything in which configurations were not compared on equal terms.
 
@@ -121,7 +107,7 @@ def unequal_work(results: Iterable[Numbered]) -> Iterator[str]:
     for configuration, result in results:
         groups[result.config.model_dump_json(include=_WORKLOAD)].setdefault(configuration, result)
     for members in groups.values():
-        yield from _unequal_members({one: _work(result) for one, result in members.items()})
+        yield from _unequal_members(members)
         tokenizers = {result.resolved.model.tokenizer_sha256 for result in members.values()}
         if len(tokenizers - {None}) > 1:
             yield "the engines did not get the same prompts: their tokenizers differ"
@@ -159,30 +145,25 @@ def unequal_engines(results: Iterable[ExperimentResult]) -> Iterator[Note]:
         )
 
 
-def _work(result: ExperimentResult) -> Work:
-    did = result.throughput
-    passes = max(did.passes, 1)
-    return Work(did.input_tokens / passes, did.output_tokens / passes, did.prompts_truncated)
-
-
-def _unequal_members(members: Mapping[int, Work]) -> Iterator[str]:
-    inputs, outputs, cuts = (set(values) for values in zip(*members.values(), strict=True))
-    if len(inputs) > 1:
-        told = _told(members, "input_tokens")
-        yield f"the engines did not get the same prompts: {told} tokens a pass"
-    if len(cuts) > 1:
-        yield f"the engines did not get the same prompts: {_told(members, 'truncated')} were cut"
-    if len(outputs) > 1:
+def _unequal_members(members: Mapping[int, ExperimentResult]) -> Iterator[str]:
+    did = {one: result.throughput for one, result in sorted(members.items())}
+    passes = {one: max(work.passes, 1) for one, work in did.items()}
+    other = "the engines did not get the same prompts:"
+    if told := _unequal({one: did[one].input_tokens / passes[one] for one in did}):
+        yield f"{other} {told} tokens a pass"
+    if told := _unequal({one: work.prompts_truncated for one, work in did.items()}):
+        yield f"{other} {told} were cut"
+    if told := _unequal({one: did[one].output_tokens / passes[one] for one in did}):
         yield (
-            f"answers were not equally long: {_told(members, 'output_tokens')} tokens a pass; "
-            "decoder.ignore_eos makes them so"
+            f"answers were not equally long: {told} tokens a pass; decoder.ignore_eos makes them so"
         )
 
 
-def _told(members: Mapping[int, Work], name: str) -> str:
-    return _shortened(
-        [f"#{one} {getattr(work, name):,.0f}" for one, work in sorted(members.items())]
-    )
+def _unequal(figures: Mapping[int, float]) -> str:
+    """Name configurations with their figures; nothing where all have the same."""
+    if len(set(figures.values())) == 1:
+        return ""
+    return _shortened([f"#{one} {figure:,.0f}" for one, figure in figures.items()])
 
 
 def _shortened(parts: Sequence[str]) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from llenergymeasure.config import rules
 from llenergymeasure.config.base import nest
-from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.inheritance import merged
 from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig, WarmupConfig
 from llenergymeasure.config.plain_words import plain_problems
@@ -72,8 +71,6 @@ class _Candidate(NamedTuple):
 def expand(
     study: StudyConfig,
     *,
-    allow_large: bool = False,
-    limit: int = MAX_COMBINATIONS,
     own_lengths: OwnLengths = lambda _: False,
 ) -> Expansion:
     """Write out every experiment of a study, in the order of the design.
@@ -84,22 +81,14 @@ def expand(
 
     Args:
         study: The design.
-        allow_large: Whether it may have more combinations than ``limit``.
-        limit: Combinations of a design that need no confirmation.
         own_lengths: Tells of an experiment whether each of its prompts says for itself how many
             tokens to generate, so that sweeping ``max_new_tokens`` changes nothing.
 
     Raises:
-        StudyError: It is too large, or no combination can run; the reasons are listed.
+        StudyError: No combination can run; the reasons are listed.
     """
     grids = list(_grids(study))
     generated = sum(grid.size for grid in grids)
-    if generated > limit and not allow_large:
-        raise StudyError(
-            f"the design has {generated:,} combinations, more than {limit:,}; shorten the "
-            "lists of sweep:, or confirm with --yes",
-            where="sweep",
-        )
     candidates = (candidate for grid in grids for candidate in _candidates(grid, study))
     expansion = _merged(candidates, generated, own_lengths)
     if not expansion.experiments:
@@ -112,14 +101,23 @@ def combinations(study: StudyConfig) -> int:
     return sum(grid.size for grid in _grids(study))
 
 
-def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:
-    """Hash a design (``study_design_hash``): the sorted fingerprints of its experiments.
+def cold(config: ExperimentConfig) -> ExperimentConfig:
+    """Give an experiment as it is run in a study of cold starts: nothing is warmed up."""
+    return config.model_copy(update={"warmup": _COLD})
 
-    How the experiments are run, and the order of keys and entries, play no part; a cold start
-    does, because it changes what is measured.
+
+def check_size(study: StudyConfig, limit: int = MAX_COMBINATIONS) -> None:
+    """Refuse a design with more combinations than need no confirmation.
+
+    Raises:
+        StudyError: It is too large.
     """
-    hashes = sorted(fingerprints)
-    return canonical_hash({"cold_start": True, "experiments": hashes} if cold_start else hashes)
+    if (count := combinations(study)) > limit:
+        raise StudyError(
+            f"the design has {count:,} combinations, more than {limit:,}; shorten the "
+            "lists of sweep:, or confirm with --yes",
+            where="sweep",
+        )
 
 
 # The grids ----------------------------------------------------------------------------------------
@@ -159,70 +157,24 @@ def _base(defaults: Mapping[str, Any], backend: str) -> dict[str, Any]:
 
 def _candidates(grid: _Grid, study: StudyConfig) -> Iterator[_Candidate]:
     if grid.entry is not None:
-        config = grid.entry
-        if study.cold_start:
-            config = config.model_copy(update={"warmup": _COLD})
+        config = cold(grid.entry) if study.cold_start else grid.entry
         yield _Candidate(config.model_dump(mode="json", exclude_defaults=True), config)
         return
-    base = {**grid.base, "warmup": _COLD.model_dump()} if study.cold_start else grid.base
-    parts = _Parts(base, [key for key, _ in grid.dimensions], frozen=study.cold_start)
     keys = [key for key, _ in grid.dimensions]
-    spans = [range(len(values)) for _, values in grid.dimensions]
-    columns = [values for _, values in grid.dimensions]
-    for places in itertools.product(*spans):
-        values = [column[place] for column, place in zip(columns, places, strict=True)]
-        settings = {"backend": grid.base["backend"], **dict(zip(keys, values, strict=True))}
-        yield _checked(settings, parts, places, values)
+    for values in itertools.product(*(values for _, values in grid.dimensions)):
+        settings = dict(zip(keys, values, strict=True))
+        data = grid.base
+        for key, value in settings.items():  # a section may be swept beside one of its fields
+            data = merged(data, nest({key: value}))
+        if study.cold_start:
+            data = {**data, "warmup": _COLD}
+        yield _checked({"backend": grid.base["backend"], **settings}, data)
 
 
-class _Parts:
-    """Builds the fields of a combination, each distinct section once for the whole grid."""
-
-    def __init__(self, base: dict[str, Any], keys: Sequence[str], *, frozen: bool) -> None:
-        self._base, self._keys = base, keys
-        self._groups: dict[str, list[int]] = {}
-        for position, key in enumerate(keys):
-            field = key.partition(".")[0]
-            if not (frozen and field == "warmup"):
-                self._groups.setdefault(field, []).append(position)
-        still = {name: value for name, value in base.items() if name not in self._groups}
-        self._still = _built(still)
-        self._known: dict[str, dict[tuple[int, ...], Any]] = {name: {} for name in self._groups}
-
-    def __call__(self, places: tuple[int, ...], values: Sequence[Any]) -> dict[str, Any]:
-        """Give the fields of one combination, sections already validated.
-
-        Raises:
-            ValidationError: A section is invalid as a whole.
-        """
-        fields = dict(self._still)
-        for name, positions in self._groups.items():
-            place = tuple(places[position] for position in positions)
-            known = self._known[name]
-            if place not in known:
-                known[place] = self._field(name, positions, values)
-            fields[name] = known[place]
-        return fields
-
-    def _field(self, name: str, positions: Sequence[int], values: Sequence[Any]) -> Any:
-        data = {name: self._base[name]} if name in self._base else {}
-        for position in positions:
-            data = merged(data, nest({self._keys[position]: values[position]}))
-        return _built(data)[name]
-
-
-def _built(data: dict[str, Any]) -> dict[str, Any]:
-    """Validate fields each for itself; how they go together is seen in the combination."""
-    checked = ExperimentConfig.model_validate({"model": "-", **data}, context=STORED)
-    return {name: getattr(checked, name) for name in data}
-
-
-def _checked(
-    settings: dict[str, Any], parts: _Parts, places: tuple[int, ...], values: Sequence[Any]
-) -> _Candidate:
+def _checked(settings: dict[str, Any], data: dict[str, Any]) -> _Candidate:
     try:
         # The rules are asked below: a list of problems costs less than an error for each.
-        config = ExperimentConfig.model_validate(parts(places, values), context=STORED)
+        config = ExperimentConfig.model_validate(data, context=STORED)
     except ValidationError as error:
         texts = (f"{'.'.join(one.loc)}: {one.message}" for one in plain_problems(error, {}))
         return _Candidate(settings, None, "; ".join(texts))

@@ -11,6 +11,7 @@ from typing import Any
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
+from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.datasets.jsonl import read_lines
@@ -26,7 +27,7 @@ _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
 _ABSENT = "not set"
 
 
-def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
+def expanded(study: StudyConfig) -> Expansion:
     """Write a design out; the prompts of local datasets are looked at for lengths of their own."""
     all_have = cache(_all_have_lengths)  # each file is read once for each number of prompts
 
@@ -35,28 +36,25 @@ def expanded(study: StudyConfig, *, allow_large: bool) -> Expansion:
         is_file = isinstance(dataset, str) and dataset.endswith(".jsonl")
         return is_file and all_have(Path(str(dataset)).expanduser(), config.n)
 
-    return grid.expand(study, allow_large=allow_large, own_lengths=own_lengths)
+    return grid.expand(study, own_lengths=own_lengths)
 
 
-def new_plan(
-    study: StudyConfig, user: UserConfig, *, allow_large: bool, now: datetime | None = None
-) -> StudyPlan:
+def new_plan(study: StudyConfig, user: UserConfig, now: datetime | None = None) -> StudyPlan:
     """Decide everything that is decided before the first experiment.
 
     Args:
         study: What is asked for.
         user: The user's settings, for what it leaves open.
-        allow_large: Whether the grid may be larger than is usual.
         now: When the plan is made; by default at this moment.
 
     Raises:
-        StudyError: The grid is too large, or none of it can run.
+        StudyError: None of the grid can run.
     """
-    expansion = expanded(study, allow_large=allow_large)
+    expansion = expanded(study)
     execution = resolved(study.execution, user)
     return StudyPlan(
         name=study.name,
-        study_design_hash=grid.design_hash(expansion.fingerprints, cold_start=study.cold_start),
+        study_design_hash=design_hash(expansion.fingerprints, cold_start=study.cold_start),
         created_at=now or datetime.now().astimezone(),
         execution=execution,
         cold_start=study.cold_start,
@@ -73,8 +71,6 @@ def continuation(
     study: StudyConfig | None,
     user: UserConfig,
     flags: Mapping[str, Any],
-    *,
-    allow_large: bool,
 ) -> NotedPlan:
     """Go on with the plan of a directory.
 
@@ -83,7 +79,6 @@ def continuation(
         study: The design as it is asked for now; ``None`` keeps the stored one.
         user: The user's settings.
         flags: Fields of ``execution`` that flags set; a design that is given holds them already.
-        allow_large: Whether the grid may be larger than is usual.
 
     Raises:
         StudyError: The plan is lost, or design or order have changed.
@@ -92,7 +87,7 @@ def continuation(
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
-        expansion = expanded(study, allow_large=allow_large)
+        expansion = expanded(study)
         check_design(stored, expansion.experiments, cold_start=study.cold_start)
         # What is silent now was set by flags in the beginning.
         silent = {"n_cycles", "cycle_order", "seed"} - study.execution.model_fields_set

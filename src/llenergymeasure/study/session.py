@@ -107,7 +107,12 @@ class StudySession:
                 self._one(one)
         except BaseException as error:
             self._log.close()
-            self._leave(interrupted=not isinstance(error, Exception))
+            # Nothing hides why it is broken off. Whoever interrupts waits a moment, and no more.
+            complete = self._keep_progress()
+            at_once = complete is not None and complete <= MOST_AT_ONCE and not self._calls.stop()
+            if at_once or isinstance(error, Exception):
+                with contextlib.suppress(ExperimentError, StudyError, OSError):
+                    self._summarise()
             raise
         self._log.close()
         self._keep_progress()
@@ -134,17 +139,6 @@ class StudySession:
         if state.status == "complete" and isinstance(known, ExperimentResult):
             return known
         return self._reader.read(state) or known
-
-    def _leave(self, *, interrupted: bool) -> None:
-        """Write what there is to say of a study that is broken off; nothing hides why it is.
-
-        Whoever interrupts waits a moment for it, and no more.
-        """
-        complete = self._keep_progress()
-        at_once = complete is not None and complete <= MOST_AT_ONCE and not self._calls.stop()
-        if at_once or not interrupted:
-            with contextlib.suppress(ExperimentError, StudyError, OSError):
-                self._summarise()
 
     def _keep_progress(self) -> int | None:
         """Write the progress; give how many experiments are complete, ``None`` if it cannot be."""

@@ -162,27 +162,21 @@ class Cadence:
         missed = max(0, now_ns - self._due_ns) // self._period_ns
         self._due_ns += (missed + 1) * self._period_ns
         self._turn += missed
-        rest = min(map(self._turns_to, self._awake()), default=0)
+        known = (index for index, one in self._followers.items() if one.knows)
+        rest = min(map(self._turns_to, {*self._waking, *known}), default=0)
         rest = max(0, min(rest, self._longest - 1))
         self._due_ns += rest * self._period_ns
         self._turn += rest
         return self._due_ns
-
-    @property
-    def _rests(self) -> bool:
-        """Whether turns are left out; those that are taken lie near ticks."""
-        return any(one.knows for one in self._followers.values())
-
-    def _awake(self) -> set[int]:
-        known = (index for index, one in self._followers.items() if one.knows)
-        return {*self._waking, *known}
 
     def _turns_to(self, index: int) -> int:
         """Give the number of turns from this one to that at which a quantity is due."""
         follower = self._followers.get(index)
         if follower is None or not follower.knows:
             rides = follower is not None and index not in self._waking
-            return 0 if rides and self._rests else self._next[index] - self._turn
+            # Where turns are left out, those that are taken lie near a tick.
+            rides = rides and any(one.knows for one in self._followers.values())
+            return 0 if rides else self._next[index] - self._turn
         return int(-(-(follower.awaited_ns - self._due_ns) // self._period_ns))
 
 

@@ -183,7 +183,7 @@ def _by_path(
     path: SensorPath, power: SensorPath | None, window: Window, knowledge: Knowledge
 ) -> EnergyEstimate:
     """Give the energy by one sensor; a counter takes hints of levels from readings of power."""
-    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j)
+    length_s, hints = window.seconds, Hints(quantum_j=path.quantum_j, ends=path.ends)
     if power is not None and path.source == "counter":
         late_s = power.timing.settle_s
         hints = Hints(
@@ -191,6 +191,7 @@ def _by_path(
             mean_power_w(power.series, length_s + late_s, length_s + late_s + HINT_S),
             path.quantum_j,
             momentary_power(power.ticks, power.timing) if power.source == "power" else None,
+            path.ends,
         )
     integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps = _gaps(path, window)

@@ -22,7 +22,6 @@ import numpy as np
 from llenergymeasure.core.energy.estimation.edges import end_axis, quiet_edge, start_axis
 from llenergymeasure.core.energy.estimation.integral import power_ticks
 from llenergymeasure.core.energy.estimation.sensor import (
-    EDGE_TIME_CALIBRATED_S,
     Calibration,
     CounterReadings,
     Floats,
@@ -45,8 +44,8 @@ SHARES = np.linspace(0.05, 1.0, 39)
 LAG_STEPS = 26
 NEAR_TICKS = 4
 LONG_S = 0.5  # bursts from this length on have a plateau
-PLATEAU_AFTER_S = 0.15  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
-LONGEST_SETTLE_S = 0.25
+PLATEAU_AFTER_S = 0.35  # sensors rise within 21 to 120 ms, from a tenth to nine (arXiv 2312.02741)
+LONGEST_SETTLE_S = 0.35
 LEAST_LONG = 3
 UNSETTLED_S = 0.001  # energy still to come, per watt of the step, that counts as settled
 SETTLE_STEP_S = 0.02
@@ -216,10 +215,11 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibrati
         tick_s=ticks.period_s,
         jitter_s=ticks.jitter_s,
         lag_s=max(look.lag_s, 0.0),
-        tail=Tail(max(tail_s, 0.0), settle_s, step_w, rise_s),
+        tail=Tail(max(tail_s, 0.0), settle_s, step_w, rise_s, tail_doubt_s),
         fully_integrating=look.whole,
         look_share=look.share,
-        edge_time_s=max(EDGE_TIME_CALIBRATED_S, float(np.hypot(lag_doubt_s, tail_doubt_s))),
+        # Ticks may all be early or late alike, where polls keep step with them.
+        edge_time_s=float(np.linalg.norm((lag_doubt_s, tail_doubt_s, np.median(ticks.sigma_s)))),
     )
 
 

@@ -54,7 +54,8 @@ from llenergymeasure.core.energy.estimation.sensor import (
     timing,
     without_reset,
 )
-from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge
+from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge, ends_seen
+from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import (
     LEAST_JITTER_S,
     Comb,
@@ -191,6 +192,7 @@ class SensorPath:
     calibration: Calibration | None
     flags: tuple[str, ...] = ()
     quantum_j: float = 1e-3
+    ends: tuple[EndSeen, ...] = ()
     mode: PowerMode | None = None
     otherwise: SensorPath | None = None
 
@@ -217,12 +219,15 @@ def counter_path(
     if inside:
         return None, ("counter_reset",)
     known = calibration or Calibration()
-    ticks = _at_rest(find_ticks(series, known.tick_s, known.jitter_s), window, knowledge)
-    if ticks is None:
+    found = find_ticks(series, known.tick_s, known.jitter_s)
+    ticks = _at_rest(found, window, knowledge)
+    if found is None or ticks is None:
         return None, ()
-    flags = ("counter_reset_outside",) if anywhere else ()
-    shape = timing(calibration)
-    return SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j), ()
+    flags, shape = ("counter_reset_outside",) if anywhere else (), timing(calibration)
+    ends_s = (np.asarray(knowledge.ends_ns, dtype=np.int64) - window.t0_ns) / 1e9
+    ends = ends_seen(found, shape, ends_s)
+    path = SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j, ends)
+    return path, ()
 
 
 def _at_rest(
@@ -366,12 +371,14 @@ class Hints(NamedTuple):
         after_w: Power after it, or ``None``.
         quantum_j: The counter's unit.
         momentary: Power of moments, where calibration told that it is such.
+        ends: Ends of warm-up batches, as the same sensor saw them.
     """
 
     before_w: float | None = None
     after_w: float | None = None
     quantum_j: float = 1e-3
     momentary: MomentaryPower | None = None
+    ends: tuple[EndSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,19 +411,24 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
     mean_w = (-end.energy_j - start.energy_j) / length_s
-    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
+    told = None
     if end.outside_w is not None and end.outside_w < LOUD_SHARE * mean_w:
-        end = decayed_edge(end_at, end, timing, last_w, hints.momentary)
+        told = decayed_edge(end_at, end, timing, hints.momentary, hints.ends)
+    end = told or end
+    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
     energy_j = -end.energy_j - start.energy_j
     steps = _steps((start.outside_w, first_w), (last_w, end.outside_w))
-    tail_j, tail_line = _known_tail(steps.fall_w, timing) if end.method == "band" else (0.0, None)
+    tail_j, tail_line, late_w = 0.0, None, 0.0
+    if end.method == "band" and told is None:
+        # What comes late and what is drawn late cannot be told apart: the step counts whole.
+        tail_j, tail_line = _known_tail(steps.fall_w, timing)
+        late_w = steps.fall_w
     moved_j, part_time = part_time_term(ticks, length_s, timing, steps, abs(energy_j) / length_s)
+    edge_time_j = hypot(steps.traded_w, late_w) * timing.edge_time_s
     lines = [
         *start.lines,
         *end.lines,
-        BudgetLine(
-            budget.EDGE_TIME, hypot(steps.traded_w, steps.fall_w) * timing.edge_time_s, shared=True
-        ),
+        BudgetLine(budget.EDGE_TIME, edge_time_j, shared=True),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]

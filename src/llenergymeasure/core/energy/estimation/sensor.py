@@ -14,9 +14,10 @@ from llenergymeasure.domain.samples import Window
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-EDGE_TIME_CALIBRATED_S = 0.005
+EDGE_TIME_CALIBRATED_S = 0.002  # at most, of 0.3 to 2 ms that fits to sixty bursts leave
 EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
 SETTLE_UNKNOWN_S = 0.15
+REST_S = 0.5  # after a warm-up batch whose end is looked at: some ticks, and rest behind them
 LEAST_LOOK_SHARE = 0.25  # A100 and H100 look at 25 ms of every 100 ms (arXiv 2312.02741)
 
 
@@ -170,12 +171,14 @@ class Tail:
         settle_s: How long after the work until both tail and lag have passed through the sensor.
         rise_s: How much of the sensor's lag is a slow rise, the rest being a delay; ``None`` where
             a tail hides it: ``excess_s`` is then no noise.
+        doubt_s: Standard uncertainty of ``excess_s``.
     """
 
     excess_s: float = 0.0
     settle_s: float = 0.0
     step_w: float | None = None
     rise_s: float | None = None
+    doubt_s: float = EDGE_TIME_CALIBRATED_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,8 @@ class Knowledge:
         step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
         rest_from_ns: From when on readings before the window are those of a device at rest: work
             that came before it shows in earlier ones. 0 where all are.
+        ends_ns: When warm-up batches of the same work ended that at least :data:`REST_S` of rest
+            followed, ascending; readings reach back to before the first.
         power_mode: What its power readings are, where that is known; ``None`` to tell it from the
             readings, ``"untold"`` where they cannot tell.
     """
@@ -219,6 +224,7 @@ class Knowledge:
     power: Calibration | None = None
     step_times_ns: Sequence[int] | Ints = ()
     rest_from_ns: int = 0
+    ends_ns: Sequence[int] | Ints = ()
     power_mode: PowerMode | None = None
 
 
@@ -236,7 +242,7 @@ class Timing:
         look_known: Whether that share is known, so that its effect is taken off.
         rise_s: See :class:`Tail`; 0 where a tail hides it, and ``None`` where the sensor does not
             look all the time.
-        tail_known: Whether calibration saw a tail.
+        tail_doubt_s: See :class:`Tail`.
     """
 
     lag_s: float = 0.0
@@ -247,7 +253,7 @@ class Timing:
     look_share: float = LEAST_LOOK_SHARE
     look_known: bool = False
     rise_s: float | None = None
-    tail_known: bool = False
+    tail_doubt_s: float = EDGE_TIME_UNKNOWN_S
 
 
 def to_come_s(delay_s: Floats, lag_s: float, rise_s: float) -> Floats:
@@ -274,5 +280,5 @@ def timing(calibration: Calibration | None) -> Timing:
         look_share=LEAST_LOOK_SHARE if share is None else share,
         look_known=share is not None,
         rise_s=(calibration.tail.rise_s or 0.0) if calibration.fully_integrating else None,
-        tail_known=calibration.tail.rise_s is None,
+        tail_doubt_s=calibration.tail.doubt_s,
     )
