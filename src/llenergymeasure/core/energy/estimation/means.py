@@ -1,7 +1,7 @@
 """Power as a mean over the last second: told from the readings, and as ticks of a counter.
 
-Whether ``power.draw`` is such a mean depends on the board and on the driver (arXiv 2312.02741,
-table 1): the same board gave power of the moment under an older driver. What comes after the end of
+Whether ``power.draw`` is such a mean depends on the board and on its driver (arXiv 2312.02741 tried
+several of both): the same board may give power of the moment under an older one. What comes after the end of
 a window tells: power of the moment has fallen within a few tenths of a second, a mean over a second
 is then still on its way. Where that does not show, as in a window without a step at its end, what
 NVML documents for the board is all there is.
