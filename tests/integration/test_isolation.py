@@ -131,7 +131,13 @@ def test_forked_and_spawned_workers_measure_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ExperimentConfig(
-        model="random:tiny-llama", backend="pytorch", n=2, max_new_tokens=4, energy_backend="none"
+        model="random:tiny-llama",
+        backend="pytorch",
+        precision="fp32",
+        n=2,
+        max_new_tokens=4,
+        warmup={"n_warmup": 1},
+        energy_backend="none",
     )
     order = make_order(config, tmp_path)
     told = []
