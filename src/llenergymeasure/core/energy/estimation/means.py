@@ -1,10 +1,10 @@
 """Power as a mean over the last second: told from the readings, and as ticks of a counter.
 
-Whether ``power.draw`` is such a mean depends on the board and on its driver (arXiv 2312.02741 tried
-several of both): the same board may give power of the moment under an older one. What comes after the end of
-a window tells: power of the moment has fallen within a few tenths of a second, a mean over a second
-is then still on its way. Where that does not show, as in a window without a step at its end, what
-NVML documents for the board is all there is.
+Whether ``power.draw`` is such a mean depends on the board and on its driver (arXiv 2312.02741
+tried several of both): the same board may give power of the moment under an older one. What comes
+after the end of a window tells: power of the moment has fallen within a few tenths of a second, a
+mean over a second is then still on its way. Where that does not show, as in a window without a step
+at its end, what NVML documents for the board is all there is.
 
 Such a sensor may publish rarely while the device rests, and late: RTX 3090 and RTX A5000 showed one
 value for up to a second after they had fallen (recordings of the same paper).
