@@ -61,6 +61,13 @@ def test_an_unread_update_in_a_steady_stretch_costs_little():
     assert gap.interval95_j < 2 * whole.interval95_j
 
 
+@pytest.mark.parametrize("edge_s", [0.0, LENGTH_S])
+def test_a_stall_over_an_edge_is_doubted_by_all_of_what_it_hides(edge_s):
+    poll_s = without(polls_at(-1.603, 2.6, 0.02), edge_s - 0.8, edge_s + 0.3)
+    estimate = estimate_energy(DeviceReadings(power=shown(poll_s)), window(LENGTH_S), WHOLE_LOOK)
+    assert abs(estimate.energy_j - 400 * LENGTH_S) <= estimate.interval95_j
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_updates_of_20_ms_are_numbered_without_slips_by_polls_in_step_with_them(seed):
     rng = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.aliasing import looks_of
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
@@ -131,12 +132,16 @@ def _counted(
     told_w = np.interp(time_s, time_s[known], power_w[known])
     width_s = np.diff(time_s)
     energy_j = np.concatenate(([0.0], np.cumsum(told_w[1:] * width_s)))
-    # Anywhere between both sides (even over it), and as far off as any update is from the next.
+    # Anywhere between both sides (even over it), and as far off as any update is from the next;
+    # updates in a row that are all missing are off together.
     after = np.minimum(np.searchsorted(known, np.arange(1, len(time_s))), len(known) - 1)
-    apart_w = power_w[known[after]] - power_w[known[np.maximum(after - 1, 0)]]
+    before = np.maximum(after - 1, 0)
+    apart_w = power_w[known[after]] - power_w[known[before]]
+    together = np.sqrt(np.maximum(known[after] - known[before] - 1, 1))
     usual_w = float(np.abs(np.diff(power_w[known])).mean()) if len(known) > 1 else 0.0
     unread_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), width_s)
-    unread_j = np.concatenate(([0.0], unread_s * np.hypot(apart_w / sqrt(12), usual_w)))
+    doubt_w = together * np.hypot(apart_w / sqrt(12), usual_w)
+    unread_j = np.concatenate(([0.0], unread_s * doubt_w))
     return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None, unread_j)
 
 
@@ -336,14 +341,25 @@ def _to_tick_end(ticks: Ticks, at_s: float) -> float:
     return float((ticks.time_s[after] - at_s) % ticks.step_s)
 
 
+def inside_powers_w(ticks: Ticks, length_s: float, lag_s: float) -> Floats:
+    """Give the power of every whole tick inside a window, shape (n,)."""
+    first, last = np.searchsorted(ticks.time_s, [lag_s, length_s + lag_s]).tolist()
+    inside_w: Floats = np.diff(ticks.energy_j[first:last]) / np.diff(ticks.time_s[first:last])
+    return inside_w
+
+
 def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -> float:
-    """Give s · T · √(n (1 - W/T)): n ticks of length T that differ by s, looked at for W each."""
+    """Give s · T · √(n a (1 - W/T)): n ticks of length T that differ by s, looked at for W each.
+
+    Where looks follow one another, as under a load that beats slowly with the ticks, a of them
+    tell as much as one.
+    """
     axis = start_axis(ticks, length_s, timing.lag_s)
-    first = int(np.searchsorted(axis.time_s, axis.edge_s))
-    last = int(np.searchsorted(axis.time_s, axis.far_s)) - 1
-    level = level_between(axis, first, last) if last > first + 1 else None
+    first, last = np.searchsorted(axis.time_s, [axis.inside_s, axis.far_s]).tolist()
+    level = level_between(axis, first, last - 1) if last > first + 2 else None
     spread_w = UNSEEN_SPREAD * power_w if level is None else level.spread_w
-    count = max(length_s / ticks.step_s, 1.0)
+    alike = looks_of(inside_powers_w(ticks, length_s, timing.lag_s)).alike
+    count = max(length_s / ticks.step_s, 1.0) * alike
     return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
 
 
