@@ -139,7 +139,9 @@ def _counted(
     known = np.flatnonzero(shown)
     told_w = np.interp(time_s, time_s[known], power_w[known])
     width_s = np.diff(time_s)
-    energy_j = np.concatenate(([0.0], np.cumsum(told_w[1:] * width_s)))
+    gap_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), 0.0)
+    added_j = told_w[1:] * width_s - gap_s * np.diff(told_w) / 2
+    energy_j = np.concatenate(([0.0], np.cumsum(added_j)))
     # Anywhere between both sides (even over it), and as far off as any update is from the next;
     # updates in a row that are all missing are off together.
     after = np.minimum(np.searchsorted(known, np.arange(1, len(time_s))), len(known) - 1)
@@ -147,7 +149,7 @@ def _counted(
     apart_w = power_w[known[after]] - power_w[known[before]]
     together = np.sqrt(np.maximum(known[after] - known[before] - 1, 1))
     usual_w = float(np.abs(np.diff(power_w[known])).mean()) if len(known) > 1 else 0.0
-    unread_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), width_s)
+    unread_s = np.where(shown[1:], gap_s, width_s)
     doubt_w = together * np.hypot(apart_w / sqrt(12), usual_w)
     unread_j = np.concatenate(([0.0], unread_s * doubt_w))
     return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None, unread_j)
