@@ -283,8 +283,15 @@ def _path_by(
         ticks = _at_rest(means and means.ticks, window, knowledge, late_s=ONE_SECOND)
         if means is None or ticks is None:
             return None
-        shape, flags = one_second_timing(calibration, means.update_s), ("one_second_average",)
-        return SensorPath("average_power", series, ticks, shape, calibration, flags)
+        shape = one_second_timing(calibration, means.update_s)
+        return SensorPath(
+            source="average_power",
+            series=series,
+            ticks=ticks,
+            timing=shape,
+            calibration=calibration,
+            flags=("one_second_average",),
+        )
     ticks = power_ticks(series, None if calibration is None else calibration.tick_s)
     ticks = _at_rest(ticks, window, knowledge)
     if ticks is None:
