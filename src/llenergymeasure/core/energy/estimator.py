@@ -196,7 +196,7 @@ def _by_path(
     integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps = _gaps(path, window)
     lines, energy_j = [*integral.lines, path.unread(length_s)], abs(integral.energy_j)
-    flags = [*path.flags, *gaps]
+    flags = [*path.flags, *gaps, *integral.flags]
     if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
         lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
     if path.otherwise is not None:

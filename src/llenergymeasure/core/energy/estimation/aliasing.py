@@ -63,7 +63,7 @@ class Aliasing:
 
     Attributes:
         strength: Share of the load's swing that one look per tick may be wrong by, 0 to 1.
-        crowding: How far all looks meet the load at one moment of its period, 0 to 1.
+        crowding: How far looks meet the load at one moment of its period, 0 to 1.
         load_period_s: The load's usual period, or ``None`` with too few steps.
     """
 
@@ -102,14 +102,13 @@ def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
     period_s = float(np.median(np.diff(step_s)))
     harmonic = np.arange(1, HARMONICS + 1)
     crowding = np.abs(np.exp(2j * np.pi * np.outer(harmonic, step_s) / tick_s).mean(axis=1))
-    # Of a slower load only the ticks that hold its steps are seen wrongly: others show all of it.
+    # Of a slower load only the ticks that hold its steps are seen wrongly.
     slow = period_s >= SLOW * tick_s
     held = (1 - look_share) * tick_s / period_s if slow else 1.0
     multiple = np.ones(HARMONICS) if slow else np.maximum(harmonic * period_s / tick_s, 1.0)
     passed = crowding * np.abs(np.sinc(harmonic * look_share)) / multiple
     worst = int(passed.argmax())
-    blind = 0.0 if slow else float(crowding[worst])
-    return Aliasing(held * float(passed[worst]), blind, period_s)
+    return Aliasing(held * float(passed[worst]), float(crowding[worst]), period_s)
 
 
 def step_times_ns(samples: Iterable[RequestSample]) -> tuple[int, ...]:

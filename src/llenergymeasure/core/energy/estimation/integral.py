@@ -17,6 +17,7 @@ is sampled, not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from math import hypot, sqrt
 from typing import NamedTuple
 
@@ -26,8 +27,15 @@ from numpy.typing import NDArray
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.aliasing import looks_of
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
+from llenergymeasure.core.energy.estimation.company import (
+    TOLD_SHARE,
+    Company,
+    company_of_moments,
+    without_company,
+)
 from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
+    Axis,
     EdgeMethod,
     beside_w,
     end_axis,
@@ -275,8 +283,15 @@ def _path_by(
         ticks = _at_rest(means and means.ticks, window, knowledge, late_s=ONE_SECOND)
         if means is None or ticks is None:
             return None
-        shape, flags = one_second_timing(calibration, means.update_s), ("one_second_average",)
-        return SensorPath("average_power", series, ticks, shape, calibration, flags)
+        shape = one_second_timing(calibration, means.update_s)
+        return SensorPath(
+            source="average_power",
+            series=series,
+            ticks=ticks,
+            timing=shape,
+            calibration=calibration,
+            flags=("one_second_average",),
+        )
     ticks = power_ticks(series, None if calibration is None else calibration.tick_s)
     ticks = _at_rest(ticks, window, knowledge)
     if ticks is None:
@@ -394,6 +409,7 @@ class Integral:
         before_w: Power before the window, or ``None``.
         after_w: Power after it, or ``None``.
         lines: What is not known.
+        company: Load of somebody else's before and after it.
     """
 
     energy_j: float
@@ -402,14 +418,23 @@ class Integral:
     before_w: float | None
     after_w: float | None
     lines: tuple[BudgetLine, ...]
+    company: tuple[Company, Company]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Say of which company to tell."""
+        names = ("busy_before", "busy_after")
+        told = [abs(one.energy_j) > TOLD_SHARE * abs(self.energy_j) for one in self.company]
+        return tuple(compress(names, told))
 
 
 def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> Integral:
     """Give the energy of the window from 0 to ``length_s`` on the ticks' clock."""
-    start_at = start_axis(ticks, length_s, timing.lag_s)
-    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
     ends_j = np.interp([timing.lag_s, length_s + timing.lag_s], ticks.time_s, ticks.energy_j)
     rough_w = float(ends_j[1] - ends_j[0]) / length_s
+    (start_at, before), (end_at, after) = _alone(ticks, length_s, timing, rough_w)
+    if hints.momentary is not None:
+        before = max(before, company_of_moments(hints.momentary, start_at))
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
     mean_w = (-end.energy_j - start.energy_j) / length_s
@@ -432,6 +457,7 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         *end.lines,
         BudgetLine(budget.EDGE_TIME, edge_time_j, shared=True),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
+        BudgetLine(budget.COMPANY, before.beside_j),
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
     return Integral(
@@ -441,7 +467,18 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         start.outside_w,
         end.outside_w,
         budget.merged(lines),
+        (before, after),
     )
+
+
+def _alone(
+    ticks: Ticks, length_s: float, timing: Timing, inside_w: float
+) -> tuple[tuple[Axis, Company], tuple[Axis, Company]]:
+    """Look at start and end of a window without load of somebody else's beside them."""
+    start = start_axis(ticks, length_s, timing.lag_s)
+    end = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
+    before = without_company(start, inside_w, start=True)
+    return before, without_company(end, inside_w, start=False)
 
 
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:
