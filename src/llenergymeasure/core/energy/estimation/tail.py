@@ -27,14 +27,23 @@ from llenergymeasure.core.energy.estimation.edges import (
     end_axis,
     level_between,
 )
-from llenergymeasure.core.energy.estimation.sensor import REST_S, Floats, Timing, to_come_s
+from llenergymeasure.core.energy.estimation.sensor import (
+    REST_S,
+    Calibration,
+    CounterReadings,
+    Floats,
+    Timing,
+    counter_series,
+    to_come_s,
+)
 from llenergymeasure.core.energy.estimation.tail_shapes import (
     EndSeen,
     Hidden,
     TailPrior,
     find_hidden,
 )
-from llenergymeasure.core.energy.estimation.ticks import Ticks
+from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks
+from llenergymeasure.domain.samples import Window
 
 SETTLED_S = 0.25  # after the window: from here on power is taken for that of rest
 RISES_LEFT = 2.0  # time constants after which a slow rise is known well enough to allow for
@@ -203,6 +212,30 @@ def ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ..
         after = after_end(axis._replace(far_s=-end_s + REST_S), timing)
         found += [] if after is None else [after.seen(with_end=True)]
     return tuple(found)
+
+
+def aimed_wait_s(
+    counter: CounterReadings, from_ns: int, calibration: Calibration, ends_s: float, share: float
+) -> float:
+    """Tell how long to wait so that work ends a share of a tick before a tick.
+
+    Args:
+        counter: Readings that tell where ticks are.
+        from_ns: Where times are counted from, monotonic clock.
+        calibration: What is known of the counter.
+        ends_s: When the work would end without waiting.
+        share: Of a tick.
+
+    Returns:
+        Seconds, less than a tick; 0 where the tick is not told.
+    """
+    series = counter_series(counter, Window(from_ns, from_ns + 1))
+    ticks = find_ticks(series, calibration.tick_s, calibration.jitter_s)
+    if ticks is None or ticks.period_s is None:
+        return 0.0
+    delay_s = calibration.lag_s - (calibration.tail.rise_s or 0.0)
+    shown_s = ends_s + delay_s + share * ticks.period_s
+    return float((ticks.time_s[-1] - shown_s) % ticks.period_s)
 
 
 class MomentaryPower(NamedTuple):
