@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.aliasing import looks_of
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.company import (
     TOLD_SHARE,
@@ -360,17 +359,12 @@ def inside_powers_w(ticks: Ticks, length_s: float, lag_s: float) -> Floats:
 
 
 def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -> float:
-    """Give s · T · √(n a (1 - W/T)): n ticks of length T that differ by s, looked at for W each.
-
-    Where looks follow one another, as under a load that beats slowly with the ticks, a of them
-    tell as much as one.
-    """
+    """Give s · T · √(n (1 - W/T)): n ticks of length T that differ by s, looked at for W each."""
     axis = start_axis(ticks, length_s, timing.lag_s)
     first, last = np.searchsorted(axis.time_s, [axis.inside_s, axis.far_s]).tolist()
     level = level_between(axis, first, last - 1) if last > first + 2 else None
     spread_w = UNSEEN_SPREAD * power_w if level is None else level.spread_w
-    alike = looks_of(inside_powers_w(ticks, length_s, timing.lag_s)).alike
-    count = max(length_s / ticks.step_s, 1.0) * alike
+    count = max(length_s / ticks.step_s, 1.0)
     return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
 
 
