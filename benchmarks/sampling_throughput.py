@@ -189,7 +189,7 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """Measure every case, print and keep the figures; 1 where the claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     given = parser.parse_args()
     all_threads = torch.get_num_threads()

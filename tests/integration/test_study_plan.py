@@ -1,3 +1,5 @@
+"""The plan of a study: every configuration, its order, its time and its memory."""
+
 from __future__ import annotations
 
 import json
