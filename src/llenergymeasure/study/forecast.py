@@ -269,10 +269,8 @@ class TimeLimits:
         machine: Callable[[], Machine] = this_machine,
     ) -> None:
         self._settings, self._given_s = settings, given_s
-        self._machine, self._shape = (
-            cache(machine),
-            cache(lambda *model: architecture_of(resolve(*model))),
-        )
+        self._machine = cache(machine)
+        self._shape = cache(lambda *model: architecture_of(resolve(*model)))
 
     def of(self, config: ExperimentConfig) -> float:
         """Give the limit in seconds."""
