@@ -111,7 +111,15 @@ class Cell:
             from_s, to_s, watts = self.foreign
             origin_s = 0.0 if from_s < 0 else length_s
             load = load + loads.step(origin_s + from_s, origin_s + to_s, watts, 0.0)
-        return Scene(profile, load, length_s, steps_s, self.body, late=self.late)
+        return Scene(
+            profile,
+            load,
+            length_s,
+            steps_s,
+            self.body,
+            in_situ=self.calibrated,
+            late=self.late,
+        )
 
     @property
     def device(self) -> DeviceProfile:

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from llenergymeasure.core.energy.cadence import Cadence, Tiers, gpu_cadence
+from llenergymeasure.core.energy.estimation.sensor import REST_S
 from llenergymeasure.core.energy.estimator import (
     CounterReadings,
     DeviceReadings,
@@ -42,6 +43,9 @@ STATES, SLOW = 2, 6  # what the NVML reader asks of a device beside energy and p
 READ_S = 50e-6  # how long a read takes, more or less
 WAKE_S = 1e-4  # a wake-up is at most this late when nothing holds it up
 HANDOVER_S = 0.01  # between the guards and the work itself, at most
+AIMS = (0.97, 0.06, 0.13, 0.3)  # of a tick, before one: where warm-up batches end
+AIM_S = 0.005  # by about how much they miss that
+BATCH_S = 0.4
 FULL_W = 400.0  # of a device that loads are written for; they are scaled to a device's limit
 
 
@@ -112,9 +116,11 @@ class Scene:
         steps_s: When steps of the load begin.
         body: What the device adds.
         warmup_w: Power of the warm-up; by default the window's mean.
-        ends_s: When warm-up batches end, ascending, the last one where the wait for the window
-            begins if none is given; readings begin with the first.
+        in_situ: Whether the last warm-up batches end at chosen places of a tick, with rest behind.
+        ends_s: When warm-up batches end, ascending, where they are to end elsewhere; readings begin
+            before the first.
         batch_s: How long the batch before each of them is.
+        settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
     """
@@ -125,8 +131,9 @@ class Scene:
     steps_s: Sequence[float] | FloatArray = ()
     body: Body = PLAIN
     warmup_w: float | None = None
+    in_situ: bool = True
     ends_s: tuple[float, ...] = ()
-    batch_s: float = 1.5
+    batch_s: float = BATCH_S
     settle_s: float = SETTLE_S
     late: Late = USUAL
     without: tuple[Quantity, ...] = ()
@@ -174,9 +181,9 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
     guard_s = guard(profile, scene.without)
     opened_s = -scene.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
-    ends_s = scene.ends_s or (opened_s,)
+    ends_s = scene.ends_s or (_aimed(profile, opened_s, rng) if scene.in_situ else (opened_s,))
     load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
-    from_s = min(opened_s, ends_s[0] - scene.batch_s) if scene.ends_s else opened_s
+    from_s = ends_s[0] - scene.batch_s if len(ends_s) > 1 else opened_s
     noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
     device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
     readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
@@ -189,6 +196,18 @@ def play(scene: Scene, rng: np.random.Generator) -> Played:
         device.true_energy_j(0.0, scene.length_s),
         device,
     )
+
+
+def _aimed(profile: DeviceProfile, opened_s: float, rng: np.random.Generator) -> tuple[float, ...]:
+    """Let warm-up batches end at chosen places before a tick, about as well as that can be hit."""
+    apart_s = REST_S + BATCH_S + rng.uniform(0.0, 0.1, len(AIMS))
+    ends_s = opened_s - np.cumsum(apart_s)[::-1] + apart_s[0]
+    counted = profile.counter_supported
+    period_s = profile.counter_period_s if counted else profile.power_period_s
+    phase_s = profile.counter_phase_s if counted else profile.power_phase_s
+    wanted_s = phase_s - profile.lag_s - np.array(AIMS) * period_s
+    ends_s -= (ends_s - wanted_s) % period_s
+    return tuple((ends_s + AIM_S * rng.standard_normal(len(AIMS))).tolist())
 
 
 def guard(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> float:

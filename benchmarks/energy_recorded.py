@@ -188,7 +188,8 @@ def run_trial(one: Recording, sensor: str, on: Scale, window_s: tuple[float, flo
     power = PowerReadings(read_ns, read_ns, seen.power_w)
     instant = sensor == "instant"
     readings = DeviceReadings(power=power) if instant else DeviceReadings(average_power=power)
-    known = Knowledge(step_times_ns=nanoseconds(one.steps_s, t0_s))
+    # A step is work with the pause behind it, as a token or a batch is.
+    known = Knowledge(step_times_ns=nanoseconds(one.steps_s[::2], t0_s))
     window = Window(ORIGIN_NS, int(nanoseconds(t1_s, t0_s)))
     found = estimate_energy(readings, window, known)
     error = np.nan if found.energy_j is None else found.energy_j / true_j - 1

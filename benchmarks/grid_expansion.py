@@ -44,8 +44,9 @@ def design(size: int) -> dict[str, Any]:
 
 def expand_once(size: int) -> dict[str, Any]:
     """Write a grid out in this process; seconds are of the expansion and the design hash."""
+    from llenergymeasure.config.canonical import design_hash
     from llenergymeasure.config.models import StudyConfig
-    from llenergymeasure.study.grid import design_hash, expand
+    from llenergymeasure.study.grid import expand
 
     start_s = time.perf_counter()
     study = StudyConfig(**design(size))

@@ -11,8 +11,7 @@ from llenergymeasure.config.loader import load_experiment_config, load_study_con
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
-from llenergymeasure.orchestration.order import WorkOrder
-from llenergymeasure.study.runner import StudyRunner, run_single
+from llenergymeasure.study.runner import StudyRunner
 
 
 class _NotGiven(Enum):
@@ -60,8 +59,7 @@ def run_experiment(
         wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
         config = load_experiment_config(_path(config, f"{wanted}run_experiment(**fields)"))
     directory = None if output_dir is None else Path(output_dir)
-    settings = load_settings()
-    return run_single(WorkOrder.of(config, settings), settings, directory).result
+    return StudyRunner(StudyConfig.of(config), load_settings(), directory).run().experiments[0]
 
 
 def run_study(

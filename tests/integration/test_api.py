@@ -14,9 +14,10 @@ from llenergymeasure import (
     run_experiment,
     run_study,
 )
+from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.user_config import default_path
 from llenergymeasure.exceptions import ConfigError, ExperimentError, PreFlightError
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.grid import expand
 
 FIELDS: dict[str, Any] = {
     "model": "none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_a_terminal_with_no_color_gets_no_colours(llem: Llem) -> None:
     llem.environment |= {"NO_COLOR": "1", "TERM": "xterm-256color"}
     for arguments in (["run", *QUICK], ["run", "--help"], ["run", "--nope"]):
         sized = "stty cols 80 rows 24"  # a terminal that is made has no size
-        command = f"{sized}; {' '.join(llem.command(*arguments))}"
+        command = f"{sized}; {shlex.join(llem.command(*arguments))}"
         done = subprocess.run(
             ["script", "-qec", command, "/dev/null"],
             cwd=llem.folder,

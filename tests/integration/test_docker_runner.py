@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -330,11 +331,14 @@ def test_a_daemon_that_this_user_may_not_talk_to_is_a_problem(tmp_path: Path) ->
     _docker_or_skip()
     if os.geteuid() == 0:
         pytest.skip("root may talk to every daemon")
-    with socket.socket(socket.AF_UNIX) as daemon:
-        daemon.bind(str(tmp_path / "closed.sock"))
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as short,  # a socket's path has 108 bytes at most
+        socket.socket(socket.AF_UNIX) as daemon,
+    ):
+        daemon.bind(f"{short}/closed.sock")
         daemon.listen()
-        (tmp_path / "closed.sock").chmod(0)
-        environ = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/closed.sock"}
+        Path(short, "closed.sock").chmod(0)
+        environ = {**os.environ, "DOCKER_HOST": f"unix://{short}/closed.sock"}
         runner = DockerRunner("any", "scripted", environ)
         problem = Containers(tmp_path, "any").only_problem(runner)
     assert "may not talk" in problem.what

@@ -19,7 +19,9 @@ from llenergymeasure.study.runners.docker import DockerRunner
 from tests.support.cli import SOURCE
 from tests.support.scripted_run import make_order, scripted_config
 
-STAND_IN = """#!{python}
+STAND_IN = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import json, os, sys
 
 verb, *rest = sys.argv[1:]

@@ -91,6 +91,21 @@ def test_energy_is_modelled_not_zero_and_in_proportion_to_time(on_cpu):
     assert max(ram_w) < 1.2 * min(ram_w)
 
 
+def test_constant_power_is_that_of_the_window_however_short(on_cpu):
+    """CodeCarbon's own marks lie a few milliseconds outside, which is as much again."""
+    windows = [0.008, 0.008, 0.008, 1.0]
+    watts = []
+    for length_s in windows:
+        on_cpu.open_window()
+        t0_ns = time.monotonic_ns()
+        time.sleep(length_s)
+        window = Window(t0_ns, time.monotonic_ns())
+        recording = on_cpu.close_window(window)
+        watts.append(energies(recording)["ram"] / window.seconds)
+
+    assert watts == pytest.approx([watts[-1]] * len(watts))
+
+
 def test_a_window_of_several_stretches_has_power_readings_and_loses_nothing(on_cpu):
     short, long = record(on_cpu, 1.0), record(on_cpu, 6.0)
 

@@ -117,7 +117,7 @@ def test_a_long_window_is_handed_over_whole(make):
     sampler.start()
     recorded = record(sampler, 1.0)
 
-    assert len(recorded.readings) > 2000
+    assert len(recorded.readings) > 1000
     assert recorded.readings[-1].value == recorded.summary["polls"]
 
 

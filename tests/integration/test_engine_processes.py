@@ -257,3 +257,16 @@ def test_an_alarm_is_the_callers_own_and_so_is_a_handler_of_c(processes):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert heard == [signal.SIGALRM] * 2
+
+
+def test_an_engine_that_does_not_shut_down_in_good_order_is_ended_all_the_same(processes, capsys):
+    child = started(processes, time.sleep, 600)
+    wait_for(processes.running)
+
+    def shut_down() -> None:
+        raise BackendError("it no longer answers", where="close")
+
+    processes.close(shut_down)
+    child.join()
+    assert processes.running() == []
+    assert capsys.readouterr().out == "it no longer answers\n"

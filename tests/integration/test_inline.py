@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import EffectiveSettings, load_settings
 from llenergymeasure.domain.results import StudyResult
 from llenergymeasure.exceptions import ExperimentError, PreFlightError
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.study.events import Callbacks, StudyEvent
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.grid import expand
 from llenergymeasure.study.runner import StudyRunner
 from tests.support.cli import SOURCE
 from tests.support.scripted_run import scripted_config
@@ -47,14 +48,14 @@ def run(
 
 
 def test_an_experiment_that_runs_once_is_alone() -> None:
-    assert STUDY.is_single
-    assert not StudyConfig.of(scripted_config(), ExecutionConfig(n_cycles=2)).is_single
+    assert STUDY.single is not None
+    assert StudyConfig.of(scripted_config(), ExecutionConfig(n_cycles=2)).single is None
 
 
 @pytest.mark.parametrize("asked", [{"timeout_s": 5.0}, {"start_method": "spawn"}])
 def test_a_time_limit_or_a_start_method_asks_for_a_process(asked: dict[str, Any]) -> None:
     execution = ExecutionConfig(n_cycles=1, **asked)
-    assert not StudyConfig.of(scripted_config(), execution).is_single
+    assert StudyConfig.of(scripted_config(), execution).single is None
 
 
 def test_a_cold_start_is_part_of_the_hash_of_the_design(tmp_path: Path) -> None:

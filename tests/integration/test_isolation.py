@@ -131,7 +131,13 @@ def test_forked_and_spawned_workers_measure_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ExperimentConfig(
-        model="random:tiny-llama", backend="pytorch", n=2, max_new_tokens=4, energy_backend="none"
+        model="random:tiny-llama",
+        backend="pytorch",
+        precision="fp32",
+        n=2,
+        max_new_tokens=4,
+        warmup={"n_warmup": 1},
+        energy_backend="none",
     )
     order = make_order(config, tmp_path)
     told = []
@@ -489,7 +495,7 @@ def test_another_interpreter_without_the_package_is_named_with_the_line_that_men
     forked: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = forked.file("python")
-    bare.write_text(f'#!/bin/sh\nPYTHONPATH= exec {sys.executable} -S "$@"\n')
+    bare.write_text(f'#!/bin/sh\nPYTHONPATH= exec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
 
     (problem,) = forked.runner(interpreter=str(bare)).problems([forked.order()])
@@ -527,7 +533,7 @@ def test_another_interpreter_that_cannot_be_used(
 @BOTH
 def test_another_interpreter_runs_experiments(each: Workers) -> None:
     link = each.file("python")
-    link.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} "$@"\n')
+    link.write_text(f'#!/bin/sh\nPYTHONPATH="{SOURCE}" exec "{sys.executable}" "$@"\n')
     link.chmod(0o755)
     runner = each.runner(interpreter=str(link))
 

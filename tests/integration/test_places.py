@@ -33,7 +33,7 @@ def another_python(folder: Path, packages: Path | None = None) -> Path:
         (needed / source.name).symlink_to(source)
     path = os.pathsep.join(map(str, filter(None, (SOURCE, needed, packages))))
     python = folder / "other python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -S "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{path}" exec "{sys.executable}" -S "$@"\n')
     python.chmod(0o755)
     return python
 

@@ -1,3 +1,5 @@
+"""The plan of one experiment: what runs where, for how long, and whether it fits."""
+
 from __future__ import annotations
 
 import json

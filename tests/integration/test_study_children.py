@@ -28,7 +28,7 @@ def llem(tmp_path: Path) -> Llem:
         ("refuse", "internal", "RuntimeError: no such driver"),
     ],
 )
-def test_one_that_breaks_is_told_and_the_others_are_kept(
+def test_an_experiment_that_breaks_is_told_and_the_others_are_kept(
     llem: Llem, shout: str, code: str, says: str
 ) -> None:
     done = llem("run", misbehaving_study(llem, "well", shout, cycles=2))
@@ -50,7 +50,9 @@ def test_one_that_breaks_is_told_and_the_others_are_kept(
     assert leftovers(llem.folder) == []
 
 
-def test_one_that_hangs_is_ended_after_the_time_that_the_study_gives_it(llem: Llem) -> None:
+def test_an_experiment_that_hangs_is_ended_after_the_time_that_the_study_gives_it(
+    llem: Llem,
+) -> None:
     done = llem("run", misbehaving_study(llem, "well", "hang", execution=TIGHT), timeout_s=120)
 
     assert done.code == 1, done.err

@@ -1,3 +1,5 @@
+"""The plan of a study: every configuration, its order, its time and its memory."""
+
 from __future__ import annotations
 
 import json
@@ -7,11 +9,12 @@ from typing import Any
 import pytest
 
 from llenergymeasure.cli.commands.run import show_plan
+from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.exceptions import PreFlightError, StudyError
 from llenergymeasure.report import format as fmt
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.grid import expand
 
 Show = Callable[..., str]
 

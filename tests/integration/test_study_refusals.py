@@ -36,14 +36,14 @@ def test_a_grid_of_a_million_is_refused_with_the_count(llem: Llem) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
-def test_that_refusal_in_json(llem: Llem, flags: tuple[str, ...]) -> None:
+def test_a_grid_of_a_million_is_refused_in_json_too(llem: Llem, flags: tuple[str, ...]) -> None:
     done = llem("run", scripted_study(llem, MILLION), "--json", *flags)
     assert done.code == 1
     assert done.error["code"] == "study"
     assert "1,000,000" in done.error["message"]
 
 
-def test_none_that_can_run_is_refused_with_the_reasons(llem: Llem) -> None:
+def test_a_grid_of_which_nothing_can_run_is_refused_with_the_reasons(llem: Llem) -> None:
     sweep = "decoder.temperature: [0.5, 0.7]"
     said = llem.fails("run", scripted_study(llem, sweep), inline=True)
     assert "temperature" in said

@@ -149,7 +149,7 @@ def test_the_tests_of_every_backend_hold_on_the_stand_in(machine: Machine) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 14
+    assert int(passed[1]) >= 13
     assert "skipped" not in done.stdout
 
 

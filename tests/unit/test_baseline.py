@@ -55,13 +55,16 @@ class Idling:
 
 
 class Sleeps:
-    """Remembers how long was waited, and moves no clock."""
+    """Remembers how long was waited, which a clock shows at once."""
 
     def __init__(self) -> None:
         self.waited_s: list[float] = []
 
     def __call__(self, duration_s: float) -> None:
         self.waited_s.append(duration_s)
+
+    def clock_ns(self) -> int:
+        return round(sum(self.waited_s) * 1e9)
 
 
 def cache(folder: Path, now_s: float = 1000.0, who: DeviceIdentity = WHO) -> BaselineCache:
@@ -77,7 +80,7 @@ def run(power_w: float, kept: BaselineCache | None, duration_s: float = 30.0):
     sleeps = Sleeps()
     selection = Selection(Idling(power_w), "nvml", "a test", Coverage("measured", "one GPU"))
     config = BaselineConfig(duration_seconds=duration_s)
-    baseline = Baseline(config, selection, sleep=sleeps)
+    baseline = Baseline(config, selection, sleeps, sleeps.clock_ns)
     baseline.measure_device(kept)
     return baseline.result(), sleeps.waited_s
 
@@ -168,24 +171,9 @@ def test_a_spot_check_confirms_within_both_intervals_and_two_per_cent() -> None:
 
 
 def test_the_first_measurement_is_full_and_the_next_only_a_look(tmp_path: Path) -> None:
-    """Real time: ten half seconds make a spot check, so the look really sleeps."""
-    import time
-
-    waited_s = []
-
-    def doze(duration_s: float) -> None:
-        waited_s.append(duration_s)
-        time.sleep(2.1)
-
-    def measure(power_w: float):
-        selection = Selection(Idling(power_w), "nvml", "a test", Coverage("measured", "one GPU"))
-        config = BaselineConfig(duration_seconds=30.0)
-        baseline = Baseline(config, selection, sleep=doze)
-        baseline.measure_device(cache(tmp_path))
-        return baseline.result()
-
-    first, second, changed = measure(60.0), measure(60.5), measure(80.0)
-    assert waited_s == [30.0, SPOT_S, SPOT_S, 30.0]
+    (first, full), (second, look) = run(60.0, cache(tmp_path)), run(60.5, cache(tmp_path))
+    changed, again = run(80.0, cache(tmp_path))
+    assert (full, look, again) == ([30.0], [SPOT_S], [SPOT_S, 30.0])
     assert first.device_idle_age_s is None
     assert (second.device_idle_w, second.device_idle_age_s) == (pytest.approx(60.0), 0.0)
     assert second.device_idle_interval95_w == pytest.approx(first.device_idle_interval95_w)

@@ -12,7 +12,6 @@ from llenergymeasure.cli.display import (
     LineDisplay,
     make_display,
 )
-from llenergymeasure.config.models import StudyConfig
 from llenergymeasure.orchestration.events import Event
 from tests.support.scripted_run import scripted_config
 
@@ -143,5 +142,4 @@ def test_silence_is_silent(capsys):
     [("quiet", Display), ("standard", LineDisplay), ("verbose", LineDisplay)],
 )
 def test_without_a_terminal_progress_comes_in_lines_or_not_at_all(verbosity, kind, capsys):
-    single = StudyConfig.of(scripted_config())
-    assert type(make_display(verbosity, single)) is kind
+    assert type(make_display(verbosity, scripted_config())) is kind

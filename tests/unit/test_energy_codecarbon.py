@@ -17,10 +17,12 @@ from llenergymeasure.core.energy.codecarbon_reader import Part
 from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.gpu_survey import GPUSurvey
+from llenergymeasure.core.metrics import energy_result, throughput_result
 from llenergymeasure.domain.co2 import CO2Estimate
-from llenergymeasure.domain.energy import SamplingCost
+from llenergymeasure.domain.energy import Energy, SamplingCost
 from llenergymeasure.domain.environment import DeviceTarget, GPUInfo
 from llenergymeasure.domain.samples import Window
+from tests.support.make_result import make_sample
 
 SECOND = Window(0, 1_000_000_000)
 COST = SamplingCost(reads=0, mean_read_ms=None, p99_read_ms=None, cpu_seconds=0.0)
@@ -32,15 +34,17 @@ def part(
     kind: str = "modelled",
     gpu: bool = False,
     reset: bool = False,
+    *,
+    power_w: float | None = None,
 ):
     told = {"name": name, "gpu": gpu, "kind": kind, "method": "somehow", "energy_j": energy_j}
-    return {**told, "reset": reset}
+    return {**told, "reset": reset, "power_w": power_w}
 
 
-def recording(target: DeviceTarget, *parts, span: Window = SECOND, messages=(), grams=0.1):
-    summary = {"parts": list(parts), "grams": grams, "messages": list(messages)}
+def recording(target: DeviceTarget, *parts, seconds: float = 1.0, messages=(), grams=0.1):
+    told = {"seconds": seconds, "grams": grams, "messages": list(messages)}
     source = CodeCarbonSource(target, SamplingRates())
-    return source.recording(Recorded((), summary, COST, span), SECOND)
+    return source.recording(Recorded((), {"parts": list(parts), **told}, COST, SECOND), SECOND)
 
 
 HOST = (part("cpu", 30.0, "measured"), part("ram", 10.0))
@@ -84,12 +88,45 @@ def test_what_codecarbon_warned_of_reaches_the_notes():
     assert "CodeCarbon warned: counter went backwards" in recorded.notes
 
 
-def test_a_span_that_is_not_the_window_is_told():
-    told = recording(DeviceTarget("cpu"), *HOST, span=Window(0, 1_100_000_000))
-    same = recording(DeviceTarget("cpu"), *HOST, span=Window(0, 1_010_000_000))
+def test_figures_of_a_longer_stretch_are_not_related_to_the_work():
+    told = recording(DeviceTarget("cpu"), *HOST, seconds=1.1)
+    same = recording(DeviceTarget("cpu"), *HOST, seconds=1.01)
 
-    assert any("1.100 s around a window of 1.000 s" in note for note in told.notes)
+    assert told.stretch_s == 1.1
+    assert told.total_j == 40.0
+    assert told.energy == Energy(None)
+    assert any("cover 1.100 s around a window of 1.000 s" in note for note in told.notes)
+    assert same.stretch_s is None
+    assert same.energy.total_j == 40.0
     assert not any("around a window" in note for note in same.notes)
+
+
+def test_where_power_is_constant_the_energy_is_that_of_the_window():
+    """CodeCarbon's own stretch is threefold that of a window of a few milliseconds."""
+    parts = (part("cpu", 105.0, power_w=35.0), part("ram", 30.0, power_w=10.0))
+    recorded = recording(DeviceTarget("cpu"), *parts, seconds=3.0)
+
+    assert recorded.total_j == 45.0
+    assert recorded.stretch_s is None
+    assert recorded.energy.total_j == 45.0
+    assert not any("around a window" in note for note in recorded.notes)
+
+
+def test_a_part_out_of_scope_says_nothing_about_the_stretch_of_the_total():
+    parts = (part("ram", 30.0, power_w=10.0), *GPUS)
+    assert recording(DeviceTarget("cpu"), *parts, seconds=3.0).stretch_s is None
+
+
+def test_without_energy_of_the_window_no_ratio_is_told():
+    recorded = recording(DeviceTarget("cpu"), *HOST, seconds=3.0)
+    work = throughput_result((make_sample(),), SECOND, passes=1, prompts_truncated=0)
+    told = energy_result(
+        recorded, work, mean_e2e_s=1.0, selection_reason="asked for", scope="the CPU"
+    )
+
+    assert (told.total_j, told.stretch_s) == (40.0, 3.0)
+    ratios = (told.per_output_token_j, told.per_request_j, told.tokens_per_j)
+    assert {*ratios, told.mean_power_w, told.edp_js, told.adjusted_j} == {None}
 
 
 def test_grams_are_kept_apart_and_the_country_they_assume_is_documented():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_one_closed_counter_of_many_closes_the_source_and_the_remedy_opens_it(tm
     assert closed in coverage.scope
     assert "since 5.10" in coverage.scope
     assert "PLATYPUS" in coverage.scope
-    assert coverage.remedy == f"sudo chmod a+r {tmp_path}/intel-rapl:*/energy_uj"
+    assert coverage.remedy == f"sudo chmod a+r {shlex.quote(str(tmp_path))}/intel-rapl:*/energy_uj"
 
 
 def test_polls_are_never_so_rare_that_a_wrap_could_hide(tmp_path):

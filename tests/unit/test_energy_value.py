@@ -59,3 +59,14 @@ def test_only_measured_energy_of_a_recording_has_an_interval(
 ) -> None:
     part = EnergyComponent(name="cpu", energy_j=9.0, kind=kind, method="known", in_scope=True)
     assert EnergyRecording("known", (part,), 2.0).energy == Energy(9.0, half_j)
+
+
+def test_what_was_read_is_told_by_words_only_where_nothing_else_tells_it() -> None:
+    words = {"name": "gpu", "energy_j": 1.0, "in_scope": True}
+    earlier = EnergyComponent(kind="measured", method="nvml: energy counter", **words)
+    model = EnergyComponent(kind="modelled", method="CodeCarbon: a constant share", **words)
+    told = EnergyComponent(kind="measured", method="the counter of a room", sensor="power", **words)
+
+    assert (earlier.sensor, earlier.model) == ("counter", None)
+    assert (model.sensor, model.model) == (None, "a constant share")
+    assert told.sensor == "power"

@@ -61,6 +61,13 @@ def test_an_unread_update_in_a_steady_stretch_costs_little():
     assert gap.interval95_j < 2 * whole.interval95_j
 
 
+@pytest.mark.parametrize("edge_s", [0.0, LENGTH_S])
+def test_a_stall_over_an_edge_is_doubted_by_all_of_what_it_hides(edge_s):
+    poll_s = without(polls_at(-1.603, 2.6, 0.02), edge_s - 0.8, edge_s + 0.3)
+    estimate = estimate_energy(DeviceReadings(power=shown(poll_s)), window(LENGTH_S), WHOLE_LOOK)
+    assert abs(estimate.energy_j - 400 * LENGTH_S) <= estimate.interval95_j
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_updates_of_20_ms_are_numbered_without_slips_by_polls_in_step_with_them(seed):
     rng = np.random.default_rng(seed)
@@ -70,3 +77,15 @@ def test_updates_of_20_ms_are_numbered_without_slips_by_polls_in_step_with_them(
     polls = twin.poll(0.0, 6.0, 0.005, 0.1, rng, quantity="instant")
     ticks = power_ticks(power_series(power_of(polls), window(1.0)))
     assert ticks.period_s == pytest.approx(0.02, rel=2e-3)
+
+
+def test_a_read_that_stalls_over_a_step_is_told_by_both_sides_of_the_gap() -> None:
+    """Of a sensor without noise, whose updates do not show: readings count as they come."""
+    poll_s = np.concatenate((np.arange(-0.5, 2.0, 0.005), np.arange(4.0, 4.6, 0.005)))
+    watts = np.select([poll_s < 0, poll_s < 2.5, poll_s < 4.01], [75.0, 400.0, 292.0], 75.0)
+    readings = DeviceReadings(power=PowerReadings(ns(poll_s), ns(poll_s), watts))
+    found = estimate_energy(readings, window(4.0))
+    assert found.energy_j is not None
+    assert found.interval95_j is not None
+    for truth_j in (400 * 4.0, 400 * 2.0 + 292 * 2.0):
+        assert abs(found.energy_j - truth_j) <= found.interval95_j

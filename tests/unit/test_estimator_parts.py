@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.core.energy.estimation.aliasing import find_aliasing
+from llenergymeasure.core.energy.estimation.aliasing import (
+    RISK,
+    Aliasing,
+    Looks,
+    find_aliasing,
+    looks_of,
+)
 from llenergymeasure.core.energy.estimation.budget import (
     EDGE_TIME,
     PART_TIME,
@@ -126,21 +132,52 @@ def test_a_look_of_a_quarter_moves_a_step(to_end_s, early_s):
 @pytest.mark.parametrize("period_s", [0.05, 0.1, 0.2, 0.3])
 def test_load_in_step_with_the_tick_is_a_risk_to_a_look_of_a_quarter(period_s):
     steps = np.arange(0.013, 10.0, period_s)
-    assert find_aliasing(steps, 0.1, 0.25).risk
-    assert not find_aliasing(steps, 0.1, 1.0).risk
+    assert half_share(find_aliasing(steps, 0.1, 0.25), 0.3) > RISK
+    assert half_share(find_aliasing(steps, 0.1, 1.0), 0.3) == 0
 
 
-def test_load_out_of_step_is_no_risk():
+@pytest.mark.parametrize("period_s", [0.097, 0.103, 0.0495, 0.0505])
+def test_load_nearly_in_step_may_swing_by_half_the_power_unseen(period_s):
+    steps = np.arange(0.013, 1.0, period_s)
+    assert half_share(find_aliasing(steps, 0.1, 0.25), 0.02) > 0.3
+
+
+def test_load_out_of_step_costs_no_more_than_what_looks_differ_by():
     rng = np.random.default_rng(8)
-    harmless = 0
     for _ in range(200):
         steps = np.cumsum(rng.normal(0.031, 0.004, 300))
-        harmless += not find_aliasing(steps, 0.1, 0.25).risk
-    assert harmless >= 190
-    assert not find_aliasing(np.array([0.1, 0.2, 0.3]), 0.1, 0.25).risk
+        assert half_share(find_aliasing(steps, 0.1, 0.25), 0.05) < 0.03
+    assert half_share(find_aliasing(np.array([0.1, 0.2, 0.3]), 0.1, 0.25), 0.05) == 0
+
+
+def half_share(found: Aliasing, spread: float) -> float:
+    """The interval that load in step makes, as a share of power whose looks spread so much."""
+    return 2 * found.doubt_w(400.0, Looks(400.0 * spread, 1.0)) / 400.0
+
+
+def test_looks_at_a_load_that_beats_slowly_tell_less_than_as_many_apart():
+    number, rng = np.arange(60), np.random.default_rng(9)
+    beating = looks_of(300 + 100 * np.sign(np.sin(2 * np.pi * number / 26)))
+    apart = [looks_of(300 + 100 * rng.standard_normal(60)).alike for _ in range(200)]
+    assert beating.alike > 5
+    assert np.mean(apart) < 1.1
+    assert looks_of(number + rng.standard_normal(60)).alike < 2  # drift is seen as it is
 
 
 def test_a_slower_load_is_seen_wrongly_at_its_steps_only():
     fast = find_aliasing(np.arange(0.0, 20.0, 0.1), 0.1, 0.25)
     slow = find_aliasing(np.arange(0.0, 20.0, 0.5), 0.1, 0.25)
     assert slow.strength == pytest.approx(fast.strength * 0.15, rel=0.01)
+
+
+def test_a_wide_bracket_with_one_tooth_behind_a_tick_that_was_seen_tells_its_tick():
+    tick_s, phase_s = 0.1, 0.03
+    near_s = [phase_s + n * tick_s + off for n in range(-6, 16) for off in (-0.004, 0.001)]
+    late_s = [at if not 0.92 < at < 0.94 else at + 0.03 for at in near_s if at != near_s[30]]
+    load = loads.step(0.0, 1.0)
+    found = ticks_of(pencil_counter(np.array(late_s), tick_s, phase_s, load), 1.0)
+
+    assert found is not None
+    at = int(np.argmin(np.abs(found.time_s - 0.93)))
+    assert found.time_s[at] == pytest.approx(0.93, abs=0.003)
+    assert np.diff(found.time_s).max() < 1.5 * tick_s

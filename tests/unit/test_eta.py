@@ -22,7 +22,7 @@ def test_a_configuration_that_has_run_takes_its_mean() -> None:
     assert left.seconds() == 30.0
 
 
-def test_one_that_has_not_takes_the_mean_of_all_configurations_that_have() -> None:
+def test_a_configuration_that_has_not_run_takes_the_mean_of_all_configurations_that_have() -> None:
     left = TimeLeft([(1, 0.0), (2, 0.0)])
     left.learn(0, 10.0)
     left.learn(0, 10.0)
@@ -48,7 +48,7 @@ def test_nothing_left_takes_no_time() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 9), st.floats(1, 99)), min_size=1))
-def test_it_is_the_sum_over_what_is_left_at_every_step(
+def test_the_time_left_is_the_sum_over_what_is_left_at_every_step(
     runs: list[tuple[int, float, float]],
 ) -> None:
     left = TimeLeft((configuration, pause_s) for configuration, pause_s, _ in runs)

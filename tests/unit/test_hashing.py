@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.base import flatten, nest, put
-from llenergymeasure.config.canonical import canonical_hash
+from llenergymeasure.config.canonical import canonical_hash, design_hash
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.grid import expand
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -80,7 +80,7 @@ def test_the_limit_of_the_study_holds_for_all(tmp_path: Path) -> None:
     assert told.of(config(backend="scripted")) == told.of(config(n=9)) == 12.5
 
 
-def test_without_one_it_follows_the_work(tmp_path: Path) -> None:
+def test_without_a_given_limit_it_follows_the_work(tmp_path: Path) -> None:
     told = limits(tmp_path, Machine(None))
     short, long = told.of(config(n=10)), told.of(config(n=1000))
     assert 0 < short < long

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.loader import load_experiment_config, load_study_config
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import ConfigError
-from llenergymeasure.study.grid import design_hash, expand
+from llenergymeasure.study.grid import expand
 from tests.support.study_files import is_study
 
 Write = Callable[..., Path]
@@ -338,3 +339,11 @@ def test_a_grid_and_the_same_experiments_written_out_have_one_hash():
     entries = [{"n": 1}, {"n": 2}]
 
     assert hash_of(sweep={"n": [1, 2]}) == hash_of(experiments=entries)
+
+
+def test_a_study_of_one_is_as_good_as_one_that_is_checked():
+    one = ExperimentConfig(model="m")
+    checked = StudyConfig(experiments=(one,), execution=ExecutionConfig(n_cycles=1))
+    assert StudyConfig.of(one) == checked
+    assert StudyConfig.of(one).model_dump() == checked.model_dump()
+    assert StudyConfig.of(one).single == one

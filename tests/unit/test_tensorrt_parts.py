@@ -20,10 +20,10 @@ from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.engines import Finished, ServedTrace
 from llenergymeasure.core.backends.shared.nvml_devices import Device, MemoryUse, NvmlMemory
 from llenergymeasure.core.backends.shared.processes import EngineProcesses
+from llenergymeasure.core.backends.tensorrt import FACTS
 from llenergymeasure.core.backends.tensorrt import library as tensorrt_library
 from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
-    DEFAULT_MAX_NUM_TOKENS,
     OURS,
     WORDS,
     engine_arguments,
@@ -182,7 +182,7 @@ def test_the_library_tells_the_settings_in_force(installed: Path) -> None:
         library.shut_down()
 
     assert {name: asked[name] for name in SECTION} == SECTION
-    assert settings["max_num_tokens"] == DEFAULT_MAX_NUM_TOKENS
+    assert settings["max_num_tokens"] == FACTS.pass_tokens
     assert (settings["moe_ep_size"], settings["cuda_graphs"]) == (None, True)
     assert (settings["kv_cache_dtype"], settings["compute_dtype"]) == ("auto", "bfloat16")
 

@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
@@ -301,7 +301,7 @@ class StudyDisplay(Display):
             self._pause = None
 
 
-def make_display(verbosity: str, single: StudyConfig | None = None) -> Display:
+def make_display(verbosity: str, single: ExperimentConfig | None = None) -> Display:
     """Choose how to show progress on standard error.
 
     In a pipe the phases of each experiment of a study are told only when ``verbosity`` is
@@ -309,15 +309,13 @@ def make_display(verbosity: str, single: StudyConfig | None = None) -> Display:
 
     Args:
         verbosity: What the user wants.
-        single: A study that is one experiment; ``None`` for any other.
+        single: The one experiment that is run; ``None`` for a study of any other kind.
     """
     terminal = sys.stderr.isatty()
     if verbosity == "quiet":
         return Display()
     if single is not None:
-        (experiment,) = single.experiments
-        assert isinstance(experiment, ExperimentConfig)  # told by is_single
-        return _phases(verbosity, terminal, experiment.window.min_duration_seconds)
+        return _phases(verbosity, terminal, single.window.min_duration_seconds)
     quiet = not terminal and verbosity != "verbose"
     inner = Display() if quiet else _phases(verbosity, terminal)
     return StudyDisplay(sys.stderr, inner, terminal=terminal)

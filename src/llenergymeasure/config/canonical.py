@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llenergymeasure.config.experiment_fields import NEUTRAL_DECODER
@@ -24,6 +24,16 @@ def canonical_hash(data: Any) -> str:
     """
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:
+    """Hash a design (``study_design_hash``): the sorted fingerprints of its experiments.
+
+    How the experiments are run, and the order of keys and entries, play no part; a cold start
+    does, because it changes what is measured.
+    """
+    hashes = sorted(fingerprints)
+    return canonical_hash({"cold_start": True, "experiments": hashes} if cold_start else hashes)
 
 
 def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:

@@ -161,20 +161,27 @@ class StudyConfig(ConfigModel):
         return self.design.all_backends
 
     @property
-    def is_single(self) -> bool:
-        """Whether it is one experiment that is run once, in the process that asks for it.
+    def single(self) -> ExperimentConfig | None:
+        """The one experiment, where it is run once, in the process that asks for it.
 
         A time limit, or a way to start a process, asks for a process; that is any other study.
         """
-        entries, execution = self.experiments, self.execution
+        (entry, *others), execution = (*self.experiments, None), self.execution
         in_process = execution.timeout_s is None and execution.start_method is None
         once = in_process and execution.n_cycles == 1 and not self.sweep
-        return once and len(entries) == 1 and isinstance(entries[0], ExperimentConfig)
+        alone = once and others == [None]
+        return entry if alone and isinstance(entry, ExperimentConfig) else None
 
     @classmethod
-    def of(cls, experiment: ExperimentConfig, execution: ExecutionConfig | None = None) -> Self:
-        """Make a study of one experiment; it runs once unless ``execution`` says otherwise."""
-        return cls(experiments=(experiment,), execution=execution or ExecutionConfig(n_cycles=1))
+    def of(
+        cls, experiment: ExperimentConfig, execution: ExecutionConfig | None = None
+    ) -> StudyConfig:
+        """Make a study of one experiment; it runs once unless ``execution`` says otherwise.
+
+        Both are valid by themselves, and together there is nothing that they could break.
+        """
+        execution = execution or ExecutionConfig(n_cycles=1)
+        return cls.model_construct(experiments=(experiment,), execution=execution)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:

@@ -137,12 +137,12 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         phases: Prefill and decode apart, where that was asked for.
         comparison: How halves of the window compare.
     """
-    total_j, window_s = recording.total_j, throughput.window_s
+    work_j, window_s = recording.energy.total_j, throughput.window_s
     adjusted = Energy(None)
     if baseline is not None and baseline.loaded_idle_w is not None:
         idle = Idle(baseline.loaded_idle_w, baseline.loaded_idle_interval95_w)
         adjusted = recording.energy - idle.over(window_s)
-    per_request_j = _ratio(total_j, throughput.requests_completed)
+    per_request_j = _ratio(work_j, throughput.requests_completed)
     edp_js = None
     if per_request_j is not None and mean_e2e_s is not None:
         edp_js = per_request_j * mean_e2e_s
@@ -151,12 +151,13 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         selection_reason=selection_reason,
         kind=recording.kind,
         scope=scope,
-        total_j=total_j,
+        total_j=recording.total_j,
         interval95_j=recording.energy.half_j,
-        per_output_token_j=_ratio(total_j, throughput.output_tokens),
+        stretch_s=recording.stretch_s,
+        per_output_token_j=_ratio(work_j, throughput.output_tokens),
         per_request_j=per_request_j,
-        tokens_per_j=_ratio(throughput.output_tokens, total_j),
-        mean_power_w=_ratio(total_j, window_s),
+        tokens_per_j=_ratio(throughput.output_tokens, work_j),
+        mean_power_w=_ratio(work_j, window_s),
         edp_js=edp_js,
         adjusted_j=adjusted.total_j,
         adjusted_interval95_j=adjusted.half_j,
@@ -207,7 +208,7 @@ def load_result(recording: EnergyRecording, window: Window) -> LoadResult:
     """
     return LoadResult(
         seconds=window.seconds,
-        energy_j=recording.total_j,
+        energy_j=recording.energy.total_j,
         interval95_j=recording.energy.half_j,
         kind=recording.kind,
         source=recording.source,

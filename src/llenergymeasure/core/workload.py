@@ -1,16 +1,17 @@
 """What an engine gets: prompts as tokens, batches of them, and others that warm it up.
 
-And whether it did that work, told by counting the tokens of every request.
+And whether it did that work, told by the tokens of every request and by the settings in force.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.names import QUANTISED, Precision, compute_dtype
 from llenergymeasure.core.backends.protocol import (
     Arrival,
     Batch,
@@ -240,6 +241,27 @@ def departures(
             f"answers end where the model ends them ({_of(ended, done)} did so early), so token "
             "counts depend on the arithmetic"
         )
+
+
+def other_arithmetic(precision: Precision, in_force: Mapping[str, Any]) -> str | None:
+    """Say what an engine does otherwise than its ``precision`` means, or ``None``.
+
+    Args:
+        precision: What was asked for.
+        in_force: ``resolved.backend`` of the result; an engine that does not tell its
+            ``compute_dtype`` or ``quantization`` is taken at its word.
+    """
+    dtype = in_force.get("compute_dtype")
+    if dtype is not None and dtype != (wanted := compute_dtype(precision)):
+        return f"precision: {precision} means to compute in {wanted}, and the engine has {dtype}"
+    if "quantization" not in in_force:
+        return None
+    method = in_force["quantization"]
+    if precision in QUANTISED and method is None:
+        return f"precision: {precision} means quantised weights, and those of the engine are not"
+    if precision not in QUANTISED and method is not None:
+        return f"precision: {precision} means plain weights, and the engine has {method}"
+    return None
 
 
 def _of(count: int, whole: Sequence[object]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import hypot
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.environment import DeviceState
@@ -89,6 +89,10 @@ class EnergyComponent(Record):
     kind: EnergyKind = Field(description="measured, modelled or unmeasurable.")
     method: str = Field(description="How the figure came about.")
     in_scope: bool = Field(description="Whether it is part of the total.")
+    sensor: Literal["counter", "power"] | None = Field(
+        None, description="What was read for it; null for a model, and where nothing was read."
+    )
+    model: str | None = Field(None, description="What a modelled figure was made from.")
     interval95_j: float | None = Field(
         None, description="Half-width of the 95 % interval on the sensor's scale, J."
     )
@@ -107,6 +111,20 @@ class EnergyComponent(Record):
         "instantaneous, mean_over_a_second, or untold; null where no power was read.",
     )
     budget: tuple[BudgetEntry, ...] = Field((), description="What makes up the interval.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_method(cls, data: Any) -> Any:
+        """Take sensor and model from the words of ``method``, where nothing else told them.
+
+        Results of earlier versions, and sources of other packages, have no more.
+        """
+        if not isinstance(data, dict) or {"sensor", "model"} & {*data}:
+            return data
+        method, kind = str(data.get("method")), data.get("kind")
+        if kind == "modelled":
+            return {**data, "model": method.rpartition(": ")[2]}
+        return {**data, "sensor": "counter" if "counter" in method else "power"}
 
 
 class SamplingCost(Record):
@@ -132,6 +150,8 @@ class EnergyRecording:
         flags: Findings about the readings by their stable codes, of all devices in scope.
         device_state: What each device was doing over the window, where that could be read.
         codecarbon_grams: CodeCarbon's own emissions figure, gCO2e, where it was the source.
+        stretch_s: How long the total is of, where that is longer than the window, s: it is then
+            not the energy of the work in the window.
     """
 
     source: str
@@ -143,6 +163,7 @@ class EnergyRecording:
     flags: tuple[str, ...] = ()
     device_state: tuple[DeviceState, ...] = ()
     codecarbon_grams: float | None = None
+    stretch_s: float | None = None
 
     @property
     def total_j(self) -> float | None:
@@ -153,7 +174,12 @@ class EnergyRecording:
 
     @property
     def energy(self) -> Energy:
-        """The total with its interval, which only a measured figure has."""
+        """The total with its interval, which only a measured figure has.
+
+        Unknown where it is of more than the window.
+        """
+        if self.stretch_s is not None:
+            return Energy(None)
         return Energy(self.total_j, self.interval_j if self.kind == "measured" else None)
 
     @property
@@ -215,6 +241,11 @@ class EnergyResult(Record):
     interval95_j: float | None = Field(
         description="Half-width of the 95 % interval on the sensor's scale, J; null for modelled "
         "energy, which has none."
+    )
+    stretch_s: float | None = Field(
+        None,
+        description="How long total_j is of, where the source tells only a stretch longer than the "
+        "window, s. Nothing is then related to it: ratios are null.",
     )
     absolute_accuracy: Literal["unknown"] = Field(
         "unknown", description="Gain and offset of the sensor itself; not known without a meter."

@@ -181,6 +181,18 @@ FINDINGS: dict[str, Finding] = {
         remedy="llem config --calibrate again; a longer window makes the doubt smaller",
         shows="power died away after the window as its calibration never saw it",
     ),
+    "busy_before": _caution(
+        meaning="Power stood out of rest shortly before the window, so something else worked on "
+        "the device; what of it may reach up to the window is in the interval.",
+        remedy="end other programs that use the device, and repeat",
+        shows="power stood out of rest before the window",
+    ),
+    "busy_after": _caution(
+        meaning="After the window the device rested and then drew power again, so something else "
+        "worked on it; rest power is told without that.",
+        remedy="end other programs that use the device, and repeat",
+        shows="power stood out of rest some time after the window",
+    ),
     "sampling_gap": _caution(
         meaning="There is a gap in the readings; the interval allows for what it may hide.",
         remedy="repeat; on a busy machine leave a CPU to the sampling process",

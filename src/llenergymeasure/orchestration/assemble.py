@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.core import flops, metrics, trust
 from llenergymeasure.core.peaks import peak_of
-from llenergymeasure.core.workload import departures
+from llenergymeasure.core.workload import departures, other_arithmetic
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     Distribution,

@@ -21,6 +21,7 @@ class Baseline:
         config: What was asked for.
         selection: The energy source, started before anything is measured.
         sleep: Waits, seconds.
+        clock_ns: The clock of windows.
 
     Attributes:
         skipped: Why nothing is measured, or ``None``.
@@ -32,8 +33,10 @@ class Baseline:
         config: BaselineConfig,
         selection: Selection,
         sleep: Callable[[float], None] = time.sleep,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._config, self._source, self._sleep = config, selection.source, sleep
+        self._config, self._source = config, selection.source
+        self._sleep, self._clock_ns = sleep, clock_ns
         kind = selection.coverage.kind
         self.skipped = None if kind == "measured" else f"energy is {kind}, not measured"
         if not config.enabled:
@@ -83,9 +86,9 @@ class Baseline:
 
     def _measure(self, name: WindowName, duration_s: float) -> Idle | None:
         self._source.open_window()
-        t0_ns = time.monotonic_ns()
+        t0_ns = self._clock_ns()
         self._sleep(duration_s)
-        window = Window(t0_ns, time.monotonic_ns())
+        window = Window(t0_ns, self._clock_ns())
         recording = self._source.close_window(window)
         self.windows.append(WindowReadings(name, window, recording.readings))
         return idle_power(self._source, window, recording)

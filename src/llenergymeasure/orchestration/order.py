@@ -14,7 +14,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
 from llenergymeasure.domain import Record
 from llenergymeasure.exceptions import ExperimentError
-from llenergymeasure.results.files import write_json_atomically
+from llenergymeasure.results.files import write_record
 from llenergymeasure.results.layout import ExperimentDirectory
 
 SITE = {
@@ -72,7 +72,9 @@ class WorkOrder(Record):
     start_reason: str | None = Field(None, description="Why not by the method asked for.")
 
     @classmethod
-    def of(cls, config: ExperimentConfig, settings: EffectiveSettings) -> Self:
+    def of(
+        cls, config: ExperimentConfig, settings: EffectiveSettings, *, cold_start: bool = False
+    ) -> Self:
         """Combine an experiment with the settings of this machine."""
         user, origins = settings
         intensity = user.measurement.carbon_intensity_gco2_kwh
@@ -88,6 +90,7 @@ class WorkOrder(Record):
             power_poll_ms=user.advanced.power_poll_ms,
             model_cache_dir=str(user.model_cache_path()),
             data_dir=str(data_path()),
+            cold_start=cold_start,
             runner=user.runner(config.backend),
         )
 
@@ -98,7 +101,7 @@ class WorkOrder(Record):
             ExperimentError: It cannot be written.
         """
         try:
-            write_json_atomically(directory.config, self.model_dump_json(indent=2) + "\n")
+            write_record(directory.config, self)
         except ExperimentError:
             with contextlib.suppress(OSError):
                 directory.root.rmdir()  # nothing has started, so nothing is left

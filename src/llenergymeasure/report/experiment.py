@@ -146,7 +146,7 @@ def _total(energy: EnergyResult, total_j: float) -> str:
         return f"{shown}, no interval; absolute accuracy {energy.absolute_accuracy}"
     told = [f"{shown} (95 %, sensor scale; absolute accuracy {energy.absolute_accuracy})"]
     parts = [part for part in energy.components if part.in_scope]
-    if read := {"counter" if "counter" in part.method else "power" for part in parts}:
+    if read := {part.sensor for part in parts if part.sensor}:
         told.append(f"{energy.source} {' and '.join(sorted(read))}")
     ticks_ms = sorted({round(part.tick_ms) for part in parts if part.tick_ms and part.tick_ms >= 1})
     if len(ticks_ms) == 1:
@@ -199,7 +199,7 @@ def _component(part: EnergyComponent) -> str:
         return f"{part.name} unknown ({part.kind})"
     shown = fmt.with_interval(part.energy_j, part.interval95_j, "J")
     # what a modelled figure was made from, such as an assumed rated power
-    model = f": {part.method.rpartition(': ')[2]}" if part.kind == "modelled" else ""
+    model = f": {part.model}" if part.model else ""
     return f"{part.name} {shown} ({part.kind}{model})"
 
 

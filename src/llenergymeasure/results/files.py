@@ -74,6 +74,11 @@ def write_json_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda sink: sink.write(text.encode()))
 
 
+def write_record(path: Path, record: BaseModel) -> None:
+    """Put a record in place as JSON that people can read; see :func:`write_atomically`."""
+    write_json_atomically(path, record.model_dump_json(indent=2) + "\n")
+
+
 def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Fill a file beside its place, bring it to the disk, and rename it.
 

@@ -18,7 +18,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results import columns, tables
-from llenergymeasure.results.files import write_atomically, write_json_atomically
+from llenergymeasure.results.files import write_atomically, write_record
 from llenergymeasure.results.layout import ExperimentDirectory
 
 
@@ -84,12 +84,11 @@ class DirectoryRepository:
 
     def save_result(self, result: ExperimentResult) -> None:
         """Write ``result.json``; once this returns, the experiment is complete."""
-        write_json_atomically(self.directory.result, result.to_json())
+        write_record(self.directory.result, result)
 
     def save_failure(self, failure: FailedExperiment) -> None:
         """Write ``error.json``."""
-        text = failure.model_dump_json(indent=2) + "\n"
-        write_json_atomically(self.directory.error, text)
+        write_record(self.directory.error, failure)
 
 
 def write_process(share: RawProcessResult, path: Path) -> None:

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.names import other_arithmetic
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.workload import other_arithmetic
 from llenergymeasure.domain.results import ExperimentResult, Note
 
 _WORKLOAD = {

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from llenergymeasure.config import rules
 from llenergymeasure.config.base import nest
-from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.inheritance import merged
 from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig, WarmupConfig
 from llenergymeasure.config.plain_words import plain_problems
@@ -97,6 +96,11 @@ def combinations(study: StudyConfig) -> int:
     return sum(grid.size for grid in _grids(study))
 
 
+def cold(config: ExperimentConfig) -> ExperimentConfig:
+    """Give an experiment as it is run in a study of cold starts: nothing is warmed up."""
+    return config.model_copy(update={"warmup": _COLD})
+
+
 def check_size(study: StudyConfig, limit: int = MAX_COMBINATIONS) -> None:
     """Refuse a design with more combinations than need no confirmation.
 
@@ -109,16 +113,6 @@ def check_size(study: StudyConfig, limit: int = MAX_COMBINATIONS) -> None:
             "lists of sweep:, or confirm with --yes",
             where="sweep",
         )
-
-
-def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:
-    """Hash a design (``study_design_hash``): the sorted fingerprints of its experiments.
-
-    How the experiments are run, and the order of keys and entries, play no part; a cold start
-    does, because it changes what is measured.
-    """
-    hashes = sorted(fingerprints)
-    return canonical_hash({"cold_start": True, "experiments": hashes} if cold_start else hashes)
 
 
 # The grids ----------------------------------------------------------------------------------------
@@ -159,9 +153,7 @@ def _base(defaults: Mapping[str, Any], backend: str) -> dict[str, Any]:
 def _candidates(grid: _Grid, study: StudyConfig) -> Iterator[_Candidate]:
     """Yield the settings of each combination, and the experiment or why there is none."""
     if grid.entry is not None:
-        config = grid.entry
-        if study.cold_start:
-            config = config.model_copy(update={"warmup": _COLD})
+        config = cold(grid.entry) if study.cold_start else grid.entry
         yield config.model_dump(mode="json", exclude_defaults=True), config
         return
     keys = [key for key, _ in grid.dimensions]

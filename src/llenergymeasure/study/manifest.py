@@ -127,8 +127,8 @@ class StudyPlan(Record):
 
     def order(self, configuration: int, settings: EffectiveSettings) -> WorkOrder:
         """Say what a worker on this machine is asked to do for a configuration, by its index."""
-        order = WorkOrder.of(self.experiments[configuration], settings)
-        return order.model_copy(update={"cold_start": self.cold_start})
+        config = self.experiments[configuration]
+        return WorkOrder.of(config, settings, cold_start=self.cold_start)
 
     def directory(self, study: StudyDirectory, slot: Slot) -> ExperimentDirectory:
         """Give the directory of a slot; the same for as long as the study lives."""

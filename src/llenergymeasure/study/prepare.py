@@ -11,6 +11,7 @@ from typing import Any
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
+from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.datasets.jsonl import read_lines
@@ -53,7 +54,7 @@ def new_plan(study: StudyConfig, user: UserConfig, now: datetime | None = None) 
     execution = resolved(study.execution, user)
     return StudyPlan(
         name=study.name,
-        study_design_hash=grid.design_hash(expansion.fingerprints, cold_start=study.cold_start),
+        study_design_hash=design_hash(expansion.fingerprints, cold_start=study.cold_start),
         created_at=now or datetime.now().astimezone(),
         execution=execution,
         cold_start=study.cold_start,

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from llenergymeasure.config.models import StudyConfig
+from llenergymeasure.config.canonical import design_hash
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome, StudyResult
+from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
 from llenergymeasure.exceptions import ExperimentError, StudyError
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
@@ -68,25 +69,43 @@ class StudyRunner:
                 kept.
             KeyboardInterrupt: The user interrupted; what is finished is kept.
         """
-        if self.study is not None and not self.allow_large:
-            grid.check_size(self.study)
+        study = self.study
+        if study is not None and self.resume is None and (one := study.single) is not None:
+            return self._one(study, one)
+        if study is not None and not self.allow_large:
+            grid.check_size(study)
         if self.resume is not None:
             return self._go_on(find_study(self.resume))
-        if self.study is None:
+        if study is None:
             raise StudyError("there is no study to run", where="study")
-        plan = prepare.new_plan(self.study, self.settings.config)
-        if self.study.is_single:
-            order = plan.order(0, self.settings)
-            result, file = run_single(order, self.settings, self.results_dir, self.calls)
-            return StudyResult(
-                name=plan.name,
-                study_design_hash=plan.study_design_hash,
-                generated=1,
-                ran=1,
-                result_files=(None if file is None else str(file),),
-                experiments=(result,),
-            )
-        return self._begin(plan)
+        return self._begin(prepare.new_plan(study, self.settings.config))
+
+    def _one(self, study: StudyConfig, experiment: ExperimentConfig) -> StudyResult:
+        """Run a study of one experiment, which needs no plan: here, or where its backend runs."""
+        config = grid.cold(experiment) if study.cold_start else experiment
+        order = WorkOrder.of(config, self.settings, cold_start=study.cold_start)
+        kept, now = self.results_dir is not None, datetime.now
+        with (
+            _checked(order, self.settings, self.calls) as run,
+            _claimed(
+                self.results_dir, lambda: experiment_name(config.model, config.backend, now())
+            ) as root,
+        ):
+            directory = ExperimentDirectory(root)
+            if kept:
+                self.calls.listener(Placed(str(directory.root)))
+            order.write(directory)
+            outcome = run(directory)
+            if isinstance(outcome, FailedExperiment):
+                raise worker.error_of(outcome, directory, kept=kept)
+        return StudyResult(
+            name=study.name,
+            study_design_hash=design_hash([config.fingerprint()], cold_start=study.cold_start),
+            generated=1,
+            ran=1,
+            result_files=(str(directory.result) if kept else None,),
+            experiments=(outcome,),
+        )
 
     def _begin(self, plan: StudyPlan) -> StudyResult:
         self._tell(plan, done=0)
@@ -200,52 +219,6 @@ def _parquet_imported_meanwhile() -> Iterator[None]:
         yield
     finally:
         reading.join()
-
-
-class Single(NamedTuple):
-    """One experiment that was run.
-
-    Attributes:
-        result: What came of it.
-        file: Where that is written; ``None`` where nothing is kept.
-    """
-
-    result: ExperimentResult
-    file: Path | None
-
-
-def run_single(
-    order: WorkOrder,
-    settings: EffectiveSettings,
-    results_dir: Path | None = None,
-    calls: Callbacks | None = None,
-) -> Single:
-    """Run one experiment: here, or through the runner that the user's configuration names.
-
-    Args:
-        order: What is to be done.
-        settings: How to run it on this machine.
-        results_dir: Where its directory goes; ``None`` keeps nothing.
-        calls: What is called meanwhile.
-
-    Raises:
-        PreFlightError: This machine cannot run it.
-        ExperimentError: It started and broke.
-    """
-    kept, calls = results_dir is not None, calls or Callbacks()
-    config, now = order.config, datetime.now
-    with (
-        _checked(order, settings, calls) as run,
-        _claimed(results_dir, lambda: experiment_name(config.model, config.backend, now())) as root,
-    ):
-        directory = ExperimentDirectory(root)
-        if kept:
-            calls.listener(Placed(str(directory.root)))
-        order.write(directory)
-        outcome = run(directory)
-        if isinstance(outcome, FailedExperiment):
-            raise worker.error_of(outcome, directory, kept=kept)
-    return Single(outcome, directory.result if kept else None)
 
 
 @contextlib.contextmanager

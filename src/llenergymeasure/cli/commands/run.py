@@ -223,7 +223,7 @@ def show_plan(
     from llenergymeasure.study.forecast import forecast
     from llenergymeasure.study.prepare import new_plan
 
-    single = study.is_single
+    single = study.single is not None
     if not allow_large:
         grid.check_size(study)
     plan = new_plan(study, settings.config)
@@ -242,9 +242,8 @@ def _first_words(study: StudyConfig | None, resume: Path | None) -> str:
     """Say what is about to be done, from what is known before anything is imported for it."""
     if study is None:
         return f"going on with {resume}"
-    (entry, *_) = (*study.experiments, None)
-    if study.is_single and isinstance(entry, ExperimentConfig):
-        return f"{entry.model}: preparing {entry.backend}"
+    if (one := study.single) is not None:
+        return f"{one.model}: preparing {one.backend}"
     engines = study.all_backends if study.sweep or not study.experiments else ()
     what = f"study {study.name}" if study.name else "a study"
     return f"{what}: preparing {', '.join(engines) or 'its engines'}"
@@ -283,7 +282,7 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
 
     flags = {name: value for name, value in given.items() if name.startswith(EXECUTION)}
     execution = load_execution(flags).model_dump(exclude_unset=True)
-    single = study if study is not None and study.is_single and resume is None else None
+    single = study.single if study is not None and resume is None else None
     places: list[str | None] = [None]
     with contextlib.closing(make_display(settings.config.ui.verbosity, single)) as display:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +54,34 @@ class CodeCarbonSource(SampledSource):
         return gpu_coverage(target.gpu_uuids) if target.kind == "gpu" else cpu_coverage(POWERCAP)
 
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
-        """Label CodeCarbon's figures; a part that it could not read is unknown, never zero."""
-        parts = recorded.summary["parts"]
+        """Label CodeCarbon's figures; a part that it could not read is unknown, never zero.
+
+        They are of the time between its own two marks, which is longer than the window. A part of
+        constant power has that power in the window too; the others are given as they are.
+        """
+        parts, seconds = recorded.summary["parts"], recorded.summary["seconds"]
         components = tuple(
             EnergyComponent(
                 name=part["name"],
-                energy_j=part["energy_j"],
+                energy_j=_in_window(part, window),
                 kind="unmeasurable" if part["energy_j"] is None else part["kind"],
                 method=f"CodeCarbon: {part['method']}",
                 in_scope=self._in_scope(part),
+                model=part["method"] if part["kind"] == "modelled" else None,
             )
             for part in parts
         )
-        reset = any(part["reset"] and self._in_scope(part) for part in parts)
+        in_scope = [part for part in parts if self._in_scope(part)]
+        reset = any(part["reset"] for part in in_scope)
+        longer = seconds - window.seconds > SPAN_TOLERANCE * window.seconds
+        whole = longer and any(part["power_w"] is None for part in in_scope)
         made = EnergyRecording(
             source=self.name,
             components=components,
             readings=recorded.readings,
             cost=recorded.cost,
-            notes=tuple(self._notes(recorded, window, components)),
+            stretch_s=seconds if whole else None,
+            notes=tuple(self._notes(recorded, window, components, whole=whole)),
             flags=("counter_reset",) if reset else (),
             codecarbon_grams=recorded.summary["grams"],
         )
@@ -90,19 +99,32 @@ class CodeCarbonSource(SampledSource):
         return self._target.kind == "cpu"
 
     def _notes(
-        self, recorded: Recorded, window: Window, components: Iterable[EnergyComponent]
+        self,
+        recorded: Recorded,
+        window: Window,
+        components: Iterable[EnergyComponent],
+        *,
+        whole: bool,
     ) -> Iterable[str]:
         yield NO_UNCERTAINTY
-        if abs(recorded.span.seconds - window.seconds) > SPAN_TOLERANCE * window.seconds:
+        if whole:
             yield (
-                f"CodeCarbon's figures cover {recorded.span.seconds:.3f} s "
-                f"around a window of {window.seconds:.3f} s"
+                f"CodeCarbon's figures cover {recorded.summary['seconds']:.3f} s around a window "
+                f"of {window.seconds:.3f} s, so nothing is related to the work in the window"
             )
         for part in components:
             if part.energy_j is None:
                 yield f"CodeCarbon could not read {part.name} all the time, so it is unknown"
         for message in recorded.summary["messages"]:
             yield f"CodeCarbon warned: {message}"
+
+
+def _in_window(part: Mapping[str, Any], window: Window) -> float | None:
+    """Give a part's energy: of the window where power is constant, else of the stretch."""
+    energy_j: float | None = part["energy_j"]
+    if energy_j is None or part["power_w"] is None:
+        return energy_j
+    return float(part["power_w"]) * window.seconds
 
 
 def cpu_coverage(powercap: Path) -> Coverage:

@@ -52,6 +52,7 @@ class Part:
         energy_j: Joules so far; ``None`` once a stretch of the window is unknown.
         index: By which CodeCarbon's messages call it, where it is a GPU.
         reset: Whether its counter started again.
+        power_w: Its power, where CodeCarbon takes that for constant.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Part:
     energy_j: float | None = 0.0
     index: int | None = None
     reset: bool = False
+    power_w: float | None = None
 
     def hear(self, message: str) -> None:
         """Take note of a message: what CodeCarbon did not read is unknown, whatever it adds."""
@@ -88,7 +90,7 @@ class CodeCarbonReader:
         self._tracker = _make_tracker()
         self._log = _Log()
         self._parts: list[Part] = []
-        self._grams = 0.0
+        self._grams = self._seconds = 0.0
         self._stretch_from_s: float | None = None
         self._count = 0
         # Loads tables and probes the machine now, rather than within a window.
@@ -98,7 +100,7 @@ class CodeCarbonReader:
     def begin(self) -> None:
         """Begin a window."""
         self._parts = _parts(self._tracker)
-        self._grams = 0.0
+        self._grams = self._seconds = 0.0
         self._log.messages.clear()
         self.cadence.begin(time.monotonic_ns())
         self._start_stretch()
@@ -119,12 +121,13 @@ class CodeCarbonReader:
                 yield Row(channel, part.name if part.gpu else MACHINE, watts)
 
     def end(self) -> dict[str, Any]:
-        """End the window; give every part, CodeCarbon's grams and what it complained about."""
+        """End the window; give every part, the time they are of, grams and complaints."""
         self._end_stretch()
         for part in self._parts:
             part.energy_j = part.energy_j or None
         return {
             "parts": [asdict(part) for part in self._parts],
+            "seconds": self._seconds,
             "grams": self._grams or None,
             "messages": self._log.messages[:],
         }
@@ -134,14 +137,15 @@ class CodeCarbonReader:
 
     def _start_stretch(self) -> None:
         self._count += 1
+        self._stretch_from_s = time.monotonic()  # within this call CodeCarbon's own clock starts
         self._tracker.start_task(f"stretch-{self._count}")
-        self._stretch_from_s = time.monotonic()
 
     def _end_stretch(self) -> float:
         assert self._stretch_from_s is not None
         data = self._tracker.stop_task()
         seconds = time.monotonic() - self._stretch_from_s
         self._stretch_from_s = None
+        self._seconds += seconds
         energy_j = {
             "cpu": data.cpu_energy * JOULES_PER_KWH,
             "ram": data.ram_energy * JOULES_PER_KWH,
@@ -224,7 +228,8 @@ def _host_part(hardware: Any) -> Part:
     """Name a part of the host and how its figure comes about; in doubt it is a model."""
     kind = type(hardware).__name__
     if kind == "RAM":
-        return Part("ram", False, "modelled", "constant power a memory module")
+        method = "constant power a memory module"
+        return Part("ram", False, "modelled", method, power_w=hardware.total_power().W)
     part = str(getattr(hardware, "chip_part", "CPU")).lower()
     if kind == "Raspberry":
         return Part(part, False, "measured", "power sensors of the board")
@@ -239,8 +244,11 @@ def _host_part(hardware: Any) -> Part:
     if mode in counters:
         return Part(part, False, "measured", counters[mode])
     rated_w = getattr(hardware, "_tdp", None)
-    how = "CPU load" if mode == "cpu_load" else "a constant share"
-    return Part(part, False, "modelled", f"{how} of an assumed rated power of {rated_w} W")
+    constant = mode == "constant"
+    how = "a constant share" if constant else "CPU load"
+    method = f"{how} of an assumed rated power of {rated_w} W"
+    power_w = hardware.total_power().W if constant else None
+    return Part(part, False, "modelled", method, power_w=power_w)
 
 
 def _is_gpu(hardware: Any) -> bool:

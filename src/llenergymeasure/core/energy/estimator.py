@@ -15,7 +15,7 @@ from math import hypot, sqrt
 import numpy as np
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.aliasing import find_aliasing
+from llenergymeasure.core.energy.estimation.aliasing import RISK, find_aliasing, looks_of
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.edges import EdgeMethod
 from llenergymeasure.core.energy.estimation.integral import (
@@ -23,6 +23,7 @@ from llenergymeasure.core.energy.estimation.integral import (
     Integral,
     SensorPath,
     counter_path,
+    inside_powers_w,
     integrate,
     mean_power_w,
     power_path,
@@ -195,7 +196,7 @@ def _by_path(
     integral = integrate(path.ticks, length_s, path.timing, hints)
     gaps = _gaps(path, window)
     lines, energy_j = [*integral.lines, path.unread(length_s)], abs(integral.energy_j)
-    flags = [*path.flags, *gaps]
+    flags = [*path.flags, *gaps, *integral.flags]
     if path.source != "counter":  # looks may overlap or leave gaps by less than bursts can tell
         lines.append(BudgetLine(budget.POWER_SHAPE, SHAPE_SHARE * energy_j, shared=True))
     if path.otherwise is not None:
@@ -212,11 +213,11 @@ def _by_path(
     steps_s = (np.asarray(knowledge.step_times_ns, dtype=np.int64) - window.t0_ns) / 1e9
     steps_s = steps_s[(steps_s >= 0) & (steps_s <= length_s)]
     aliasing = find_aliasing(steps_s, path.ticks.step_s, path.timing.look_share)
-    if aliasing.risk:
-        # Half the power may swing unseen, as far as the load keeps step with the sensor. Not
-        # shared between devices: each ticks at a phase of its own.
-        lines.append(BudgetLine(budget.ALIASING, aliasing.strength * energy_j / 2))
-        flags.append("aliasing_risk")
+    looks = looks_of(inside_powers_w(path.ticks, length_s, path.timing.lag_s))
+    # Not shared between devices: each ticks at a phase of its own.
+    aliased_j = aliasing.doubt_w(energy_j / length_s, looks) * length_s
+    lines.append(BudgetLine(budget.ALIASING, aliased_j))
+    flags += ["aliasing_risk"] if budget.COVERAGE_FACTOR * aliased_j > RISK * energy_j else []
     return _judged(path, integral, tuple(lines), tuple(flags), length_s)
 
 

@@ -21,12 +21,11 @@ from llenergymeasure.core.energy.nvml_reader import (
     TEMPERATURE,
     DeviceOffer,
     find_handles,
-    load_pynvml,
     refusal,
 )
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampler import ReaderSpec
-from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
+from llenergymeasure.core.gpu_survey import GPUSurvey, opened_nvml, survey_gpus
 from llenergymeasure.core.visible_gpus import visible_uuids
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.environment import DeviceState, DeviceTarget, count_events
@@ -183,12 +182,11 @@ def gpu_coverage(uuids: Sequence[str], nvml: Any = None) -> Coverage:
         uuids: The GPUs.
         nvml: A module with the functions of ``pynvml``; by default that one.
     """
-    library = load_pynvml() if nvml is None else nvml
-    survey = survey_gpus(library)
+    survey = survey_gpus(nvml)
     if not survey.gpus:
         remedy = "install the GPU driver" if survey.driver_version is None else CHECK
         return Coverage(None, f"NVML shows no GPU: {survey.note}", remedy)
-    return covered(uuids, survey, os.environ, lambda wanted: _sensors(library, wanted, _offer))
+    return covered(uuids, survey, os.environ, lambda wanted: _sensors(nvml, wanted, _offer))
 
 
 def covered(
@@ -231,19 +229,18 @@ def _absent(wanted: Sequence[str], survey: GPUSurvey) -> Coverage | None:
 
 def zeus_sensors(wanted: Sequence[str]) -> Coverage:
     """Say what Zeus reads these devices by: the counter, or fields of power that not all have."""
-    return _sensors(load_pynvml(), wanted, _zeus_offer)
+    return _sensors(None, wanted, _zeus_offer)
 
 
 def _sensors(nvml: Any, wanted: Sequence[str], offer: Offer) -> Coverage:
     """Say what these devices are read by."""
     try:
-        nvml.nvmlInit()
-        try:
-            offers = {uuid: offer(nvml, one) for uuid, one in find_handles(nvml, wanted).items()}
-        finally:
-            nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
-        return Coverage(None, f"NVML does not answer for {', '.join(wanted)}: {error}", CHECK)
+        with opened_nvml(nvml) as library:
+            handles = find_handles(library, wanted)
+            offers = {uuid: offer(library, handle) for uuid, handle in handles.items()}
+    except LookupError as error:
+        why = error.__cause__ or error
+        return Coverage(None, f"NVML does not answer for {', '.join(wanted)}: {why}", CHECK)
     silent = {uuid: tried["power"] for uuid, tried in offers.items() if all(tried.values())}
     if silent:
         said = ", ".join(f"{uuid} ({reason})" for uuid, reason in silent.items())

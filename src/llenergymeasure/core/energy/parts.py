@@ -99,9 +99,10 @@ def idle_power(source: EnergyBackend, window: Window, whole: EnergyRecording) ->
         window: A stretch without work.
         whole: What was recorded over it.
     """
-    if whole.total_j is None:
+    total_j = whole.energy.total_j
+    if total_j is None:
         return None
-    mean_w = whole.total_j / window.seconds
+    mean_w = total_j / window.seconds
     known_w = None if whole.interval_j is None else whole.interval_j / window.seconds
     part_w = _part_powers_w(source, window)
     if part_w is None:

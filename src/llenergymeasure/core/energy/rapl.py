@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def cpu_coverage(root: Path, readable: Readable | None = None) -> Coverage:
     return Coverage(
         None,
         f"RAPL's counters may not be read ({', '.join(closed)}): {WHY_ROOT}",
-        f"sudo chmod a+r {root}/intel-rapl:*/energy_uj",
+        f"sudo chmod a+r {shlex.quote(str(root))}/intel-rapl:*/energy_uj",
     )
 
 

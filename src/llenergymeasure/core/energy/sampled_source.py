@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,11 @@ _READ = {
     "counter": "energy counter",
     "power": "integrated power readings",
     "average_power": "integrated power readings, each a mean over a second",
+}
+_SENSOR: dict[str, Literal["counter", "power"]] = {
+    "counter": "counter",
+    "power": "power",
+    "average_power": "power",
 }
 
 
@@ -329,6 +334,7 @@ def component(
         kind="measured" if known else "unmeasurable",
         method=f"{source}: {_READ.get(estimate.source, 'nothing')}",
         in_scope=True,
+        sensor=_SENSOR.get(estimate.source),
         interval95_j=estimate.interval95_j if known else None,
         tick_ms=None if tick_s is None else tick_s * 1e3,
         jitter_ms=None if jitter_s is None else jitter_s * 1e3,

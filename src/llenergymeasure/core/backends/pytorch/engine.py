@@ -10,6 +10,7 @@ from typing import Any
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.trace import (
     BatchTrace,
@@ -105,7 +106,7 @@ class PyTorchEngine:
             notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
         return EngineReport(
             resolved=self._resolved(),
-            weights="random" if self._config.model.startswith("random:") else "pretrained",
+            weights="random" if self._config.model.startswith(RANDOM_PREFIX) else "pretrained",
             memory=self._memory.reading(),
             architecture=architecture,
             model_commit=getattr(self._model.config, "_commit_hash", None),
@@ -131,6 +132,9 @@ class PyTorchEngine:
     def _generate(self, batch: Batch) -> BatchTrace:
         from transformers import GenerationConfig
 
+        place = self._input_device()
+        stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
+        ids, mask = self._inputs(batch)  # (batch, longest prompt)
         options = GenerationConfig(
             max_new_tokens=max(request.max_new_tokens for request in batch),
             pad_token_id=self._pad_id,
@@ -138,9 +142,6 @@ class PyTorchEngine:
             use_cache=True,
             **decoding_options(self._config.decoder),
         )
-        place = self._input_device()
-        stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
-        ids, mask = self._inputs(batch)  # (batch, longest prompt)
         clock: TokenClock | BurstClock = (
             BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
     least_context,
@@ -17,7 +17,6 @@ from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import Problem
 
-QUANTISED = ("int8", "int4")
 _ATTENTION_PACKAGES = {
     "flash_attention_2": ("flash_attn", "pip install flash-attn --no-build-isolation"),
     "flash_attention_3": ("flash_attn_interface", "pip install flash-attn-3"),

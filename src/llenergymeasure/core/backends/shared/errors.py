@@ -99,7 +99,10 @@ def is_own_slip(error: BaseException) -> bool:
     return isinstance(error, _SLIPS) and raised_in.partition(".")[0] == _PACKAGE
 
 
-def first_lines(error: BaseException, lines: int = 3, characters: int = 500) -> str:
-    """Give the type of an error and the beginning of what it says, in one line."""
+def first_lines(error: BaseException, lines: int = 3, characters: int = 1000) -> str:
+    """Give the type of an error and the beginning of what it says, in one line.
+
+    So long that a path of 200 characters, told three times, hides no word that has a remedy.
+    """
     said = " ".join(str(error).strip().splitlines()[:lines])[:characters]
     return f"{type(error).__name__}: {said}"

@@ -186,3 +186,25 @@ def ended_on_failure(processes: EngineProcesses) -> Iterator[None]:
     except BaseException:
         processes.end()
         raise
+
+
+@contextlib.contextmanager
+def stdout_spared() -> Iterator[None]:
+    """Send what C++ and child processes print on standard output to standard error meanwhile.
+
+    Standard output belongs to the result; Python's own ``print`` is not affected while it is
+    redirected, as it is inside an experiment.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of the two is closed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

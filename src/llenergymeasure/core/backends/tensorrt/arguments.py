@@ -13,9 +13,6 @@ from llenergymeasure.core.backends.shared.engines import sampling_options
 from llenergymeasure.core.backends.shared.errors import Words
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
 
-DEFAULT_MAX_NUM_TOKENS = 8192
-"""``TorchLlmArgs.max_num_tokens``, 1.3.0rc29."""
-
 ARGUMENTS = {
     **{
         name: name

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from llenergymeasure.config.backend_configs import TensorRTConfig
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress
 from llenergymeasure.core.backends.shared.answering import LOADING, WORKING, has_ended
 from llenergymeasure.core.backends.shared.engines import (
@@ -24,7 +23,7 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
 )
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.backends.shared.processes import EngineProcesses, ended_on_failure
-from llenergymeasure.core.backends.tensorrt import problems
+from llenergymeasure.core.backends.tensorrt import FACTS, problems
 from llenergymeasure.core.backends.tensorrt.arguments import (
     WORDS,
     engine_arguments,
@@ -130,7 +129,7 @@ class TensorRTEngine:
             model_commit=sources.commit_of(source),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=self._settings["max_seq_len"] or model_limit,
-            compute_devices=backend_entry(config.backend).shards(config.section),
+            compute_devices=FACTS.shards(config.section),
             pads=False,
             own_weight_seed=source.kind == "random",
             notes=tuple(self._notes(samples, architecture)),

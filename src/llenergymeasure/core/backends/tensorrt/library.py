@@ -11,9 +11,7 @@ as a ``timedelta``, which on Linux is the monotonic clock of this machine, in mi
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -23,7 +21,7 @@ import psutil
 
 from llenergymeasure.core.backends.protocol import Request
 from llenergymeasure.core.backends.shared.engines import Finished
-from llenergymeasure.core.backends.shared.processes import EngineProcesses
+from llenergymeasure.core.backends.shared.processes import EngineProcesses, stdout_spared
 from llenergymeasure.core.backends.tensorrt.arguments import ARGUMENTS, CACHE_ARGUMENTS
 from llenergymeasure.core.visible_gpus import BUS_ORDER
 
@@ -51,28 +49,6 @@ class Asked(NamedTuple):
     request: Request
     options: Mapping[str, Any]
     due_ns: int
-
-
-@contextlib.contextmanager
-def stdout_spared() -> Iterator[None]:
-    """Send what C++ and child processes print on standard output to standard error meanwhile.
-
-    Standard output belongs to the result; Python's own ``print`` is not affected while it is
-    redirected, as it is inside an experiment.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # one of the two is closed
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 class TensorRTLibrary:

@@ -20,9 +20,9 @@ from llenergymeasure.core.backends.shared.problems import (
     length_problems,
     passthrough_problems,
 )
+from llenergymeasure.core.backends.tensorrt import FACTS
 from llenergymeasure.core.backends.tensorrt.arguments import (
     DECIDED_ELSEWHERE,
-    DEFAULT_MAX_NUM_TOKENS,
     OURS,
 )
 from llenergymeasure.core.models import quantised, sources
@@ -105,9 +105,9 @@ def checkpoint_problems(config: ExperimentConfig, *, is_here: bool) -> Iterator[
 def _length_problems(config: ExperimentConfig) -> Iterator[Problem]:
     yield from length_problems(config, "max_seq_len")
     section = config.tensorrt or TensorRTConfig()
-    step = section.max_num_tokens or DEFAULT_MAX_NUM_TOKENS
     synthetic = config.dataset.synthetic if isinstance(config.dataset, SyntheticDataset) else None
     prompt = synthetic.input_len if synthetic else 1
+    step = section.max_num_tokens or FACTS.pass_tokens or prompt
     if prompt > step and not section.enable_chunked_prefill:
         yield Problem(
             f"prompts of {prompt} tokens are longer than a step of the engine (max_num_tokens: "

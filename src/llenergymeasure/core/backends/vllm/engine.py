@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.core.backends.protocol import Arrival, EngineReport, Progress, Request
 from llenergymeasure.core.backends.shared.answering import LOADING
 from llenergymeasure.core.backends.shared.engines import (
@@ -115,7 +116,7 @@ class VLLMEngine:
             self._facts = self._library.worker_facts()
         settings, shape = self._resolved(), self._library.shape()
         architecture = understood(shape.to_dict())
-        is_random = self._config.model.startswith("random:")
+        is_random = self._config.model.startswith(RANDOM_PREFIX)
         return EngineReport(
             resolved=settings,
             weights="random" if is_random else "pretrained",

@@ -1,14 +1,17 @@
-"""Load that repeats in step with a sensor's ticks.
+"""Load that repeats in step with a sensor's ticks, or nearly so.
 
 A sensor that looks at a share of each tick sees such load at the same moment of its period every
 time: the figure can be wrong by tens of per cent, and nothing in the readings tells. The times of
 the steps that the load consists of (tokens, batches) do: folded onto the tick they crowd together.
+They are known, not drawn from anything, so that crowding by chance misleads as much as any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +20,41 @@ from llenergymeasure.domain.samples import RequestSample
 
 HARMONICS = 12  # of the tick: load up to as many times faster
 LEAST_STEPS = 4
-RISK = 0.1
+RISK = 0.1  # of the energy: an interval that load in step makes wider than this is a warning
 SLOW = 1.5  # ticks: load that repeats less often has whole ticks in one state
-CHANCE = 9.0  # N R² of unrelated steps exceeds it once in 8,000 (Rayleigh's test)
 SAME_NS = 1_000_000  # steps closer than that are one, seen by several requests
-FEW_CHANCE = 0.8  # of N, where so few steps cannot reach that
+BLIND = 0.5  # crowding of looks that spread over 0.6 of a period, as sin(0.6 π) / (0.6 π) has it
+LEAST_LOOKS = 8  # that tell whether they follow one another
+
+
+class Looks(NamedTuple):
+    """Power as the single looks of a sensor found it.
+
+    Attributes:
+        spread_w: Standard deviation.
+        alike: So many looks in a row tell as much as one.
+    """
+
+    spread_w: float
+    alike: float
+
+
+def looks_of(power_w: Floats) -> Looks:
+    """Tell how much looks differ, and how far each is like the one before.
+
+    ``alike`` is the integrated autocorrelation time 1 + 2 sum of r(k), up to the first r(k) that
+    looks without any connection would exceed in one of twenty cases (2 / sqrt(n); Priestley,
+    Spectral Analysis and Time Series, 5.3).
+    """
+    count, spread_w = len(power_w), float(power_w.std()) if len(power_w) else 0.0
+    if count < LEAST_LOOKS or spread_w == 0:
+        return Looks(spread_w, 1.0)
+    at, away = np.arange(count) - (count - 1) / 2, power_w - power_w.mean()
+    away = away - at * float(at @ away) / float(at @ at)  # drift is seen as it is
+    lags = np.arange(1, count // 2)
+    like = np.array([away[lag:] @ away[:-lag] for lag in lags.tolist()]) / float(away @ away)
+    calm = np.flatnonzero(like < 2 / np.sqrt(count))
+    return Looks(spread_w, 1 + 2 * float(like[: calm[0] if len(calm) else None].sum()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +62,53 @@ class Aliasing:
     """How far load keeps step with a sensor.
 
     Attributes:
-        strength: Share of the load's power that one look per tick may be wrong by, 0 to 1.
+        strength: Share of the load's swing that one look per tick may be wrong by, 0 to 1.
+        crowding: How far looks meet the load at one moment of its period, 0 to 1.
         load_period_s: The load's usual period, or ``None`` with too few steps.
-        risk: Whether that is enough to distrust a sensor that looks part of the time.
     """
 
     strength: float
+    crowding: float
     load_period_s: float | None
-    risk: bool
+
+    def doubt_w(self, power_w: float, looks: Looks) -> float:
+        """Give the standard uncertainty of mean power.
+
+        Looks that meet a load of some swing at all moments differ by it, those that crowd differ
+        by less; where they crowd so much that they may miss one state of a load that is on and
+        off, half of the power may swing unseen.
+        """
+        unseen_w, shown = power_w / 2, 1 - self.crowding**2
+        if self.crowding > BLIND:
+            return self.strength * unseen_w
+        return self.strength * min(unseen_w, looks.spread_w / sqrt(shown))
 
 
 def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
     """Tell from the times of steps whether they keep step with the ticks.
 
-    For each harmonic m of the tick rate, R = |mean exp(2πi m t / T)| is 1 for steps that always
-    fall on the same moments of a tick, and near 1/√N for steps that do not (the Rayleigh test);
-    a look of share w passes sinc(m w) of it.
+    Looks once a tick take content of the load at each harmonic m of the tick rate for constant
+    power. Steps alike have R = |mean exp(2πi m t / T)| of what they would have if all fell on the
+    same moment of a tick; a look of share w passes sinc(m w) of it; and of a load that is on and
+    off the part at a multiple of its own rate falls with that multiple.
 
     Args:
         step_s: When each step of the load began, shape (n,).
         tick_s: The sensor's tick.
         look_share: Share of each tick it looks at.
     """
-    if len(step_s) < LEAST_STEPS:
-        return Aliasing(0.0, None, risk=False)
+    if len(step_s) < LEAST_STEPS or look_share >= 1:
+        return Aliasing(0.0, 0.0, None)
     period_s = float(np.median(np.diff(step_s)))
     harmonic = np.arange(1, HARMONICS + 1)
     crowding = np.abs(np.exp(2j * np.pi * np.outer(harmonic, step_s) / tick_s).mean(axis=1))
-    by_chance = len(step_s) * crowding**2 < min(CHANCE, FEW_CHANCE * len(step_s))
-    passed = np.where(by_chance, 0.0, crowding * np.abs(np.sinc(harmonic * look_share)))
-    kept = float(passed.max()) if look_share < 1 else 0.0
     # Of a slower load only the ticks that hold its steps are seen wrongly.
-    wrong = 1.0 if period_s < SLOW * tick_s else (1 - look_share) * tick_s / period_s
-    return Aliasing(kept * wrong, period_s, risk=kept > RISK)
+    slow = period_s >= SLOW * tick_s
+    held = (1 - look_share) * tick_s / period_s if slow else 1.0
+    multiple = np.ones(HARMONICS) if slow else np.maximum(harmonic * period_s / tick_s, 1.0)
+    passed = crowding * np.abs(np.sinc(harmonic * look_share)) / multiple
+    worst = int(passed.argmax())
+    return Aliasing(held * float(passed[worst]), float(crowding[worst]), period_s)
 
 
 def step_times_ns(samples: Iterable[RequestSample]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ is sampled, not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from math import hypot, sqrt
 from typing import NamedTuple
 
@@ -24,9 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
+from llenergymeasure.core.energy.estimation.aliasing import looks_of
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
+from llenergymeasure.core.energy.estimation.company import (
+    TOLD_SHARE,
+    Company,
+    company_of_moments,
+    without_company,
+)
 from llenergymeasure.core.energy.estimation.edges import (
     LOUD_SHARE,
+    Axis,
     EdgeMethod,
     beside_w,
     end_axis,
@@ -130,13 +139,19 @@ def _counted(
     known = np.flatnonzero(shown)
     told_w = np.interp(time_s, time_s[known], power_w[known])
     width_s = np.diff(time_s)
-    energy_j = np.concatenate(([0.0], np.cumsum(told_w[1:] * width_s)))
-    # Anywhere between both sides (even over it), and as far off as any update is from the next.
+    gap_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), 0.0)
+    added_j = told_w[1:] * width_s - gap_s * np.diff(told_w) / 2
+    energy_j = np.concatenate(([0.0], np.cumsum(added_j)))
+    # Anywhere between both sides (even over it), and as far off as any update is from the next;
+    # updates in a row that are all missing are off together.
     after = np.minimum(np.searchsorted(known, np.arange(1, len(time_s))), len(known) - 1)
-    apart_w = power_w[known[after]] - power_w[known[np.maximum(after - 1, 0)]]
+    before = np.maximum(after - 1, 0)
+    apart_w = power_w[known[after]] - power_w[known[before]]
+    together = np.sqrt(np.maximum(known[after] - known[before] - 1, 1))
     usual_w = float(np.abs(np.diff(power_w[known])).mean()) if len(known) > 1 else 0.0
-    unread_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), width_s)
-    unread_j = np.concatenate(([0.0], unread_s * np.hypot(apart_w / sqrt(12), usual_w)))
+    unread_s = np.where(shown[1:], gap_s, width_s)
+    doubt_w = together * np.hypot(apart_w / sqrt(12), usual_w)
+    unread_j = np.concatenate(([0.0], unread_s * doubt_w))
     return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None, unread_j)
 
 
@@ -268,8 +283,15 @@ def _path_by(
         ticks = _at_rest(means and means.ticks, window, knowledge, late_s=ONE_SECOND)
         if means is None or ticks is None:
             return None
-        shape, flags = one_second_timing(calibration, means.update_s), ("one_second_average",)
-        return SensorPath("average_power", series, ticks, shape, calibration, flags)
+        shape = one_second_timing(calibration, means.update_s)
+        return SensorPath(
+            source="average_power",
+            series=series,
+            ticks=ticks,
+            timing=shape,
+            calibration=calibration,
+            flags=("one_second_average",),
+        )
     ticks = power_ticks(series, None if calibration is None else calibration.tick_s)
     ticks = _at_rest(ticks, window, knowledge)
     if ticks is None:
@@ -336,14 +358,25 @@ def _to_tick_end(ticks: Ticks, at_s: float) -> float:
     return float((ticks.time_s[after] - at_s) % ticks.step_s)
 
 
+def inside_powers_w(ticks: Ticks, length_s: float, lag_s: float) -> Floats:
+    """Give the power of every whole tick inside a window, shape (n,)."""
+    first, last = np.searchsorted(ticks.time_s, [lag_s, length_s + lag_s]).tolist()
+    inside_w: Floats = np.diff(ticks.energy_j[first:last]) / np.diff(ticks.time_s[first:last])
+    return inside_w
+
+
 def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -> float:
-    """Give s · T · √(n (1 - W/T)): n ticks of length T that differ by s, looked at for W each."""
+    """Give s · T · √(n a (1 - W/T)): n ticks of length T that differ by s, looked at for W each.
+
+    Where looks follow one another, as under a load that beats slowly with the ticks, a of them
+    tell as much as one.
+    """
     axis = start_axis(ticks, length_s, timing.lag_s)
-    first = int(np.searchsorted(axis.time_s, axis.edge_s))
-    last = int(np.searchsorted(axis.time_s, axis.far_s)) - 1
-    level = level_between(axis, first, last) if last > first + 1 else None
+    first, last = np.searchsorted(axis.time_s, [axis.inside_s, axis.far_s]).tolist()
+    level = level_between(axis, first, last - 1) if last > first + 2 else None
     spread_w = UNSEEN_SPREAD * power_w if level is None else level.spread_w
-    count = max(length_s / ticks.step_s, 1.0)
+    alike = looks_of(inside_powers_w(ticks, length_s, timing.lag_s)).alike
+    count = max(length_s / ticks.step_s, 1.0) * alike
     return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
 
 
@@ -376,6 +409,7 @@ class Integral:
         before_w: Power before the window, or ``None``.
         after_w: Power after it, or ``None``.
         lines: What is not known.
+        company: Load of somebody else's before and after it.
     """
 
     energy_j: float
@@ -384,14 +418,23 @@ class Integral:
     before_w: float | None
     after_w: float | None
     lines: tuple[BudgetLine, ...]
+    company: tuple[Company, Company]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Say of which company to tell."""
+        names = ("busy_before", "busy_after")
+        told = [abs(one.energy_j) > TOLD_SHARE * abs(self.energy_j) for one in self.company]
+        return tuple(compress(names, told))
 
 
 def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> Integral:
     """Give the energy of the window from 0 to ``length_s`` on the ticks' clock."""
-    start_at = start_axis(ticks, length_s, timing.lag_s)
-    end_at = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
     ends_j = np.interp([timing.lag_s, length_s + timing.lag_s], ticks.time_s, ticks.energy_j)
     rough_w = float(ends_j[1] - ends_j[0]) / length_s
+    (start_at, before), (end_at, after) = _alone(ticks, length_s, timing, rough_w)
+    if hints.momentary is not None:
+        before = max(before, company_of_moments(hints.momentary, start_at))
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
     mean_w = (-end.energy_j - start.energy_j) / length_s
@@ -414,6 +457,7 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         *end.lines,
         BudgetLine(budget.EDGE_TIME, edge_time_j, shared=True),
         BudgetLine(budget.QUANTUM, hints.quantum_j / sqrt(6)),  # two readings, each even over it
+        BudgetLine(budget.COMPANY, before.beside_j),
     ]
     lines += [line for line in (part_time, tail_line) if line is not None]
     return Integral(
@@ -423,7 +467,18 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
         start.outside_w,
         end.outside_w,
         budget.merged(lines),
+        (before, after),
     )
+
+
+def _alone(
+    ticks: Ticks, length_s: float, timing: Timing, inside_w: float
+) -> tuple[tuple[Axis, Company], tuple[Axis, Company]]:
+    """Look at start and end of a window without load of somebody else's beside them."""
+    start = start_axis(ticks, length_s, timing.lag_s)
+    end = end_axis(ticks, length_s, timing.lag_s, timing.settle_s, timing.rise_s or 0.0)
+    before = without_company(start, inside_w, start=True)
+    return before, without_company(end, inside_w, start=False)
 
 
 def _known_tail(fall_w: float, timing: Timing) -> tuple[float, BudgetLine]:

@@ -1,10 +1,10 @@
 """Power as a mean over the last second: told from the readings, and as ticks of a counter.
 
-Whether ``power.draw`` is such a mean depends on the board and on the driver (arXiv 2312.02741,
-table 1): the same board gave power of the moment under an older driver. What comes after the end of
-a window tells: power of the moment has fallen within a few tenths of a second, a mean over a second
-is then still on its way. Where that does not show, as in a window without a step at its end, what
-NVML documents for the board is all there is.
+Whether ``power.draw`` is such a mean depends on the board and on its driver (arXiv 2312.02741
+tried several of both): the same board may give power of the moment under an older one. What comes
+after the end of a window tells: power of the moment has fallen within a few tenths of a second, a
+mean over a second is then still on its way. Where that does not show, as in a window without a step
+at its end, what NVML documents for the board is all there is.
 
 Such a sensor may publish rarely while the device rests, and late: RTX 3090 and RTX A5000 showed one
 value for up to a second after they had fallen (recordings of the same paper).
@@ -38,7 +38,7 @@ ON_ITS_WAY = 0.25  # of the range, at least: a mean
 LEAST_LOAD_S = 0.5  # a mean over a second of a shorter load is as sudden as power of the moment
 TICK_S = 0.1
 READ_S = 0.003  # of doubt when a value was first shown
-LONG = 1.5  # usual updates: a value that stands for longer may be stale
+STALE_S = 0.3  # a value that stands for longer may be; updates come every 0.1 s under load
 
 
 def find_mode(series: Series, length_s: float) -> PowerMode:
@@ -98,15 +98,16 @@ def mean_ticks(series: Series) -> Means | None:
     new = np.flatnonzero(np.diff(power_w)) + 1
     gap_s = np.diff(np.append(at_s[new], at_s[-1]))
     update_s = min(float(np.median(gap_s)), ONE_SECOND) if len(gap_s) else TICK_S
-    # Where a value that stands for longer really was, up to the next, is not known; of the last
-    # one, that it went on as it had come.
+    # Where a value that stands for longer really was, up to the next, is not known, nor whether
+    # the next is not late itself, as on RTX A5000: all of their distance is doubt. The last one is
+    # taken to go on as it had come.
     steps_w = np.abs(np.diff(power_w[np.append(0, new)]))
     next_w = np.append(steps_w[1:], steps_w[-1:])
-    held_s = np.where(gap_s > LONG * update_s, gap_s - update_s, 0.0)
+    held_s = np.where(gap_s > STALE_S, gap_s - TICK_S, 0.0)
     unread_j = np.zeros(len(tick_s))
-    for start_s, stale_s, apart_w in zip(at_s[new] + update_s, held_s, next_w, strict=True):
+    for start_s, stale_s, apart_w in zip(at_s[new] + TICK_S, held_s, next_w, strict=True):
         stale = (tick_s > start_s) & (tick_s <= start_s + stale_s + TICK_S)
-        unread_j[stale] = apart_w * stale_s / np.sqrt(3 * max(stale.sum(), 1))
+        unread_j[stale] = apart_w * stale_s / np.sqrt(max(stale.sum(), 1))
     sigma_s, counted_j = np.full(len(tick_s), READ_S), np.interp(tick_s, at_s, shown_j)
     return Means(Ticks(tick_s, sigma_s, counted_j, TICK_S, None, unread_j), update_s)
 

@@ -18,6 +18,7 @@ FAST_SHARE = 0.6  # polls that find another value; above it the counter outruns 
 NARROW = 0.6  # of a tick: brackets below it number their tick without doubt
 MIN_ANCHORS = 4  # narrow brackets that a comb of unknown period needs
 JITTER_ROUNDS = 2
+CERTAIN = 3.0  # standard uncertainties within which a tooth lies
 LEAST_JITTER_S = 5e-4  # no clock is steadier than the polls can tell
 FIRST_TICKS = 8
 
@@ -202,18 +203,25 @@ def _line(
 def _on_comb(seen: Brackets, comb: Comb) -> Ticks:
     """Place each tick where comb and bracket agree.
 
-    Ticks in wide brackets are left out: the counter is cumulative, so nothing is lost with them.
+    A wide bracket tells a tick too, where it holds but one tooth behind the tick before it. Others
+    are left out: the counter is cumulative, so nothing is lost with them.
     """
-    narrow = seen.high_s - seen.low_s < comb.period_s * NARROW
-    low, high = seen.low_s[narrow], seen.high_s[narrow]
-    middle = (low + high) / 2
-    number = np.rint((middle - comb.phase_s) / comb.period_s)
-    tooth = comb.phase_s + number * comb.period_s
+    low, high = seen.low_s, seen.high_s
+    narrow, middle = high - low < comb.period_s * NARROW, (low + high) / 2
     own = max(comb.jitter_s, LEAST_JITTER_S) ** 2 + comb.sigma_s**2
+    doubt = CERTAIN * np.sqrt(own)
+    number = np.rint((middle - comb.phase_s) / comb.period_s)
+    first = np.ceil((low - doubt - comb.phase_s) / comb.period_s)
+    first[1:] = np.where(narrow[:-1], np.maximum(first[1:], number[:-1] + 1), first[1:])
+    last = np.floor((high + doubt - comb.phase_s) / comb.period_s)
+    told = narrow | (first == last)
+    tooth = (comb.phase_s + np.where(narrow, number, last) * comb.period_s)[told]
+    low, high, middle = low[told], high[told], middle[told]
     known = np.maximum(high - low, 1e-6) ** 2 / 12
+    known = np.where(narrow[told], known, np.inf)
     place = np.clip((tooth / own + middle / known) / (1 / own + 1 / known), low, high)
     sigma = 1 / np.sqrt(1 / own + 1 / known)
-    return Ticks(place, sigma, seen.energy_j[narrow], comb.period_s, comb.jitter_s)
+    return Ticks(place, sigma, seen.energy_j[told], comb.period_s, comb.jitter_s)
 
 
 def _without_comb(seen: Brackets, period_s: float | None) -> Ticks:
