@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -504,8 +505,8 @@ def test_another_interpreter_without_the_package_is_named_with_the_line_that_men
     assert problem.where == "runners.scripted"
     checkout = Path(__file__).parents[2]
     assert problem.remedy in (
-        f"{bare} -m pip install {checkout}",
-        f"{bare} -m pip install llenergymeasure=={__version__}",
+        shlex.join([str(bare), "-m", "pip", "install", str(checkout)]),
+        shlex.join([str(bare), "-m", "pip", "install", f"llenergymeasure=={__version__}"]),
     ), "where this version can be had: a checkout, where it was installed from one"
 
 

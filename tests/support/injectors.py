@@ -98,7 +98,8 @@ def jumping_clock(llem: Llem) -> bool:
     source = llem.write("injected/clock.c", _JUMPING_CLOCK)
     library = source.with_suffix(".so")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    llem.environment["LD_PRELOAD"] = str(library)
+    # By its name: a path in LD_PRELOAD ends at a space.
+    llem.environment |= {"LD_PRELOAD": library.name, "LD_LIBRARY_PATH": str(library.parent)}
     return True
 
 

@@ -50,6 +50,12 @@ def test_where_there_is_no_counter_power_is_read_at_every_turn() -> None:
     assert plan.every == (1, 4, 50)
 
 
+def test_no_turn_is_left_out_without_a_counter_since_an_update_that_is_missed_is_lost() -> None:
+    plan = gpu_cadence(Tiers(0, 1, 1, 1), counter_poll_s=0.005, power_poll_s=0.02)
+
+    assert Meter(plan, ticks(0.1, 3.0)).run(3.0).turns_between(0.0, 3.0) == 600
+
+
 class Meter:
     """Counters and power that change at given times, read by a plan on a clock of numbers."""
 

@@ -22,8 +22,8 @@ from llenergymeasure.core.energy.estimation.budget import (
     merged,
     shortest_window_s,
 )
-from llenergymeasure.core.energy.estimation.integral import moved_s
-from llenergymeasure.core.energy.estimation.sensor import counter_series, unwrap
+from llenergymeasure.core.energy.estimation.integral import moved_s, power_ticks
+from llenergymeasure.core.energy.estimation.sensor import Series, counter_series, unwrap
 from llenergymeasure.core.energy.estimation.ticks import find_ticks
 from tests.support.estimator_cases import counter_of, pencil_counter, polls_at, window
 from tests.support.simulated_device import loads, profiles
@@ -181,3 +181,17 @@ def test_a_wide_bracket_with_one_tooth_behind_a_tick_that_was_seen_tells_its_tic
     at = int(np.argmin(np.abs(found.time_s - 0.93)))
     assert found.time_s[at] == pytest.approx(0.93, abs=0.003)
     assert np.diff(found.time_s).max() < 1.5 * tick_s
+
+
+def test_a_reading_with_another_value_shows_its_update_however_near_it_came():
+    tooth_s = 0.03 + 0.1 * np.arange(-6, 16)
+    at_s = np.stack([tooth_s - 0.0008, tooth_s + 0.0004], axis=1).ravel()
+    power_w = 75.0 + np.repeat(np.arange(len(tooth_s)), 2)
+    power_w[::2] -= 1.0  # of the update before
+    found = power_ticks(Series(at_s, at_s, power_w))
+
+    assert found is not None
+    assert found.unread_j is not None
+    assert not found.unread_j.any()
+    energy_j = np.diff(found.energy_j)
+    assert energy_j == pytest.approx(0.1 * power_w[3::2][: len(energy_j)], rel=0.02)

@@ -208,8 +208,9 @@ def gpu_cadence(tiers: Tiers, counter_poll_s: float, power_poll_s: float) -> Cad
     at_few = turns_in(SLOW_POLL_S, counter_poll_s)
     rates = (1, at_some if tiers.counters else 1, at_some, at_few)
     every = [rate for rate, count in zip(rates, tiers, strict=True) for _ in range(count)]
-    ticking = range(tiers.counters + tiers.powers)
-    waking = range(tiers.counters or tiers.powers) if ticking else None
+    if not tiers.counters:  # an update of power that is missed is lost, unlike a counter's
+        return Cadence(counter_poll_s, every)
+    ticking, waking = range(tiers.counters + tiers.powers), range(tiers.counters)
     return Cadence(counter_poll_s, every, ticking, waking)
 
 

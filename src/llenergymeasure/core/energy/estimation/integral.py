@@ -105,7 +105,8 @@ def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
 def _on_updates(series: Series, comb: Comb) -> Ticks:
     """Count each update over the time since the one before; updates to the same value too.
 
-    A reading shows an update if it came clear of it and of the next. NVML stamps a value of a
+    A reading shows an update if it came clear of it and of the next, or is itself the first with
+    another value. NVML stamps a value of a
     field with the host's clock of the request and the time that took (``timestamp`` and
     ``latencyUsec`` of ``nvmlFieldValue_t``, nvml.h); nothing says that they date the sensor's
     sample, so that they are not used. An update that no reading shows, since polls came late, lies
@@ -118,6 +119,12 @@ def _on_updates(series: Series, comb: Comb) -> Ticks:
     reading = np.searchsorted(series.before_s[:-1], tooth + clear_s)
     shown = series.after_s[reading] <= tooth + comb.period_s - clear_s
     shown &= series.before_s[reading] >= tooth + clear_s
+    new = np.append(np.flatnonzero(np.diff(series.value)) + 1, len(series) - 1)
+    fresh = new[np.searchsorted(series.before_s[new[:-1]], tooth - clear_s)]
+    told_by_change = np.abs(series.at_s[fresh] - tooth) <= clear_s
+    told_by_change &= series.before_s[fresh - 1] >= tooth - comb.period_s + clear_s
+    reading = np.where(shown, reading, np.where(told_by_change, fresh, reading))
+    shown |= told_by_change
     if not shown.any():
         return _held(series, READ_SIGMA_S)
     told = slice(int(np.flatnonzero(shown)[-1]) + 1)
