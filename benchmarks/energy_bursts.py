@@ -22,7 +22,7 @@ from tests.support.simulated_device.loads import Load
 from tests.support.simulated_device.profiles import DeviceProfile
 from tests.support.simulated_device.twin import VirtualDevice
 
-IDLE_W = 75.0
+IDLE_W, AWAKE_W = 75.0, 110.0
 COLD_S = 0.1  # clocks of a device that rested for longer come down, so that it ramps up again
 UUID = "GPU-virtual"
 
@@ -48,6 +48,8 @@ class _Bench:
         self._profile, self._body, self._rng, self._late = profile, body, rng, late
         self._now_s, self._opened_s = 0.0, 0.0
         self._bursts_s: list[tuple[float, float]] = []
+        self._simmers_s: list[tuple[float, float]] = []
+        self.lost_s = 0.0
 
     def sleep(self, seconds: float) -> None:
         self._now_s += seconds
@@ -57,6 +59,12 @@ class _Bench:
         began_s = self._now_s
         self._now_s += seconds + float(self._rng.uniform(0.0, 0.004))
         self._bursts_s.append((began_s, self._now_s))
+        return Window(int(ns(began_s)), int(ns(self._now_s)))
+
+    def simmer(self, seconds: float) -> Window:
+        """Keep the device awake."""
+        began_s, self._now_s = self._now_s, self._now_s + seconds
+        self._simmers_s.append((began_s, self._now_s))
         return Window(int(ns(began_s)), int(ns(self._now_s)))
 
     def start(self) -> None:
@@ -86,7 +94,11 @@ class _Bench:
             np.append(edges_s[0] - 10.0, edges_s),
             np.append(IDLE_W, np.tile([FULL_W, IDLE_W], len(starts_s))),
         )
-        rested = [True, *(b[0] - a[1] > COLD_S for a, b in pairwise(self._bursts_s))]
+        for since_s, until_s in self._simmers_s:
+            load = load + loads.step(since_s, until_s, AWAKE_W - IDLE_W, 0.0)
+        awake_s = sorted((*self._bursts_s, *self._simmers_s))
+        rests_s = {b[0]: b[0] - a[1] for a, b in pairwise(awake_s)}
+        rested = [rests_s.get(start_s, np.inf) > COLD_S for start_s, _ in self._bursts_s]
         for start_s, end_s, cold in zip(starts_s, ends_s, rested, strict=True):
             if cold and self._body.ramp_s:
                 load = _ramped_burst(load, float(start_s), float(end_s), self._body.ramp_s)

@@ -173,7 +173,7 @@ def cells() -> tuple[Cell, ...]:
 
 def _quiet() -> Iterator[Cell]:
     devices = ("a100", "h100", "v100", "rtx4090")
-    for at in product(devices, ("step", "train", "square23"), (0.5, 1.0, 2.0, 5.0)):
+    for at in product(devices, ("step", "train", "square23"), WINDOWS_S):
         yield Cell("quiet", *at)
     for at in product(("gh200", "tick 50", "tick 67"), ("ramp",), WINDOWS_S):
         yield Cell("quiet", *at)
@@ -192,7 +192,7 @@ def _sensors() -> Iterator[Cell]:
 def _ramps_and_tails() -> Iterator[Cell]:
     for at in product(("a100", "v100"), ("step",), WINDOWS_S):
         for ramp_s in (0.02, 0.04, 0.06):
-            yield Cell("ramps", *at, body=Body(ramp_s), late=USUAL)
+            yield Cell("ramps", *at, body=Body(ramp_s))
         for name in ("exp 33 ms 150 W", "line 100 ms 150 W"):
             yield Cell("ramps and tails met", *at, body=Body(0.03, TAILS[name]))
     for tail in TAILS.values():
@@ -227,7 +227,7 @@ def _power() -> Iterator[Cell]:
 def _beating() -> Iterator[Cell]:
     for share in (*BEATS, *FRACTIONS):
         wave = f"square{100 * share:.4g}"
-        for device in ("a100", "a100-part-time", "half time"):
+        for device in ("a100", "a100-part-time", "half time") if share in BEATS else ("half time",):
             yield Cell("beating loads", device, wave, 1.0)
     for share in (0.97, 1.0, 1.03):
         yield Cell("beating loads", "power 100/100", f"square{100 * share:.4g}", 1.0)

@@ -38,6 +38,11 @@ class LoggedLoad(NamedTuple):
     idle_w: float
     busy_w: float
 
+    @property
+    def lost_s(self) -> float:
+        """Nothing: it is at full power at once."""
+        return 0.0
+
     def burst(self, seconds: float) -> Window:
         """Work for so long."""
         t0_s = time.monotonic() + AHEAD_S
@@ -46,6 +51,12 @@ class LoggedLoad(NamedTuple):
             log.write(f"{t0_s!r} {self.busy_w!r}\n{t1_s!r} {self.idle_w!r}\n")
         time.sleep(max(0.0, t1_s - time.monotonic()))
         return Window(round(t0_s * 1e9), round(t1_s * 1e9))
+
+    def simmer(self, seconds: float) -> Window:
+        """Idle for so long: such a device needs nothing to stay awake."""
+        t0_ns = time.monotonic_ns()
+        time.sleep(seconds)
+        return Window(t0_ns, time.monotonic_ns())
 
     def close(self) -> None:
         """Do nothing."""

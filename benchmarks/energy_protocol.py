@@ -39,7 +39,6 @@ from tests.support.simulated_device.twin import IntArray, Quantity, VirtualDevic
 
 ORIGIN_NS = 10**15  # of the virtual clock, so that no time is negative
 RATES = SamplingRates()
-STATES, SLOW = 2, 6  # what the NVML reader asks of a device beside energy and power
 READ_S = 50e-6  # how long a read takes, more or less
 WAKE_S = 1e-4  # a wake-up is at most this late when nothing holds it up
 HANDOVER_S = 0.01  # between the guards and the work itself, at most
@@ -263,22 +262,16 @@ def record(
 ) -> DeviceReadings:
     """Let the product's sampler read a device from one time to another."""
     names = sensors(device.profile, without)
-    quick = [one for one in names if one != "counter"][:1]
-    counters = [one for one in names if one == "counter"]
-    spare = len(names) - len(counters) - len(quick)
-    tiers = Tiers(len(counters), len(quick), STATES, spare + SLOW)
+    counters = int("counter" in names)
+    quick = min(len(names) - counters, 1)
+    tiers = Tiers(counters, quick, slow=len(names) - counters - quick)
     cadence = gpu_cadence(tiers, RATES.counter_poll_ms / 1e3, RATES.power_poll_ms / 1e3)
-    channels: list[Quantity | None] = [*counters, *quick]
-    channels += [None] * STATES
-    channels += [one for one in names if one not in channels]
-    ticks_s = [_ticks_s(device, name, span_s) for name in (*counters, *quick)]
+    ticks_s = [_ticks_s(device, name, span_s) for name in names]
     hitches = _hitches(int((span_s[1] - span_s[0]) / cadence.period_s) + 3, late, rng)
-    taken = _turns(cadence, ticks_s, len(channels), span_s, hitches)
+    taken = _turns(cadence, ticks_s, span_s, hitches)
     counter: CounterReadings | None = None
     powers: dict[Quantity, PowerReadings] = {}
-    for name, times in zip(channels, taken, strict=True):
-        if name is None:
-            continue
+    for name, times in zip(names, taken, strict=True):
         before_s, after_s = np.array(times).T
         value = _shown(device, name, before_s + (after_s - before_s) * rng.random(len(times)))
         if name == "counter":
@@ -315,12 +308,11 @@ def _hitches(count: int, late: Late, rng: np.random.Generator) -> Iterator[_Hitc
 def _turns(
     cadence: Cadence,
     ticks_s: Sequence[list[float]],
-    kept: int,
     span_s: tuple[float, float],
     hitches: Iterator[_Hitch],
 ) -> list[list[tuple[float, float]]]:
-    """Play the reading plan; give when each of the first quantities was read, before and after."""
-    taken: list[list[tuple[float, float]]] = [[] for _ in range(kept)]
+    """Play the reading plan; give when each quantity was read, before and after."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in ticks_s]
     now_s, end_s = span_s
     cadence.begin(round(now_s * 1e9))
     for wake_s, read_s, delay_s, place in hitches:
@@ -330,10 +322,8 @@ def _turns(
         for position, index in enumerate(due):
             before_s = now_s
             now_s += read_s + (delay_s if place >= 0.5 and position == stalled else 0.0)
-            if index < kept:
-                taken[index].append((before_s, now_s))
-            if index < len(ticks_s):
-                cadence.saw(index, bisect(ticks_s[index], before_s), round(now_s * 1e9))
+            taken[index].append((before_s, now_s))
+            cadence.saw(index, bisect(ticks_s[index], before_s), round(now_s * 1e9))
         if now_s >= end_s:
             break
         now_s = min(max(now_s, cadence.next_ns(round(now_s * 1e9)) / 1e9), end_s)

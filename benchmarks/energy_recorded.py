@@ -36,12 +36,13 @@ from llenergymeasure.core.energy.estimator import (
     PowerReadings,
     estimate_energy,
 )
+from llenergymeasure.core.energy.sampled_source import GPUSource
 from llenergymeasure.domain.samples import Window
 
 Floats = NDArray[np.float64]
 
 WINDOWS_S = (0.5, 1.0, 2.0, 5.0)
-GUARD_S = {"instant": 0.5, "average": 2.0}  # as the product's NVML source has them
+GUARD_S = {"instant": 0.5, "average": 2.0, "draw": 2.0}  # as the product's NVML source has them
 LEAST_GUARD_S = 0.4  # where a recording begins later than that before its load
 ORIGIN_NS = 10**12
 SETTLED_S, LAST_S = 1.5, 2.0  # a plateau of load begins so late; one of rest is the last seconds
@@ -58,6 +59,12 @@ class Series:
 
     t_s: Floats
     power_w: Floats
+
+    @property
+    def known(self) -> Series:
+        """What is a number."""
+        kept = np.isfinite(self.power_w)
+        return Series(self.t_s[kept], self.power_w[kept])
 
     def between(self, from_s: float, to_s: float) -> Series:
         """Give what lies between two times."""
@@ -110,6 +117,12 @@ class Recording:
         return self.name.rpartition("-")[0]
 
     @property
+    def read(self) -> tuple[str, ...]:
+        """The sensors to read: ``power.draw`` only where nothing else says what it is."""
+        named = tuple(name for name in ("instant", "average") if name in self.sensors)
+        return named or ("draw",)
+
+    @property
     def load_s(self) -> tuple[float, float]:
         """When load began and ended."""
         return float(self.steps_s[0]), float(self.steps_s[-1])
@@ -121,9 +134,9 @@ def load_recording(folder: Path) -> Recording:
     readings = parquet.read_table(folder / "readings.parquet")
     marks_s = np.unique(json.loads((folder / "marks.json").read_text())["marks_s"])
     t_s = readings["t_s"].to_numpy()
-    columns = {name: f"power_{name}_w" for name in ("instant", "average", "draw")}
+    columns = {name: f"power_{name}_w" for name in GUARD_S}
     sensors = {
-        name: Series(t_s, readings[column].to_numpy().astype(np.float64))
+        name: Series(t_s, readings[column].to_numpy().astype(np.float64)).known
         for name, column in columns.items()
         if column in readings.column_names
     }
@@ -183,20 +196,25 @@ def run_trial(one: Recording, sensor: str, on: Scale, window_s: tuple[float, flo
     """Measure one window."""
     t0_s, t1_s = window_s
     true_j = on.gain * one.meter.trapezoid_j(t0_s, t1_s) + on.offset_w * (t1_s - t0_s)
-    seen = one.sensors[sensor].between(t0_s - GUARD_S[sensor], t1_s + GUARD_S[sensor])
+    began_s = t0_s - GUARD_S[sensor] - GPUSource.settle_s  # when a source opens its window
+    seen = one.sensors[sensor].between(began_s, t1_s + GUARD_S[sensor])
     read_ns = nanoseconds(seen.t_s, t0_s)
     power = PowerReadings(read_ns, read_ns, seen.power_w)
     instant = sensor == "instant"
     readings = DeviceReadings(power=power) if instant else DeviceReadings(average_power=power)
     # A step is work with the pause behind it, as a token or a batch is.
-    known = Knowledge(step_times_ns=nanoseconds(one.steps_s[::2], t0_s))
+    known = Knowledge(
+        step_times_ns=nanoseconds(one.steps_s[::2], t0_s),
+        rest_from_ns=int(nanoseconds(t0_s - GUARD_S[sensor], t0_s)),
+    )
     window = Window(ORIGIN_NS, int(nanoseconds(t1_s, t0_s)))
     found = estimate_energy(readings, window, known)
     error = np.nan if found.energy_j is None else found.energy_j / true_j - 1
     half = np.nan if found.interval95_j is None else found.interval95_j / true_j
     others = {
-        name: peer.joules(one.sensors["draw" if peer.of_draw else sensor], t0_s, t1_s) / true_j - 1
+        name: peer.joules(one.sensors[peer.reads or sensor], t0_s, t1_s) / true_j - 1
         for name, peer in PEERS.items()
+        if peer.reads in {None, *one.sensors}
     }
     where = place(one, window_s, GUARD_S[sensor])
     return Trial(t0_s, where, error, half, found.flags, others)
@@ -262,26 +280,26 @@ class Peer(NamedTuple):
 
     Attributes:
         joules: From a series, a start and an end.
-        of_draw: Whether it reads ``power.draw``; else the sensor that we read.
+        reads: What it reads, or ``None`` for the sensor that we read.
         how: In words.
     """
 
     joules: Callable[[Series, float, float], float]
-    of_draw: bool
+    reads: str | None
     how: str
 
 
 PEERS = {
     "plain": Peer(
         plain_j,
-        False,
+        None,
         "a counter that adds up each update over the time since the one before, read at both "
         "ends: what ZeusMonitor and CodeCarbon take where there is a counter",
     ),
-    "draw": Peer(Series.trapezoid_j, True, "the trapezoid over nvidia-smi's `power.draw`"),
+    "draw": Peer(Series.trapezoid_j, "draw", "the trapezoid over nvidia-smi's `power.draw`"),
     "zeus": Peer(
         zeus_j,
-        False,
+        None,
         "Zeus 0.16.0 without a counter (`zeus.monitor.power.PowerMonitor.get_energy`): the "
         "trapezoid over the samples between both times, where a sample is kept if it differs from "
         "the one before; with fewer than two of them the power at the beginning * time "
@@ -289,7 +307,7 @@ PEERS = {
     ),
     "codecarbon": Peer(
         codecarbon_j,
-        True,
+        "draw",
         "CodeCarbon 3.3.2 without a counter (`codecarbon.core.gpu_device.GPUDevice`): the mean of "
         "one reading of `power.draw` a second, or of one at the end where there was none, * time",
     ),
@@ -312,7 +330,7 @@ def figures(found: Sequence[Trial]) -> dict[str, Any]:
     told = np.isfinite(error)
     missed = [t for t in found if t.missed]
     flags = sorted({flag for t in found for flag in t.flags})
-    others = {name: np.array([t.others[name] for t in found]) for name in PEERS}
+    others = {name: np.array([t.others[name] for t in found]) for name in found[0].others}
     return {
         "windows": len(found),
         "p95_percent": _percent(np.quantile(np.abs(error[told]), 0.95)) if told.any() else None,
@@ -333,6 +351,10 @@ def figures(found: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
+def _told(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:.1f}"
+
+
 def _percent(share: float) -> float:
     return round(100 * float(share), 3)
 
@@ -343,7 +365,7 @@ def rows(recordings: Sequence[Recording], count: int, seed: int) -> Iterator[dic
     for one in recordings:
         if one.board not in steps:
             raise SystemExit(f"{one.name}: no step recording of this board ({one.board}-step)")
-        for sensor in sorted(set(one.sensors) & set(GUARD_S), reverse=True):
+        for sensor in one.read:
             on = scale(steps[one.board], sensor)
             for length_s in WINDOWS_S:
                 starts_s = places(one, sensor, length_s, count, seed)
@@ -379,7 +401,7 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
             f"{row['coverage']:.3f}",
             f"{100 * row['silent_share']:.1f}",
             f"{100 * row['missed_without_aliasing_risk']:.1f}",
-            *(f"{row['others_p95_percent'][name]:.1f}" for name in PEERS),
+            *(_told(row["others_p95_percent"].get(name)) for name in PEERS),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"

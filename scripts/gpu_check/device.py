@@ -26,7 +26,7 @@ class LoggedLoad:
     """Stands in for work: appends what a simulated device draws to its load log."""
 
     def __init__(self, log: Path) -> None:
-        self._log = log
+        self._log, self.lost_s = log, 0.0
         self._write(IDLE_W)
 
     def burst(self, seconds: float) -> Window:
@@ -34,6 +34,12 @@ class LoggedLoad:
         t0_ns = self._write(BUSY_W)
         time.sleep(seconds)
         return Window(t0_ns, self._write(IDLE_W))
+
+    def simmer(self, seconds: float) -> Window:
+        """Idle for so long: such a device needs nothing to stay awake."""
+        t0_ns = time.monotonic_ns()
+        time.sleep(seconds)
+        return Window(t0_ns, time.monotonic_ns())
 
     def close(self) -> None:
         """Let go of nothing."""

@@ -38,6 +38,7 @@ class ScriptedLoad:
 
     def __init__(self, log: Path) -> None:
         self._log = log
+        self.lost_s = 0.0
         self.closed = False
         self._write(IDLE_W)
 
@@ -45,6 +46,11 @@ class ScriptedLoad:
         t0_ns = self._write(BUSY_W)
         time.sleep(seconds)
         return Window(t0_ns, self._write(IDLE_W))
+
+    def simmer(self, seconds: float) -> Window:
+        t0_ns = self._write(IDLE_W + 20.0)
+        time.sleep(seconds)
+        return Window(t0_ns, time.monotonic_ns())
 
     def close(self) -> None:
         self.closed = True

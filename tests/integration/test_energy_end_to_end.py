@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from llenergymeasure.core.energy.calibration import Device, learn, make_script
+from llenergymeasure.core.energy.estimation.calibration_fit import Driven
 from llenergymeasure.core.energy.estimator import DeviceReadings, Knowledge
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
@@ -79,7 +80,7 @@ def calibrated(profile: DeviceProfile, uuid: str) -> Knowledge:
     power = twin.poll(0.0, last_s, 0.02, 0.02, rng, quantity="instant")
     bursts = [Window(int(ns(a)), int(ns(b))) for a, b in zip(starts_s, ends_s, strict=True)]
     readings = DeviceReadings(counter_of(counter), power_of(power))
-    stored = learn(Device(uuid, "simulated"), readings, bursts).stored
+    stored = learn(Device(uuid, "simulated"), readings, Driven(tuple(bursts))).stored
     return Knowledge(stored.counter, stored.power)
 
 

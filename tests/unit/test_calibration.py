@@ -18,9 +18,11 @@ from llenergymeasure.core.energy.calibration import (
     LONG_S,
     RANDOM_GAP_S,
     SHORT_S,
+    SIMMER_S,
     Device,
     Script,
     calibrate,
+    lost_s,
     make_script,
 )
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail
@@ -41,7 +43,7 @@ from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.profiles import DeviceProfile
 from tests.support.simulated_device.twin import Polls, VirtualDevice
 
-IDLE_W, BUSY_W = 75.0, 400.0
+IDLE_W, AWAKE_W, BUSY_W = 75.0, 110.0, 400.0
 DEVICE = Device("GPU-1", "570.1")
 S = 1_000_000_000
 
@@ -60,11 +62,15 @@ class VirtualBench:
         seed: int,
         tail_w_s: tuple[float, float] | None = None,
         foreign_pids: tuple[int, ...] = (),
+        ramp_s: float = 0.0,
     ) -> None:
         self._profile, self._seed, self._tail = profile, seed, tail_w_s
+        self._ramp_s = ramp_s
         self._foreign = foreign_pids
         self.now_s = 0.0
         self.bursts: list[Window] = []
+        self.simmers: list[Window] = []
+        self.lost_s = 0.0
         self.stopped = False
 
     def sleep(self, seconds: float) -> None:
@@ -74,6 +80,12 @@ class VirtualBench:
         window = Window(round(self.now_s * S), round((self.now_s + seconds) * S))
         self.now_s += seconds
         self.bursts.append(window)
+        return window
+
+    def simmer(self, seconds: float) -> Window:
+        window = Window(round(self.now_s * S), round((self.now_s + seconds) * S))
+        self.now_s += seconds
+        self.simmers.append(window)
         return window
 
     def close(self) -> None: ...
@@ -104,6 +116,12 @@ class VirtualBench:
         edges_s = np.array([[b.t0_ns, b.t1_ns] for b in self.bursts]).ravel() / S
         levels_w = np.append(IDLE_W, np.tile([BUSY_W, IDLE_W], len(self.bursts)))
         load = loads.steps(np.append(-9.0, edges_s), levels_w)
+        for simmer in self.simmers:
+            load = load + loads.step(simmer.t0_ns / S, simmer.t1_ns / S, AWAKE_W - IDLE_W, 0.0)
+        for burst in self.bursts if self._ramp_s else ():
+            if all(burst.t0_ns != simmer.t1_ns for simmer in self.simmers):
+                lacks = loads.tail(burst.t0_ns / S, IDLE_W - BUSY_W, self._ramp_s, curved=False)
+                load = load + lacks
         for burst in self.bursts if self._tail else ():
             load = load + loads.tail(burst.t1_ns / S, *self._tail)
         return loads.noisy(load, 0.05, -0.5, self.now_s, rng)
@@ -128,7 +146,7 @@ def test_a_script_has_forty_short_and_twenty_long_bursts_in_random_order_with_ra
     assert list(script.bursts_s) != sorted(script.bursts_s)
     assert all(LEAST_GAP_S <= gap <= LEAST_GAP_S + RANDOM_GAP_S for gap in script.gaps_s)
     assert len(set(script.gaps_s)) == 60
-    assert script.seconds == pytest.approx(21.2 + sum(script.gaps_s) + 2 * EDGE_S)
+    assert script.seconds == pytest.approx(21.2 + 20 * SIMMER_S + sum(script.gaps_s) + 2 * EDGE_S)
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.05])
@@ -148,6 +166,31 @@ def test_a_tail_is_learned() -> None:
     true_s = loads.tail(0.0, 150.0, 0.1).energy_j(0.0, 1.0) / (BUSY_W - IDLE_W)
     stored = learned(VirtualBench(profiles.A100, seed=2, tail_w_s=(150.0, 0.1))).stored
     assert stored.counter.tail.excess_s == pytest.approx(true_s, abs=0.004)
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.05])
+def test_a_device_that_ramps_up_from_rest_hides_no_tail(lag_s: float) -> None:
+    true_s = loads.tail(0.0, 150.0, 0.1).energy_j(0.0, 1.0) / (BUSY_W - IDLE_W)
+    profile = profiles.vary(profiles.A100, lag_s=lag_s)
+    stored = learned(VirtualBench(profile, 8, tail_w_s=(150.0, 0.1), ramp_s=0.04)).stored
+    assert stored.counter.tail.excess_s == pytest.approx(true_s, abs=0.004)
+    assert stored.counter.lag_s == pytest.approx(lag_s, abs=0.004)
+
+
+def test_work_that_loses_time_as_it_begins_is_doubted_by_as_much() -> None:
+    ramps = VirtualBench(profiles.vary(profiles.A100, lag_s=0.05), 9)
+    ramps.lost_s = 0.02
+    calm = learned(VirtualBench(profiles.vary(profiles.A100, lag_s=0.05), 9)).stored
+    found = learned(ramps).stored
+    assert found.counter.tail.doubt_s == pytest.approx(0.02, rel=0.05)
+    assert found.counter.edge_time_s > 0.02 > 5 * calm.counter.tail.doubt_s
+
+
+def test_time_that_work_lost_is_told_by_the_pace_of_its_later_half() -> None:
+    steady = [10_000_000 * k for k in range(1, 101)]
+    assert lost_s(0, steady) == pytest.approx(0.0, abs=1e-9)
+    assert lost_s(0, [30_000_000 + at for at in steady]) == pytest.approx(0.03)
+    assert lost_s(0, steady[:3]) == 0.0
 
 
 def test_jitter_is_learned() -> None:

@@ -11,7 +11,7 @@ from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.calibration_fit import _last_unsettled
 from llenergymeasure.core.energy.estimation.edges import end_axis
 from llenergymeasure.core.energy.estimation.sensor import Tail, timing, to_come_s
-from llenergymeasure.core.energy.estimation.tail import AfterEnd, after_end
+from llenergymeasure.core.energy.estimation.tail import AfterEnd, after_end, aimed_wait_s
 from llenergymeasure.core.energy.estimation.tail_shapes import (
     EndSeen,
     TailPrior,
@@ -25,7 +25,7 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     estimate_energy,
 )
-from tests.support.estimator_cases import WHOLE, pencil_counter, polls_at, window
+from tests.support.estimator_cases import WHOLE, ns, pencil_counter, polls_at, window
 from tests.support.simulated_device import loads
 
 KNOWN = Knowledge(replace(WHOLE, tick_s=0.05, tail=Tail(rise_s=0.0)))
@@ -197,3 +197,44 @@ def test_a_late_block_that_seems_unsettled_after_calm_ones_does_not_draw_out_the
     assert settled_s == pytest.approx(0.06)
     rest_s[-2:] = 0.004
     assert _last_unsettled(delay_s, rest_s) == settled_s
+
+
+@pytest.mark.parametrize("share", [0.06, 0.3, 0.97])
+@pytest.mark.parametrize("lag_s", [0.0, 0.03])
+def test_work_is_begun_so_that_it_ends_a_share_of_a_tick_before_a_tick_shows_it(
+    share: float, lag_s: float
+) -> None:
+    counter = pencil_counter(polls_at(-0.6, 0.5), 0.1, 0.037, loads.flat(75.0, -1.0))
+    known = replace(WHOLE, lag_s=lag_s)
+    for ends_s in (0.8, 3.21):
+        wait_s = aimed_wait_s(counter, window(1.0).t0_ns, known, ends_s, share)
+        assert 0 <= wait_s < 0.1
+        to_tick_s = (0.037 - (ends_s + wait_s + lag_s)) % 0.1
+        assert to_tick_s == pytest.approx(100 * share / 1000, abs=0.003)
+
+
+def test_without_ticks_nothing_is_aimed_at() -> None:
+    counter = pencil_counter(polls_at(0.0, 0.02), 0.1, 0.5, loads.flat(75.0, -1.0))
+    assert aimed_wait_s(counter, window(1.0).t0_ns, WHOLE, 0.8, 0.3) == 0.0
+
+
+@pytest.mark.parametrize("phase_s", [0.013, 0.05, 0.083])
+def test_ends_of_warm_up_batches_narrow_a_window_whose_own_end_hides_a_tail(phase_s: float) -> None:
+    ends_s = np.array([-4.0, -3.0, -2.0, -1.0]) + phase_s - 0.1 * np.array([0.3, 0.13, 0.06, 0.97])
+    load = loads.step(0.0, 1.0)
+    for end_s in ends_s:
+        load = load + loads.step(end_s - 0.4, end_s, 325.0, 0.0)
+    for end_s in (*ends_s, 1.0):
+        load = load + loads.tail(end_s, 150.0, 0.1)
+    counter = pencil_counter(polls_at(-5.0, 1.6), 0.1, phase_s, load)
+    alone = Knowledge(WHOLE, rest_from_ns=int(ns(-0.6)))
+    found, helped = (
+        estimate_energy(DeviceReadings(counter), window(1.0), known)
+        for known in (alone, replace(alone, ends_ns=ns(ends_s)))
+    )
+    assert helped.energy_j is not None
+    assert helped.interval95_j is not None
+    assert found.interval95_j is not None
+    assert abs(helped.energy_j - 400.0) <= helped.interval95_j
+    assert helped.interval95_j < min(found.interval95_j, 4.0)
+    assert "unknown_tail" not in helped.flags

@@ -76,9 +76,9 @@ def test_warm_up_tells_its_tokens_and_every_finished_request(tmp_path: Path) -> 
     executor = LocalExecutor(ScriptedBackend(), order, listener)
     executor.load()
     executor.prepare()
-    assert executor.warm_up(2) == 2 * 2 * 3, "batches of two, three tokens each"
+    assert executor.warm_up(2).tokens == 2 * 2 * 3, "batches of two, three tokens each"
     assert (listener.expected, listener.finished) == (4, 4)
-    assert executor.warm_up(0) == 0
+    assert executor.warm_up(0).tokens == 0
 
 
 def test_an_engine_that_schedules_itself_gets_every_request_of_a_pass_in_one_go(
@@ -88,7 +88,7 @@ def test_an_engine_that_schedules_itself_gets_every_request_of_a_pass_in_one_go(
     executor.load()
     work = executor.prepare()
     assert work.batches == 1
-    assert executor.warm_up(2) == 2 * 4 * 3, "each warm-up batch is a pass of four requests"
+    assert executor.warm_up(2).tokens == 2 * 4 * 3, "each warm-up batch is a pass of four requests"
     executor.rehearse_prefill()
     for begun_ns in (5, 7):
         executor.run_pass("measure", begun_ns)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from typing import cast
 
+from llenergymeasure.core.energy.estimation.sensor import REST_S
 from llenergymeasure.core.energy.estimator import EnergyEstimate
 from llenergymeasure.core.energy.gpus import Grouped
+from llenergymeasure.core.energy.nvml import NVMLSource
+from llenergymeasure.core.energy.nvml_reader import COUNTER
+from llenergymeasure.core.energy.protocol import SamplingRates
 from llenergymeasure.core.energy.sampled_source import Fault, MeteredSource
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
-from llenergymeasure.domain.energy import SamplingCost
+from llenergymeasure.domain.energy import Reading, SamplingCost
+from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
 
 COST = SamplingCost(reads=0, mean_read_ms=None, p99_read_ms=None, cpu_seconds=0.0)
@@ -48,3 +53,40 @@ def test_a_window_opens_after_settling_and_the_lead_and_what_came_before_does_no
     rest_from_ns = source.recorded.rest_from_ns
     assert rest_from_ns - sampler.begun_ns >= 20_000_000
     assert opened_ns - rest_from_ns >= 10_000_000
+
+
+class Counting(Sampler):
+    """Records a counter of 100 ms ticks, read every 5 ms, of 100 W throughout."""
+
+    def end(self) -> Recorded:
+        now_ns = time.monotonic_ns()
+        times_ns = range(self.begun_ns, now_ns, 5_000_000)
+        rows = tuple(
+            Reading(COUNTER, "GPU-a", at, at, 1e6 + at // 100_000_000 * 10_000.0) for at in times_ns
+        )
+        summary = {
+            "offered": {"GPU-a": [COUNTER]},
+            "refused": {"GPU-a": {}},
+            "failing": {"GPU-a": {}},
+            "processes": {},
+            "host_pids": True,
+        }
+        return Recorded(rows, summary, COST, Window(self.begun_ns, now_ns))
+
+
+def test_ends_of_warm_up_batches_are_read_with_rest_behind_them_and_kept_apart() -> None:
+    source = NVMLSource(
+        DeviceTarget("gpu", ("GPU-a",)), SamplingRates(), cast(SamplerProcess, Counting())
+    )
+    for _ in range(2):
+        source.before_end(0.03, 0.25)
+        time.sleep(0.03)
+        ended_ns = time.monotonic_ns()
+        read = source.after_end(ended_ns)
+        assert time.monotonic_ns() - ended_ns >= REST_S * 1e9
+        assert read[0].before_ns < ended_ns < read[-1].before_ns
+    source.open_window()
+    t0_ns = time.monotonic_ns()
+    time.sleep(0.3)
+    made = source.close_window(Window(t0_ns, time.monotonic_ns()))
+    assert made.readings[0].before_ns > ended_ns, "a window's own readings are those around it"

@@ -46,6 +46,11 @@ class MeasurementSettings(ConfigModel):
     datacenter_pue: Annotated[float, Field(ge=1)] = Field(
         1.0, description="Power usage effectiveness: facility energy over computing energy."
     )
+    watch_ends: bool = Field(
+        True,
+        description="Let half a second of rest follow each of the last four warm-up batches, and "
+        "learn from their ends what a GPU draws after its work.",
+    )
 
 
 class ExecutionSettings(ConfigModel):

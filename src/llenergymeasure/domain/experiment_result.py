@@ -170,6 +170,11 @@ class WarmupResult(Record):
     output_tokens: int = Field(description="Tokens they produced; in no metric.")
     seconds: float = Field(description="How long warm-up took, s.")
     thermal_floor: str = Field(description="reached, or skipped or off with the reason.")
+    watched_ends: int = Field(
+        0,
+        description="Of the last batches, how many were followed by rest so that their ends told "
+        "what the devices draw after work.",
+    )
 
 
 class BaselineResult(Record):

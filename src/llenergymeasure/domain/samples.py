@@ -77,7 +77,7 @@ class Window:
 
 
 WindowName = Literal[
-    "device_idle_check", "device_idle", "load", "loaded_idle", "measure", "prefill"
+    "device_idle_check", "device_idle", "load", "loaded_idle", "warmup_end", "measure", "prefill"
 ]
 
 

@@ -65,6 +65,18 @@ class Collected:
     processes: tuple[RawProcessResult, ...]
 
 
+class WarmedUp(NamedTuple):
+    """Warm-up batches that were run.
+
+    Attributes:
+        tokens: What they produced.
+        ended_ns: When the device was done with the last one, monotonic clock.
+    """
+
+    tokens: int
+    ended_ns: int
+
+
 class Audience(Protocol):
     """Who is told how far the work has come."""
 
@@ -96,8 +108,8 @@ class Executor(Protocol):
         """Turn prompts into batches."""
         ...
 
-    def warm_up(self, count: int, first: int = 0) -> int:
-        """Run warm-up batches in each process; give the tokens they produced.
+    def warm_up(self, count: int, first: int = 0) -> WarmedUp:
+        """Run warm-up batches in each process.
 
         Args:
             count: Batches to run.
@@ -205,12 +217,14 @@ class LocalExecutor:
         asked = asked_of(work.requests)
         return PreparedWork(len(plan), work.truncated, info, asked, work.latency_start)
 
-    def warm_up(self, count: int, first: int = 0) -> int:
-        """Run warm-up batches; give the tokens they produced."""
+    def warm_up(self, count: int, first: int = 0) -> WarmedUp:
+        """Run warm-up batches."""
         plan, ids = self._passes["measure"].plan, self._engine.tokenizer.ordinary_ids()
         batches = warmup_batches(plan, count, ids, self._config.random_seed, first=first)
         traces = self._run(batches, WARMUP_PASS) if batches else ()
-        return sum(sample.output_tokens for trace in traces for sample in trace.samples())
+        ended_ns = time.monotonic_ns()
+        tokens = sum(sample.output_tokens for trace in traces for sample in trace.samples())
+        return WarmedUp(tokens, ended_ns)
 
     def rehearse_prefill(self) -> None:
         """Run the first prefill-only batch."""

@@ -22,7 +22,13 @@ from llenergymeasure.core.backends.shared.answering import Known, Patience, answ
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError, ConfigError, ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import tail
-from llenergymeasure.orchestration.executor import Audience, Collected, PassKind, PreparedWork
+from llenergymeasure.orchestration.executor import (
+    Audience,
+    Collected,
+    PassKind,
+    PreparedWork,
+    WarmedUp,
+)
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.processes import ChildProcess, same_modules
 from llenergymeasure.results.layout import ExperimentDirectory
@@ -78,9 +84,10 @@ class FleetExecutor:
         prepared: list[PreparedWork] = self._all("prepare")
         return replace(prepared[0], batches=max(one.batches for one in prepared))
 
-    def warm_up(self, count: int, first: int = 0) -> int:
+    def warm_up(self, count: int, first: int = 0) -> WarmedUp:
         """Run warm-up batches in every process."""
-        return sum(self._all("warm_up", count, first))
+        ran: list[WarmedUp] = self._all("warm_up", count, first)
+        return WarmedUp(sum(one.tokens for one in ran), max(one.ended_ns for one in ran))
 
     def rehearse_prefill(self) -> None:
         """Run a prefill-only batch in every process."""

@@ -5,7 +5,8 @@ baseline    power of the idle device, before the model is there
 load        the model
 prepare     prompts become token ids
 idle        power with the model resident
-warmup      the measured shapes with other prompts, until the thermal floor has passed
+warmup      the measured shapes with other prompts, until the thermal floor has passed; the ends of
+            the last batches are looked at
 settle      only of a source that measures: a quiet edge, it reads on while the device rests
 measure     t0, every request, t1
 prefill     only for window.phases: differential
@@ -51,6 +52,7 @@ from llenergymeasure.orchestration.executor import (
 )
 from llenergymeasure.orchestration.fleet import FleetExecutor
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.warmup import warm_up
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.state.machine import ExperimentState, StateMachine
 
@@ -243,19 +245,8 @@ class ExperimentOrchestrator:
                 batches=0, output_tokens=0, seconds=0.0, thermal_floor="off: cold start"
             )
         self._machine.enter("warmup")
-        kind, floor_s = selection.coverage.kind, self._config.warmup.thermal_floor_seconds
-        reached = "off" if floor_s == 0 else f"reached: {floor_s:g} s under load"
-        if floor_s and kind != "measured":
-            floor_s, reached = 0.0, f"skipped: energy is {kind}, not measured"
-        start_s, done = time.monotonic(), self._config.warmup.n_warmup
-        tokens = executor.warm_up(done)
-        while time.monotonic() - start_s < floor_s:
-            tokens += executor.warm_up(1, done)
-            done += 1
-        seconds = time.monotonic() - start_s
-        return WarmupResult(
-            batches=done, output_tokens=tokens, seconds=seconds, thermal_floor=reached
-        )
+        keep, watch = self._windows.append, self._order.watch_ends
+        return warm_up(executor, selection, self._config.warmup, keep, watch=watch)
 
     def _measure(
         self, executor: Executor, selection: Selection, target: DeviceTarget

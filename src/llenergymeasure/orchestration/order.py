@@ -52,6 +52,9 @@ class WorkOrder(Record):
     datacenter_pue_source: str = Field("default", description="Where it came from.")
     counter_poll_ms: float = Field(5.0, description="Period of counter reads.")
     power_poll_ms: float = Field(20.0, description="Period of power reads.")
+    watch_ends: bool = Field(
+        True, description="Whether the last warm-up batches are followed by rest and looked at."
+    )
     model_cache_dir: str = Field(description="Cache of random models and fetched datasets.")
     data_dir: str | None = Field(
         None, description="Where idle power and calibrations are kept; null keeps and uses none."
@@ -88,6 +91,7 @@ class WorkOrder(Record):
             datacenter_pue_source=origins.get("measurement.datacenter_pue", "default"),
             counter_poll_ms=user.advanced.counter_poll_ms,
             power_poll_ms=user.advanced.power_poll_ms,
+            watch_ends=user.measurement.watch_ends,
             model_cache_dir=str(user.model_cache_path()),
             data_dir=str(data_path()),
             cold_start=cold_start,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from llenergymeasure.domain.energy import EnergyRecording
+from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
 
@@ -90,6 +90,31 @@ class DivisibleSource(Protocol):
         """Give the energy of a part of the window that was closed last.
 
         ``None`` where this source, or what it recorded, cannot tell.
+        """
+        ...
+
+
+@runtime_checkable
+class EndWatcher(Protocol):
+    """A source that learns from ends of other work what the device draws after work.
+
+    Calls come in pairs, outside any window: ``before_end``, the work, ``after_end``.
+    """
+
+    def before_end(self, lasts_s: float | None, share: float) -> None:
+        """Begin to read before work, and wait so that it ends at a wished place of a tick.
+
+        Args:
+            lasts_s: How long the work will take; ``None`` where nobody knows, for no wait.
+            share: How long before a tick it is to end, as a share of the tick.
+        """
+        ...
+
+    def after_end(self, at_ns: int) -> Sequence[Reading]:
+        """Read on while the device rests; give every reading.
+
+        Args:
+            at_ns: When the work ended, monotonic clock.
         """
         ...
 

@@ -11,7 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from llenergymeasure.core.energy.estimation.sensor import REST_S
+from llenergymeasure.core.energy.estimation.tail import aimed_wait_s
 from llenergymeasure.core.energy.estimator import (
+    Calibration,
     CounterReadings,
     DeviceReadings,
     EnergyEstimate,
@@ -23,7 +26,7 @@ from llenergymeasure.core.energy.estimator import (
 from llenergymeasure.core.energy.gpus import Grouped, by_channel, with_state
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
-from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess
+from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess, WatchedEnd
 from llenergymeasure.domain.energy import (
     BudgetEntry,
     EnergyComponent,
@@ -76,6 +79,7 @@ class SampledSource(ABC):
         self._failure: str | None = None
         self._last: Recorded | None = None
         self._rest_from_ns = 0
+        self._ends: list[WatchedEnd] = []
 
     @abstractmethod
     def recording(self, recorded: Recorded, window: Window) -> EnergyRecording:
@@ -110,9 +114,11 @@ class SampledSource(ABC):
             except BackendError as error:
                 self._failure = error.message
             else:
-                steps_ns = step_times()
                 self._last = replace(
-                    recorded, step_times_ns=steps_ns, rest_from_ns=self._rest_from_ns
+                    recorded,
+                    step_times_ns=step_times(),
+                    rest_from_ns=self._rest_from_ns,
+                    ends=tuple(self._ends),
                 )
                 return self.recording(self._last, window)
         return EnergyRecording(source=self.name, notes=(self._failure,))
@@ -228,6 +234,38 @@ class GPUSource(MeteredSource):
         self._knowledge = knowledge or {}
         self._modes: dict[str, PowerMode] = {}
 
+    def before_end(self, lasts_s: float | None, share: float) -> None:
+        """Begin to read before work whose end is to be looked at, and wait for its place."""
+        try:
+            self._sampler.begin()
+        except BackendError as error:
+            self._failure = self._failure or error.message
+            return
+        if lasts_s is not None and self._ends:
+            time.sleep(self._wait_s(lasts_s, share))
+
+    def after_end(self, at_ns: int) -> Sequence[Reading]:
+        """Read on while the device rests; a failure waits for :meth:`close_window`."""
+        if self._failure is not None:
+            return ()
+        time.sleep(max(REST_S + (at_ns - time.monotonic_ns()) / 1e9, 0.0))
+        try:
+            self._ends.append(WatchedEnd(at_ns, self._sampler.end().readings))
+        except BackendError as error:
+            self._failure = error.message
+            return ()
+        return self._ends[-1].readings
+
+    def _wait_s(self, lasts_s: float, share: float) -> float:
+        """Tell how long to wait so that work ends so long before a tick; 0 without a counter."""
+        last, now_ns = self._ends[-1], time.monotonic_ns()
+        for (channel, device), rows in by_channel(last.readings).items():
+            if channel == COUNTER and (counter := counter_readings(rows, MJ)) is not None:
+                known = self._knowledge.get(device, Knowledge()).counter or Calibration()
+                ends_s = lasts_s + (now_ns - last.at_ns) / 1e9
+                return aimed_wait_s(counter, last.at_ns, known, ends_s, share)
+        return 0.0
+
     @abstractmethod
     def fault(self, readings: DeviceReadings, summary: Mapping[str, Any], uuid: str) -> str | None:
         """Say why readings of a GPU tell no energy; ``None`` where they might."""
@@ -241,18 +279,19 @@ class GPUSource(MeteredSource):
     ) -> EnergyEstimate | Fault:
         """Give the energy of one GPU, with what is known of it and of the load's steps."""
         silent = self.silent(device, taken, recorded, window)
-        readings = gpu_readings(device, taken, silent)
+        readings = gpu_readings(device, _with_ends(taken, recorded.ends, device), silent)
         if reason := self.fault(readings, recorded.summary, device):
             return Fault(reason)
         known = self._knowledge.get(device, Knowledge())
-        steps_ns, rest_from_ns = recorded.step_times_ns, recorded.rest_from_ns
+        known = replace(
+            known,
+            step_times_ns=recorded.step_times_ns,
+            rest_from_ns=recorded.rest_from_ns,
+            ends_ns=[end.at_ns for end in recorded.ends],
+        )
         # Load may go on beyond the end of a part: what power readings are is told by the whole.
         mode = None if recorded is self._last else self._modes.get(device, "untold")
-        found = estimate_energy(
-            readings,
-            window,
-            replace(known, step_times_ns=steps_ns, rest_from_ns=rest_from_ns, power_mode=mode),
-        )
+        found = estimate_energy(readings, window, replace(known, power_mode=mode))
         if mode is None and found.power_mode is not None:
             self._modes[device] = found.power_mode
         return found
@@ -291,6 +330,13 @@ def gpu_readings(uuid: str, taken: Grouped, without: Container[str] = ()) -> Dev
         power=power_readings(of(POWER)),
         average_power=power_readings(of(AVERAGE_POWER)),
     )
+
+
+def _with_ends(taken: Grouped, ends: Sequence[WatchedEnd], uuid: str) -> Grouped:
+    """Put what a GPU's counter said around earlier ends before what it said around a window."""
+    whose, rows = (COUNTER, uuid), taken.get((COUNTER, uuid), ())
+    earlier = [row for end in ends for row in by_channel(end.readings).get(whose, ())]
+    return {**taken, whose: [*earlier, *rows]} if earlier and rows else taken
 
 
 def counter_readings(rows: Sequence[Reading], unit_j: float) -> CounterReadings | None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.domain.energy import Reading, SamplingCost
 from llenergymeasure.domain.samples import Window
@@ -53,6 +53,18 @@ class SamplerLimits:
     exit_s: float = 2.0
 
 
+class WatchedEnd(NamedTuple):
+    """The end of a warm-up batch that rest followed.
+
+    Attributes:
+        at_ns: When it was, monotonic clock.
+        readings: Every reading around it.
+    """
+
+    at_ns: int
+    readings: tuple[Reading, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What the child recorded over one window.
@@ -64,6 +76,7 @@ class Recorded:
         span: From the child's ``begin`` to its ``end``.
         step_times_ns: When each step of the load began, as far as the caller told.
         rest_from_ns: From when on what came before the window no longer shows.
+        ends: Ends of warm-up batches.
     """
 
     readings: tuple[Reading, ...]
@@ -72,6 +85,7 @@ class Recorded:
     span: Window
     step_times_ns: Sequence[int] = ()
     rest_from_ns: int = 0
+    ends: tuple[WatchedEnd, ...] = ()
 
 
 @dataclass(slots=True)

@@ -44,15 +44,13 @@ SHARES = np.linspace(0.05, 1.0, 39)
 LAG_STEPS = 26
 NEAR_TICKS = 4
 LONG_S = 0.5  # bursts from this length on have a plateau
-PLATEAU_AFTER_S = 0.35  # sensors rise within 21 to 120 ms, from a tenth to nine (arXiv 2312.02741)
+PLATEAU_AFTER_S = 0.15  # at least: sensors rise within 21 to 120 ms (arXiv 2312.02741)
 LONGEST_SETTLE_S = 0.35
 LEAST_LONG = 3
 UNSETTLED_S = 0.001  # energy still to come, per watt of the step, that counts as settled
 SETTLE_STEP_S = 0.02
 CALM_BLOCKS = 2
 RISES = 11
-NO_TAIL_S = 0.004  # a tail below this, or below twice its doubt, is taken for none: what comes in
-# late is then the sensor's alone
 
 
 class ShortBursts(NamedTuple):
@@ -155,23 +153,39 @@ class Burst(NamedTuple):
     length_s: float
 
 
+class Driven(NamedTuple):
+    """What drove a device.
+
+    Attributes:
+        bursts: Work at known times, ascending.
+        simmers: When the device was kept awake before one of them, with next to no work.
+        lost_s: How much time long bursts lost as they began, by the pace of their work.
+    """
+
+    bursts: tuple[Window, ...]
+    simmers: tuple[Window, ...] = ()
+    lost_s: float = 0.0
+
+
 class Response(NamedTuple):
     """What one long burst tells.
 
     Attributes:
-        step_w: Power of the plateau above idle.
+        step_w: Power of the plateau above that of rest after it.
         lag_s: By how much the counter fell behind on the way to the plateau.
         gain_s: What it made up for after the plateau: lag and tail.
+        since_s: Times of the ticks from its start to the plateau, shape (k,).
+        to_come_s: By how much more the counter was to fall behind at each, shape (k,).
     """
 
     step_w: float
     lag_s: float
     gain_s: float
+    since_s: Floats
+    to_come_s: Floats
 
 
-def fit_calibration(
-    readings: CounterReadings | PowerReadings, bursts: Sequence[Window]
-) -> Calibration:
+def fit_calibration(readings: CounterReadings | PowerReadings, driven: Driven) -> Calibration:
     """Learn a sensor's tick, jitter, lag, tail and look from a recorded series of bursts.
 
     Between bursts the device is idle for at least three quarters of a second; at least three
@@ -179,62 +193,68 @@ def fit_calibration(
 
     Args:
         readings: From a second before the first burst to a second after the last.
-        bursts: When each burst of load began and ended.
+        driven: When the device worked, and when it was kept awake.
 
     Raises:
         ValueError: The sensor shows no ticks, or too few bursts are within the readings.
     """
-    if not bursts:
+    if not driven.bursts:
         raise ValueError("no bursts to calibrate with")
-    ordered = sorted(bursts, key=lambda burst: burst.t0_ns)
+    first = driven.bursts[0]
     if isinstance(readings, CounterReadings):
-        ticks = find_ticks(counter_series(readings, ordered[0]))
+        ticks = find_ticks(counter_series(readings, first))
     else:
-        ticks = power_ticks(power_series(readings, ordered[0]))
+        ticks = power_ticks(power_series(readings, first))
     if ticks is None:
         raise ValueError("the sensor's value hardly changed: nothing to calibrate")
-    times_s = np.array([[b.t0_ns, b.t1_ns] for b in ordered]) - ordered[0].t0_ns
-    cut = cut_bursts(ticks, times_s / 1e9)
-    return _fit(ticks, [burst for burst in cut if burst.length_s >= LONG_S], cut)
+    bursts_s, simmers_s = (
+        np.array([[one.t0_ns, one.t1_ns] for one in windows]).reshape(-1, 2) - first.t0_ns
+        for windows in (driven.bursts, driven.simmers)
+    )
+    cut = cut_bursts(ticks, bursts_s / 1e9, simmers_s / 1e9)
+    return _fit(ticks, [burst for burst in cut if burst.length_s >= LONG_S], cut, driven.lost_s)
 
 
-def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst]) -> Calibration:
-    responses = _responses(long, LONGEST_SETTLE_S)
-    step_w = float(np.mean([response.step_w for response in responses]))
+def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst], lost_s: float) -> Calibration:
+    step_w = float(np.mean([response.step_w for response in _responses(long, LONGEST_SETTLE_S)]))
     settle_s = find_settle_s(long, step_w)
     responses = _responses(long, settle_s)
     lag_s, lag_doubt_s = _mean([response.lag_s for response in responses])
     tail_s, tail_doubt_s = _mean([response.gain_s - response.lag_s for response in responses])
+    # What work lost as it began is a ramp that was taken for lag, and off the tail, if it is any.
+    undecided_s = min(max(lag_s, 0.0), lost_s)
     short = _short([burst for burst in cut if burst.length_s < LONG_S], step_w, settle_s)
     look = find_look(short, ticks.step_s, lag_s)
+    tail_doubt_s = float(np.hypot(tail_doubt_s, undecided_s))
     # A tail that is within its own doubt is drawn towards none.
     tail_s *= tail_s**2 / (tail_s**2 + tail_doubt_s**2 + 1e-12)
-    is_noise = tail_s < max(NO_TAIL_S, 2 * tail_doubt_s)
-    rise_s = find_rise_s(long, step_w, max(lag_s, 0.0)) if is_noise else None
+    # Ticks may all be early or late alike, where polls keep step with them.
+    doubts_s = (lag_doubt_s, tail_doubt_s, float(np.median(ticks.sigma_s)))
     return Calibration(
         tick_s=ticks.period_s,
         jitter_s=ticks.jitter_s,
         lag_s=max(look.lag_s, 0.0),
-        tail=Tail(max(tail_s, 0.0), settle_s, step_w, rise_s, tail_doubt_s),
+        tail=Tail(max(tail_s, 0.0), settle_s, step_w, find_rise_s(responses, lag_s), tail_doubt_s),
         fully_integrating=look.whole,
         look_share=look.share,
-        # Ticks may all be early or late alike, where polls keep step with them.
-        edge_time_s=float(np.linalg.norm((lag_doubt_s, tail_doubt_s, np.median(ticks.sigma_s)))),
+        edge_time_s=float(np.linalg.norm(doubts_s)),
     )
 
 
-def cut_bursts(ticks: Ticks, times_s: Floats) -> list[Burst]:
-    """Give each burst its own ticks, from after the one before to the start of the next.
+def cut_bursts(ticks: Ticks, bursts_s: Floats, simmers_s: Floats) -> list[Burst]:
+    """Give each burst its own ticks, from after what came before to what comes next.
 
     Args:
         ticks: Ticks of the whole recording.
-        times_s: Start and end of each burst on the ticks' clock, shape (b, 2).
+        bursts_s: Start and end of each burst on the ticks' clock, shape (b, 2).
+        simmers_s: Start and end of each stretch that a device was kept awake, shape (s, 2).
     """
-    since = np.append(-np.inf, times_s[:-1, 1] + LONGEST_SETTLE_S)
-    until = np.append(times_s[1:, 0], np.inf)
+    changes_s = np.sort(np.concatenate((bursts_s.ravel(), simmers_s[:, 0], [-np.inf, np.inf])))
     cut = []
-    for low_s, high_s, (start_s, end_s) in zip(since, until, times_s, strict=True):
-        own = ticks.between(low_s, high_s)
+    for start_s, end_s in bursts_s.tolist():
+        since_s = changes_s[np.searchsorted(changes_s, start_s) - 1] + LONGEST_SETTLE_S
+        until_s = changes_s[np.searchsorted(changes_s, end_s, side="right")]
+        own = ticks.between(float(since_s), float(until_s))
         cut.append(Burst(replace(own, time_s=own.time_s - start_s), end_s - start_s))
     return cut
 
@@ -258,7 +278,8 @@ def _responses(long: Sequence[Burst], settle_s: float) -> list[Response]:
 def _response(burst: Burst, settle_s: float) -> Response | None:
     """Read one long burst, or give ``None`` where it has no idle ticks around or no plateau."""
     ticks, length_s = burst
-    plateau = np.flatnonzero((ticks.time_s >= PLATEAU_AFTER_S) & (ticks.time_s <= length_s))
+    after_s = max(PLATEAU_AFTER_S, settle_s)
+    plateau = np.flatnonzero((ticks.time_s >= after_s) & (ticks.time_s <= length_s))
     start = quiet_edge(start_axis(ticks, length_s, 0.0), 0.0)
     end = quiet_edge(end_axis(ticks, length_s, 0.0, settle_s), 0.0)
     if len(plateau) < 3 or start.outside_w is None or end.outside_w is None:
@@ -266,10 +287,16 @@ def _response(burst: Burst, settle_s: float) -> Response | None:
     first, last = int(plateau[0]), int(plateau[-1])
     at_s, energy_j = ticks.time_s, ticks.energy_j
     hot_w = float((energy_j[last] - energy_j[first]) / (at_s[last] - at_s[first]))
-    step_w = hot_w - (start.outside_w + end.outside_w) / 2
-    behind_j = start.energy_j + hot_w * at_s[first] - energy_j[first]
+    behind_s = (start.energy_j + hot_w * at_s - energy_j) / (hot_w - start.outside_w)
     gained_j = -end.energy_j - energy_j[last] - hot_w * (length_s - at_s[last])
-    return Response(step_w, float(behind_j / step_w), float(gained_j / step_w))
+    step_w, rising = hot_w - end.outside_w, (at_s > 0) & (at_s < after_s)
+    return Response(
+        step_w,
+        float(behind_s[first]),
+        float(gained_j / step_w),
+        at_s[rising],
+        behind_s[first] - behind_s[rising],
+    )
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
@@ -281,14 +308,16 @@ def find_settle_s(long: Sequence[Burst], step_w: float) -> float:
     return _last_unsettled(*_to_come(long, step_w))
 
 
-def find_rise_s(long: Sequence[Burst], step_w: float, lag_s: float) -> float:
-    """Find how much of a lag is a slow rise rather than a delay: the rest falls as its kind does.
+def find_rise_s(responses: Sequence[Response], lag_s: float) -> float:
+    """Find how much of a lag is a slow rise rather than a delay, from how bursts begin.
 
-    Mean absolute distance decides, since late polls spoil single ticks.
+    No tail is there yet. Mean absolute distance decides, since late polls spoil single ticks.
     """
-    delay_s, rest_s = _to_come(long, step_w)
+    lag_s = max(lag_s, 0.0)
+    since_s = np.concatenate([response.since_s for response in responses])
+    to_come = np.concatenate([response.to_come_s for response in responses])
     rises_s = np.linspace(0.0, lag_s, RISES)
-    apart_s = [np.abs(rest_s - to_come_s(delay_s, lag_s, float(r))).mean() for r in rises_s]
+    apart_s = [np.abs(to_come - to_come_s(since_s, lag_s, float(r))).mean() for r in rises_s]
     return float(rises_s[int(np.argmin(apart_s))])
 
 

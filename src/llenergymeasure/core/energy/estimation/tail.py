@@ -27,19 +27,29 @@ from llenergymeasure.core.energy.estimation.edges import (
     end_axis,
     level_between,
 )
-from llenergymeasure.core.energy.estimation.sensor import REST_S, Floats, Timing, to_come_s
+from llenergymeasure.core.energy.estimation.sensor import (
+    REST_S,
+    Calibration,
+    CounterReadings,
+    Floats,
+    Timing,
+    counter_series,
+    to_come_s,
+)
 from llenergymeasure.core.energy.estimation.tail_shapes import (
     EndSeen,
     Hidden,
     TailPrior,
     find_hidden,
 )
-from llenergymeasure.core.energy.estimation.ticks import Ticks
+from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks
+from llenergymeasure.domain.samples import Window
 
 SETTLED_S = 0.25  # after the window: from here on power is taken for that of rest
 RISES_LEFT = 2.0  # time constants after which a slow rise is known well enough to allow for
 REST_SPREAD = 0.03  # of rest power: what its ticks differ by
 REST_WEIGHT = 2.0  # worth as many ticks
+LEAST_FREEDOM = 1.0  # degrees, where there are no other
 MOST_SHARE = 0.5  # of a tick: a longer look still holds work
 MOST_LAG_S = 0.005  # a later sensor still shows work, and a slow rise is no tail
 CLEAR_S = 0.007  # between the end and a look: ticks come early or late
@@ -146,8 +156,10 @@ def after_end(axis: Axis, timing: Timing) -> AfterEnd | None:
     # From the end as the sensor sees it, which lies one time constant into the rise.
     clear_s = axis.edge_s - max(RISES_LEFT - 1, 0.0) * (timing.rise_s or 0.0)
     last = int(np.sum(axis.time_s + 2 * axis.sigma_s <= clear_s)) - 1
-    far = int(np.searchsorted(axis.time_s, axis.edge_s - SETTLED_S, side="right")) - 1
-    rest = level_between(axis, 0, far) if 0 < far < last else None
+    settled_s = axis.edge_s + timing.lag_s - SETTLED_S
+    # Where late polls leave no whole tick there, the last one that was seen has to do.
+    far = max(int(np.searchsorted(axis.time_s, settled_s, side="right")) - 1, 1)
+    rest = level_between(axis, 0, far) if far < last else None
     if rest is None:
         return None
     # By how much ticks at rest differ is told from those before the window too.
@@ -155,11 +167,24 @@ def after_end(axis: Axis, timing: Timing) -> AfterEnd | None:
     stretches = [_shares(axis, 0, far), _shares(axis, before, len(axis.time_s) - 1)]
     squares = sum(float((away**2).sum()) for away in stretches)
     freedom = sum(max(len(away) - 1, 0) for away in stretches) + REST_WEIGHT
-    spread = float(np.sqrt((squares + REST_WEIGHT * REST_SPREAD**2) / freedom))
-    rest = rest._replace(spread_w=rest.power_w * spread)
+    # Of so few ticks the variance is that of Student's t.
+    spread = float(
+        np.sqrt((squares + REST_WEIGHT * REST_SPREAD**2) / (freedom - 2 + LEAST_FREEDOM))
+    )
     inside = int(np.searchsorted(axis.time_s, axis.edge_s + (timing.rise_s or 0.0)))
     step_w, doubt_w = _step_before(axis, inside, before, rest.power_w)
-    return AfterEnd(axis, Marks(far, last), rest, timing, step_w, doubt_w)
+    late_w = step_w * _late_at_rest(axis, far, timing)
+    power_w = rest.power_w - late_w
+    spread_w = float(np.hypot(power_w * spread, FADES_SHARE * late_w))
+    rest = rest._replace(power_w=power_w, spread_w=spread_w)
+    return AfterEnd(axis, Marks(far, last), rest, timing, step_w + late_w, doubt_w)
+
+
+def _late_at_rest(axis: Axis, far: int, timing: Timing) -> float:
+    """Tell what ticks at rest still show of the work, as a share of the step."""
+    ends_s = axis.time_s[[0, far]]
+    late_s = to_come_s(axis.edge_s - ends_s + timing.lag_s, timing.lag_s, timing.rise_s or 0.0)
+    return float(np.diff(late_s)[0] / np.diff(ends_s)[0])
 
 
 def _step_before(axis: Axis, first: int, before: int, rest_w: float) -> tuple[float, float]:
@@ -203,6 +228,30 @@ def ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ..
         after = after_end(axis._replace(far_s=-end_s + REST_S), timing)
         found += [] if after is None else [after.seen(with_end=True)]
     return tuple(found)
+
+
+def aimed_wait_s(
+    counter: CounterReadings, from_ns: int, calibration: Calibration, ends_s: float, share: float
+) -> float:
+    """Tell how long to wait so that work ends a share of a tick before a tick.
+
+    Args:
+        counter: Readings that tell where ticks are.
+        from_ns: Where times are counted from, monotonic clock.
+        calibration: What is known of the counter.
+        ends_s: When the work would end without waiting.
+        share: Of a tick.
+
+    Returns:
+        Seconds, less than a tick; 0 where the tick is not told.
+    """
+    series = counter_series(counter, Window(from_ns, from_ns + 1))
+    ticks = find_ticks(series, calibration.tick_s, calibration.jitter_s)
+    if ticks is None or ticks.period_s is None:
+        return 0.0
+    delay_s = calibration.lag_s - (calibration.tail.rise_s or 0.0)
+    shown_s = ends_s + delay_s + share * ticks.period_s
+    return float((ticks.time_s[-1] - shown_s) % ticks.period_s)
 
 
 class MomentaryPower(NamedTuple):
@@ -303,12 +352,15 @@ def _without_tail(after: AfterEnd, hidden: Hidden, *, unknown: bool) -> Edge:
     overhang_s, late_s = after.overhang_s, float(after.late_s(last)[-1])
     noise_j = rest.spread_w * np.sqrt(overhang_s * axis.tick_s + overhang_s**2 / rest.ticks)
     late_doubt_j = after.step_doubt_w * late_s
+    # A wrong lag takes of what the tail draws at the end.
+    tail_w = max(after.first_w - rest.power_w, hidden.energy_j / overhang_s)
+    hidden_doubt_j = float(np.hypot(hidden.sigma_j, tail_w * after.timing.edge_time_s))
     name = budget.UNKNOWN_TAIL if unknown else budget.UNSEEN_TAIL
     lines = (
         BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
         BudgetLine(budget.OUTSIDE_TIME, after.first_w * float(axis.sigma_s[last])),
         BudgetLine(budget.LATE, late_doubt_j),
-        BudgetLine(name, hidden.sigma_j, shared=True),
+        BudgetLine(name, hidden_doubt_j, shared=True),
     )
     energy_j = float(axis.energy_j[last]) + rest.power_w * overhang_s
     energy_j += hidden.energy_j - after.step_w * late_s
