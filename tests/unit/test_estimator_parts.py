@@ -152,7 +152,17 @@ def test_load_out_of_step_costs_no_more_than_what_looks_differ_by():
 
 def half_share(found: Aliasing, spread: float) -> float:
     """The interval that load in step makes, as a share of power whose looks spread so much."""
-    return 2 * found.doubt_w(400.0, Looks(400.0 * spread, 1.0)) / 400.0
+    return 2 * found.doubt_w(400.0, Looks(400.0 * spread, 1.0, 10)) / 400.0
+
+
+def test_looks_that_follow_one_another_are_doubted_unless_the_load_is_slow():
+    alike, apart = Looks(100.0, 6.0, 50), Looks(100.0, 1.0, 50)
+    unknown = find_aliasing(np.array([]), 0.1, 0.25)
+    assert unknown.doubt_w(400.0, alike) == pytest.approx(100 * (5 / 50) ** 0.5)
+    assert unknown.doubt_w(400.0, apart) == 0
+    assert find_aliasing(np.array([]), 0.1, 1.0).doubt_w(400.0, alike) == 0
+    slow = find_aliasing(np.arange(0.0, 20.0, 0.53), 0.1, 0.25)
+    assert slow.doubt_w(400.0, alike) == slow.doubt_w(400.0, apart)
 
 
 def test_looks_at_a_load_that_beats_slowly_tell_less_than_as_many_apart():

@@ -11,7 +11,6 @@ from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.resume import (
-    ResultReader,
     SlotState,
     count,
     is_whole,
@@ -225,7 +224,7 @@ def test_what_cannot_be_read_is_left_to_run(study: StudyDirectory) -> None:
     for slot in PLAN.slots[:3]:
         finish(where[slot.number - 1], PLAN.config(slot))
     finish(where[1], ONE)
-    found = look(PLAN, study, ResultReader(PLAN))
+    found = look(PLAN, study)
     assert [state.slot.number for state, _ in found.complete] == [1, 3]
     assert [(state.slot.number, state.status) for state in found.left] == [
         (2, "failed"), (4, "missing"), (5, "missing"), (6, "missing"),
@@ -235,5 +234,5 @@ def test_what_cannot_be_read_is_left_to_run(study: StudyDirectory) -> None:
 def test_equal_lists_of_packages_are_kept_once(study: StudyDirectory) -> None:
     for slot in PLAN.slots[:2]:
         finish(PLAN.directory(study, slot), PLAN.config(slot))
-    one, other = look(PLAN, study, ResultReader(PLAN)).complete
+    one, other = look(PLAN, study).complete
     assert one[1].environment.packages is other[1].environment.packages

@@ -30,6 +30,7 @@ from llenergymeasure.study.events import (
     StudyEvent,
 )
 from llenergymeasure.study.manifest import StudyPlan, read_plan, read_progress
+from llenergymeasure.study.resume import look
 from llenergymeasure.study.runner import StudyRunner
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner
@@ -308,7 +309,7 @@ def test_a_finished_study_gives_its_table_without_its_engine(tmp_path: Path) -> 
 def test_the_manifest_of_a_study_that_goes_on_counts_what_is_there(tmp_path: Path) -> None:
     it = session(tmp_path, **NO_GAPS)
     make_study(it.root, it.plan, complete=[1, 3])
-    view = it.make().look().progress(CREATED)
+    view = look(it.plan, it.directory).progress(CREATED)
     assert (view.complete, view.failed, view.missing) == (2, 0, 2)
 
 

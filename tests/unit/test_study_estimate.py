@@ -7,7 +7,6 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.study.cycles import slots
 from llenergymeasure.study.estimate import (
     ASSUMED_AT_MOST_S,
     CPU,
@@ -16,11 +15,11 @@ from llenergymeasure.study.estimate import (
     duration,
     first_look_s,
     rates_of,
-    study_s,
     timeout_s,
 )
+from llenergymeasure.study.forecast import ConfigurationForecast, Forecast
 from tests.support.scripted_run import scripted_config
-from tests.support.study_on_disk import make_execution
+from tests.support.study_on_disk import make_execution, make_plan
 
 TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
 LARGE = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
@@ -133,8 +132,10 @@ def test_a_time_out_is_several_times_what_is_expected():
 
 def test_a_study_is_its_experiments_and_its_gaps():
     execution = make_execution(n_cycles=2, config_gap_seconds=10.0, cycle_gap_seconds=100.0)
-    laid_out = slots(3, execution)
-    one = Duration(1, 2, 3)
+    plan = make_plan([tiny()] * 3, execution=execution)
+    known = ConfigurationForecast("", tiny(), {}, Duration(1, 2, 3), measured=False, timeout_s=1.0)
+    whole = Forecast(plan, (), (known,) * 3, None, "", ())
 
-    assert study_s(laid_out, {0: one, 1: one, 2: one}, execution) == (36, 140)
-    assert study_s(laid_out, {0: one, 1: None, 2: one}, execution) == (None, 140)
+    assert (whole.experiments_s, whole.gaps_s, whole.total_s) == (36, 140, 176)
+    in_part = whole._replace(rows=(known, known._replace(duration=None), known))
+    assert (in_part.experiments_s, in_part.total_s) == (None, None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from statistics import fmean
 from typing import NamedTuple
 
@@ -29,7 +29,6 @@ from llenergymeasure.core.flops import weight_bytes_read
 from llenergymeasure.core.memory_estimate import estimate_memory, rows_at_once, weight_bytes
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import peak_of
-from llenergymeasure.study.manifest import ExecutionPlan, Slot
 
 SHARE_OF_PEAK = 0.4
 LAUNCH_S = 0.4e-3  # of a layer's operators from Python, at small batches
@@ -164,22 +163,6 @@ def timeout_s(
     if architecture is None:
         computed_s = min(computed_s, ASSUMED_AT_MOST_S)
     return TIMEOUT_SLACK_S + computed_s + CLOCK_FACTOR * expected.clock_s
-
-
-def study_s(
-    slots: Sequence[Slot],
-    durations: Mapping[int, Duration | None],
-    execution: ExecutionPlan,
-) -> tuple[float | None, float]:
-    """Add up a study: seconds of its experiments, ``None`` where one is not known, and of its gaps.
-
-    Args:
-        slots: The order of running.
-        durations: By configuration.
-        execution: Tells the gaps.
-    """
-    known = [found.total_s for slot in slots if (found := durations[slot.configuration])]
-    return (sum(known) if len(known) == len(slots) else None), sum(execution.gaps_s(slots))
 
 
 def _batch_s(

@@ -33,7 +33,6 @@ from llenergymeasure.study.estimate import (
     duration,
     first_look_s,
     rates_of,
-    study_s,
     timeout_s,
 )
 from llenergymeasure.study.manifest import StudyPlan
@@ -69,8 +68,6 @@ class Forecast(NamedTuple):
         orders: What workers would be asked to do, by configuration.
         rows: By configuration.
         source: The energy source of a single experiment; ``None`` where that cannot be told here.
-        experiments_s: How long its experiments take; ``None`` where one is not known.
-        gaps_s: How long its pauses take.
         results_dir: Where results would go.
         problems: What stops it here.
     """
@@ -79,15 +76,28 @@ class Forecast(NamedTuple):
     orders: tuple[WorkOrder, ...]
     rows: tuple[ConfigurationForecast, ...]
     source: Selection | None
-    experiments_s: float | None
-    gaps_s: float
     results_dir: str
     problems: tuple[Problem, ...]
 
     @property
+    def gaps_s(self) -> float:
+        """How long its pauses take, s."""
+        return sum(self.plan.execution.gaps_s(self.plan.slots))
+
+    @property
+    def experiments_s(self) -> float | None:
+        """How long its experiments take, s; ``None`` where one is not known."""
+        rows = [self.rows[slot.configuration] for slot in self.plan.slots]
+        known_s = [row.duration.total_s for row in rows if row.duration is not None]
+        # The first experiment comes to know the idle device.
+        first_s = first_look_s(rows[0].config, measured=rows[0].measured)
+        return sum(known_s) + first_s if len(known_s) == len(rows) else None
+
+    @property
     def total_s(self) -> float | None:
         """How long all of it takes, s."""
-        return None if self.experiments_s is None else self.experiments_s + self.gaps_s
+        experiments_s = self.experiments_s
+        return None if experiments_s is None else experiments_s + self.gaps_s
 
 
 def forecast(plan: StudyPlan, settings: EffectiveSettings, *, single: bool = False) -> Forecast:
@@ -107,15 +117,10 @@ def forecast(plan: StudyPlan, settings: EffectiveSettings, *, single: bool = Fal
     rows = tuple(
         _row(name, order, limits, gpus, source) for name, order in zip(names, orders, strict=True)
     )
-    durations = {number: row.duration for number, row in enumerate(rows)}
-    experiments_s, gaps_s = study_s(plan.slots, durations, plan.execution)
-    if experiments_s is not None:  # the first experiment comes to know the idle device
-        first = rows[plan.slots[0].configuration]
-        experiments_s += first_look_s(first.config, measured=first.measured)
     places = {(order.runner, order.config.backend) for order in orders}
     problems = with_runner_lines(preflight.problems_for_plan(orders), places)
     results_dir = str(settings.config.results_path())
-    return Forecast(plan, orders, rows, source, experiments_s, gaps_s, results_dir, tuple(problems))
+    return Forecast(plan, orders, rows, source, results_dir, tuple(problems))
 
 
 def _row(
@@ -264,10 +269,8 @@ class TimeLimits:
         machine: Callable[[], Machine] = this_machine,
     ) -> None:
         self._settings, self._given_s = settings, given_s
-        self._machine, self._shape = (
-            cache(machine),
-            cache(lambda *model: architecture_of(resolve(*model))),
-        )
+        self._machine = cache(machine)
+        self._shape = cache(lambda *model: architecture_of(resolve(*model)))
 
     def of(self, config: ExperimentConfig) -> float:
         """Give the limit in seconds."""

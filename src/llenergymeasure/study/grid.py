@@ -30,6 +30,9 @@ OwnLengths = Callable[[ExperimentConfig], bool]
 """Tells whether every prompt of an experiment has a ``max_new_tokens`` of its own."""
 
 
+_Candidate = tuple[dict[str, Any], ExperimentConfig | str]
+
+
 class Expansion(NamedTuple):
     """A design written out.
 
@@ -58,14 +61,6 @@ class _Grid(NamedTuple):
     @property
     def size(self) -> int:
         return math.prod(len(values) for _, values in self.dimensions)
-
-
-class _Candidate(NamedTuple):
-    """One combination: the settings that make it, and the experiment or why there is none."""
-
-    settings: dict[str, Any]
-    config: ExperimentConfig | None
-    reason: str = ""
 
 
 def expand(
@@ -156,9 +151,10 @@ def _base(defaults: Mapping[str, Any], backend: str) -> dict[str, Any]:
 
 
 def _candidates(grid: _Grid, study: StudyConfig) -> Iterator[_Candidate]:
+    """Yield the settings of each combination, and the experiment or why there is none."""
     if grid.entry is not None:
         config = cold(grid.entry) if study.cold_start else grid.entry
-        yield _Candidate(config.model_dump(mode="json", exclude_defaults=True), config)
+        yield config.model_dump(mode="json", exclude_defaults=True), config
         return
     keys = [key for key, _ in grid.dimensions]
     for values in itertools.product(*(values for _, values in grid.dimensions)):
@@ -168,19 +164,19 @@ def _candidates(grid: _Grid, study: StudyConfig) -> Iterator[_Candidate]:
             data = merged(data, nest({key: value}))
         if study.cold_start:
             data = {**data, "warmup": _COLD}
-        yield _checked({"backend": grid.base["backend"], **settings}, data)
+        yield {"backend": grid.base["backend"], **settings}, _checked(data)
 
 
-def _checked(settings: dict[str, Any], data: dict[str, Any]) -> _Candidate:
+def _checked(data: dict[str, Any]) -> ExperimentConfig | str:
     try:
         # The rules are asked below: a list of problems costs less than an error for each.
         config = ExperimentConfig.model_validate(data, context=STORED)
     except ValidationError as error:
         texts = (f"{'.'.join(one.loc)}: {one.message}" for one in plain_problems(error, {}))
-        return _Candidate(settings, None, "; ".join(texts))
+        return "; ".join(texts)
     if problems := rules.contradictions(config):
-        return _Candidate(settings, None, "; ".join(f"{p.field}: {p.what}" for p in problems))
-    return _Candidate(settings, config)
+        return "; ".join(f"{p.field}: {p.what}" for p in problems)
+    return config
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -191,9 +187,9 @@ def _merged(candidates: Iterable[_Candidate], generated: int, own_lengths: OwnLe
     skipped: list[Skipped] = []
     lengths: dict[str, int] = {}
     merged_count = 0
-    for settings, config, reason in candidates:
-        if config is None:
-            skipped.append(Skipped(config=settings, reason=reason))
+    for settings, config in candidates:
+        if isinstance(config, str):
+            skipped.append(Skipped(config=settings, reason=config))
             continue
         if "max_new_tokens" in settings and own_lengths(config):
             alike = config.model_copy(update={"max_new_tokens": 1}).fingerprint()

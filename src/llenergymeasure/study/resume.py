@@ -85,13 +85,13 @@ class ResultReader:
         return found.model_copy(update={"environment": environment})
 
 
-def look(plan: StudyPlan, study: StudyDirectory, reader: ResultReader) -> StudyState:
+def look(plan: StudyPlan, study: StudyDirectory) -> StudyState:
     """Read every result that is there, and tell what is left to run.
 
     Raises:
         StudyError: The study's directory cannot be read.
     """
-    complete: list[tuple[SlotState, ExperimentResult]] = []
+    reader, complete = ResultReader(plan), list[tuple[SlotState, ExperimentResult]]()
     left: list[SlotState] = []
     for state in scan(plan, study):
         found = reader.read(state) if state.status == "complete" else None

@@ -31,7 +31,7 @@ from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
-from llenergymeasure.study.resume import StudyState
+from llenergymeasure.study.resume import StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
 from llenergymeasure.study.supervise import supervise
@@ -113,8 +113,7 @@ class StudyRunner:
             # The checks come first, so that a study that cannot run leaves no directory.
             self._check(runners, plan, range(len(plan.experiments)))
             with self._directory(plan) as directory, owned(directory):
-                session = self._session(plan, directory, runners)
-                return self._run(session, plan, directory, session.look())
+                return self._run(plan, directory, runners, look(plan, directory))
 
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
@@ -124,12 +123,11 @@ class StudyRunner:
             for note in notes:
                 self.calls.listener(Noted(note))
             with RunnerPool(plan.execution.start_method) as runners:
-                session = self._session(plan, directory, runners)
-                found = session.look()
+                found = look(plan, directory)
                 self._tell(plan, done=len(found.complete))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
-                return self._run(session, plan, directory, found)
+                return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:
         self.calls.listener(
@@ -150,15 +148,17 @@ class StudyRunner:
 
     def _run(
         self,
-        session: StudySession,
         plan: StudyPlan,
         directory: StudyDirectory,
+        runners: RunnerPool,
         found: StudyState,
     ) -> StudyResult:
         write_plan(directory, plan)
         write_manifest(directory, plan, found.progress(datetime.now().astimezone()))
         if self._keeps():
             self.calls.listener(Placed(str(directory.root)))
+        kept = self._keeps()
+        session = StudySession(plan, directory, runners, self.settings, self.calls, kept=kept)
         try:
             return session.run(found)
         except KeyboardInterrupt as interrupt:
@@ -172,11 +172,6 @@ class StudyRunner:
         if not self._keeps() or not directory.root.is_dir():
             return ""
         return f"\n  go on with: llem run --resume {shlex.quote(str(directory.root))}"
-
-    def _session(
-        self, plan: StudyPlan, directory: StudyDirectory, runners: RunnerPool
-    ) -> StudySession:
-        return StudySession(plan, directory, runners, self.settings, self.calls, kept=self._keeps())
 
     def _keeps(self) -> bool:
         return self.results_dir is not None or self.resume is not None

@@ -75,19 +75,11 @@ class StudySession:
         self._previous: Slot | None = None
         self._reasons: set[str] = set()
 
-    def look(self) -> StudyState:
-        """Read every result that is there, and tell what is left to run.
-
-        Raises:
-            StudyError: The study's directory cannot be read.
-        """
-        return resume.look(self._plan, self._directory, self._reader)
-
     def run(self, state: StudyState | None = None) -> StudyResult:
         """Run every experiment that has no result, then look at them all.
 
         Args:
-            state: What :meth:`look` has told; ``None`` looks now.
+            state: What :func:`resume.look` has told; ``None`` looks now.
 
         Raises:
             StudyError: All fail the same way, the directory is gone, or the disk refuses.
@@ -95,7 +87,7 @@ class StudySession:
 
         However it ends, the summary of what is there is written, as far as the disk lets it.
         """
-        found = self.look() if state is None else state
+        found = resume.look(self._plan, self._directory) if state is None else state
         slots = [one.slot for one in found.left]
         gaps_s = self._plan.execution.gaps_s(slots)
         self._left = TimeLeft(zip((slot.configuration for slot in slots), gaps_s, strict=True))

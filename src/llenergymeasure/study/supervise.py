@@ -94,15 +94,11 @@ class _Watch:
         self, job: Job, directory: ExperimentDirectory, calls: Callbacks, within_s: float
     ) -> None:
         self._job, self.directory = job, directory
+        self.in_container = job.start.method == "docker"
         self._calls, self.within_s = calls, within_s
         self._events, self.progress = EventReader(directory.events), WorkerProgress()
         self._started_ns = time.monotonic_ns()
         self.timed_out = False
-
-    @property
-    def in_container(self) -> bool:
-        """Whether docker runs the worker."""
-        return self._job.start.method == "docker"
 
     def until_it_ends(self) -> int | None:
         """Sleep until the worker has ended or was killed for taking too long; give its code."""

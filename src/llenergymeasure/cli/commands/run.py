@@ -115,7 +115,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     study = _study(config, given, resume)
     verbosity = "quiet" if quiet else "verbose" if verbose else None
     settings = _settings(study, runner or [], output, verbosity)
-    if dry_run:
+    if dry_run and study is not None:  # without, a study goes on, beside which there is no plan
         show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
     if settings.config.ui.verbosity != "quiet":
@@ -200,7 +200,7 @@ def _settings(
 
 
 def show_plan(
-    study: StudyConfig | None,
+    study: StudyConfig,
     settings: EffectiveSettings,
     *,
     as_json: bool = False,
@@ -215,7 +215,6 @@ def show_plan(
         allow_large: Whether its grid may be larger than is usual.
 
     Raises:
-        FlagError: There is no study.
         StudyError: The grid is too large, or none of it can run.
         PreFlightError: It could not be run here; printed after the plan.
     """
@@ -224,8 +223,6 @@ def show_plan(
     from llenergymeasure.study.forecast import forecast
     from llenergymeasure.study.prepare import new_plan
 
-    if study is None:
-        raise FlagError("--dry-run needs the YAML file of the study", where="--dry-run")
     single = study.single is not None
     if not allow_large:
         grid.check_size(study)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +33,12 @@ class Looks(NamedTuple):
     Attributes:
         spread_w: Standard deviation.
         alike: So many looks in a row tell as much as one.
+        looks: How many.
     """
 
     spread_w: float
     alike: float
+    looks: int
 
 
 def looks_of(power_w: Floats) -> Looks:
@@ -48,13 +50,14 @@ def looks_of(power_w: Floats) -> Looks:
     """
     count, spread_w = len(power_w), float(power_w.std()) if len(power_w) else 0.0
     if count < LEAST_LOOKS or spread_w == 0:
-        return Looks(spread_w, 1.0)
+        return Looks(spread_w, 1.0, count)
     at, away = np.arange(count) - (count - 1) / 2, power_w - power_w.mean()
     away = away - at * float(at @ away) / float(at @ at)  # drift is seen as it is
     lags = np.arange(1, count // 2)
     like = np.array([away[lag:] @ away[:-lag] for lag in lags.tolist()]) / float(away @ away)
     calm = np.flatnonzero(like < 2 / np.sqrt(count))
-    return Looks(spread_w, 1 + 2 * float(like[: calm[0] if len(calm) else None].sum()))
+    alike = 1 + 2 * float(like[: calm[0] if len(calm) else None].sum())
+    return Looks(spread_w, alike, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +68,29 @@ class Aliasing:
         strength: Share of the load's swing that one look per tick may be wrong by, 0 to 1.
         crowding: How far looks meet the load at one moment of its period, 0 to 1.
         load_period_s: The load's usual period, or ``None`` with too few steps.
+        followed: Whether looks follow the load, so that looks in a row that are alike tell of it.
     """
 
     strength: float
     crowding: float
     load_period_s: float | None
+    followed: bool = False
 
     def doubt_w(self, power_w: float, looks: Looks) -> float:
         """Give the standard uncertainty of mean power.
 
         Looks that meet a load of some swing at all moments differ by it, those that crowd differ
-        by less; where they crowd so much that they may miss one state of a load that is on and
-        off, half of the power may swing unseen.
+        by less; where they crowd so much that they may miss one state of a load that is on and off,
+        half of the power may swing unseen. Looks at a fast load that follow one another beat with
+        it: as many independent ones would tell more.
         """
-        unseen_w, shown = power_w / 2, 1 - self.crowding**2
-        if self.crowding > BLIND:
-            return self.strength * unseen_w
-        return self.strength * min(unseen_w, looks.spread_w / sqrt(shown))
+        beat_w = 0.0
+        if not self.followed and looks.looks:
+            beat_w = looks.spread_w * sqrt((looks.alike - 1) / looks.looks)
+        swing_w = power_w / 2
+        if self.crowding <= BLIND:
+            swing_w = min(swing_w, looks.spread_w / sqrt(1 - self.crowding**2))
+        return hypot(self.strength * swing_w, beat_w)
 
 
 def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
@@ -97,18 +106,18 @@ def find_aliasing(step_s: Floats, tick_s: float, look_share: float) -> Aliasing:
         tick_s: The sensor's tick.
         look_share: Share of each tick it looks at.
     """
-    if len(step_s) < LEAST_STEPS or look_share >= 1:
-        return Aliasing(0.0, 0.0, None)
-    period_s = float(np.median(np.diff(step_s)))
+    period_s = float(np.median(np.diff(step_s))) if len(step_s) > 1 else None
+    slow = period_s is not None and period_s >= SLOW * tick_s
+    if period_s is None or len(step_s) < LEAST_STEPS or look_share >= 1:
+        return Aliasing(0.0, 0.0, period_s, followed=slow or look_share >= 1)
     harmonic = np.arange(1, HARMONICS + 1)
     crowding = np.abs(np.exp(2j * np.pi * np.outer(harmonic, step_s) / tick_s).mean(axis=1))
     # Of a slower load only the ticks that hold its steps are seen wrongly.
-    slow = period_s >= SLOW * tick_s
     held = (1 - look_share) * tick_s / period_s if slow else 1.0
     multiple = np.ones(HARMONICS) if slow else np.maximum(harmonic * period_s / tick_s, 1.0)
     passed = crowding * np.abs(np.sinc(harmonic * look_share)) / multiple
     worst = int(passed.argmax())
-    return Aliasing(held * float(passed[worst]), float(crowding[worst]), period_s)
+    return Aliasing(held * float(passed[worst]), float(crowding[worst]), period_s, slow)
 
 
 def step_times_ns(samples: Iterable[RequestSample]) -> tuple[int, ...]:

@@ -22,10 +22,8 @@ from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation import budget
-from llenergymeasure.core.energy.estimation.aliasing import looks_of
 from llenergymeasure.core.energy.estimation.budget import BudgetLine
 from llenergymeasure.core.energy.estimation.company import (
     TOLD_SHARE,
@@ -65,18 +63,20 @@ from llenergymeasure.core.energy.estimation.sensor import (
 from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge, ends_seen
 from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import (
-    LEAST_JITTER_S,
+    Brackets,
     Comb,
     Ticks,
     brackets,
     find_ticks,
     fit_comb,
+    numbered,
 )
 from llenergymeasure.domain.energy import PowerMode
 from llenergymeasure.domain.samples import Window
 
 READ_SIGMA_S = 0.002
-GAP_TICKS = 1.5  # between two readings that are taken as they come: more is a gap
+CLEAR_SIGMAS = 2  # of a tick about its tooth, by which a reading has to be clear of it
+GAP_TICKS = 1.5  # between two updates: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
 LONGEST_UPDATE_S = 0.1  # between updates of a sensor whose readings do not tell it
 UNSEEN_SHARE = 0.3  # of the unseen part of an edge tick: its load need not be a clean step
@@ -99,66 +99,52 @@ def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
     if update_s is None and len(seen.low_s) < FEW_UPDATES:
         return _held(series, LONGEST_UPDATE_S / np.sqrt(12))
     comb = fit_comb(seen, update_s) if len(seen.low_s) > 1 else None
-    return _held(series, READ_SIGMA_S) if comb is None else _on_updates(series, comb)
+    return _held(series, READ_SIGMA_S) if comb is None else _on_updates(series, seen, comb)
 
 
-def _on_updates(series: Series, comb: Comb) -> Ticks:
+def _on_updates(series: Series, seen: Brackets, comb: Comb) -> Ticks:
     """Count each update over the time since the one before; updates to the same value too.
 
-    A reading shows an update if it came clear of it and of the next, or is itself the first with
-    another value. NVML stamps a value of a
+    A reading shows an update if the value changed with it, or if it came clear of it and of the
+    next. NVML stamps a value of a
     field with the host's clock of the request and the time that took (``timestamp`` and
     ``latencyUsec`` of ``nvmlFieldValue_t``, nvml.h); nothing says that they date the sensor's
     sample, so that they are not used. An update that no reading shows, since polls came late, lies
     between those beside it.
     """
-    first, last = ((series.at_s[[0, -1]] - comb.phase_s) / comb.period_s).tolist()
-    tooth = comb.phase_s + np.arange(np.floor(first) + 1, np.floor(last) + 1) * comb.period_s
-    sigma_s = float(np.hypot(comb.sigma_s, comb.jitter_s))
-    clear_s = 2 * max(sigma_s, LEAST_JITTER_S)
+    first, last = np.floor((series.at_s[[0, -1]] - comb.phase_s) / comb.period_s).tolist()
+    tooth = comb.phase_s + np.arange(first + 1, last + 1) * comb.period_s
+    clear_s = CLEAR_SIGMAS * comb.tooth_sigma_s
     reading = np.searchsorted(series.before_s[:-1], tooth + clear_s)
+    power_w = series.value[reading]
     shown = series.after_s[reading] <= tooth + comb.period_s - clear_s
     shown &= series.before_s[reading] >= tooth + clear_s
-    new = np.append(np.flatnonzero(np.diff(series.value)) + 1, len(series) - 1)
-    fresh = new[np.searchsorted(series.before_s[new[:-1]], tooth - clear_s)]
-    told_by_change = np.abs(series.at_s[fresh] - tooth) <= clear_s
-    told_by_change &= series.before_s[fresh - 1] >= tooth - comb.period_s + clear_s
-    reading = np.where(shown, reading, np.where(told_by_change, fresh, reading))
-    shown |= told_by_change
+    number, told, _ = numbered(seen, comb)
+    told &= (number > first) & (number <= last)
+    changed = (number[told] - first - 1).astype(np.int64)
+    power_w[changed], shown[changed] = seen.energy_j[told], True
     if not shown.any():
         return _held(series, READ_SIGMA_S)
-    told = slice(int(np.flatnonzero(shown)[-1]) + 1)
-    power_w = series.value[reading[told]]
-    return _counted(tooth[told], power_w, shown[told], comb.period_s, sigma_s)
+    return _counted(tooth[shown], power_w[shown], comb.period_s, comb.tooth_sigma_s)
 
 
 def _held(series: Series, sigma_s: float) -> Ticks:
     """Count readings as they come, where no updates can be told apart."""
     step_s = float(np.median(np.diff(series.at_s)))
-    shown = np.full(len(series), fill_value=True)
-    return _counted(series.at_s, series.value, shown, step_s, sigma_s)
+    return _counted(series.at_s, series.value, step_s, sigma_s)
 
 
-def _counted(
-    time_s: Floats, power_w: Floats, shown: NDArray[np.bool_], step_s: float, sigma_s: float
-) -> Ticks:
-    """Make a counter of power; what is not shown, and what fills a gap, is told by both sides."""
-    known = np.flatnonzero(shown)
-    told_w = np.interp(time_s, time_s[known], power_w[known])
-    width_s = np.diff(time_s)
-    gap_s = np.where(shown[1:], np.maximum(width_s - GAP_TICKS * step_s, 0.0), 0.0)
-    added_j = told_w[1:] * width_s - gap_s * np.diff(told_w) / 2
-    energy_j = np.concatenate(([0.0], np.cumsum(added_j)))
-    # Anywhere between both sides (even over it), and as far off as any update is from the next;
-    # updates in a row that are all missing are off together.
-    after = np.minimum(np.searchsorted(known, np.arange(1, len(time_s))), len(known) - 1)
-    before = np.maximum(after - 1, 0)
-    apart_w = power_w[known[after]] - power_w[known[before]]
-    together = np.sqrt(np.maximum(known[after] - known[before] - 1, 1))
-    usual_w = float(np.abs(np.diff(power_w[known])).mean()) if len(known) > 1 else 0.0
-    unread_s = np.where(shown[1:], gap_s, width_s)
-    doubt_w = together * np.hypot(apart_w / sqrt(12), usual_w)
-    unread_j = np.concatenate(([0.0], unread_s * doubt_w))
+def _counted(time_s: Floats, power_w: Floats, step_s: float, sigma_s: float) -> Ticks:
+    """Make a counter of power; a gap in it is told by both of its sides.
+
+    What it hides is anywhere between them (even over it), and as far off as updates differ.
+    """
+    width_s, rise_w = np.diff(time_s), np.diff(power_w)
+    gap_s = np.where(width_s > GAP_TICKS * step_s, width_s - step_s, 0.0)
+    added_j = power_w[1:] * width_s - gap_s * rise_w / 2
+    usual_w = float(np.abs(rise_w).mean()) if len(rise_w) else 0.0
+    unread_j = np.append(0.0, gap_s * np.hypot(rise_w / sqrt(12), usual_w))
+    energy_j = np.append(0.0, np.cumsum(added_j))
     return Ticks(time_s, np.full(len(time_s), sigma_s), energy_j, step_s, None, unread_j)
 
 
@@ -373,17 +359,12 @@ def inside_powers_w(ticks: Ticks, length_s: float, lag_s: float) -> Floats:
 
 
 def _sampling_j(ticks: Ticks, length_s: float, timing: Timing, power_w: float) -> float:
-    """Give s · T · √(n a (1 - W/T)): n ticks of length T that differ by s, looked at for W each.
-
-    Where looks follow one another, as under a load that beats slowly with the ticks, a of them
-    tell as much as one.
-    """
+    """Give s · T · √(n (1 - W/T)): n ticks of length T that differ by s, looked at for W each."""
     axis = start_axis(ticks, length_s, timing.lag_s)
     first, last = np.searchsorted(axis.time_s, [axis.inside_s, axis.far_s]).tolist()
     level = level_between(axis, first, last - 1) if last > first + 2 else None
     spread_w = UNSEEN_SPREAD * power_w if level is None else level.spread_w
-    alike = looks_of(inside_powers_w(ticks, length_s, timing.lag_s)).alike
-    count = max(length_s / ticks.step_s, 1.0) * alike
+    count = max(length_s / ticks.step_s, 1.0)
     return float(spread_w * ticks.step_s * np.sqrt(count * (1 - timing.look_share)))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation.sensor import Floats, Series
 
@@ -94,6 +95,11 @@ class Comb(NamedTuple):
     period_s: float
     jitter_s: float
     sigma_s: float
+
+    @property
+    def tooth_sigma_s(self) -> float:
+        """Standard deviation of a tick about its tooth as it is known."""
+        return float(np.hypot(max(self.jitter_s, LEAST_JITTER_S), self.sigma_s))
 
 
 def brackets(series: Series) -> Brackets:
@@ -200,23 +206,45 @@ def _line(
     return mean - centre * period, period, sigma
 
 
-def _on_comb(seen: Brackets, comb: Comb) -> Ticks:
-    """Place each tick where comb and bracket agree.
+class Numbered(NamedTuple):
+    """Which tooth of a comb each bracket holds.
 
-    A wide bracket tells a tick too, where it holds but one tooth behind the tick before it. Others
-    are left out: the counter is cumulative, so nothing is lost with them.
+    Attributes:
+        number: Its number, shape (k,).
+        told: Whether there is no doubt about it, shape (k,).
+        narrow: Whether the bracket itself tells it, and the tick's time, shape (k,).
+    """
+
+    number: Floats
+    told: NDArray[np.bool_]
+    narrow: NDArray[np.bool_]
+
+
+def numbered(seen: Brackets, comb: Comb) -> Numbered:
+    """Tell the tooth of each bracket.
+
+    A wide bracket tells it too, where it holds but one tooth behind the tick before it.
     """
     low, high = seen.low_s, seen.high_s
     narrow, middle = high - low < comb.period_s * NARROW, (low + high) / 2
-    own = max(comb.jitter_s, LEAST_JITTER_S) ** 2 + comb.sigma_s**2
-    doubt = CERTAIN * np.sqrt(own)
+    doubt = CERTAIN * comb.tooth_sigma_s
     number = np.rint((middle - comb.phase_s) / comb.period_s)
     first = np.ceil((low - doubt - comb.phase_s) / comb.period_s)
     first[1:] = np.where(narrow[:-1], np.maximum(first[1:], number[:-1] + 1), first[1:])
     last = np.floor((high + doubt - comb.phase_s) / comb.period_s)
-    told = narrow | (first == last)
-    tooth = (comb.phase_s + np.where(narrow, number, last) * comb.period_s)[told]
-    low, high, middle = low[told], high[told], middle[told]
+    return Numbered(np.where(narrow, number, last), narrow | (first == last), narrow)
+
+
+def _on_comb(seen: Brackets, comb: Comb) -> Ticks:
+    """Place each tick where comb and bracket agree.
+
+    Ticks without a number are left out: the counter is cumulative, so nothing is lost with them.
+    """
+    number, told, narrow = numbered(seen, comb)
+    tooth = comb.phase_s + number[told] * comb.period_s
+    own = comb.tooth_sigma_s**2
+    low, high = seen.low_s[told], seen.high_s[told]
+    middle = (low + high) / 2
     known = np.maximum(high - low, 1e-6) ** 2 / 12
     known = np.where(narrow[told], known, np.inf)
     place = np.clip((tooth / own + middle / known) / (1 / own + 1 / known), low, high)
