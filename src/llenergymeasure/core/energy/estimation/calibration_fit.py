@@ -287,6 +287,8 @@ def _response(burst: Burst, settle_s: float) -> Response | None:
     first, last = int(plateau[0]), int(plateau[-1])
     at_s, energy_j = ticks.time_s, ticks.energy_j
     hot_w = float((energy_j[last] - energy_j[first]) / (at_s[last] - at_s[first]))
+    if hot_w <= max(start.outside_w, end.outside_w):
+        return None
     behind_s = (start.energy_j + hot_w * at_s - energy_j) / (hot_w - start.outside_w)
     gained_j = -end.energy_j - energy_j[last] - hot_w * (length_s - at_s[last])
     step_w, rising = hot_w - end.outside_w, (at_s > 0) & (at_s < after_s)
