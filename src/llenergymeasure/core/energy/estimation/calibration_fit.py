@@ -242,7 +242,7 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst], lost_s: floa
 
 
 def cut_bursts(ticks: Ticks, bursts_s: Floats, simmers_s: Floats) -> list[Burst]:
-    """Give each burst its own ticks, from after what came before to what comes next.
+    """Give each burst its own ticks, from after what came before to what comes next, if any.
 
     Args:
         ticks: Ticks of the whole recording.
@@ -255,7 +255,8 @@ def cut_bursts(ticks: Ticks, bursts_s: Floats, simmers_s: Floats) -> list[Burst]
         since_s = changes_s[np.searchsorted(changes_s, start_s) - 1] + LONGEST_SETTLE_S
         until_s = changes_s[np.searchsorted(changes_s, end_s, side="right")]
         own = ticks.between(float(since_s), float(until_s))
-        cut.append(Burst(replace(own, time_s=own.time_s - start_s), end_s - start_s))
+        if len(own):
+            cut.append(Burst(replace(own, time_s=own.time_s - start_s), end_s - start_s))
     return cut
 
 
