@@ -242,7 +242,7 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst], lost_s: floa
 
 
 def cut_bursts(ticks: Ticks, bursts_s: Floats, simmers_s: Floats) -> list[Burst]:
-    """Give each burst its own ticks, from after what came before to what comes next, where any are.
+    """Give each burst its own ticks, from after what came before to what comes next, if any.
 
     Args:
         ticks: Ticks of the whole recording.
