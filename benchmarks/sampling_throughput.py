@@ -112,18 +112,16 @@ def _plan(engine: PyTorchEngine, case: fidelity.Case, folder: Path) -> Sequence[
 
 def slowed(passes: Sequence[Steps]) -> dict[str, Any]:
     """Tell what the sampler's wake-ups took of the work's speed, from the steps they fell into."""
-    excess_s, seconds, wakes = [], [], 0
-    for one in passes:
-        hit, moved = one.hit(0), np.append(one.hit(MOVED_NS), one.hit(-MOVED_NS))
-        excess_s.append(len(hit) * (hit.mean() - moved.mean()) / 1e9)
-        seconds.append((one.token_ns[-1] - one.token_ns[0]) / 1e9)
-        wakes += len(hit)
-    share = np.array(excess_s) / np.mean(seconds)
-    doubt = 1.96 * float(share.std(ddof=1)) / math.sqrt(len(share))
+    hit = np.concatenate([one.hit(0) for one in passes])
+    moved = np.concatenate([one.hit(by_ns) for one in passes for by_ns in (MOVED_NS, -MOVED_NS)])
+    seconds = sum(float(one.token_ns[-1] - one.token_ns[0]) for one in passes) / 1e9
+    wakes_per_s = len(hit) / seconds
+    excess_s = (hit.mean() - moved.mean()) / 1e9
+    doubt_s = 1.96e-9 * math.sqrt(hit.var() / len(hit) + moved.var() / len(moved))
     return {
-        "by_steps": 1.0 - float(share.mean()),
-        "by_steps_doubt": doubt,
-        "wakes_per_s": wakes / sum(seconds),
+        "by_steps": 1.0 - wakes_per_s * float(excess_s),
+        "by_steps_doubt": wakes_per_s * doubt_s,
+        "wakes_per_s": wakes_per_s,
     }
 
 

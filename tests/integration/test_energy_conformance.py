@@ -72,7 +72,7 @@ def assert_nothing_is_silently_zero(recording: EnergyRecording) -> None:
 def test_two_windows_between_start_and_stop(source):
     name = source.name
     source.start()
-    recordings = [record(source, 0.3), record(source, 0.3)]
+    recordings = [record(source, 0.5), record(source, 0.5)]
     source.stop()
     source.stop()
 

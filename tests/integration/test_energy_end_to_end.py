@@ -39,7 +39,7 @@ IDLE_W, BUSY_W = 75.0, 400.0
 LATE_EACH_S = 0.7  # on average from one stalled read of a device to the next
 STALLED_S = (0.01, 0.05)
 LONGEST_RUN_S = 40.0
-HALF_SHARE = 0.03  # of the energy: half-widths above it would tell little
+HALF_SHARE = 0.02  # of the energy: half-widths above it would tell little
 
 SENSORS = (
     vary(A100, counter_phase_s=0.031, power_phase_s=0.031, lag_s=0.05, tick_jitter_s=0.003),

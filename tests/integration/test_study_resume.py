@@ -208,9 +208,9 @@ def test_a_result_that_is_damaged_is_kept_aside_and_measured_again(
 
 
 def test_two_resumes_at_once_the_second_is_refused_and_told_of_the_first(llem: Llem) -> None:
-    study = scripted_study(llem)
+    scripted_study(llem)
     slow_disk(llem, "/0002_scripted_bf16_bs1_c1/.result.json")
-    first = llem.start("run", study)
+    first = llem.start("run", "study.yaml")
     try:
         wait_for(lambda: is_napping(llem) or first.poll() is not None)
         left = Left.by(llem)
@@ -221,7 +221,7 @@ def test_two_resumes_at_once_the_second_is_refused_and_told_of_the_first(llem: L
         first.communicate()
     assert (second.code, second.out) == (1, "")
     assert f"is being run by pid {first.pid} (" in second.err
-    assert "study.yaml; wait for it to end, or interrupt it and use --resume" in second.err
+    assert " run study.yaml; wait for it to end, or interrupt it and use --resume" in second.err
 
     # The kernel lets go when the first is killed; its worker is on its way out.
     wait_for(lambda: llem("run", "--resume", left.path).code == 0)

@@ -38,20 +38,14 @@ def test_a_late_turn_delays_everything_that_was_due_at_it() -> None:
     assert [plan.turn() for _ in range(4)] == [[0, 1], [0], [0, 1], [0]]
 
 
-def test_counters_are_read_at_every_turn_power_and_state_at_some_and_the_rest_at_few() -> None:
-    plan = gpu_cadence(Tiers(2, 1, 1, 1), counter_poll_s=0.005, power_poll_s=0.02)
+def test_counters_and_power_are_read_at_every_turn_state_at_some_and_the_rest_at_few() -> None:
+    plan = gpu_cadence(Tiers(2, 1, 1, 1), counter_poll_s=0.005, state_poll_s=0.02)
 
-    assert plan.every == (1, 1, 4, 4, 50)
-
-
-def test_where_there_is_no_counter_power_is_read_at_every_turn() -> None:
-    plan = gpu_cadence(Tiers(0, 1, 1, 1), counter_poll_s=0.005, power_poll_s=0.02)
-
-    assert plan.every == (1, 4, 50)
+    assert plan.every == (1, 1, 1, 4, 50)
 
 
 def test_no_turn_is_left_out_without_a_counter_since_an_update_that_is_missed_is_lost() -> None:
-    plan = gpu_cadence(Tiers(0, 1, 1, 1), counter_poll_s=0.005, power_poll_s=0.02)
+    plan = gpu_cadence(Tiers(0, 1, 1, 1), counter_poll_s=0.005, state_poll_s=0.02)
 
     assert Meter(plan, ticks(0.1, 3.0)).run(3.0).turns_between(0.0, 3.0) == 600
 
@@ -96,7 +90,7 @@ def ticks(period_s: float, until_s: float, jitter_s: float = 0.0, seed: int = 1)
 
 
 def counter() -> Cadence:
-    return gpu_cadence(Tiers(1), counter_poll_s=0.005, power_poll_s=0.02)
+    return gpu_cadence(Tiers(1), counter_poll_s=0.005, state_poll_s=0.02)
 
 
 def test_a_tick_that_is_known_is_bracketed_as_narrowly_by_a_fifth_of_the_turns() -> None:
@@ -152,13 +146,12 @@ def test_no_turn_is_left_out_where_ticks_are_few_turns_apart_or_come_anyhow() ->
 
 
 def test_power_beside_a_counter_takes_no_turn_of_its_own_until_its_ticks_are_known() -> None:
-    plan = gpu_cadence(Tiers(1, 1, 1, 1), counter_poll_s=0.005, power_poll_s=0.02)
+    plan = gpu_cadence(Tiers(1, 1, 1, 1), counter_poll_s=0.005, state_poll_s=0.02)
     still = Meter(plan, ticks(0.1, 8.0), []).run(8.0)
 
-    assert still.read_s[1] != still.turns_s
     assert still.turns_between(1.0, 8.0) < 7 * 40
 
-    plan = gpu_cadence(Tiers(1, 1), counter_poll_s=0.005, power_poll_s=0.02)
+    plan = gpu_cadence(Tiers(1, 1), counter_poll_s=0.005, state_poll_s=0.02)
     other_s = [one + 0.05 for one in ticks(0.1, 8.0)]
     moving = Meter(plan, ticks(0.1, 8.0), other_s).run(8.0)
 
@@ -166,7 +159,7 @@ def test_power_beside_a_counter_takes_no_turn_of_its_own_until_its_ticks_are_kno
 
 
 def test_state_is_read_some_ten_times_a_second_and_slow_things_three_times_at_the_least() -> None:
-    plan = gpu_cadence(Tiers(1, 1, 1, 1), counter_poll_s=0.005, power_poll_s=0.02)
+    plan = gpu_cadence(Tiers(1, 1, 1, 1), counter_poll_s=0.005, state_poll_s=0.02)
     meter = Meter(plan, ticks(0.4, 8.0), ticks(0.4, 8.0)).run(8.0)
 
     for index, most_s in ((2, 0.12), (3, 0.36)):

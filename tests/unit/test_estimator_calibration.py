@@ -99,3 +99,14 @@ def test_no_bursts_are_refused():
     readings = counter_of(twin.poll(0.0, 5.0, 0.005, 0.0, np.random.default_rng(0)))
     with pytest.raises(ValueError, match="no bursts"):
         fit_calibration(readings, Driven(()))
+
+
+def test_bursts_that_nobody_read_are_passed_over():
+    starts_s = np.arange(1.0, 41.0, 2.0)
+    load = loads.bursts(starts_s, 1.0, 400.0, 75.0)
+    twin = VirtualDevice(profiles.A100, load, seed=1)
+    polls = twin.poll(0.0, 21.0, 0.005, 0.0, np.random.default_rng(1))
+    bursts = [Window(int(ns(at)), int(ns(at + 1.0))) for at in starts_s]
+
+    found = fit_calibration(counter_of(polls), Driven(tuple(bursts)))
+    assert found.tick_s == pytest.approx(0.1, rel=1e-3)

@@ -238,3 +238,16 @@ def test_ends_of_warm_up_batches_narrow_a_window_whose_own_end_hides_a_tail(phas
     assert abs(helped.energy_j - 400.0) <= helped.interval95_j
     assert helped.interval95_j < min(found.interval95_j, 4.0)
     assert "unknown_tail" not in helped.flags
+
+
+def test_where_late_polls_leave_no_rest_behind_the_window_its_tail_is_doubted_all_the_same() -> (
+    None
+):
+    load = loads.step(0.0, 1.0) + loads.tail(1.0, 150.0, 0.1)
+    counter = pencil_counter(polls_at(-0.6, 1.17), 0.1, 0.05, load)
+    known = Knowledge(replace(WHOLE, tail=Tail(settle_s=0.0, rise_s=0.0, doubt_s=0.001)))
+    found = estimate_energy(DeviceReadings(counter), window(1.0), known)
+    assert found.energy_j is not None
+    assert found.interval95_j is not None
+    assert abs(found.energy_j - 400.0) <= found.interval95_j
+    assert line_j(found, budget.UNKNOWN_TAIL) > 0

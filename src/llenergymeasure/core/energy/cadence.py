@@ -173,10 +173,7 @@ class Cadence:
         """Give the number of turns from this one to that at which a quantity is due."""
         follower = self._followers.get(index)
         if follower is None or not follower.knows:
-            rides = follower is not None and index not in self._waking
-            # Where turns are left out, those that are taken lie near a tick.
-            rides = rides and any(one.knows for one in self._followers.values())
-            return 0 if rides else self._next[index] - self._turn
+            return self._next[index] - self._turn
         return int(-(-(follower.awaited_ns - self._due_ns) // self._period_ns))
 
 
@@ -196,17 +193,16 @@ class Tiers(NamedTuple):
     slow: int = 0
 
 
-def gpu_cadence(tiers: Tiers, counter_poll_s: float, power_poll_s: float) -> Cadence:
+def gpu_cadence(tiers: Tiers, counter_poll_s: float, state_poll_s: float) -> Cadence:
     """Plan the readings of GPUs.
 
     Args:
         tiers: What is read.
-        counter_poll_s: From one poll of the counters to the next, and of power without a counter.
-        power_poll_s: The same of power and state, rounded to a multiple of the other.
+        counter_poll_s: From one poll of counters and power to the next.
+        state_poll_s: The same of state, rounded to a multiple of the other.
     """
-    at_some = turns_in(power_poll_s, counter_poll_s)
-    at_few = turns_in(SLOW_POLL_S, counter_poll_s)
-    rates = (1, at_some if tiers.counters else 1, at_some, at_few)
+    # A turn costs much more than a reading, so that power is read at each that is taken.
+    rates = (1, 1, turns_in(state_poll_s, counter_poll_s), turns_in(SLOW_POLL_S, counter_poll_s))
     every = [rate for rate, count in zip(rates, tiers, strict=True) for _ in range(count)]
     if not tiers.counters:  # an update of power that is missed is lost, unlike a counter's
         return Cadence(counter_poll_s, every)

@@ -43,12 +43,12 @@ Kin = Literal["own", "other", "unseen"]
 
 
 class NVMLReader(SampledReader):
-    """Reads counters at every poll, power and clocks at some, heat, limits and processes at few.
+    """Reads counters and power at every poll, clocks at some, heat, limits and processes at few.
 
     Args:
         uuids: The GPUs to read; none named means those that CUDA would see.
-        counter_poll_s: Time between polls of the counters.
-        power_poll_s: Time between polls of power, rounded to a multiple of the other.
+        counter_poll_s: Time between polls of counters and power.
+        power_poll_s: Time between polls of the state, rounded to a multiple of the other.
         owner_pid: The experiment's process; by default this one's parent.
         host_pids: Whether process ids here are the host's; by default found out.
         nvml: A module with the functions of ``pynvml``; by default that one.

@@ -13,7 +13,12 @@ from llenergymeasure.domain.samples import Window
 
 @dataclass(frozen=True, slots=True)
 class SamplingRates:
-    """How often a source is read, in milliseconds."""
+    """How often a source is read, in milliseconds.
+
+    Attributes:
+        counter_poll_ms: Between polls of a counter, and of power beside it or in its place.
+        power_poll_ms: Between polls of what asks for no such haste: state, and slow power meters.
+    """
 
     counter_poll_ms: float = 5.0
     power_poll_ms: float = 20.0

@@ -66,14 +66,14 @@ class Layer(NamedTuple):
 
 
 class ZeusReader(SampledReader):
-    """Reads the counter at every poll, and power at some.
+    """Reads counter and power at every poll.
 
     Zeus tells no clocks, processes or limits: on NVIDIA devices, NVML tells these beside it.
 
     Args:
         uuids: The GPUs to read; none named means those that the environment leaves visible.
-        counter_poll_s: Time between polls of the counter.
-        power_poll_s: Time between polls of power, rounded to a multiple of the other.
+        counter_poll_s: Time between polls of counter and power.
+        power_poll_s: Time between polls of the state, rounded to a multiple of the other.
         layer: Zeus's device layer; by default the real one.
         state: Reads the state of the devices; by default NVML where Zeus uses it too.
 

@@ -242,7 +242,7 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst], lost_s: floa
 
 
 def cut_bursts(ticks: Ticks, bursts_s: Floats, simmers_s: Floats) -> list[Burst]:
-    """Give each burst its own ticks, from after what came before to what comes next.
+    """Give each burst its own ticks, from after what came before to what comes next, if any.
 
     Args:
         ticks: Ticks of the whole recording.
@@ -255,7 +255,8 @@ def cut_bursts(ticks: Ticks, bursts_s: Floats, simmers_s: Floats) -> list[Burst]
         since_s = changes_s[np.searchsorted(changes_s, start_s) - 1] + LONGEST_SETTLE_S
         until_s = changes_s[np.searchsorted(changes_s, end_s, side="right")]
         own = ticks.between(float(since_s), float(until_s))
-        cut.append(Burst(replace(own, time_s=own.time_s - start_s), end_s - start_s))
+        if len(own):
+            cut.append(Burst(replace(own, time_s=own.time_s - start_s), end_s - start_s))
     return cut
 
 
@@ -289,6 +290,8 @@ def _response(burst: Burst, settle_s: float) -> Response | None:
     first, last = int(plateau[0]), int(plateau[-1])
     at_s, energy_j = ticks.time_s, ticks.energy_j
     hot_w = float((energy_j[last] - energy_j[first]) / (at_s[last] - at_s[first]))
+    if hot_w <= max(start.outside_w, end.outside_w):
+        return None
     behind_s = (start.energy_j + hot_w * at_s - energy_j) / (hot_w - start.outside_w)
     gained_j = -end.energy_j - energy_j[last] - hot_w * (length_s - at_s[last])
     step_w, rising = hot_w - end.outside_w, (at_s > 0) & (at_s < after_s)

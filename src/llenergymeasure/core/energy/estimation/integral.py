@@ -60,7 +60,12 @@ from llenergymeasure.core.energy.estimation.sensor import (
     timing,
     without_reset,
 )
-from llenergymeasure.core.energy.estimation.tail import MomentaryPower, decayed_edge, ends_seen
+from llenergymeasure.core.energy.estimation.tail import (
+    Beside,
+    MomentaryPower,
+    decayed_edge,
+    ends_seen,
+)
 from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import (
     Brackets,
@@ -427,11 +432,11 @@ def integrate(ticks: Ticks, length_s: float, timing: Timing, hints: Hints) -> In
     start = quiet_edge(start_at, rough_w, hints.before_w)
     end = quiet_edge(end_at, rough_w, hints.after_w)
     mean_w = (-end.energy_j - start.energy_j) / length_s
+    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
     told = None
     if end.outside_w is not None and end.outside_w < LOUD_SHARE * mean_w:
-        told = decayed_edge(end_at, end, timing, hints.momentary, hints.ends)
+        told = decayed_edge(end_at, end, timing, last_w, Beside(hints.momentary, hints.ends))
     end = told or end
-    first_w, last_w = beside_w(start_at, mean_w), beside_w(end_at, mean_w)
     energy_j = -end.energy_j - start.energy_j
     steps = _steps((start.outside_w, first_w), (last_w, end.outside_w))
     tail_j, tail_line, late_w = 0.0, None, 0.0

@@ -61,6 +61,7 @@ UPDATE_SPREAD = 0.04  # of rest power: what updates differ by
 MOST_WORK_S = 0.02
 FADES_SHARE = 0.3  # of the step: what power is off by as it fades, by the same recordings
 CERTAIN = 0.99  # probability from which on a tail is told
+LEAST_STEP_W = 1.0  # of an end, below which a tail is none
 LEAST_ENDS = 2  # of warm-up batches, that tell how a tail begins
 STRANGE = 6.0  # times what the readings of all ends differ by from the tails that explain them best
 
@@ -308,12 +309,24 @@ def shown_after(momentary: MomentaryPower, after: AfterEnd) -> EndSeen | None:
     return EndSeen(until_s - look_s, until_s, above_j, covariance, settled_s)
 
 
+class Beside(NamedTuple):
+    """What tells of a tail beside the ticks of the window's own end.
+
+    Attributes:
+        momentary: Power of moments, by another sensor.
+        ends: Ends of warm-up batches, of the same work on the same device.
+    """
+
+    momentary: MomentaryPower | None = None
+    ends: tuple[EndSeen, ...] = ()
+
+
 def decayed_edge(
     axis: Axis,
     quiet: Edge,
     timing: Timing,
-    momentary: MomentaryPower | None = None,
-    others: Sequence[EndSeen] = (),
+    inside_w: float,
+    beside: Beside,
 ) -> Edge | None:
     """Read the end of a window without what a tail hides in it.
 
@@ -321,29 +334,54 @@ def decayed_edge(
         axis: The end's axis, which runs backwards.
         quiet: The end as read without a tail.
         timing: What calibration told of the sensor.
-        momentary: Power of moments, by another sensor.
-        others: Ends of warm-up batches, of the same work on the same device.
+        inside_w: Power just inside, where no tick tells it.
+        beside: What else tells of the tail.
 
     Returns:
         The end without the tail's hidden part, with its doubt; ``None`` where the sensor does not
-        look all the time, or no rest is seen.
+        look all the time.
     """
     if quiet.method != "band" or timing.rise_s is None:
         return None
-    after = after_end(axis, timing)
-    if after is None or after.step_w <= 0:
-        return None
-    shown = None if momentary is None else shown_after(momentary, after)
+    after, others = after_end(axis, timing), beside.ends
+    if after is None:
+        return _by_others(axis, quiet, timing, inside_w, others)
+    shown = None if beside.momentary is None else shown_after(beside.momentary, after)
     ends = [after.seen(with_end=False), *others, *(() if shown is None else (shown,))]
-    doubt_s = timing.tail_doubt_s
-    excess_j, found_w = timing.excess_s * after.step_w, timing.tail_step_w or after.step_w
-    # Whether a tail grows with the step or is the same for all is not known: it lies between.
-    grown_j = timing.excess_s * (found_w - after.step_w) / 2
-    sigma_j = float(np.hypot(doubt_s * after.step_w, grown_j))
-    prior = TailPrior(after.step_w, excess_j + grown_j, sigma_j)
-    hidden = find_hidden(ends, after.shown_s, prior, after.rise_s)
+    hidden = find_hidden(ends, after.shown_s, tail_prior(timing, after.step_w), after.rise_s)
     unknown = hidden.misfit > STRANGE or (hidden.further > CERTAIN and len(others) < LEAST_ENDS)
     return _without_tail(after, hidden, unknown=unknown)
+
+
+def tail_prior(timing: Timing, step_w: float) -> TailPrior:
+    """Tell what calibration leads to expect of a tail after a step down.
+
+    Whether a tail grows with the step or is the same for all is not known: it lies between.
+    """
+    step_w = max(step_w, LEAST_STEP_W)
+    found_w = timing.tail_step_w or step_w
+    energy_j = timing.excess_s * (step_w + found_w) / 2
+    grows_j = timing.excess_s * (found_w - step_w) / 2
+    return TailPrior(step_w, energy_j, float(np.hypot(timing.tail_doubt_s * step_w, grows_j)))
+
+
+def _by_others(
+    axis: Axis, quiet: Edge, timing: Timing, inside_w: float, others: Sequence[EndSeen]
+) -> Edge | None:
+    """Take off what other ends tell of a tail where late polls left no tick of rest behind it."""
+    outside = np.flatnonzero(axis.time_s + 2 * axis.sigma_s <= axis.outside_s)
+    if not len(outside):
+        return None
+    rise_s = min(timing.rise_s or 0.0, timing.lag_s)
+    overhang_s = float(axis.edge_s - axis.time_s[outside[-1]])
+    prior = tail_prior(timing, inside_w - (quiet.outside_w or 0.0))
+    hidden = find_hidden(others, overhang_s + rise_s, prior, rise_s)
+    name = budget.UNSEEN_TAIL if len(others) >= LEAST_ENDS else budget.UNKNOWN_TAIL
+    # What nothing told is no reason to take anything off.
+    off_j = hidden.energy_j if others else prior.energy_j
+    doubt_j = float(np.hypot(hidden.sigma_j, hidden.energy_j - off_j))
+    lines = (*quiet.lines, BudgetLine(name, doubt_j, shared=True))
+    return Edge(quiet.energy_j + off_j, "band", quiet.outside_w, lines)
 
 
 def _without_tail(after: AfterEnd, hidden: Hidden, *, unknown: bool) -> Edge:

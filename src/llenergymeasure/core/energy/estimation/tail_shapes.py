@@ -155,7 +155,7 @@ def find_hidden(
         rise_s: The sensor's first-order rise.
     """
     known = shapes(round(rise_s * 1e3, 1))
-    white_y, white_g = [], []
+    white_y, white_g = [np.zeros(0)], [np.zeros((0, len(known.weight)))]
     for end in ends:
         factor = np.linalg.cholesky(end.covariance)
         white_y.append(np.linalg.solve(factor, end.above_j))
@@ -176,7 +176,7 @@ def find_hidden(
     rest = y - np.tile(g, 2) @ (odds * mean)
     further = float(odds[len(known.weight) :].sum())
     low_j, high_j = (_quantile(q, odds, hides * centre, hides * sigma) for q in (0.025, 0.975))
-    misfit = float((rest**2).mean())
+    misfit = float((rest**2).mean()) if len(rest) else 0.0
     # Shapes between ours leave more than noise (Birge, Phys. Rev. 40, 207, 1932).
     half_j = max(energy_j - low_j, high_j - energy_j) * sqrt(max(misfit, 1.0))
     return Hidden(energy_j, half_j / COVERAGE_FACTOR, further, misfit)
