@@ -380,7 +380,31 @@ def rows(recordings: Sequence[Recording], count: int, seed: int) -> Iterator[dic
 def report(found: Sequence[dict[str, Any]]) -> str:
     """Write the page."""
     methods = "\n".join(f"- *{name}*: {peer.how}." for name, peer in PEERS.items())
-    return "\n".join([INTRODUCTION.format(methods=methods), _table(found)])
+    return "\n".join([INTRODUCTION.format(methods=methods), _summary(found), _table(found)])
+
+
+def _summary(found: Sequence[dict[str, Any]]) -> str:
+    """Write the table that README and methodology show."""
+    head = ("windows of 1 s", "n", "95 % of errors within", "half-width, median", "inside")
+    columns = (*head, *SHOWN.values())
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in found:
+        if row["window_s"] == 1 and row["place"] in PLACES and row["windows"] >= LEAST_WINDOWS:
+            cells = (
+                f"{row['recording']}, {SENSORS[row['sensor']]}: {PLACES[row['place']]}",
+                f"{row['windows']}",
+                *(_short(row[name]) for name in ("p95_percent", "median_half_percent")),
+                f"{100 * row['coverage']:.0f} %",
+                *(_short(row["others_p95_percent"].get(name)) for name in SHOWN),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "## All lengths and places", ""])
+
+
+def _short(percent: float | None) -> str:
+    if percent is None:
+        return "-"
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
 
 
 def _table(found: Sequence[dict[str, Any]]) -> str:
@@ -407,6 +431,20 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+PLACES = {"load": "inside the load", "edges": "load begins or ends inside"}
+SENSORS = {
+    "instant": "power of the moment",
+    "average": "means over a second",
+    "draw": "`power.draw`",
+}
+SHOWN = {
+    "plain": "plain counter",
+    "draw": "`power.draw`",
+    "zeus": "Zeus",
+    "codecarbon": "CodeCarbon",
+}
+LEAST_WINDOWS = 40  # for a line of the summary
+
 INTRODUCTION = """# How near joules come to an external meter
 
 Recordings of real boards beside a meter in their power cables, replayed by
@@ -424,6 +462,8 @@ On the same readings:
 {methods}
 
 *Silent*: the meter lies outside the interval and no finding warns of it.
+
+## Windows of 1 s
 """
 
 

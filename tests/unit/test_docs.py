@@ -284,3 +284,15 @@ def test_contributing_lists_every_verb_that_tests() -> None:
     text = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text()))
     assert set(re.findall(r"^(test[a-z-]*):.*##", text, re.MULTILINE)) <= named
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", DOCS / "methodology.md"], ids=lambda p: p.name
+)
+def test_figures_of_real_boards_are_those_of_the_benchmark(page: Path) -> None:
+    rows = re.findall(
+        r"^\| (?:windows of 1 s|\S+, [^|]+: [^|]+) \|.*$", page.read_text(), re.MULTILINE
+    )
+    results = (ROOT / "benchmarks" / "results" / "energy_recorded.md").read_text().splitlines()
+    assert len(rows) > 4
+    assert [row for row in rows if row not in results] == []
