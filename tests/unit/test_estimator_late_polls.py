@@ -8,6 +8,7 @@ import pytest
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.integral import power_ticks
 from llenergymeasure.core.energy.estimation.sensor import Calibration, power_series
+from llenergymeasure.core.energy.estimation.ticks import Brackets, fit_comb
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
     Knowledge,
@@ -59,6 +60,20 @@ def test_an_unread_update_in_a_steady_stretch_costs_little():
     gap = estimate_energy(DeviceReadings(power=shown(poll_s)), window(LENGTH_S), WHOLE_LOOK)
     assert gap.energy_j == pytest.approx(whole.energy_j, rel=1e-3)
     assert gap.interval95_j < 2 * whole.interval95_j
+
+
+def test_polls_as_far_apart_as_the_updates_and_in_step_with_them_count_as_they_come():
+    poll_s = polls_at(-1.0, 2.0, 0.1) + PHASE_S + 0.002
+    readings = shown(poll_s)
+    ticks = power_ticks(power_series(readings, window(LENGTH_S)), 0.1)
+    assert len(ticks) == len(poll_s)
+    estimate = estimate_energy(DeviceReadings(power=readings), window(LENGTH_S), WHOLE_LOOK)
+    assert abs(estimate.energy_j - 400 * LENGTH_S) <= estimate.interval95_j
+
+
+def test_times_that_lie_on_no_comb_make_none():
+    at_s = np.cumsum(np.random.default_rng(15).uniform(0.01, 0.19, 60))
+    assert fit_comb(Brackets(at_s - 0.002, at_s + 0.002, at_s)) is None
 
 
 def test_a_reading_right_behind_a_change_shows_its_update():

@@ -285,6 +285,8 @@ def _responses(long: Sequence[Burst], settle_s: float) -> list[Response]:
 def _response(burst: Burst, settle_s: float) -> Response | None:
     """Read one long burst, or give ``None`` where it has no idle ticks around or no plateau."""
     ticks, length_s = burst
+    if not len(ticks):
+        return None
     after_s = max(PLATEAU_AFTER_S, settle_s)
     plateau = np.flatnonzero((ticks.time_s >= after_s) & (ticks.time_s <= length_s))
     start = quiet_edge(start_axis(ticks, length_s, 0.0), 0.0)

@@ -80,6 +80,7 @@ from llenergymeasure.domain.energy import PowerMode
 from llenergymeasure.domain.samples import Window
 
 READ_SIGMA_S = 0.002
+LEAST_SHOWN = 0.5  # of the updates; with fewer, readings tell more as they come
 CLEAR_SIGMAS = 2  # of a tick about its tooth, by which a reading has to be clear of it
 GAP_TICKS = 1.5  # between two updates: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
@@ -128,8 +129,8 @@ def _on_updates(series: Series, seen: Brackets, comb: Comb) -> Ticks:
     told &= (number > first) & (number <= last)
     changed = (number[told] - first - 1).astype(np.int64)
     power_w[changed], shown[changed] = seen.energy_j[told], True
-    if not shown.any():
-        return _held(series, READ_SIGMA_S)
+    if shown.mean() < LEAST_SHOWN:  # polls as far apart as updates, and in step with them
+        return _held(series, comb.period_s / np.sqrt(12))
     return _counted(tooth[shown], power_w[shown], comb.period_s, comb.tooth_sigma_s)
 
 

@@ -19,9 +19,11 @@ FAST_SHARE = 0.6  # polls that find another value; above it the counter outruns 
 NARROW = 0.6  # of a tick: brackets below it number their tick without doubt
 MIN_ANCHORS = 4  # narrow brackets that a comb of unknown period needs
 JITTER_ROUNDS = 2
+MOST_JITTER = 0.2  # of a tick: times without any comb are 1 / sqrt(12) = 0.29 of it off one
 CERTAIN = 3.0  # standard uncertainties within which a tooth lies
 LEAST_JITTER_S = 5e-4  # no clock is steadier than the polls can tell
 FIRST_TICKS = 8
+NEAR_TICKS = 10  # apart at most, so that a first guess of the tick numbers them
 
 
 class Brackets(NamedTuple):
@@ -136,7 +138,8 @@ def fit_comb(
     """Fit equal teeth to the brackets by weighted least squares on the narrow ones.
 
     Returns:
-        The comb, or ``None`` where too few brackets are narrow enough to number the ticks.
+        The comb, or ``None`` where too few brackets are narrow enough to number the ticks, or
+        where they lie on none.
     """
     width = seen.high_s - seen.low_s
     middle = (seen.high_s + seen.low_s) / 2
@@ -155,6 +158,8 @@ def fit_comb(
         if jitter_s is None and len(at) > 2:
             excess = rest2 * len(at) / (len(at) - 2) - float(np.mean(spread))
             jitter = float(np.sqrt(max(excess, 0.0)))
+    if jitter > MOST_JITTER * period:
+        return None
     # Polls in step with the ticks see them at one place of the bracket: that hides an offset.
     hidden = max(float(np.mean(spread)) - rest2, 0.0)
     return Comb(phase, period, jitter, float(np.sqrt(sigma**2 + hidden)))
@@ -181,10 +186,14 @@ def _period_guess(middle: Floats, width: Floats) -> float:
     steps = np.diff(middle)
     usable = np.maximum(width[1:], width[:-1]) <= np.median(width) * 1.5
     guess = float(np.median(steps[usable] if usable.any() else steps))
-    # Missed ticks leave steps of twice, three times...: the mean of steps brought to one tick.
-    number = np.maximum(np.rint(steps / guess), 1)
-    near = np.abs(steps - number * guess) < 0.3 * guess
-    return float(steps[near].sum() / number[near].sum()) if near.any() else guess
+    # Missed ticks leave steps of twice, three times...: the mean of steps brought to one tick, by
+    # all brackets and then by the narrow ones, which late polls do not draw to one side.
+    for among in (np.ones(len(middle), bool), width <= 1.5 * np.quantile(width, 0.25)):
+        steps = np.diff(middle[among])
+        number = np.maximum(np.rint(steps / guess), 1)
+        near = (np.abs(steps - number * guess) < 0.3 * guess) & (number <= NEAR_TICKS)
+        guess = float(steps[near].sum() / number[near].sum()) if near.any() else guess
+    return guess
 
 
 def _line(
