@@ -99,7 +99,7 @@ class VirtualBench:
         rng = np.random.default_rng(self._seed)
         profile = profiles.with_random_phase(self._profile, rng)
         twin = VirtualDevice(profile, self._load(rng), seed=self._seed)
-        quantities = [("instant", POWER, 1e-3, 0.02)]
+        quantities = [("instant", POWER, 1e-3, 0.02 if profile.counter_supported else 0.005)]
         if profile.counter_supported:
             quantities.append(("counter", COUNTER, 1.0, 0.005))
         readings = [

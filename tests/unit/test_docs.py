@@ -22,6 +22,7 @@ from llenergymeasure.config.loader import load_study_config
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.user_config import UserConfig, load_settings
+from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
@@ -296,3 +297,12 @@ def test_figures_of_real_boards_are_those_of_the_benchmark(page: Path) -> None:
     results = (ROOT / "benchmarks" / "results" / "energy_recorded.md").read_text().splitlines()
     assert len(rows) > 4
     assert [row for row in rows if row not in results] == []
+
+
+def test_every_line_of_the_budget_is_explained() -> None:
+    names = [
+        word for name, word in vars(budget).items() if name.isupper() and isinstance(word, str)
+    ]
+    text = (DOCS / "methodology.md").read_text()
+    assert len(names) > 10
+    assert [name for name in names if f"| `{name}` |" not in text] == []

@@ -24,12 +24,14 @@ def recorded(
     power: bool = False,
     short: int = SHORT,
     long: int = LONG,
+    short_w: float = 400.0,
 ) -> Calibration:
     rng = np.random.default_rng(seed)
     lengths = rng.permutation(np.repeat([0.03, 1.0], [short, long]))
     ends = 1.0 + np.cumsum(lengths + rng.uniform(0.8, 0.9, short + long))
     starts = ends - lengths
-    levels = np.append(75.0, np.tile([400.0, 75.0], short + long))
+    inside = np.where(lengths < 0.5, short_w, 400.0)
+    levels = np.append(75.0, np.stack([inside, np.full_like(inside, 75.0)], axis=1).ravel())
     load = loads.steps(np.append(-9.0, np.stack([starts, ends], axis=1).ravel()), levels)
     for end in ends if tail_w_s else ():
         load = load + loads.tail(end, *tail_w_s)
@@ -110,3 +112,11 @@ def test_bursts_that_nobody_read_are_passed_over():
 
     found = fit_calibration(counter_of(polls), Driven(tuple(bursts)))
     assert found.tick_s == pytest.approx(0.1, rel=1e-3)
+
+
+def test_short_bursts_that_end_on_their_way_up_prove_no_counter_whole():
+    for seed in range(3):
+        part = recorded(profiles.A100_PART_TIME, seed, short_w=160.0)
+        assert not part.fully_integrating
+        assert part.look_share is None or part.look_share < 0.5
+    assert recorded(profiles.A100, 4, short_w=160.0).fully_integrating

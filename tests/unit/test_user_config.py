@@ -45,6 +45,7 @@ def test_defaults_hold_where_nothing_is_said(absent):
         "measurement.energy_backend": ("auto", "default"),
         "measurement.carbon_intensity_gco2_kwh": (None, "default"),
         "measurement.datacenter_pue": (1.0, "default"),
+        "measurement.calibrate": (True, "default"),
         "measurement.watch_ends": (True, "default"),
         "execution.config_gap_seconds": (60.0, "default"),
         "execution.cycle_gap_seconds": (300.0, "default"),

@@ -42,6 +42,7 @@ _PHASES = {
     "load": "loading the model",
     "prepare": "preparing prompts",
     "idle": "measuring the device with the model loaded",
+    "calibrate": "calibrating the energy sensors",
     "warmup": "warming up",
     "settle": "letting the device settle",
     "measure": "measuring",

@@ -46,6 +46,11 @@ class MeasurementSettings(ConfigModel):
     datacenter_pue: Annotated[float, Field(ge=1)] = Field(
         1.0, description="Power usage effectiveness: facility energy over computing energy."
     )
+    calibrate: bool = Field(
+        True,
+        description="Calibrate the energy sensors of a GPU that was never calibrated with its "
+        "driver, once, by bursts of load in place of the thermal floor of its first experiment.",
+    )
     watch_ends: bool = Field(
         True,
         description="Let half a second of rest follow each of the last four warm-up batches, and "

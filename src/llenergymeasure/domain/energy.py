@@ -110,6 +110,9 @@ class EnergyComponent(Record):
         description="What its power readings are, told by how they follow the end of the work: "
         "instantaneous, mean_over_a_second, or untold; null where no power was read.",
     )
+    calibrated_at: str | None = Field(
+        None, description="When bursts of load calibrated its sensors, ISO 8601; null without."
+    )
     budget: tuple[BudgetEntry, ...] = Field((), description="What makes up the interval.")
 
     @model_validator(mode="before")

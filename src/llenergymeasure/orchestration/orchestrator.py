@@ -5,6 +5,7 @@ baseline    power of the idle device, before the model is there
 load        the model
 prepare     prompts become token ids
 idle        power with the model resident
+calibrate   only GPUs that never were, with their driver: in place of the thermal floor
 warmup      the measured shapes with other prompts, until the thermal floor has passed; the ends of
             the last batches are looked at
 settle      only of a source that measures: a quiet edge, it reads on while the device rests
@@ -14,6 +15,7 @@ prefill     only for window.phases: differential
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -59,6 +61,7 @@ from llenergymeasure.state.machine import ExperimentState, StateMachine
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOG = logging.getLogger(__name__)
 SourceChoice = Callable[[str, DeviceTarget, SamplingRates], Selection]
 
 
@@ -244,9 +247,35 @@ class ExperimentOrchestrator:
             return WarmupResult(
                 batches=0, output_tokens=0, seconds=0.0, thermal_floor="off: cold start"
             )
+        instead = self._calibrate(selection)
         self._machine.enter("warmup")
-        keep, watch = self._windows.append, self._order.watch_ends
-        return warm_up(executor, selection, self._config.warmup, keep, watch=watch)
+        return warm_up(
+            executor,
+            selection,
+            self._config.warmup,
+            self._windows.append,
+            watch=self._order.watch_ends,
+            instead=instead,
+        )
+
+    def _calibrate(self, selection: Selection) -> str | None:
+        """Calibrate GPUs that never were; say so if that took the place of the thermal floor."""
+        order, driver = self._order, self._driver_version
+        floor_s = self._config.warmup.thermal_floor_seconds
+        if not order.calibrate or not floor_s or order.data_dir is None or driver is None:
+            return None
+        from llenergymeasure.core.energy.first_sight import calibrate_unknown  # brings NumPy
+
+        def tell(line: str) -> None:
+            self._events.explain(line)
+            self._machine.enter("calibrate")
+
+        seen = calibrate_unknown(selection.source, driver, Path(order.data_dir), tell)
+        for note in seen.notes:
+            LOG.warning("%s", note)
+        if not seen.calibrated:
+            return None
+        return f"replaced by bursts that calibrated the sensors of {', '.join(seen.calibrated)}"
 
     def _measure(
         self, executor: Executor, selection: Selection, target: DeviceTarget

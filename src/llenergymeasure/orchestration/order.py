@@ -52,6 +52,11 @@ class WorkOrder(Record):
     datacenter_pue_source: str = Field("default", description="Where it came from.")
     counter_poll_ms: float = Field(5.0, description="Period of counter reads.")
     power_poll_ms: float = Field(20.0, description="Period of power reads.")
+    calibrate: bool = Field(
+        False,
+        description="Whether a GPU that was never calibrated with its driver gets bursts of load "
+        "in place of the thermal floor.",
+    )
     watch_ends: bool = Field(
         True, description="Whether the last warm-up batches are followed by rest and looked at."
     )
@@ -91,6 +96,7 @@ class WorkOrder(Record):
             datacenter_pue_source=origins.get("measurement.datacenter_pue", "default"),
             counter_poll_ms=user.advanced.counter_poll_ms,
             power_poll_ms=user.advanced.power_poll_ms,
+            calibrate=user.measurement.calibrate,
             watch_ends=user.measurement.watch_ends,
             model_cache_dir=str(user.model_cache_path()),
             data_dir=str(data_path()),

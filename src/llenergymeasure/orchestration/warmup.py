@@ -23,13 +23,14 @@ from llenergymeasure.orchestration.executor import Executor
 ENDS = (0.3, 0.13, 0.06, 0.97)
 
 
-def warm_up(
+def warm_up(  # noqa: PLR0913 - what it works with, of a kind each
     executor: Executor,
     selection: Selection,
     config: WarmupConfig,
     keep: Callable[[WindowReadings], None],
     *,
     watch: bool,
+    instead: str | None = None,
 ) -> WarmupResult:
     """Run warm-up batches until there were enough of them and the thermal floor has passed.
 
@@ -40,11 +41,14 @@ def warm_up(
         keep: Takes what was read around the ends.
         watch: Whether ends are looked at, where the source can. They are of the batches asked
             for, or of those that the floor asks for.
+        instead: What took the place of the floor, if anything did.
     """
     kind, floor_s = selection.coverage.kind, config.thermal_floor_seconds
     reached = "off" if floor_s == 0 else f"reached: {floor_s:g} s under load"
     if floor_s and kind != "measured":
         floor_s, reached = 0.0, f"skipped: energy is {kind}, not measured"
+    if instead is not None:
+        floor_s, reached = 0.0, instead
     source, watched, lasts_s, tokens, done = selection.source, 0, 0.0, 0, 0
     start_s = time.monotonic()
     while (left := _left(config, done, floor_s, time.monotonic() - start_s)) > 0:

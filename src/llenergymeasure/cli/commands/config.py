@@ -20,7 +20,7 @@ def config(
         bool,
         typer.Option(
             "--calibrate",
-            help="First calibrate the energy sensors of every GPU (about 80 s each, with load).",
+            help="First calibrate the energy sensors of every GPU (about 100 s each, with load).",
         ),
     ] = False,
 ) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,6 +84,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         str | None,
         typer.Option("--output", "-o", help="Directory for results.", show_default=False),
     ] = None,
+    no_calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--no-calibrate", help="Run no bursts of load on a GPU that was never calibrated."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan; load nothing, ask no network.")
     ] = False,
@@ -114,7 +120,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     _refuse_nonsense(output, resume, dry_run=dry_run)
     study = _study(config, given, resume)
     verbosity = "quiet" if quiet else "verbose" if verbose else None
-    settings = _settings(study, runner or [], output, verbosity)
+    flags = {
+        "output.results_dir": output,
+        "ui.verbosity": verbosity,
+        "measurement.calibrate": False if no_calibrate else None,
+    }
+    settings = _settings(study, runner or [], flags)
     if dry_run and study is not None:  # without, a study goes on, beside which there is no plan
         show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
@@ -186,16 +197,15 @@ def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> Stu
 
 
 def _settings(
-    study: StudyConfig | None, runners: list[str], output: str | None, verbosity: str | None
+    study: StudyConfig | None, runners: list[str], flags: Mapping[str, Any]
 ) -> EffectiveSettings:
     from llenergymeasure.config.user_config import load_settings, named_runners
 
-    flags: dict[str, str | None] = {"output.results_dir": output, "ui.verbosity": verbosity}
     if runners and study is None:
         raise FlagError("--runner needs the YAML file of the study as well", where="--runner")
     if study is not None:
         named = named_runners(runners, study.all_backends)
-        flags |= {f"runners.{backend}": runner for backend, runner in named.items()}
+        flags = {**flags} | {f"runners.{backend}": runner for backend, runner in named.items()}
     return load_settings(flags=flags)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
+
+if TYPE_CHECKING:
+    from llenergymeasure.core.energy.stored import StoredCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,19 @@ class EndWatcher(Protocol):
         Args:
             at_ns: When the work ended, monotonic clock.
         """
+        ...
+
+
+@runtime_checkable
+class Teachable(Protocol):
+    """A source that can be told of calibrations while it runs."""
+
+    def uncalibrated(self) -> Sequence[str]:
+        """Name the devices whose sensors nothing is known of, by UUID."""
+        ...
+
+    def learn(self, calibration: StoredCalibration) -> None:
+        """Use what was learned about one device from the next window on."""
         ...
 
 

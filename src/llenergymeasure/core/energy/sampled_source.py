@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from llenergymeasure.domain.samples import Window
 from llenergymeasure.domain.warnings import FINDINGS
 from llenergymeasure.exceptions import BackendError
 from llenergymeasure.units import MJ
+
+if TYPE_CHECKING:
+    from llenergymeasure.core.energy.stored import StoredCalibration
 
 PART_GUARD_NS = 2_000_000_000  # of readings on each side of a part: ticks, and a mean over 1 s
 # What precedes a window is work, and shows for a while: sensors rise within 21 to 120 ms
@@ -170,6 +173,10 @@ class MeteredSource(SampledSource):
             window: Its start and end.
         """
 
+    def calibrated_at(self, device: str) -> str | None:
+        """Tell when a device's sensors were calibrated."""
+        return None
+
     def notes(self, summary: Mapping[str, Any]) -> Iterator[str]:
         """Say what else a reader of the result should know."""
         yield from ()
@@ -197,7 +204,13 @@ class MeteredSource(SampledSource):
         return EnergyRecording(
             source=self.name,
             components=tuple(
-                component(name, estimate, self.name, accepted=measured)
+                component(
+                    name,
+                    estimate,
+                    self.name,
+                    accepted=measured,
+                    calibrated_at=self.calibrated_at(name),
+                )
                 for name, estimate in estimates.items()
             ),
             interval_j=total.interval95_j if total is not None and measured else None,
@@ -231,8 +244,20 @@ class GPUSource(MeteredSource):
         knowledge: Mapping[str, Knowledge] | None = None,
     ) -> None:
         super().__init__(sampler or SamplerProcess(reader_spec(self.reader, target, rates)))
-        self._knowledge = knowledge or {}
+        self._uuids, self._knowledge = target.gpu_uuids, dict(knowledge or {})
         self._modes: dict[str, PowerMode] = {}
+
+    def uncalibrated(self) -> Sequence[str]:
+        """Name the GPUs whose sensors nothing is known of."""
+        return [uuid for uuid in self._uuids if uuid not in self._knowledge]
+
+    def learn(self, calibration: StoredCalibration) -> None:
+        """Use what was learned about a GPU from the next window on."""
+        self._knowledge[calibration.uuid] = calibration.knowledge
+
+    def calibrated_at(self, device: str) -> str | None:
+        """Tell when bursts calibrated a GPU's sensors."""
+        return self._knowledge.get(device, Knowledge()).calibrated_at
 
     def before_end(self, lasts_s: float | None, share: float) -> None:
         """Begin to read before work whose end is to be looked at, and wait for its place."""
@@ -362,7 +387,12 @@ def _columns(rows: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def component(
-    name: str, estimate: EnergyEstimate, source: str, *, accepted: bool = False
+    name: str,
+    estimate: EnergyEstimate,
+    source: str,
+    *,
+    accepted: bool = False,
+    calibrated_at: str | None = None,
 ) -> EnergyComponent:
     """Label one device's figure; without one that can be stood by, it is unknown.
 
@@ -371,6 +401,7 @@ def component(
         estimate: Its energy.
         source: Name of the source.
         accepted: Take the figure however wide its own interval is.
+        calibrated_at: When its sensors were calibrated.
     """
     known = estimate.energy_j is not None and (accepted or estimate.kind == "measured")
     tick_s, jitter_s = estimate.tick_s, estimate.jitter_s
@@ -388,6 +419,7 @@ def component(
         end_edge=estimate.end,
         counter_over_power=estimate.counter_over_power,
         power_mode=estimate.power_mode,
+        calibrated_at=calibrated_at,
         budget=tuple(BudgetEntry(name=x.name, standard_j=x.standard_j) for x in estimate.budget),
     )
 

@@ -68,6 +68,11 @@ class StoredCalibration(Record):
     counter: Calibration | None = Field(None, description="Its energy counter.")
     power: Calibration | None = Field(None, description="Its power sensor.")
 
+    @property
+    def knowledge(self) -> Knowledge:
+        """What an estimate makes use of."""
+        return Knowledge(self.counter, self.power, calibrated_at=self.calibrated_at)
+
 
 @dataclass(frozen=True, slots=True)
 class KnownSensors:
@@ -110,7 +115,7 @@ def known_sensors(directory: Path | None, driver_version: str | None) -> KnownSe
             notes[uuid] = f"the calibration of {uuid} is damaged and not used"
             continue
         if stored.driver_version == driver_version:
-            knowledge[uuid] = Knowledge(counter=stored.counter, power=stored.power)
+            knowledge[uuid] = stored.knowledge
         else:
             notes[uuid] = (
                 f"the calibration of {uuid} is of driver {stored.driver_version} and not used: "

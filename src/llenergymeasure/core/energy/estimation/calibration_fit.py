@@ -66,6 +66,11 @@ class ShortBursts(NamedTuple):
     tick_s: Floats
     length_s: Floats
 
+    @property
+    def level(self) -> float:
+        """Their power over that of long ones: less than 1 where they end before it is reached."""
+        return float(np.clip(self.added_s.mean() / self.length_s.mean(), 0.0, 1.0))
+
 
 class Look(NamedTuple):
     """How a sensor looks.
@@ -111,7 +116,8 @@ def find_look(bursts: ShortBursts, period_s: float, lag_s: float) -> Look:
 def _half_look(bursts: ShortBursts, period_s: float) -> float:
     """Tell how much bursts would differ to a sensor that looks at half of each tick."""
     lags = np.linspace(0.0, period_s, LAG_STEPS)
-    seen = [seen_s(bursts, period_s, 0.5, float(lag)) - bursts.length_s for lag in lags]
+    whole_s = bursts.level * bursts.length_s
+    seen = [seen_s(bursts, period_s, 0.5, float(lag)) - whole_s for lag in lags]
     return float(np.mean([_spread(one) for one in seen]))
 
 
@@ -137,7 +143,7 @@ def seen_s(bursts: ShortBursts, period_s: float, share: float, lag_s: float) -> 
     first = (bursts.tick_s - lag_s) % period_s
     until = first[:, None] + np.arange(reach) * period_s  # (bursts, ticks near it)
     overlap = np.minimum(until, bursts.length_s[:, None]) - np.maximum(until - share * period_s, 0)
-    seen: Floats = np.maximum(overlap, 0.0).sum(axis=1) / share
+    seen: Floats = bursts.level * np.maximum(overlap, 0.0).sum(axis=1) / share
     return seen
 
 

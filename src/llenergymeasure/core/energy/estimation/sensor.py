@@ -218,6 +218,7 @@ class Knowledge:
             followed, ascending; readings reach back to before the first.
         power_mode: What its power readings are, where that is known; ``None`` to tell it from the
             readings, ``"untold"`` where they cannot tell.
+        calibrated_at: When the calibrations were made, ISO 8601; ``None`` without any.
     """
 
     counter: Calibration | None = None
@@ -225,6 +226,7 @@ class Knowledge:
     step_times_ns: Sequence[int] | Ints = ()
     rest_from_ns: int = 0
     ends_ns: Sequence[int] | Ints = ()
+    calibrated_at: str | None = None
     power_mode: PowerMode | None = None
 
 
