@@ -9,6 +9,7 @@ import pytest
 
 from llenergymeasure.core.energy.estimation.company import company_of_moments, stands_out
 from llenergymeasure.core.energy.estimation.edges import start_axis
+from llenergymeasure.core.energy.estimation.sensor import Tail
 from llenergymeasure.core.energy.estimation.tail import MomentaryPower
 from llenergymeasure.core.energy.estimation.ticks import Ticks
 from llenergymeasure.core.energy.estimator import DeviceReadings, Knowledge, estimate_energy
@@ -67,6 +68,26 @@ def test_rest_is_not_taken_for_company():
 def test_a_tail_behind_the_window_is_no_company():
     found = cases(loads.tail(LENGTH_S, 150.0, 0.1))
     assert not any("busy_after" in case.estimate.flags for case in found)
+
+
+def test_what_a_slow_sensor_still_shows_of_the_window_is_no_company():
+    rng = np.random.default_rng(22)
+    profile = profiles.vary(V100, rise_s=0.08)
+    known = replace(KNOWN, lag_s=0.08, tail=Tail(settle_s=0.25, rise_s=0.08))
+    flags = [
+        flag
+        for _ in range(60)
+        for flag in virtual_case(
+            loads.step(0.0, 0.5),
+            0.5,
+            rng,
+            profile=profile,
+            calibration=known,
+            noise=0.07,
+            guard_s=0.5,
+        ).estimate.flags
+    ]
+    assert flags.count("busy_after") <= 2
 
 
 def test_load_that_goes_on_beside_loud_edges_is_their_level():

@@ -7,7 +7,7 @@ that of rest; what may go on unseen up to the edge is doubted.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -38,10 +38,15 @@ class Company(NamedTuple):
     beside_j: float = 0.0
 
 
-def stands_out(power_w: Floats) -> NDArray[np.bool_]:
-    """Tell which powers stand out above rest, which most of them need not be, shape (n,)."""
+def stands_out(power_w: Floats, width_spread: float = 0.0) -> NDArray[np.bool_]:
+    """Tell which powers stand out above rest, which most of them need not be, shape (n,).
+
+    Args:
+        power_w: Power of ticks in a row, shape (n,).
+        width_spread: Standard deviation of the ticks' widths, as a share of a tick.
+    """
     low_w = float(np.quantile(power_w, LOW, method="lower"))
-    spread = REST_SPREAD
+    spread = hypot(REST_SPREAD, width_spread)
     if len(power_w) >= TELL_NOISE:  # by neighbours: a few steps leave their median as it is
         apart = np.abs(np.diff(power_w)) / np.maximum((power_w[1:] + power_w[:-1]) / 2, 1e-9)
         spread = max(spread, float(np.median(apart)) / (LOW_SIGMA * sqrt(2)))
@@ -66,8 +71,10 @@ def without_company(axis: Axis, inside_w: float, *, start: bool) -> tuple[Axis, 
     if last < LEAST_TICKS:
         return axis, Company()
     width_s = np.diff(axis.time_s[: last + 1])
-    power_w = np.diff(axis.energy_j[: last + 1]) / width_s
-    others = stands_out(power_w)
+    rough_w = np.diff(axis.energy_j[: last + 1]) / width_s
+    late_j = axis.late_s[: last + 1] * max(inside_w - float(np.median(rough_w)), 0.0)
+    power_w = rough_w - np.diff(late_j) / width_s
+    others = stands_out(power_w, sqrt(2) * float(np.median(axis.sigma_s)) / axis.tick_s)
     quiet = np.flatnonzero(~others)
     if not start:
         others[int(quiet[-1]) + 1 :] = False
