@@ -21,7 +21,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from llenergymeasure.core.energy.cadence import Cadence, Tiers, gpu_cadence
-from llenergymeasure.core.energy.estimation.sensor import REST_S
 from llenergymeasure.core.energy.estimator import (
     CounterReadings,
     DeviceReadings,
@@ -29,7 +28,7 @@ from llenergymeasure.core.energy.estimator import (
     PowerReadings,
 )
 from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
-from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.protocol import REST_S, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SETTLE_S
 from llenergymeasure.domain.samples import Window
 from tests.support.simulated_device import loads, profiles

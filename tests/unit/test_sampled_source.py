@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import cast
 
-from llenergymeasure.core.energy.estimation.sensor import REST_S
 from llenergymeasure.core.energy.estimator import EnergyEstimate
 from llenergymeasure.core.energy.gpus import Grouped
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.nvml_reader import COUNTER
-from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.protocol import REST_S, SamplingRates
 from llenergymeasure.core.energy.sampled_source import Fault, MeteredSource
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
 from llenergymeasure.domain.energy import Reading, SamplingCost

@@ -10,7 +10,7 @@ import pytest
 
 from llenergymeasure.config.models import WarmupConfig
 from llenergymeasure.core.energy.none import NoSource
-from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
+from llenergymeasure.core.energy.protocol import REST_S, Coverage, SamplingRates
 from llenergymeasure.core.energy.selection import Selection
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.environment import DeviceTarget
@@ -23,8 +23,9 @@ from llenergymeasure.orchestration.warmup import ENDS, warm_up
 class Watching(NoSource):
     """Takes note of what it is told of ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest_s: float = 0.0) -> None:
         super().__init__(DeviceTarget("cpu"), SamplingRates())
+        self._rest_s = rest_s
         self.asked: list[tuple[float | None, float]] = []
         self.ended_ns: list[int] = []
 
@@ -33,6 +34,7 @@ class Watching(NoSource):
 
     def after_end(self, at_ns: int) -> Sequence[Reading]:
         self.ended_ns.append(at_ns)
+        time.sleep(self._rest_s)
         return ()
 
 
@@ -72,7 +74,8 @@ def test_the_ends_of_the_last_four_batches_are_looked_at_the_first_of_them_unaim
     assert (result.batches, result.output_tokens, result.watched_ends) == (6, 60, 4)
     assert batches.numbers == list(range(6))
     assert [share for _, share in source.asked] == list(ENDS)
-    assert all(lasts_s == pytest.approx(0.001, abs=0.05) for lasts_s, _ in source.asked)
+    assert source.asked[0][0] is None, "nobody has told yet where ticks are"
+    assert all(lasts_s == pytest.approx(0.001, abs=0.1) for lasts_s, _ in source.asked[1:])
     assert len(source.ended_ns) == 4
 
 
@@ -80,16 +83,15 @@ def test_of_fewer_batches_every_end_is_looked_at() -> None:
     source = Watching()
     result, _ = warmed(source, 2)
     assert (result.batches, result.watched_ends) == (2, 2)
-    assert source.asked[0][0] is None, "nobody knows how long the first will take"
     assert [share for _, share in source.asked] == list(ENDS[-2:])
 
 
-def test_the_floor_asks_for_batches_and_their_last_ends_are_looked_at() -> None:
-    source = Watching()
-    result, batches = warmed(source, 1, floor_s=0.3, seconds=0.02)
-    assert result.seconds >= 0.3
-    assert result.batches == len(batches.numbers) > 5
-    assert 1 <= result.watched_ends <= 8, "the last four, and what a wrong guess adds"
+def test_the_floor_asks_for_batches_and_the_last_four_ends_are_looked_at_with_their_rest() -> None:
+    source = Watching(rest_s=REST_S)
+    result, batches = warmed(source, 1, floor_s=3.0, seconds=0.05)
+    assert 3.0 <= result.seconds < 3.0 + REST_S + 1.0
+    assert result.batches == len(batches.numbers) > 8
+    assert result.watched_ends == 4
 
 
 def test_long_batches_are_not_run_for_their_ends_alone() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import ceil
 
 from llenergymeasure.config.models import WarmupConfig
-from llenergymeasure.core.energy.protocol import EndWatcher
+from llenergymeasure.core.energy.protocol import REST_S, EndWatcher
 from llenergymeasure.core.energy.selection import Selection
 from llenergymeasure.domain.results import WarmupResult
 from llenergymeasure.domain.samples import Window, WindowReadings
@@ -49,32 +49,41 @@ def warm_up(  # noqa: PLR0913 - what it works with, of a kind each
         floor_s, reached = 0.0, f"skipped: energy is {kind}, not measured"
     if instead is not None:
         floor_s, reached = 0.0, instead
-    source, watched, lasts_s, tokens, done = selection.source, 0, 0.0, 0, 0
-    start_s = time.monotonic()
-    while (left := _left(config, done, floor_s, time.monotonic() - start_s)) > 0:
-        # How many batches a floor asks for is known once one has run.
-        last = left <= len(ENDS) and (done > 0 or floor_s == 0)
-        watcher = source if watch and last and isinstance(source, EndWatcher) else None
-        if watcher is not None:
-            watcher.before_end(lasts_s or None, ENDS[-left])
+    watcher = selection.source if isinstance(selection.source, EndWatcher) and watch else None
+    start_s, tokens, done = time.monotonic(), 0, 0
+
+    def due() -> int | None:
+        spent_s = time.monotonic() - start_s
+        return _due(config.n_warmup, floor_s, done, spent_s, watched=watcher is not None)
+
+    while (ends := due()) is None:
+        tokens += executor.warm_up(1, done).tokens
+        done += 1
+    lasts_s = None
+    for share in ENDS[len(ENDS) - ends :]:
+        assert watcher is not None, "without one no end is due"
+        watcher.before_end(lasts_s, share)
         began_ns = time.monotonic_ns()
         ran = executor.warm_up(1, done)
+        readings = tuple(watcher.after_end(ran.ended_ns))
+        keep(WindowReadings("warmup_end", Window(began_ns, ran.ended_ns), readings))
         lasts_s, tokens, done = (ran.ended_ns - began_ns) / 1e9, tokens + ran.tokens, done + 1
-        if watcher is not None:
-            readings = tuple(watcher.after_end(ran.ended_ns))
-            keep(WindowReadings("warmup_end", Window(began_ns, ran.ended_ns), readings))
-            watched += 1
     return WarmupResult(
         batches=done,
         output_tokens=tokens,
         seconds=time.monotonic() - start_s,
         thermal_floor=reached,
-        watched_ends=watched,
+        watched_ends=ends,
     )
 
 
-def _left(config: WarmupConfig, done: int, floor_s: float, spent_s: float) -> int:
-    """Tell how many batches are to run yet, for their number and for the floor."""
-    lacking_s = max(floor_s - spent_s, 0.0)
-    by_floor = ceil(lacking_s * done / spent_s) if done else ceil(lacking_s)
-    return max(config.n_warmup - done, by_floor)
+def _due(n_warmup: int, floor_s: float, done: int, spent_s: float, *, watched: bool) -> int | None:
+    """Tell how many batches are left, once their ends are to be looked at; ``None`` before."""
+    batches, lacking_s = n_warmup - done, floor_s - spent_s
+    if not watched:
+        return None if batches > 0 or lacking_s > 0 else 0
+    if floor_s and not done:  # how many a floor asks for is known once one has run
+        return None
+    each_s = REST_S + (spent_s / done if done else 0.0)
+    left = max(batches, ceil(lacking_s / each_s), 0)
+    return left if left <= len(ENDS) else None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from llenergymeasure import lifeline
 from llenergymeasure.core.energy.calibration import (
@@ -27,7 +27,7 @@ from llenergymeasure.core.energy.calibration import (
     calibrate_with,
     make_script,
 )
-from llenergymeasure.core.energy.protocol import EnergyBackend, Teachable
+from llenergymeasure.core.energy.protocol import EnergyBackend
 from llenergymeasure.core.energy.stored import StoredCalibration, keep
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
@@ -38,6 +38,19 @@ START_S = 120.0  # PyTorch is imported, and the first products are waited for
 ANSWER_S = 30.0  # beyond the time that work is to take
 
 MakeLoad = Callable[[str], LoadGenerator]
+
+
+@runtime_checkable
+class Teachable(Protocol):
+    """A source that can be told of calibrations while it runs."""
+
+    def uncalibrated(self) -> Sequence[str]:
+        """Name the devices whose sensors nothing is known of, by UUID."""
+        ...
+
+    def learn(self, calibration: StoredCalibration) -> None:
+        """Use what was learned about one device from the next window on."""
+        ...
 
 
 class FirstSight(NamedTuple):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from llenergymeasure.domain.energy import EnergyRecording, Reading
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
 
-if TYPE_CHECKING:
-    from llenergymeasure.core.energy.stored import StoredCalibration
+REST_S = 0.5  # after a warm-up batch whose end is looked at: some ticks, and rest behind them
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +123,6 @@ class EndWatcher(Protocol):
         Args:
             at_ns: When the work ended, monotonic clock.
         """
-        ...
-
-
-@runtime_checkable
-class Teachable(Protocol):
-    """A source that can be told of calibrations while it runs."""
-
-    def uncalibrated(self) -> Sequence[str]:
-        """Name the devices whose sensors nothing is known of, by UUID."""
-        ...
-
-    def learn(self, calibration: StoredCalibration) -> None:
-        """Use what was learned about one device from the next window on."""
         ...
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from llenergymeasure.core.energy.estimation.sensor import REST_S
 from llenergymeasure.core.energy.estimation.tail import aimed_wait_s
 from llenergymeasure.core.energy.estimator import (
     Calibration,
@@ -25,7 +24,7 @@ from llenergymeasure.core.energy.estimator import (
 )
 from llenergymeasure.core.energy.gpus import Grouped, by_channel, with_state
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
-from llenergymeasure.core.energy.protocol import SamplingRates, StepTimes, no_steps
+from llenergymeasure.core.energy.protocol import REST_S, SamplingRates, StepTimes, no_steps
 from llenergymeasure.core.energy.sampler import ReaderSpec, Recorded, SamplerProcess, WatchedEnd
 from llenergymeasure.domain.energy import (
     BudgetEntry,

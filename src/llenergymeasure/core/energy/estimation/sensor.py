@@ -17,7 +17,6 @@ Floats = NDArray[np.float64]
 EDGE_TIME_CALIBRATED_S = 0.002  # at most, of 0.3 to 2 ms that fits to sixty bursts leave
 EDGE_TIME_UNKNOWN_S = 0.05  # sensors rise within 21 to 120 ms (arXiv 2312.02741)
 SETTLE_UNKNOWN_S = 0.15
-REST_S = 0.5  # after a warm-up batch whose end is looked at: some ticks, and rest behind them
 LEAST_LOOK_SHARE = 0.25  # A100 and H100 look at 25 ms of every 100 ms (arXiv 2312.02741)
 
 
@@ -214,7 +213,7 @@ class Knowledge:
         step_times_ns: When each step of the load began (tokens, batches), monotonic clock.
         rest_from_ns: From when on readings before the window are those of a device at rest: work
             that came before it shows in earlier ones. 0 where all are.
-        ends_ns: When warm-up batches of the same work ended that at least :data:`REST_S` of rest
+        ends_ns: When warm-up batches of the same work ended that half a second of rest
             followed, ascending; readings reach back to before the first.
         power_mode: What its power readings are, where that is known; ``None`` to tell it from the
             readings, ``"untold"`` where they cannot tell.

@@ -28,7 +28,6 @@ from llenergymeasure.core.energy.estimation.edges import (
     level_between,
 )
 from llenergymeasure.core.energy.estimation.sensor import (
-    REST_S,
     Calibration,
     CounterReadings,
     Floats,
@@ -43,6 +42,7 @@ from llenergymeasure.core.energy.estimation.tail_shapes import (
     find_hidden,
 )
 from llenergymeasure.core.energy.estimation.ticks import Ticks, find_ticks
+from llenergymeasure.core.energy.protocol import REST_S
 from llenergymeasure.domain.samples import Window
 
 SETTLED_S = 0.25  # after the window: from here on power is taken for that of rest
