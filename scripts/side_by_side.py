@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,13 +44,13 @@ def main(commands: Sequence[str]) -> int:
 
     Ctrl-C reaches them as well; what they say to it is waited for and shown.
     """
+    signal.signal(signal.SIGINT, lambda *_: None)  # not ignored, which they would inherit
     begun_s = told_s = time.monotonic()
     left = [Running.start(command) for command in commands]
     last: list[str] = []
     print(f"side by side, each shown at its end: {', '.join(commands)}", flush=True)
     while left:
-        with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(0.1)
+        time.sleep(0.1)
         after_s = time.monotonic() - begun_s
         for one in [one for one in left if one.process.poll() is not None]:
             left.remove(one)
