@@ -119,10 +119,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     given = {name: value for name, value in overrides.items() if value is not None}
     _refuse_nonsense(output, resume, dry_run=dry_run)
     study = _study(config, given, resume)
-    verbosity = "quiet" if quiet else "verbose" if verbose else None
     flags = {
         "output.results_dir": output,
-        "ui.verbosity": verbosity,
+        "ui.verbosity": "quiet" if quiet else "verbose" if verbose else None,
         "measurement.calibrate": False if no_calibrate else None,
     }
     settings = _settings(study, runner or [], flags)
@@ -140,12 +139,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         return interrupts is not None and interrupts.count > 1
 
     result, directory = _run(study, settings, pressed_again, resume, given, allow_large=yes)
-    _print(result, as_json=as_json)
-    if directory is not None and not (as_json and quiet):
-        blank = "" if as_json else "\n"
-        typer.echo(f"{blank}results in {directory}", err=as_json)
-    if left := len(result.failed) + result.missing:
-        _tell_way_on(left, directory)
+    _print(result, directory, as_json=as_json, quiet=quiet)
+    if result.failed or result.missing:
         raise typer.Exit(FAILED)
 
 
@@ -313,8 +308,8 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
     return result, places[-1]
 
 
-def _print(result: StudyResult, *, as_json: bool) -> None:
-    """Print a study, or an experiment that is not part of one, as text or JSON."""
+def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: bool) -> None:
+    """Print a study, or an experiment that is not part of one; where it lies, and the way on."""
     single = result.protocol is None
     if as_json and single:
         typer.echo(result.experiments[0].to_json(), nl=False)
@@ -324,12 +319,13 @@ def _print(result: StudyResult, *, as_json: bool) -> None:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
             typer.echo()  # between the lines of the experiments and the table
         typer.echo(result.experiments[0].summary() if single else result.summary())
-
-
-def _tell_way_on(left: int, directory: str | None) -> None:
-    noun = "experiment has" if left == 1 else "experiments have"
-    place = "PATH" if directory is None else shlex.quote(directory)
-    tell(
-        f"llem: {left:,} {noun} no result; mend the cause, then\n"
-        f"  go on with: llem run --resume {place}"
-    )
+    if directory is not None and not (as_json and quiet):
+        blank = "" if as_json else "\n"
+        typer.echo(f"{blank}results in {directory}", err=as_json)
+    if left := len(result.failed) + result.missing:
+        noun = "experiment has" if left == 1 else "experiments have"
+        place = "PATH" if directory is None else shlex.quote(directory)
+        tell(
+            f"llem: {left:,} {noun} no result; mend the cause, then\n"
+            f"  go on with: llem run --resume {place}"
+        )
