@@ -42,11 +42,19 @@ class Running(NamedTuple):
 def main(commands: Sequence[str]) -> int:
     """Run shell commands side by side; give the number of those that failed.
 
-    Ctrl-C reaches them as well; what they say to it is waited for and shown.
+    Ctrl-C reaches them as well, and a request to end is passed on; what they say to it is waited
+    for and shown.
     """
+    left: list[Running] = []
+
+    def pass_on(number: int, _: object) -> None:
+        for one in left:
+            one.process.send_signal(number)
+
     signal.signal(signal.SIGINT, lambda *_: None)  # not ignored, which they would inherit
+    signal.signal(signal.SIGTERM, pass_on)
     begun_s = told_s = time.monotonic()
-    left = [Running.start(command) for command in commands]
+    left += [Running.start(command) for command in commands]
     last: list[str] = []
     print(f"side by side, each shown at its end: {', '.join(commands)}", flush=True)
     while left:

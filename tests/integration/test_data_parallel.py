@@ -16,10 +16,10 @@ import pytest
 
 from llenergymeasure import run_experiment
 from llenergymeasure.core.backends.protocol import Rank
-from llenergymeasure.core.energy.estimator import estimate_energy
+from llenergymeasure.core.energy.estimator import Knowledge, estimate_energy
 from llenergymeasure.core.energy.gpus import by_channel
 from llenergymeasure.core.energy.nvml_reader import COUNTER
-from llenergymeasure.core.energy.sampled_source import gpu_readings
+from llenergymeasure.core.energy.sampled_source import SETTLE_S, gpu_readings
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.orchestration.events import EventLog
@@ -368,8 +368,7 @@ def test_energy_is_that_of_all_devices_over_the_common_window(llem: Llem) -> Non
         assert part["energy_j"] == pytest.approx(true_j, abs=part["interval95_j"])
     assert energy["phases"]["prefill_passes"] == 1
     assert 0 < energy["phases"]["prefill_j"] < energy["total_j"]
-    # Not to the joule: the file does not say from when on ticks before a window counted.
-    assert energy["adjusted_j"] == pytest.approx(adjusted_j(found, uuids), rel=1e-3)
+    assert energy["adjusted_j"] == pytest.approx(adjusted_j(found, uuids), rel=1e-6)
 
 
 def adjusted_j(found: ExperimentDirectory, uuids: list[str]) -> float:
@@ -381,7 +380,10 @@ def adjusted_j(found: ExperimentDirectory, uuids: list[str]) -> float:
         taken = by_channel([*earlier, *one.readings])
         if one.name == "warmup_end":
             ends += [row for row in one.readings if row.channel == COUNTER]
-        estimates = [estimate_energy(gpu_readings(uuid, taken), one.window) for uuid in uuids]
+        settled = Knowledge(rest_from_ns=one.readings[0].after_ns + round(SETTLE_S * 1e9))
+        estimates = [
+            estimate_energy(gpu_readings(uuid, taken), one.window, settled) for uuid in uuids
+        ]
         energy_j[one.name] = sum(estimate.energy_j or 0.0 for estimate in estimates)
         seconds[one.name] = one.window.seconds
     idle_w = energy_j["loaded_idle"] / seconds["loaded_idle"]

@@ -60,3 +60,13 @@ def test_an_interrupt_ends_them_and_shows_what_they_said(start, tmp_path):
 
     assert process.returncode == 1
     assert "interrupted\n" in out
+
+
+def test_a_request_to_end_is_passed_on_and_what_they_said_is_shown(start, tmp_path):
+    process = start("trap 'echo told to end; exit 3' TERM; touch up; while :; do sleep 0.05; done")
+    wait_for((tmp_path / "up").exists)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "told to end\n" in out

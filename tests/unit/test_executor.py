@@ -81,6 +81,21 @@ def test_warm_up_tells_its_tokens_and_every_finished_request(tmp_path: Path) -> 
     assert executor.warm_up(0).tokens == 0
 
 
+def test_a_warm_up_batch_by_batch_has_the_shapes_of_the_plan_and_is_expected_at_once(
+    tmp_path: Path,
+) -> None:
+    listener = Listener()
+    order = make_order(scripted_config(n=3, warmup={"n_warmup": 2}), tmp_path)
+    executor = LocalExecutor(ScriptedBackend(), order, listener)
+    executor.load()
+    assert executor.prepare().batches == 2
+    seen = []
+    for number in range(3):  # the last is of a thermal floor
+        executor.warm_up(1, number)
+        seen.append((listener.expected, listener.finished))
+    assert seen == [(3, 1), (3, 3), (4, 4)], "the third request has the longest prompt"
+
+
 def test_an_engine_that_schedules_itself_gets_every_request_of_a_pass_in_one_go(
     tmp_path: Path,
 ) -> None:

@@ -20,13 +20,14 @@ COST = SamplingCost(reads=0, mean_read_ms=None, p99_read_ms=None, cpu_seconds=0.
 
 
 class Sampler:
-    """Says when it began, and records nothing."""
+    """Says when it began, and records the reading that it began with."""
 
     def begin(self) -> None:
         self.begun_ns = time.monotonic_ns()
 
     def end(self) -> Recorded:
-        return Recorded((), {"offered": ["GPU-a"]}, COST, Window(0, 1))
+        first = Reading(COUNTER, "GPU-a", self.begun_ns, self.begun_ns, 0.0)
+        return Recorded((first,), {"offered": ["GPU-a"]}, COST, Window(0, 1))
 
 
 class Source(MeteredSource):

@@ -110,7 +110,7 @@ def test_warm_up_has_as_many_batches_as_asked_for(n: int) -> None:
 
 def test_every_warm_up_batch_draws_its_own_prompts() -> None:
     warm = warmup_batches([batch(20, 20)], 4, IDS, seed=1)
-    later = warmup_batches([batch(20, 20)], 4, IDS, seed=1, first=4)
+    later = warmup_batches([batch(20, 20)], 4, IDS, seed=1, numbers=range(4, 8))
     rows = [request.token_ids for b in (*warm, *later) for request in b]
     assert len(set(rows)) == 16
 
@@ -119,7 +119,15 @@ def test_warm_up_depends_on_its_arguments_alone() -> None:
     plan = [batch(20), batch(30)]
     assert warmup_batches(plan, 3, IDS, seed=1) == warmup_batches(plan, 3, IDS, seed=1)
     assert warmup_batches(plan, 3, IDS, seed=1) != warmup_batches(plan, 3, IDS, seed=2)
-    assert warmup_batches(plan, 5, IDS, 1)[2:] == warmup_batches(plan, 3, IDS, 1, first=2)
+    one_by_one = [warmup_batches(plan, 5, IDS, 1, [number])[0] for number in range(5)]
+    assert tuple(one_by_one) == warmup_batches(plan, 5, IDS, 1)
+
+
+def test_a_warm_up_that_goes_on_has_the_shape_of_the_largest_batch() -> None:
+    plan = [batch(3), batch(9), batch(4)]
+    later = warmup_batches(plan, 2, IDS, seed=1, numbers=[2, 3])
+    assert [shape(one) for one in later] == [shape(plan[1])] * 2
+    assert later[0] != later[1]
 
 
 def test_no_warm_up_needs_no_tokens() -> None:

@@ -101,7 +101,7 @@ def _sections(
         yield Section("packages", _packages(machine))
     yield Section("runners", runner_rows(settings))
     here = f"backends of this interpreter ({sys.executable})"
-    yield Section(here, (row for state in inventory.take().backends for row in _row(state)))
+    yield Section(here, _found_here())
     places: dict[str, list[str]] = {}
     for name in backend_names():
         if (runner := settings.config.runner(name)) not in _HERE:
@@ -172,6 +172,11 @@ def _settings(settings: EffectiveSettings) -> Iterator[str]:
         if not name.startswith("runners."):
             shown = "null" if value is None else str(value)
             yield from text.setting(name, shown, named(origin), _SETTING)
+
+
+def _found_here() -> Iterator[str]:
+    for state in inventory.take().backends:
+        yield from _row(state)
 
 
 def _next_steps(settings: EffectiveSettings) -> Iterator[str]:

@@ -80,10 +80,7 @@ _RULES = (
     ),
     _Rule(
         "baseline.duration_seconds",
-        lambda c: (
-            c.baseline not in (BaselineConfig(), BaselineConfig(enabled=False))
-            and not c.baseline.enabled
-        ),
+        lambda c: not c.baseline.enabled and c.baseline != BaselineConfig(enabled=False),
         "has no effect while baseline.enabled is false",
         "remove one of them",
     ),

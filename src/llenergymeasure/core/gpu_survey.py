@@ -49,8 +49,12 @@ def survey_gpus(nvml: Any = None) -> GPUSurvey:
                 driver_version=None if driver is None else text_of(driver),
                 cuda_version=_cuda(_ask(library, library.nvmlSystemGetCudaDriverVersion_v2)),
             )
-    except LookupError as error:
+    except NVMLUnavailableError as error:
         return GPUSurvey(note=str(error))
+
+
+class NVMLUnavailableError(LookupError):
+    """NVML is not there, or refuses what it is asked; the cause is its own error."""
 
 
 @contextlib.contextmanager
@@ -61,7 +65,7 @@ def opened_nvml(nvml: Any = None) -> Iterator[Any]:
         nvml: A module with the functions of ``pynvml``; by default that one.
 
     Raises:
-        LookupError: It is not available, or refuses what it is asked; the cause is its own error.
+        NVMLUnavailableError: It is not available, or refuses what it is asked.
     """
     if nvml is None:
         import pynvml
@@ -74,7 +78,7 @@ def opened_nvml(nvml: Any = None) -> Iterator[Any]:
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
-        raise LookupError(f"NVML is not available: {error}") from error
+        raise NVMLUnavailableError(f"NVML is not available: {error}") from error
 
 
 def _gpu(nvml: Any, index: int) -> GPUInfo:

@@ -122,28 +122,28 @@ def warmup_batches(
     n: int,
     ordinary_ids: Sequence[int],
     seed: int,
-    *,
-    first: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> tuple[Batch, ...]:
-    """Make ``n`` batches of the measured shapes with other prompts, so that no prefix is cached.
+    """Make batches of the measured shapes with other prompts, so that no prefix is cached.
 
     The largest batch (rows x longest row, answer included) comes first, so that memory is grown
     and kernels are chosen before the window; the others are spread evenly over the plan, which is
     gone through again where ``n`` is larger. Every request keeps its number of tokens and its
-    ``max_new_tokens``. Equal arguments give equal batches.
+    ``max_new_tokens``. Equal arguments give equal batches, made at once or one by one.
 
     Args:
         plan: The measured batches.
-        n: Batches to make.
+        n: Batches of the whole warm-up.
         ordinary_ids: Ids to draw tokens from.
         seed: Seed of the draw.
-        first: Number of the first batch. A call that goes on where another ended gives its number
-            of batches here, and so draws other prompts.
+        numbers: Which of them to make, from 0; all by default. One beyond ``n``, of a warm-up that
+            goes on, has the shape of the largest.
 
     Raises:
         BackendError: The tokenizer has no ordinary tokens to draw from.
     """
-    if not plan or not n:
+    numbers = range(n) if numbers is None else numbers
+    if not plan or not numbers:
         return ()
     if not len(ordinary_ids):
         raise BackendError(
@@ -154,11 +154,12 @@ def warmup_batches(
     import numpy as np
 
     ids, batches = np.asarray(ordinary_ids, np.int64), []
-    for number, position in enumerate(_tour(plan, n), start=first):
+    tour = warmup_tour(plan, n)
+    for number in numbers:
         generator = np.random.Generator(np.random.PCG64([seed, number]))
         drawn = [
             (one, ids[generator.integers(0, len(ids), len(one.token_ids))].tolist())
-            for one in plan[position]
+            for one in plan[tour[number] if number < len(tour) else tour[0]]
         ]
         batches.append(tuple(replace(one, token_ids=tuple(tokens)) for one, tokens in drawn))
     return tuple(batches)
@@ -185,8 +186,11 @@ def _cut(
     return tokens
 
 
-def _tour(plan: Sequence[Batch], n: int) -> list[int]:
-    """Choose positions in the plan: the largest batch, then the others at even distances."""
+def warmup_tour(plan: Sequence[Batch], n: int) -> list[int]:
+    """Choose positions in the plan for ``n`` batches, and one at least.
+
+    The largest batch comes first, then the others at even distances.
+    """
     sizes = [len(batch) * max((one.positions for one in batch), default=0) for batch in plan]
     largest = sizes.index(max(sizes))
     others = [position for position in range(len(plan)) if position != largest]

@@ -125,6 +125,8 @@ class EnergyComponent(Record):
         if not isinstance(data, dict) or {"sensor", "model"} & {*data}:
             return data
         method, kind = str(data.get("method")), data.get("kind")
+        if kind == "unmeasurable":
+            return data
         if kind == "modelled":
             return {**data, "model": method.rpartition(": ")[2]}
         return {**data, "sensor": "counter" if "counter" in method else "power"}

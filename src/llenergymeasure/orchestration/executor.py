@@ -24,6 +24,7 @@ from llenergymeasure.core.workload import (
     build_requests,
     run_batches,
     warmup_batches,
+    warmup_tour,
 )
 from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.results import DatasetInfo
@@ -219,9 +220,14 @@ class LocalExecutor:
 
     def warm_up(self, count: int, first: int = 0) -> WarmedUp:
         """Run warm-up batches."""
-        plan, ids = self._passes["measure"].plan, self._engine.tokenizer.ordinary_ids()
-        batches = warmup_batches(plan, count, ids, self._config.random_seed, first=first)
-        traces = self._run(batches, WARMUP_PASS) if batches else ()
+        plan, n = self._passes["measure"].plan, self._config.warmup.n_warmup
+        numbers, ids = range(first, first + count), self._engine.tokenizer.ordinary_ids()
+        batches = warmup_batches(plan, n, ids, self._config.random_seed, numbers)
+        # The batches asked for are known from the start, those of a thermal floor as they come.
+        known = warmup_tour(plan, n)[:n] if batches and not first else ()
+        floor = [batch for number, batch in zip(numbers, batches, strict=False) if number >= n]
+        expected = sum(map(len, (*(plan[position] for position in known), *floor)))
+        traces = self._run(batches, WARMUP_PASS, expected) if batches else ()
         ended_ns = time.monotonic_ns()
         tokens = sum(sample.output_tokens for trace in traces for sample in trace.samples())
         return WarmedUp(tokens, ended_ns)
@@ -273,6 +279,9 @@ class LocalExecutor:
         assert self._loaded is not None, "load() comes first"
         return self._loaded
 
-    def _run(self, batches: Sequence[Batch], pass_index: int) -> list[PassTrace]:
-        self._audience.expect(sum(len(batch) for batch in batches))
+    def _run(
+        self, batches: Sequence[Batch], pass_index: int, expected: int | None = None
+    ) -> list[PassTrace]:
+        """Run batches; ``expected`` are the requests that the phase then has more of."""
+        self._audience.expect(sum(map(len, batches)) if expected is None else expected)
         return run_batches(self._engine, batches, pass_index, self._audience.progress)

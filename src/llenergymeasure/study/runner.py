@@ -84,11 +84,12 @@ class StudyRunner:
         """Run a study of one experiment, which needs no plan: here, or where its backend runs."""
         config = grid.cold(experiment) if study.cold_start else experiment
         order = WorkOrder.of(config, self.settings, cold_start=study.cold_start)
-        kept, now = self.results_dir is not None, datetime.now
+        kept = self.results_dir is not None
         with (
             _checked(order, self.settings, self.calls) as run,
             _claimed(
-                self.results_dir, lambda: experiment_name(config.model, config.backend, now())
+                self.results_dir,
+                lambda: experiment_name(config.model, config.backend, datetime.now()),
             ) as root,
         ):
             directory = ExperimentDirectory(root)
@@ -155,9 +156,9 @@ class StudyRunner:
     ) -> StudyResult:
         write_plan(directory, plan)
         write_manifest(directory, plan, found.progress(datetime.now().astimezone()))
-        if self._keeps():
-            self.calls.listener(Placed(str(directory.root)))
         kept = self._keeps()
+        if kept:
+            self.calls.listener(Placed(str(directory.root)))
         session = StudySession(plan, directory, runners, self.settings, self.calls, kept=kept)
         try:
             return session.run(found)

@@ -80,7 +80,6 @@ class SampledSource(ABC):
         self._sampler = sampler
         self._failure: str | None = None
         self._last: Recorded | None = None
-        self._rest_from_ns = 0
         self._ends: list[WatchedEnd] = []
 
     @abstractmethod
@@ -104,7 +103,6 @@ class SampledSource(ABC):
         except BackendError as error:
             self._failure = self._failure or error.message
             return
-        self._rest_from_ns = time.monotonic_ns() + round(self.settle_s * 1e9)
         time.sleep(self.settle_s + self.lead_s)
 
     def close_window(self, window: Window, step_times: StepTimes = no_steps) -> EnergyRecording:
@@ -116,10 +114,12 @@ class SampledSource(ABC):
             except BackendError as error:
                 self._failure = error.message
             else:
+                # From the first reading on, so that the stored readings tell it again.
+                began_ns = recorded.readings[0].after_ns if recorded.readings else 0
                 self._last = replace(
                     recorded,
                     step_times_ns=step_times(),
-                    rest_from_ns=self._rest_from_ns,
+                    rest_from_ns=began_ns + round(self.settle_s * 1e9),
                     ends=tuple(self._ends),
                 )
                 return self.recording(self._last, window)

@@ -123,7 +123,7 @@ def _passthrough_problems(config: ExperimentConfig) -> Iterator[Problem]:
     if config.tensorrt and config.tensorrt.cuda_graphs is not None:
         decided["cuda_graph_config"] = "tensorrt.cuda_graphs"
     for name in ("kv_cache_config", "cuda_graph_config"):
-        if not isinstance(extra.get(name, {}), dict):
+        if name not in decided and not isinstance(extra.get(name, {}), dict):
             where = f"passthrough_kwargs.{name}"
             yield Problem(f"{name} is a mapping", where, "write its entries as {name: value}")
     yield from passthrough_problems(config, decided, OURS)
