@@ -65,8 +65,10 @@ def test_what_was_read_is_told_by_words_only_where_nothing_else_tells_it() -> No
     words = {"name": "gpu", "energy_j": 1.0, "in_scope": True}
     earlier = EnergyComponent(kind="measured", method="nvml: energy counter", **words)
     model = EnergyComponent(kind="modelled", method="CodeCarbon: a constant share", **words)
+    nothing = EnergyComponent(kind="unmeasurable", method="rapl: nothing", **words)
     told = EnergyComponent(kind="measured", method="the counter of a room", sensor="power", **words)
 
     assert (earlier.sensor, earlier.model) == ("counter", None)
     assert (model.sensor, model.model) == (None, "a constant share")
+    assert nothing.sensor is None
     assert told.sensor == "power"

@@ -125,10 +125,10 @@ class EnergyComponent(Record):
         if not isinstance(data, dict) or {"sensor", "model"} & {*data}:
             return data
         method, kind = str(data.get("method")), data.get("kind")
-        if kind == "unmeasurable":
-            return data
         if kind == "modelled":
             return {**data, "model": method.rpartition(": ")[2]}
+        if kind == "unmeasurable" and "counter" not in method and "power" not in method:
+            return data
         return {**data, "sensor": "counter" if "counter" in method else "power"}
 
 
