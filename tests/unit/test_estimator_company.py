@@ -65,6 +65,13 @@ def test_rest_is_not_taken_for_company():
     assert len([flag for flag in flags if flag.startswith("busy")]) <= 3
 
 
+def test_few_looks_of_25_ms_at_rest_hardly_ever_stand_out():
+    """Rest that differs by 7 % every 10 ms differs by 4.7 % from look to look."""
+    rng = np.random.default_rng(23)
+    looks_w = 75.0 * (1 + 0.047 * rng.standard_normal((8000, 5)))
+    assert sum(bool(stands_out(one).any()) for one in looks_w) <= 8
+
+
 def test_a_tail_behind_the_window_is_no_company():
     found = cases(loads.tail(LENGTH_S, 150.0, 0.1))
     assert not any("busy_after" in case.estimate.flags for case in found)

@@ -249,15 +249,17 @@ def _at_rest(
     if ticks is None:
         return None
     ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9 + late_s, np.inf)
-    told = len(ticks) and ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
+    if len(ticks) < 2:  # one alone tells no energy
+        return None
+    told = ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
     return ticks if told else None
 
 
 def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -> SensorPath | None:
     """Find the updates of instantaneous power, or else of what is named a mean over a second.
 
-    What the readings are is told from them. Where they do not tell it, a mean by name is taken for
-    one, and what it would be otherwise is given beside.
+    What the readings are is told from them. Where they do not tell it, the name is believed, and
+    what they would be otherwise is given beside.
     """
     for taken, named_mean in ((readings.power, False), (readings.average_power, True)):
         if taken is None:
@@ -267,8 +269,8 @@ def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -
         as_mean = named_mean if mode == "untold" else mode == "mean_over_a_second"
         path = _path_by(series, window, knowledge, as_mean=as_mean)
         if path is not None:
-            doubted = named_mean and mode == "untold"
-            other = _path_by(series, window, knowledge, as_mean=False) if doubted else None
+            doubted = mode == "untold" and (named_mean or knowledge.power is None)
+            other = _path_by(series, window, knowledge, as_mean=not as_mean) if doubted else None
             return replace(path, mode=mode, otherwise=other)
     return None
 
