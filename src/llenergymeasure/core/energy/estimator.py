@@ -54,7 +54,9 @@ __all__ = [
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
 CERTAIN = 1.5  # half-widths beyond which a difference is no noise: three standard uncertainties
 STALL_S = 0.1  # a read that takes longer stalled
-SHAPE_SHARE = 0.0075  # of the energy: what power readings leave open even when calibrated
+# Of the energy: what power readings leave open even when calibrated. Chosen, not derived: looks
+# that overlap or leave gaps by less than bursts can tell scale the energy of any load alike.
+SHAPE_SHARE = 0.0075
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation.edges import LOUD_SHARE, Axis
 from llenergymeasure.core.energy.estimation.sensor import Floats
-from llenergymeasure.core.energy.estimation.tail import UPDATE_SPREAD, MomentaryPower
+from llenergymeasure.core.energy.estimation.tail import CLEAR_S, UPDATE_SPREAD, MomentaryPower
 
 # Standard deviations: of a normal distribution whose spread is known, one tick in 300,000. Where
 # too few ticks tell the spread and it is above UPDATE_SPREAD, more of them are.
@@ -102,7 +102,8 @@ def company_of_moments(momentary: MomentaryPower, axis: Axis) -> Company:
         momentary: The power.
         axis: The counter's axis of the start.
     """
-    ticks = momentary.ticks.between(-np.inf, 0.0)
+    # A look whose tick came late would hold some of the window.
+    ticks = momentary.ticks.between(-np.inf, -CLEAR_S)
     power_w = np.diff(ticks.energy_j) / np.diff(ticks.time_s)
     outside_s = axis.time_s[axis.time_s <= axis.outside_s]
     if len(power_w) < LEAST_TICKS or not len(outside_s):

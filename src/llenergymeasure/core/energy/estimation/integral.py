@@ -85,8 +85,12 @@ CLEAR_SIGMAS = 2  # of a tick about its tooth, by which a reading has to be clea
 GAP_TICKS = 1.5  # between two updates: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
 LONGEST_UPDATE_S = 0.1  # between updates of a sensor whose readings do not tell it
-UNSEEN_SHARE = 0.3  # of the unseen part of an edge tick: its load need not be a clean step
-UNSEEN_SPREAD = 0.1  # of the level, where too few ticks tell how they differ
+# Of the unseen part of an edge tick, whose load need not be a clean step: one that comes anywhere
+# in it, each place as likely, is off by 1 / √12 = 0.29 of it.
+UNSEEN_SHARE = 0.3
+# Of the level, where too few ticks tell how they differ. Chosen, twice what is taken for rest
+# (PRIOR_SPREAD), since work is less even; no recording is behind it.
+UNSEEN_SPREAD = 0.1
 
 
 def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
