@@ -263,7 +263,8 @@ def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -
     """Find the updates of instantaneous power, or else of what is named a mean over a second.
 
     What the readings are is told from them. Where they do not tell it, the name is believed, and
-    what they would be otherwise is given beside.
+    what they would be otherwise is given beside; not for power of the moment by name that a
+    calibration bears out, or that stands in for a counter.
     """
     for taken, named_mean in ((readings.power, False), (readings.average_power, True)):
         if taken is None:
@@ -273,7 +274,9 @@ def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -
         as_mean = named_mean if mode == "untold" else mode == "mean_over_a_second"
         path = _path_by(series, window, knowledge, as_mean=as_mean)
         if path is not None:
-            doubted = mode == "untold" and (named_mean or knowledge.power is None)
+            # Beside a counter, even one that fails, readings end too soon to tell a mean.
+            alone = readings.counter is None and knowledge.power is None
+            doubted = mode == "untold" and (named_mean or alone)
             other = _path_by(series, window, knowledge, as_mean=not as_mean) if doubted else None
             return replace(path, mode=mode, otherwise=other)
     return None
