@@ -114,6 +114,12 @@ def known_sensors(directory: Path | None, driver_version: str | None) -> KnownSe
         except ValidationError:
             notes[uuid] = f"the calibration of {uuid} is damaged and not used"
             continue
+        if _lacks_doubt(content):
+            notes[uuid] = (
+                f"the calibration of {uuid} is of an older version, whose bursts took clocks that "
+                "came up slowly for a late sensor, and not used"
+            )
+            continue
         if stored.driver_version == driver_version:
             knowledge[uuid] = stored.knowledge
         else:
@@ -122,6 +128,12 @@ def known_sensors(directory: Path | None, driver_version: str | None) -> KnownSe
                 f"driver {driver_version} runs"
             )
     return KnownSensors(knowledge, notes)
+
+
+def _lacks_doubt(content: dict[str, Any]) -> bool:
+    """Tell a calibration that says nothing of how well it knows tails: no default is as honest."""
+    sensors = [one for one in map(content.get, ("counter", "power")) if one is not None]
+    return any("doubt_s" not in one.get("tail", {}) for one in sensors)
 
 
 class DeviceIdentity(NamedTuple):
