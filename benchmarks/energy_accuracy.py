@@ -26,7 +26,7 @@ import numpy as np
 
 from energy_bursts import calibrated
 from energy_cells import Cell, cells, drawn_cells
-from energy_protocol import Body, Late, Played, play
+from energy_protocol import Body, Late, Played, play_all
 from energy_report import NOT_HARM, report
 from llenergymeasure.core.energy.estimator import (
     EnergyEstimate,
@@ -87,8 +87,7 @@ def run_trial(cell: Cell, index: int, rng: np.random.Generator) -> Trial:
     if cell.calibrated:
         made = calibrations(*cell.learnt_on, count=1 if cell.genome else CALIBRATIONS)
         known = made[index % len(made)]
-    scene = cell.scene(rng)
-    played = [play(scene, rng) for _ in range(cell.devices)]
+    played = play_all(cell.scene(rng), cell.devices, rng, known)
     estimate = sum_devices(
         [estimate_energy(one.readings, one.window, one.knowing(known)) for one in played]
     )

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from energy_protocol import FULL_W, USUAL, Body, Late, guard, ns, record
-from llenergymeasure.core.energy.calibration import Device, calibrate, make_script
+from llenergymeasure.core.energy.calibration import (
+    Device,
+    calibrate,
+    is_long,
+    lost_s,
+    make_script,
+)
 from llenergymeasure.core.energy.estimator import DeviceReadings, Knowledge
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.domain.energy import EnergyRecording, Reading
@@ -24,6 +30,8 @@ from tests.support.simulated_device.twin import VirtualDevice
 
 IDLE_W, AWAKE_W = 75.0, 110.0
 COLD_S = 0.1  # clocks of a device that rested for longer come down, so that it ramps up again
+BURST_LATE_S = 0.004  # longer than asked for, at most
+PIECE_S = 0.002  # four products of the calibration's matrices, at full pace
 UUID = "GPU-virtual"
 
 
@@ -49,7 +57,16 @@ class _Bench:
         self._now_s, self._opened_s = 0.0, 0.0
         self._bursts_s: list[tuple[float, float]] = []
         self._simmers_s: list[tuple[float, float]] = []
-        self.lost_s = 0.0
+
+    @property
+    def lost_s(self) -> float:
+        """What long bursts lost as they began, at the median, as calibration tells it of pieces."""
+        lost = [
+            lost_s(0, _pieces_ns(end_s - start_s, self._body.ramp_s if cold else 0.0))
+            for (start_s, end_s), cold in zip(self._bursts_s, self._cold(), strict=True)
+            if is_long(end_s - start_s - BURST_LATE_S)
+        ]
+        return float(np.median(lost)) if lost else 0.0
 
     def sleep(self, seconds: float) -> None:
         self._now_s += seconds
@@ -57,7 +74,7 @@ class _Bench:
     def burst(self, seconds: float) -> Window:
         """Work for about so long."""
         began_s = self._now_s
-        self._now_s += seconds + float(self._rng.uniform(0.0, 0.004))
+        self._now_s += seconds + float(self._rng.uniform(0.0, BURST_LATE_S))
         self._bursts_s.append((began_s, self._now_s))
         return Window(int(ns(began_s)), int(ns(self._now_s)))
 
@@ -96,16 +113,28 @@ class _Bench:
         )
         for since_s, until_s in self._simmers_s:
             load = load + loads.step(since_s, until_s, AWAKE_W - IDLE_W, 0.0)
-        awake_s = sorted((*self._bursts_s, *self._simmers_s))
-        rests_s = {b[0]: b[0] - a[1] for a, b in pairwise(awake_s)}
-        rested = [rests_s.get(start_s, np.inf) > COLD_S for start_s, _ in self._bursts_s]
-        for start_s, end_s, cold in zip(starts_s, ends_s, rested, strict=True):
+        for start_s, end_s, cold in zip(starts_s, ends_s, self._cold(), strict=True):
             if cold and self._body.ramp_s:
                 load = _ramped_burst(load, float(start_s), float(end_s), self._body.ramp_s)
         if self._body.tail is not None:
             for end_s in ends_s:
                 load = load + self._body.tail.after(float(end_s))
         return load
+
+    def _cold(self) -> list[bool]:
+        """Tell of each burst whether it ramps up: the device rested, or ramps up in any case."""
+        awake_s = sorted((*self._bursts_s, *self._simmers_s))
+        rests_s = {b[0]: b[0] - a[1] for a, b in pairwise(awake_s)}
+        rested = [rests_s.get(start_s, np.inf) > COLD_S for start_s, _ in self._bursts_s]
+        return [one or self._body.smoothed for one in rested]
+
+
+def _pieces_ns(length_s: float, ramp_s: float) -> list[int]:
+    """Tell when equal pieces of work are done by a device whose pace comes up like its power."""
+    done_s = np.arange(PIECE_S, length_s - ramp_s / 2, PIECE_S)  # at full pace from the start
+    slow = done_s < ramp_s / 2
+    took_s = np.where(slow, np.sqrt(2 * ramp_s * done_s), done_s + ramp_s / 2)
+    return [int(at_s * 1e9) for at_s in took_s.tolist()]
 
 
 def _ramped_burst(load: Load, start_s: float, end_s: float, ramp_s: float) -> Load:

@@ -93,7 +93,9 @@ class Cell:
         if self.genome:
             return f"{self.profile} | {scene_of(self.genome, np.random.default_rng(0)).words}"
         added = [f"{key} {value:g}" for key, value in self.changes.items()]
-        added += [f"ramp {1e3 * self.body.ramp_s:.0f} ms"] if self.body.ramp_s else []
+        if self.body.ramp_s:
+            kept = " kept awake too" if self.body.smoothed else ""
+            added.append(f"ramp {1e3 * self.body.ramp_s:.0f} ms{kept}")
         added += [name for name, tail in TAILS.items() if tail == self.body.tail]
         added += [f"others {self.foreign}"] if self.foreign else []
         added += [f"{self.late.share:.0%} late"] if self.late is not USUAL else []
@@ -111,15 +113,7 @@ class Cell:
             from_s, to_s, watts = self.foreign
             origin_s = 0.0 if from_s < 0 else length_s
             load = load + loads.step(origin_s + from_s, origin_s + to_s, watts, 0.0)
-        return Scene(
-            profile,
-            load,
-            length_s,
-            steps_s,
-            self.body,
-            in_situ=self.calibrated,
-            late=self.late,
-        )
+        return Scene(profile, load, length_s, steps_s, self.body, late=self.late)
 
     @property
     def device(self) -> DeviceProfile:
@@ -195,6 +189,9 @@ def _ramps_and_tails() -> Iterator[Cell]:
             yield Cell("ramps", *at, body=Body(ramp_s))
         for name in ("exp 33 ms 150 W", "line 100 ms 150 W"):
             yield Cell("ramps and tails met", *at, body=Body(0.03, TAILS[name]))
+        for tail in (None, TAILS["exp 33 ms 150 W"], TAILS["line 100 ms 150 W"]):
+            body = Body(0.03, tail, smoothed=True)
+            yield Cell("ramps of a device kept awake", *at, body=body)
     for tail in TAILS.values():
         for at in product(("a100", "v100"), ("step",), WINDOWS_S):
             yield Cell("tails met", *at, body=Body(tail=tail))

@@ -1,12 +1,13 @@
 """One measured window on a simulated device, as the product takes it, on a virtual clock.
 
 What happens is the product's own: the sampler's reading plan (:mod:`~.core.energy.cadence`) at its
-default rates, the NVML source's wait after a warm-up under load, and its guards. What a device and
-its sensor do is :mod:`tests.support.simulated_device`'s.
+default rates, the last warm-up batches, held up by what was read of the ends before them, the NVML
+source's wait after them, and its guards. What a device and its sensor do is
+:mod:`tests.support.simulated_device`'s.
 
     scene = Scene(profiles.A100, loads.step(0.0, 1.0), 1.0)
     known = calibrated(scene.profile, scene.body, rng)
-    played = play(scene, rng)
+    played = play(scene, rng, known)
     estimate = estimate_energy(played.readings, played.window, played.knowing(known))
     error = estimate.energy_j / played.truth_j - 1
 """
@@ -21,7 +22,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from llenergymeasure.core.energy.cadence import Cadence, Tiers, gpu_cadence
+from llenergymeasure.core.energy.estimation.tail import aimed_wait_s
 from llenergymeasure.core.energy.estimator import (
+    Calibration,
     CounterReadings,
     DeviceReadings,
     Knowledge,
@@ -31,6 +34,7 @@ from llenergymeasure.core.energy.nvml import GUARD_S
 from llenergymeasure.core.energy.protocol import REST_S, SamplingRates
 from llenergymeasure.core.energy.sampled_source import SETTLE_S, SLOW_GUARD_S
 from llenergymeasure.domain.samples import Window
+from llenergymeasure.orchestration.warmup import ENDS
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import FloatArray, Load
 from tests.support.simulated_device.profiles import DeviceProfile
@@ -41,9 +45,10 @@ RATES = SamplingRates()
 READ_S = 50e-6  # how long a read takes, more or less
 WAKE_S = 1e-4  # a wake-up is at most this late when nothing holds it up
 HANDOVER_S = 0.01  # between the guards and the work itself, at most
-AIMS = (0.97, 0.06, 0.13, 0.3)  # of a tick, before one: where warm-up batches end
-AIM_S = 0.005  # by about how much they miss that
-BATCH_S = 0.4
+# Warm-up batches: from 20 to 200 tokens of 20 ms each. They are aimed by how long the one before
+# took, so what equal batches differ by (as a share, one standard deviation) is what ends miss.
+LEAST_BATCH_S, MOST_BATCH_S = 0.4, 4.0
+LEAST_SPREAD, MOST_SPREAD = 0.01, 0.02
 FULL_W = 400.0  # of a device that loads are written for; they are scaled to a device's limit
 
 
@@ -93,14 +98,18 @@ class Body(NamedTuple):
         ramp_s: How long a device that rested takes to full power.
         tail: What it draws after the work.
         noise: Standard deviation of its power, as a share, drawn anew every 10 ms.
+        smoothed: Whether it takes as long when it was kept awake, as with NVML's power smoothing.
     """
 
     ramp_s: float = 0.0
     tail: Tail | None = None
     noise: float = 0.07
+    smoothed: bool = False
 
 
-USUAL, PLAIN = Late(), Body()
+USUAL, PLAIN, NOTHING = Late(), Body(), Knowledge()
+Span = tuple[float, float]
+Batches = tuple[Span, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +123,8 @@ class Scene:
         steps_s: When steps of the load begin.
         body: What the device adds.
         warmup_w: Power of the warm-up; by default the window's mean.
-        in_situ: Whether the last warm-up batches end at chosen places of a tick, with rest behind.
-        ends_s: When warm-up batches end, ascending, where they are to end elsewhere; readings begin
-            before the first.
-        batch_s: How long the batch before each of them is.
+        in_situ: Whether the ends of the last warm-up batches are looked at, with rest behind each.
+        batches_s: When these begin and end, where another device has told.
         settle_s: How long the product waits after the warm-up before the guard.
         late: Late turns of the sampler.
         without: Sensors of the device that are not there.
@@ -130,8 +137,7 @@ class Scene:
     body: Body = PLAIN
     warmup_w: float | None = None
     in_situ: bool = True
-    ends_s: tuple[float, ...] = ()
-    batch_s: float = BATCH_S
+    batches_s: Batches = ()
     settle_s: float = SETTLE_S
     late: Late = USUAL
     without: tuple[Quantity, ...] = ()
@@ -145,7 +151,7 @@ class Played(NamedTuple):
         window: Start and end.
         step_times_ns: When steps of the load began.
         rest_from_ns: From when on the warm-up is taken not to show.
-        ends_ns: When warm-up batches ended.
+        batches_s: When the last warm-up batches began and ended.
         truth_j: The true energy, by the sensor's scale.
         device: The device.
     """
@@ -154,7 +160,7 @@ class Played(NamedTuple):
     window: Window
     step_times_ns: Any
     rest_from_ns: int
-    ends_ns: Any
+    batches_s: Batches
     truth_j: float
     device: VirtualDevice
 
@@ -164,7 +170,7 @@ class Played(NamedTuple):
             known,
             step_times_ns=self.step_times_ns,
             rest_from_ns=self.rest_from_ns,
-            ends_ns=self.ends_ns if len(self.ends_ns) > 1 else (),
+            ends_ns=ns([end_s for _, end_s in self.batches_s]),
         )
 
 
@@ -173,39 +179,117 @@ def ns(seconds: Any) -> Any:
     return np.rint(np.asarray(seconds, dtype=np.float64) * 1e9).astype(np.int64) + ORIGIN_NS
 
 
-def play(scene: Scene, rng: np.random.Generator) -> Played:
-    """Measure a window."""
+def play(scene: Scene, rng: np.random.Generator, known: Knowledge = NOTHING) -> Played:
+    """Measure a window.
+
+    Args:
+        scene: What is measured.
+        rng: Draws what differs from one window to the next.
+        known: What is known of the device's sensors, by which warm-up batches are aimed.
+    """
+    device_seed = int(rng.integers(2**40))
     profile = profiles.with_random_phase(scene.profile, rng)
     guard_s = guard(profile, scene.without)
     opened_s = -scene.settle_s - guard_s - float(rng.uniform(0.0, HANDOVER_S))
     closed_s = scene.length_s + float(rng.uniform(0.0, HANDOVER_S)) + guard_s
-    ends_s = scene.ends_s or (_aimed(profile, opened_s, rng) if scene.in_situ else (opened_s,))
-    load = _whole(scene, ends_s).scaled(profile.limit_w / FULL_W)
-    from_s = ends_s[0] - scene.batch_s if len(ends_s) > 1 else opened_s
-    noisy = loads.noisy(load, scene.body.noise, from_s - 0.4, closed_s, rng)
-    device = VirtualDevice(profile, noisy, seed=int(rng.integers(2**40)))
-    readings = record(device, (from_s, closed_s), rng, scene.late, scene.without)
+    batches_s = scene.batches_s
+    if scene.in_situ and not batches_s:
+        aimed = _WarmUp(scene, profile, device_seed, known, rng)
+        profile, batches_s = aimed.until(opened_s)
+    shown_s = batches_s or ((opened_s - LEAST_BATCH_S, opened_s),)
+    load = _whole(scene, shown_s).scaled(profile.limit_w / FULL_W)
+    noisy = loads.noisy(load, scene.body.noise, shown_s[0][0] - 0.4, closed_s, rng)
+    device = VirtualDevice(profile, noisy, device_seed)
+    spans_s = [(start_s, end_s + REST_S) for start_s, end_s in batches_s]
     return Played(
-        readings,
+        _recorded(device, [*spans_s, (opened_s, closed_s)], rng, scene),
         Window(ORIGIN_NS, int(ns(scene.length_s))),
         ns(scene.steps_s),
         int(ns(opened_s + scene.settle_s)),
-        ns(ends_s),
+        batches_s,
         device.true_energy_j(0.0, scene.length_s),
         device,
     )
 
 
-def _aimed(profile: DeviceProfile, opened_s: float, rng: np.random.Generator) -> tuple[float, ...]:
-    """Let warm-up batches end at chosen places before a tick, about as well as that can be hit."""
-    apart_s = REST_S + BATCH_S + rng.uniform(0.0, 0.1, len(AIMS))
-    ends_s = opened_s - np.cumsum(apart_s)[::-1] + apart_s[0]
-    counted = profile.counter_supported
-    period_s = profile.counter_period_s if counted else profile.power_period_s
-    phase_s = profile.counter_phase_s if counted else profile.power_phase_s
-    wanted_s = phase_s - profile.lag_s - np.array(AIMS) * period_s
-    ends_s -= (ends_s - wanted_s) % period_s
-    return tuple((ends_s + AIM_S * rng.standard_normal(len(AIMS))).tolist())
+def play_all(
+    scene: Scene, devices: int, rng: np.random.Generator, known: Knowledge
+) -> list[Played]:
+    """Measure a window on devices that work together: the first one's counter aims for all."""
+    first = play(scene, rng, known)
+    alike = replace(scene, batches_s=first.batches_s)
+    return [first, *(play(alike, rng, known) for _ in range(devices - 1))]
+
+
+def _recorded(
+    device: VirtualDevice, spans_s: Sequence[Span], rng: np.random.Generator, scene: Scene
+) -> DeviceReadings:
+    """Read around every end and the window; of the ends only the counter is kept."""
+    counters: list[CounterReadings] = []
+    free_s = -np.inf  # the read before may have been late
+    for from_s, to_s in spans_s:
+        readings = record(device, (max(from_s, free_s), to_s), rng, scene.late, scene.without)
+        if readings.counter is not None:
+            counters.append(readings.counter)
+            free_s = (int(readings.counter.after_ns[-1]) - ORIGIN_NS) / 1e9
+    if not counters:
+        return readings
+    before_ns, after_ns, value = (
+        np.concatenate(columns)
+        for columns in zip(*((c.before_ns, c.after_ns, c.value) for c in counters), strict=True)
+    )
+    return replace(readings, counter=CounterReadings(before_ns, after_ns, value))
+
+
+class _WarmUp:
+    """The last warm-up batches, as :mod:`~.orchestration.warmup` and the source time them."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        profile: DeviceProfile,
+        seed: int,
+        known: Knowledge,
+        rng: np.random.Generator,
+    ) -> None:
+        self._scene, self._profile, self._seed, self._rng = scene, profile, seed, rng
+        self._known = known.counter or Calibration()
+
+    def until(self, opened_s: float) -> tuple[DeviceProfile, Batches]:
+        """Let the last rest end when the window's readings begin.
+
+        Returns:
+            The device, with the ticks that go with that, and when batches begin and end.
+        """
+        usual_s = np.exp(self._rng.uniform(np.log(LEAST_BATCH_S), np.log(MOST_BATCH_S)))
+        spread = self._rng.uniform(LEAST_SPREAD, MOST_SPREAD)
+        lasts_s = (usual_s * (1 + spread * self._rng.standard_normal(len(ENDS)))).tolist()
+        now_s = opened_s - sum(lasts_s) - len(ENDS) * (REST_S + self._profile.counter_period_s)
+        done: Batches = ()
+        for share, batch_s in zip(ENDS, lasts_s, strict=True):
+            now_s += self._wait_s(done, share)
+            done += ((now_s, now_s + batch_s),)
+            now_s += batch_s + REST_S
+        late_s = opened_s - now_s
+        profile = replace(
+            self._profile,
+            counter_phase_s=self._profile.counter_phase_s + late_s,
+            power_phase_s=self._profile.power_phase_s + late_s,
+        )
+        return profile, tuple((start_s + late_s, end_s + late_s) for start_s, end_s in done)
+
+    def _wait_s(self, done: Batches, share: float) -> float:
+        """Tell how long the next batch is held up, by what was read around the last one."""
+        scene = self._scene
+        if not done or "counter" not in sensors(self._profile, scene.without):
+            return 0.0
+        start_s, end_s = done[-1]
+        load = _whole(scene, done).scaled(self._profile.limit_w / FULL_W)
+        device = VirtualDevice(self._profile, load, self._seed)
+        read = record(device, (start_s, end_s + REST_S), self._rng, scene.late, scene.without)
+        assert read.counter is not None
+        ends_s = end_s - start_s + REST_S
+        return aimed_wait_s(read.counter, int(ns(end_s)), self._known, ends_s, share)
 
 
 def guard(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> float:
@@ -224,7 +308,7 @@ def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Q
     return tuple(one for one, there in offers.items() if there and one not in without)
 
 
-def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
+def _whole(scene: Scene, batches_s: Batches) -> Load:
     """Give the window's load with the ramp before it, the tail behind it, and the warm-up."""
     body, load = scene.body, scene.load
     outside_w = float(load.level_w[0])
@@ -233,10 +317,10 @@ def _whole(scene: Scene, ends_s: Sequence[float]) -> Load:
         warmup_w = load.energy_j(0.0, scene.length_s) / scene.length_s
     if body.ramp_s:
         load = ramped(load, 0.0, min(body.ramp_s, scene.length_s), outside_w)
-    for end_s in ends_s:
-        load = load + loads.step(end_s - scene.batch_s, end_s, warmup_w - outside_w, 0.0)
+    for start_s, end_s in batches_s:
+        load = load + loads.step(start_s, end_s, warmup_w - outside_w, 0.0)
     if body.tail is not None:
-        for end_s in (*ends_s, scene.length_s):
+        for end_s in (*(end_s for _, end_s in batches_s), scene.length_s):
             load = load + body.tail.after(end_s)
     return load
 

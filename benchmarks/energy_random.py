@@ -88,7 +88,12 @@ def scene_of(genome: Sequence[float], rng: np.random.Generator) -> Drawn:
         shape,  # type: ignore[arg-type]
         genes.between(0.0, 0.04),
     )
-    body = Body(genes.seldom(0.5, 0.0, 0.06), tail if tail.watts else None, genes.between(0, 0.1))
+    body = Body(
+        genes.seldom(0.5, 0.0, 0.06),
+        tail if tail.watts else None,
+        genes.between(0, 0.1),
+        smoothed=genome[-1] > 0.5,
+    )
     met = body if genes.between(0, 1) < 0.5 else body._replace(tail=None)
     late = Late(genes.between(0.0, 0.1))
     length_s = float(np.exp(genes.between(np.log(0.4), np.log(5.0))))
@@ -100,7 +105,8 @@ def scene_of(genome: Sequence[float], rng: np.random.Generator) -> Drawn:
     scene = Scene(profile, load, length_s, steps_s, body, warmup_w, late=late)
     words = (
         f"{name}{'' if counted else ' by power'}, lag {1e3 * profile.lag_s:.0f} ms, rise "
-        f"{1e3 * profile.rise_s:.0f} ms, ramp {1e3 * body.ramp_s:.0f} ms, "
+        f"{1e3 * profile.rise_s:.0f} ms, ramp {1e3 * body.ramp_s:.0f} ms"
+        f"{' kept awake too' if body.smoothed and body.ramp_s else ''}, "
         + (f"{shape} {tail.watts:.0f} W {1e3 * tail.over_s:.0f} ms" if tail.watts else "no tail")
         + f"{'' if met is body else ' never met'}, {kind}, outside {outside_w:.0f} W, "
         f"{length_s:.2g} s"
