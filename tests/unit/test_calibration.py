@@ -274,6 +274,19 @@ def test_a_damaged_calibration_is_ignored_with_a_note(tmp_path: Path) -> None:
     assert "damaged" in known_sensors(tmp_path, "570.1").notes["GPU-1"]
 
 
+@pytest.mark.parametrize("sensor", ["counter", "power"])
+def test_a_calibration_that_does_not_say_how_well_it_knows_tails_is_not_used(
+    tmp_path: Path, sensor: str
+) -> None:
+    keep(tmp_path, STORED.model_copy(update={"power": Calibration(tail=Tail(0.01))}))
+    content = json.loads((tmp_path / CALIBRATIONS).read_text())
+    del content["GPU-1"][sensor]["tail"]["doubt_s"]
+    (tmp_path / CALIBRATIONS).write_text(json.dumps(content))
+    known = known_sensors(tmp_path, "570.1")
+    assert known.knowledge == {}, "so that bursts replace it"
+    assert "of an older version" in known.notes["GPU-1"]
+
+
 def test_without_a_directory_nothing_is_known() -> None:
     assert known_sensors(None, "570.1").knowledge == {}
 

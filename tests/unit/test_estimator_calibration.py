@@ -25,6 +25,7 @@ def recorded(
     short: int = SHORT,
     long: int = LONG,
     short_w: float = 400.0,
+    noise: float = 0.05,
 ) -> Calibration:
     rng = np.random.default_rng(seed)
     lengths = rng.permutation(np.repeat([0.03, 1.0], [short, long]))
@@ -35,7 +36,7 @@ def recorded(
     load = loads.steps(np.append(-9.0, np.stack([starts, ends], axis=1).ravel()), levels)
     for end in ends if tail_w_s else ():
         load = load + loads.tail(end, *tail_w_s)
-    load = loads.noisy(load, 0.05, -0.5, ends[-1] + 1, rng)
+    load = loads.noisy(load, noise, -0.5, ends[-1] + 1, rng)
     twin = VirtualDevice(profiles.with_random_phase(profile, rng), load, seed=seed)
     polls = twin.poll(
         0.0, ends[-1] + 1, 0.005, 0.02, rng, quantity="instant" if power else "counter"
@@ -54,6 +55,17 @@ def test_tick_and_lag_are_found_and_the_counter_proven_whole(profile, lag_s):
     assert found.fully_integrating
     assert abs(found.lag_s - lag_s) <= 3 * found.edge_time_s
     assert found.edge_time_s < 0.003, "sixty bursts tell it better than by 3 ms"
+
+
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_noise_of_power_is_no_sign_of_a_look(seed):
+    assert recorded(profiles.V100, seed, noise=0.1).fully_integrating
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_look_of_three_quarters_of_a_tick_is_not_taken_for_a_whole_one(seed):
+    found = recorded(profiles.vary(profiles.V100, part_time=0.75), seed, noise=0.05)
+    assert not found.fully_integrating
 
 
 def test_a_slow_sensor_is_one_that_lags_and_takes_time_to_settle():

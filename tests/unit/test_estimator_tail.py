@@ -218,19 +218,42 @@ def test_without_ticks_nothing_is_aimed_at() -> None:
     assert aimed_wait_s(counter, window(1.0).t0_ns, WHOLE, 0.8, 0.3) == 0.0
 
 
-@pytest.mark.parametrize("phase_s", [0.013, 0.05, 0.083])
-def test_ends_of_warm_up_batches_narrow_a_window_whose_own_end_hides_a_tail(phase_s: float) -> None:
+def with_ends(phase_s: float, tail: tuple[float, float]):
+    """A window of 400 J and, when they ended, four batches before it, each followed by a tail."""
     ends_s = np.array([-4.0, -3.0, -2.0, -1.0]) + phase_s - 0.1 * np.array([0.3, 0.13, 0.06, 0.97])
     load = loads.step(0.0, 1.0)
     for end_s in ends_s:
         load = load + loads.step(end_s - 0.4, end_s, 325.0, 0.0)
     for end_s in (*ends_s, 1.0):
-        load = load + loads.tail(end_s, 150.0, 0.1)
-    counter = pencil_counter(polls_at(-5.0, 1.6), 0.1, phase_s, load)
+        load = load + loads.tail(end_s, *tail)
+    return pencil_counter(polls_at(-5.0, 1.6), 0.1, phase_s, load), ns(ends_s)
+
+
+@pytest.mark.parametrize("phase_s", [0.013, 0.05, 0.083])
+@pytest.mark.parametrize("rise_s", [0.0, 0.018])
+def test_a_lag_that_may_be_clocks_that_came_up_slowly_is_doubted_where_ends_tell_a_tail(
+    phase_s: float, rise_s: float
+) -> None:
+    # The sensor is prompt: what passes for its lag is half a ramp of 30 ms.
+    counter, ends_ns = with_ends(phase_s, (150.0, 0.1))
+    tail = Tail(0.0, 0.1, 325.0, rise_s=rise_s, doubt_s=0.015)
+    ramped = replace(WHOLE, lag_s=0.018, edge_time_s=0.0151, tail=tail)
+    known = Knowledge(ramped, rest_from_ns=int(ns(-0.6)), ends_ns=ends_ns)
+    found = estimate_energy(DeviceReadings(counter), window(1.0), known)
+    sure = replace(known, counter=replace(ramped, edge_time_s=5e-4))
+    believed = estimate_energy(DeviceReadings(counter), window(1.0), sure)
+    assert found.energy_j == believed.energy_j, "the figure is that of the likelier lag"
+    assert abs(found.energy_j - 400.0) <= found.interval95_j
+    assert found.interval95_j > 1.5 * believed.interval95_j
+
+
+@pytest.mark.parametrize("phase_s", [0.013, 0.05, 0.083])
+def test_ends_of_warm_up_batches_narrow_a_window_whose_own_end_hides_a_tail(phase_s: float) -> None:
+    counter, ends_ns = with_ends(phase_s, (150.0, 0.1))
     alone = Knowledge(WHOLE, rest_from_ns=int(ns(-0.6)))
     found, helped = (
         estimate_energy(DeviceReadings(counter), window(1.0), known)
-        for known in (alone, replace(alone, ends_ns=ns(ends_s)))
+        for known in (alone, replace(alone, ends_ns=ends_ns))
     )
     assert helped.energy_j is not None
     assert helped.interval95_j is not None
@@ -251,3 +274,10 @@ def test_where_late_polls_leave_no_rest_behind_the_window_its_tail_is_doubted_al
     assert found.interval95_j is not None
     assert abs(found.energy_j - 400.0) <= found.interval95_j
     assert line_j(found, budget.UNKNOWN_TAIL) > 0
+
+
+def test_where_other_ends_tell_the_tail_a_lag_in_doubt_is_doubted_too() -> None:
+    counter = pencil_counter(polls_at(-0.6, 1.17), 0.1, 0.05, loads.step(0.0, 1.0))
+    known = replace(WHOLE, edge_time_s=0.015, tail=Tail(settle_s=0.0, rise_s=0.0))
+    found = estimate_energy(DeviceReadings(counter), window(1.0), Knowledge(known))
+    assert line_j(found, budget.EDGE_TIME) > 300.0 * 0.015

@@ -92,6 +92,8 @@ def test_the_floor_asks_for_batches_and_the_last_four_ends_are_looked_at_with_th
     assert 3.0 <= result.seconds < 3.0 + REST_S + 1.0
     assert result.batches == len(batches.numbers) > 8
     assert result.watched_ends == 4
+    rest = "2 s of rest behind its last batches"
+    assert result.thermal_floor == f"reached: 3 s under load, with {rest}"
 
 
 def test_long_batches_are_not_run_for_their_ends_alone() -> None:

@@ -5,7 +5,7 @@ baseline    power of the idle device, before the model is there
 load        the model
 prepare     prompts become token ids
 idle        power with the model resident
-calibrate   only GPUs that never were, with their driver: in place of the thermal floor
+calibrate   only GPUs that never were, with their driver: of a single one in place of the floor
 warmup      the measured shapes with other prompts, until the thermal floor has passed; the ends of
             the last batches are looked at
 settle      only of a source that measures: a quiet edge, it reads on while the device rests
@@ -206,7 +206,7 @@ class ExperimentOrchestrator:
         if not baseline.skipped:
             self._machine.enter("idle")
             baseline.measure_loaded()
-        warmup = self._warm_up(executor, selection)
+        warmup = self._warm_up(executor, selection, target)
         measured = self._measure(executor, selection, target)
         prefill = self._measure_prefill(executor, selection)
         self._machine.enter("collect", ExperimentState.DONE)
@@ -242,12 +242,14 @@ class ExperimentOrchestrator:
         self._windows.append(WindowReadings("load", window, recording.readings))
         return load_result(recording, window)
 
-    def _warm_up(self, executor: Executor, selection: Selection) -> WarmupResult:
+    def _warm_up(
+        self, executor: Executor, selection: Selection, target: DeviceTarget
+    ) -> WarmupResult:
         if self._order.cold_start:
             return WarmupResult(
                 batches=0, output_tokens=0, seconds=0.0, thermal_floor="off: cold start"
             )
-        instead = self._calibrate(selection)
+        instead = self._calibrate(selection, target)
         self._machine.enter("warmup")
         return warm_up(
             executor,
@@ -258,7 +260,7 @@ class ExperimentOrchestrator:
             instead=instead,
         )
 
-    def _calibrate(self, selection: Selection) -> str | None:
+    def _calibrate(self, selection: Selection, target: DeviceTarget) -> str | None:
         """Calibrate GPUs that never were; say so if that took the place of the thermal floor."""
         order, driver = self._order, self._driver_version
         floor_s = self._config.warmup.thermal_floor_seconds
@@ -273,9 +275,7 @@ class ExperimentOrchestrator:
         seen = calibrate_unknown(selection.source, driver, Path(order.data_dir), tell)
         for note in seen.notes:
             LOG.warning("%s", note)
-        if not seen.calibrated:
-            return None
-        return f"replaced by bursts that calibrated the sensors of {', '.join(seen.calibrated)}"
+        return seen.instead_of_floor(len(target.gpu_uuids))
 
     def _measure(
         self, executor: Executor, selection: Selection, target: DeviceTarget

@@ -68,6 +68,8 @@ def warm_up(  # noqa: PLR0913 - what it works with, of a kind each
         readings = tuple(watcher.after_end(ran.ended_ns))
         keep(WindowReadings("warmup_end", Window(began_ns, ran.ended_ns), readings))
         lasts_s, tokens, done = (ran.ended_ns - began_ns) / 1e9, tokens + ran.tokens, done + 1
+    if ends and floor_s:
+        reached += f", with {ends * REST_S:g} s of rest behind its last batches"
     return WarmupResult(
         batches=done,
         output_tokens=tokens,

@@ -1,4 +1,4 @@
-"""A GPU that was never calibrated with its driver: bursts in place of its first thermal floor.
+"""A GPU that was never calibrated with its driver: bursts before its first warm-up.
 
 They come from a process of their own: the one that measures loads no PyTorch for them and opens no
 CUDA context, which an engine that forks could not live with, and what they held is gone with it.
@@ -28,7 +28,13 @@ from llenergymeasure.core.energy.calibration import (
     make_script,
 )
 from llenergymeasure.core.energy.protocol import EnergyBackend
-from llenergymeasure.core.energy.stored import StoredCalibration, keep
+from llenergymeasure.core.energy.stored import (
+    FailedCalibration,
+    StoredCalibration,
+    failed_lately,
+    keep,
+    keep_failure,
+)
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import BackendError
 from llenergymeasure.processes import ChildProcess, same_modules
@@ -36,6 +42,7 @@ from llenergymeasure.processes import ChildProcess, same_modules
 _MODULE = "llenergymeasure.core.energy.first_sight"
 START_S = 120.0  # PyTorch is imported, and the first products are waited for
 ANSWER_S = 30.0  # beyond the time that work is to take
+LOOK_S = 0.1  # at who else computes on a device
 
 MakeLoad = Callable[[str], LoadGenerator]
 
@@ -64,6 +71,16 @@ class FirstSight(NamedTuple):
     calibrated: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def instead_of_floor(self, gpus: int) -> str | None:
+        """Say what took the place of the thermal floor, if anything did.
+
+        Args:
+            gpus: How many GPUs do the work: of several, one rests while another has its bursts.
+        """
+        if gpus != 1 or not self.calibrated:
+            return None
+        return f"replaced by bursts that calibrated the sensors of {self.calibrated[0]}"
+
 
 def calibrate_unknown(  # noqa: PLR0913 - what it works with is given by name
     source: EnergyBackend,
@@ -77,7 +94,8 @@ def calibrate_unknown(  # noqa: PLR0913 - what it works with is given by name
 ) -> FirstSight:
     """Calibrate what a running source reads without a calibration, and keep what was learned.
 
-    A GPU that cannot be driven or read so is left uncalibrated; the experiment goes on.
+    A GPU that cannot be driven or read so, that others use or that bursts did not calibrate within
+    the last day is left uncalibrated; the experiment goes on.
 
     Args:
         source: Runs already; between two windows.
@@ -92,22 +110,57 @@ def calibrate_unknown(  # noqa: PLR0913 - what it works with is given by name
     notes: list[str] = []
     if not isinstance(source, Teachable):
         return FirstSight((), ())
-    for uuid in source.uncalibrated():
-        device, script = Device(uuid, driver_version), make_bursts()
+    devices = [Device(uuid, driver_version) for uuid in source.uncalibrated()]
+    obstacles = _obstacles(devices, source, directory, sleep)
+    for device in devices:
+        if device.uuid in obstacles:
+            notes.append(f"{device.uuid} is not calibrated: {obstacles[device.uuid]}")
+            continue
+        script = make_bursts()
         tell(
-            f"{uuid} was never calibrated with driver {driver_version}: bursts of load for "
-            f"{script.seconds:.0f} s, once, in place of the thermal floor; --no-calibrate to skip"
+            f"{device.uuid} was never calibrated with driver {driver_version}: bursts of load for "
+            f"{script.seconds:.0f} s, once; --no-calibrate to skip"
         )
         try:
-            with closing((make_load or LoadProcess)(uuid)) as load:
+            with closing((make_load or LoadProcess)(device.uuid)) as load:
                 learned = calibrate_with(device, source, load, script, sleep)
         except BackendError as error:
-            notes.append(f"{uuid} is not calibrated: {error.message}")
+            notes.append(f"{device.uuid} is not calibrated: {error.message}")
+            failed = FailedCalibration(
+                **device._asdict(), reason=error.message, failed_at_s=time.time()
+            )
+            keep_failure(directory, failed)
             continue
         source.learn(learned.stored)
-        calibrated.append(uuid)
+        calibrated.append(device.uuid)
         notes += [*learned.notes, *_kept(directory, learned.stored)]
     return FirstSight(tuple(calibrated), tuple(notes))
+
+
+def _obstacles(
+    devices: Sequence[Device],
+    source: EnergyBackend,
+    directory: Path,
+    sleep: Callable[[float], None],
+) -> dict[str, str]:
+    """Tell why some devices are not even tried, by UUID."""
+    obstacles: dict[str, str] = {}
+    for device in devices:
+        if failed := failed_lately(directory, *device, now_s=time.time()):
+            obstacles[device.uuid] = (
+                f"{failed.reason} (tried within the last day; llem config --calibrate tries again)"
+            )
+    if len(obstacles) == len(devices):
+        return obstacles
+    source.open_window()
+    began_ns = time.monotonic_ns()
+    sleep(LOOK_S)
+    recording = source.close_window(Window(began_ns, time.monotonic_ns()))
+    for state in recording.device_state:
+        if state.foreign_pids:
+            pids = ", ".join(map(str, state.foreign_pids))
+            obstacles.setdefault(state.device, f"other processes compute on it ({pids})")
+    return obstacles
 
 
 def _kept(directory: Path, stored: StoredCalibration) -> Sequence[str]:

@@ -1,9 +1,9 @@
 """What is kept in the user's data directory from one run to the next.
 
-Calibrations of sensors, by device and driver; and idle power as it was measured before, for as long
-as it may still hold: by device, driver and source, of a CPU by its model, the kernel and the boot
-of the machine, which a home folder may share with others. Idle power that was kept is only a claim:
-a short measurement has to confirm it, else the full one is done again.
+Calibrations of sensors, by device and driver, and for a day that one failed; and idle power as it
+was measured before, for as long as it may still hold: by device, driver and source, of a CPU by its
+model, the kernel and the boot of the machine, which a home folder may share with others. Idle power
+that was kept is only a claim: a short measurement has to confirm it, else the full one is done.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.results import files
 
 CALIBRATIONS = "calibrations.json"
+FAILURES = "failed_calibrations.json"
 BASELINES = "baselines.json"
 LIMIT_S = 24 * 3600.0  # a day: rooms and fans change, and a spot check sees steps, not causes
+RETRY_S = 24 * 3600.0  # a GPU that bursts did not calibrate; what refused it seldom goes sooner
 SPOT_S = 5.0
 SPOT_SHARE = 0.02  # of idle power: by how much a spot check may differ beyond the intervals
 LOG = logging.getLogger(__name__)
@@ -114,6 +116,12 @@ def known_sensors(directory: Path | None, driver_version: str | None) -> KnownSe
         except ValidationError:
             notes[uuid] = f"the calibration of {uuid} is damaged and not used"
             continue
+        if _lacks_doubt(content):
+            notes[uuid] = (
+                f"the calibration of {uuid} is of an older version, whose bursts took clocks that "
+                "came up slowly for a late sensor, and not used"
+            )
+            continue
         if stored.driver_version == driver_version:
             knowledge[uuid] = stored.knowledge
         else:
@@ -122,6 +130,42 @@ def known_sensors(directory: Path | None, driver_version: str | None) -> KnownSe
                 f"driver {driver_version} runs"
             )
     return KnownSensors(knowledge, notes)
+
+
+def _lacks_doubt(content: dict[str, Any]) -> bool:
+    """Tell a calibration that says nothing of how well it knows tails: no default is as honest."""
+    sensors = [one for one in map(content.get, ("counter", "power")) if one is not None]
+    return any("doubt_s" not in one.get("tail", {}) for one in sensors)
+
+
+class FailedCalibration(Record):
+    """Bursts that did not calibrate a device."""
+
+    uuid: str = Field(description="The device.")
+    driver_version: str = Field(description="Driver it was tried with.")
+    reason: str = Field(description="Why it failed.")
+    failed_at_s: float = Field(description="When, seconds since 1970.")
+
+
+def keep_failure(directory: Path, failed: FailedCalibration) -> None:
+    """Keep that a calibration failed; a disk that refuses costs nothing but another try."""
+    content = {**_read(directory / FAILURES), failed.uuid: failed.model_dump()}
+    try:
+        _write(directory / FAILURES, content)
+    except OSError as error:
+        LOG.warning("that %s was not calibrated is not kept: %s", failed.uuid, error)
+
+
+def failed_lately(
+    directory: Path, uuid: str, driver_version: str, now_s: float
+) -> FailedCalibration | None:
+    """Give a calibration that failed with this driver within a day, or ``None``."""
+    try:
+        failed = FailedCalibration.model_validate(_read(directory / FAILURES).get(uuid))
+    except ValidationError:
+        return None
+    lately = 0 <= now_s - failed.failed_at_s <= RETRY_S
+    return failed if lately and failed.driver_version == driver_version else None
 
 
 class DeviceIdentity(NamedTuple):

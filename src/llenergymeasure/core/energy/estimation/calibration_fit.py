@@ -39,6 +39,9 @@ WHOLE_SHARE = 0.9  # a look of more of a tick than this counts as all of it
 BETTER = 0.25  # how far below the rest of a whole look another share has to bring the rest
 PROVEN = 0.35  # of what half a look would make bursts differ: below it they prove a whole one
 NOISE = 0.03  # of a tick: finer differences are no sign of a look
+# Of the rest of a whole look, what the best other has to leave. Simulated whole counters left 0.9
+# to 1, looks of half to three quarters of a tick 0.3 to 0.75 (power noise of 5 to 20 %).
+ALIKE = 0.75
 UNEXPLAINED = 0.12  # of a tick: bursts that a look leaves further off were looked at otherwise
 SHARES = np.linspace(0.05, 1.0, 39)
 LAG_STEPS = 26
@@ -60,11 +63,13 @@ class ShortBursts(NamedTuple):
         added_s: How long each seemed to last, shape (b,).
         tick_s: When a tick was, from its start, shape (b,).
         length_s: How long it lasted, shape (b,).
+        noise_s: By how much they differ for noise of power alone, standard deviation.
     """
 
     added_s: Floats
     tick_s: Floats
     length_s: Floats
+    noise_s: float = 0.0
 
     @property
     def level(self) -> float:
@@ -107,7 +112,9 @@ def find_look(bursts: ShortBursts, period_s: float, lag_s: float) -> Look:
     share, least = float(SHARES[best[0]]), float(rest[best])
     noise, whole = (NOISE * period_s) ** 2, float(rest[-1].min())
     if least + noise > BETTER * (whole + noise) or share > WHOLE_SHARE:
-        proven = whole < PROVEN * _half_look(bursts, period_s) + noise
+        enough = PROVEN * _half_look(bursts, period_s) + noise
+        alike = least + noise > ALIKE * (whole + noise)
+        proven = alike and whole - bursts.noise_s**2 < enough
         return Look(whole=proven, share=1.0 if proven else None, lag_s=lag_s)
     told = least < (UNEXPLAINED * period_s) ** 2
     return Look(whole=False, share=share if told else None, lag_s=float(lags[best[0]][best[1]]))
@@ -178,6 +185,7 @@ class Response(NamedTuple):
 
     Attributes:
         step_w: Power of the plateau above that of rest after it.
+        spread_w: Standard deviation of the power of single ticks of the plateau.
         lag_s: By how much the counter fell behind on the way to the plateau.
         gain_s: What it made up for after the plateau: lag and tail.
         since_s: Times of the ticks from its start to the plateau, shape (k,).
@@ -185,6 +193,7 @@ class Response(NamedTuple):
     """
 
     step_w: float
+    spread_w: float
     lag_s: float
     gain_s: float
     since_s: Floats
@@ -229,7 +238,9 @@ def _fit(ticks: Ticks, long: Sequence[Burst], cut: Sequence[Burst], lost_s: floa
     tail_s, tail_doubt_s = _mean([response.gain_s - response.lag_s for response in responses])
     # What work lost as it began is a ramp that was taken for lag, and off the tail, if it is any.
     undecided_s = min(max(lag_s, 0.0), lost_s)
-    short = _short([burst for burst in cut if burst.length_s < LONG_S], step_w, settle_s)
+    spread_w = float(np.mean([response.spread_w for response in responses]))
+    brief = [burst for burst in cut if burst.length_s < LONG_S]
+    short = _short(brief, step_w, spread_w, settle_s)
     look = find_look(short, ticks.step_s, lag_s)
     tail_doubt_s = float(np.hypot(tail_doubt_s, undecided_s))
     # A tail that is within its own doubt is drawn towards none.
@@ -303,6 +314,7 @@ def _response(burst: Burst, settle_s: float) -> Response | None:
     step_w, rising = hot_w - end.outside_w, (at_s > 0) & (at_s < after_s)
     return Response(
         step_w,
+        float(np.std(np.diff(energy_j[plateau]) - hot_w * np.diff(at_s[plateau])) / ticks.step_s),
         float(behind_s[first]),
         float(gained_j / step_w),
         at_s[rising],
@@ -366,9 +378,9 @@ def _last_unsettled(delay_s: Floats, rest_s: Floats) -> float:
     return min(settled_s, LONGEST_SETTLE_S)
 
 
-def _short(short: Sequence[Burst], step_w: float, settle_s: float) -> ShortBursts:
+def _short(short: Sequence[Burst], step_w: float, spread_w: float, settle_s: float) -> ShortBursts:
     """Give what each short burst added, as seconds of the step, with the ticks around it."""
-    added, ends, lengths = [], [], []
+    added, ends, lengths, noise2 = [], [], [], [0.0]
     for ticks, length_s in short:
         start = quiet_edge(start_axis(ticks, length_s, 0.0), 0.0)
         end = quiet_edge(end_axis(ticks, length_s, 0.0, max(settle_s, LONGEST_SETTLE_S)), 0.0)
@@ -379,4 +391,7 @@ def _short(short: Sequence[Burst], step_w: float, settle_s: float) -> ShortBurst
         # Ticks are alike: one of them and the tick's length place all the others.
         ends.append(float(ticks.time_s[np.argmin(np.abs(ticks.time_s))]))
         lengths.append(length_s)
-    return ShortBursts(np.array(added), np.array(ends), np.array(lengths))
+        edges_j2 = sum(line.standard_j**2 for line in (*start.lines, *end.lines))
+        noise2.append((edges_j2 + spread_w**2 * ticks.step_s * length_s) / step_w**2)
+    noise_s = float(np.sqrt(np.median(noise2)))
+    return ShortBursts(np.array(added), np.array(ends), np.array(lengths), noise_s)

@@ -61,12 +61,13 @@ from llenergymeasure.core.energy.estimation.sensor import (
     without_reset,
 )
 from llenergymeasure.core.energy.estimation.tail import (
+    NO_ENDS,
     Beside,
+    EarlierEnds,
     MomentaryPower,
     decayed_edge,
-    ends_seen,
+    earlier_ends,
 )
-from llenergymeasure.core.energy.estimation.tail_shapes import EndSeen
 from llenergymeasure.core.energy.estimation.ticks import (
     Brackets,
     Comb,
@@ -201,7 +202,7 @@ class SensorPath:
     calibration: Calibration | None
     flags: tuple[str, ...] = ()
     quantum_j: float = 1e-3
-    ends: tuple[EndSeen, ...] = ()
+    ends: EarlierEnds = NO_ENDS
     mode: PowerMode | None = None
     otherwise: SensorPath | None = None
 
@@ -234,7 +235,7 @@ def counter_path(
         return None, ()
     flags, shape = ("counter_reset_outside",) if anywhere else (), timing(calibration)
     ends_s = (np.asarray(knowledge.ends_ns, dtype=np.int64) - window.t0_ns) / 1e9
-    ends = ends_seen(found, shape, ends_s)
+    ends = earlier_ends(found, shape, ends_s)
     path = SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j, ends)
     return path, ()
 
@@ -389,7 +390,7 @@ class Hints(NamedTuple):
     after_w: float | None = None
     quantum_j: float = 1e-3
     momentary: MomentaryPower | None = None
-    ends: tuple[EndSeen, ...] = ()
+    ends: EarlierEnds = NO_ENDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ The axis of an end runs backwards, so that ticks later in time come first on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -209,8 +209,23 @@ def _shares(axis: Axis, first: int, last: int) -> Floats:
     return tick_w / mean_w - 1 if mean_w > 0 else tick_w[:0]
 
 
-def ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ...]:
-    """Read the ends of warm-up batches, as far as ticks tell of them.
+class EarlierEnds(NamedTuple):
+    """Ends of warm-up batches, as far as ticks tell of them.
+
+    Attributes:
+        seen: By what calibration told of the sensor.
+        sooner: By a sensor that is as much less late as it may be.
+    """
+
+    seen: tuple[EndSeen, ...]
+    sooner: tuple[EndSeen, ...]
+
+
+NO_ENDS = EarlierEnds((), ())
+
+
+def earlier_ends(ticks: Ticks, timing: Timing, ends_s: Floats) -> EarlierEnds:
+    """Read the ends of warm-up batches.
 
     Args:
         ticks: Ticks from before the first end on.
@@ -218,7 +233,19 @@ def ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ..
         ends_s: When each batch ended, on the ticks' clock; rest followed for :data:`REST_S`.
     """
     if timing.rise_s is None:
-        return ()
+        return NO_ENDS
+    return EarlierEnds(
+        _ends_seen(ticks, timing, ends_s), _ends_seen(ticks, less_late(timing), ends_s)
+    )
+
+
+def less_late(timing: Timing) -> Timing:
+    """Take a sensor for as much less late as it may be, by one standard uncertainty."""
+    lag_s = max(timing.lag_s - timing.edge_time_s, 0.0)
+    return replace(timing, lag_s=lag_s, rise_s=min(timing.rise_s or 0.0, lag_s))
+
+
+def _ends_seen(ticks: Ticks, timing: Timing, ends_s: Floats) -> tuple[EndSeen, ...]:
     found = []
     for end_s in ends_s.tolist():
         shown_s = end_s + timing.lag_s
@@ -318,7 +345,7 @@ class Beside(NamedTuple):
     """
 
     momentary: MomentaryPower | None = None
-    ends: tuple[EndSeen, ...] = ()
+    ends: EarlierEnds = NO_ENDS
 
 
 def decayed_edge(
@@ -343,14 +370,35 @@ def decayed_edge(
     """
     if quiet.method != "band" or timing.rise_s is None:
         return None
-    after, others = after_end(axis, timing), beside.ends
+    after, others = after_end(axis, timing), beside.ends.seen
     if after is None:
         return _by_others(axis, quiet, timing, inside_w, others)
-    shown = None if beside.momentary is None else shown_after(beside.momentary, after)
-    ends = [after.seen(with_end=False), *others, *(() if shown is None else (shown,))]
-    hidden = find_hidden(ends, after.shown_s, tail_prior(timing, after.step_w), after.rise_s)
+    hidden = _hidden(after, beside.momentary, others)
     unknown = hidden.misfit > STRANGE or (hidden.further > CERTAIN and len(others) < LEAST_ENDS)
-    return _without_tail(after, hidden, unknown=unknown)
+    lag_doubt_j = _lag_doubt_j(after, beside, _end_j(after, hidden))
+    return _without_tail(after, hidden, lag_doubt_j, unknown=unknown)
+
+
+def _lag_doubt_j(after: AfterEnd, beside: Beside, end_j: float) -> float:
+    """Tell how else a window would end if the sensor were as much less late as it may be.
+
+    All ends are then read anew: what passed for work that came late is the beginning of a tail.
+    """
+    timing = less_late(after.timing)
+    by_s = after.timing.lag_s - timing.lag_s
+    axis = after.axis._replace(edge_s=after.axis.edge_s + by_s, far_s=after.axis.far_s + by_s)
+    sooner = after_end(axis, timing)
+    if sooner is None or by_s <= 0:
+        return 0.0
+    hidden = _hidden(sooner, beside.momentary, beside.ends.sooner)
+    # The start of the window trades power outside for it.
+    return abs(_end_j(sooner, hidden) - sooner.rest.power_w * by_s - end_j)
+
+
+def _hidden(after: AfterEnd, momentary: MomentaryPower | None, others: Sequence[EndSeen]) -> Hidden:
+    shown = None if momentary is None else shown_after(momentary, after)
+    ends = [after.seen(with_end=False), *others, *(() if shown is None else (shown,))]
+    return find_hidden(ends, after.shown_s, tail_prior(after.timing, after.step_w), after.rise_s)
 
 
 def tail_prior(timing: Timing, step_w: float) -> TailPrior:
@@ -380,26 +428,36 @@ def _by_others(
     # What nothing told is no reason to take anything off.
     off_j = hidden.energy_j if others else prior.energy_j
     doubt_j = float(np.hypot(hidden.sigma_j, hidden.energy_j - off_j))
-    lines = (*quiet.lines, BudgetLine(name, doubt_j, shared=True))
+    late_j = prior.step_w * timing.edge_time_s
+    lines = (
+        *quiet.lines,
+        BudgetLine(name, doubt_j, shared=True),
+        BudgetLine(budget.EDGE_TIME, late_j, shared=True),
+    )
     return Edge(quiet.energy_j + off_j, "band", quiet.outside_w, lines)
 
 
-def _without_tail(after: AfterEnd, hidden: Hidden, *, unknown: bool) -> Edge:
+def _end_j(after: AfterEnd, hidden: Hidden) -> float:
+    axis, last = after.axis, after.at.last
+    late_j = after.step_w * float(after.late_s(last)[-1])
+    outside_j = after.rest.power_w * after.overhang_s
+    return float(axis.energy_j[last]) + outside_j + hidden.energy_j - late_j
+
+
+def _without_tail(after: AfterEnd, hidden: Hidden, lag_doubt_j: float, *, unknown: bool) -> Edge:
     """Read the end from rest power and the tail's hidden part."""
     axis, rest, last = after.axis, after.rest, after.at.last
-    overhang_s, late_s = after.overhang_s, float(after.late_s(last)[-1])
+    overhang_s = after.overhang_s
     noise_j = rest.spread_w * np.sqrt(overhang_s * axis.tick_s + overhang_s**2 / rest.ticks)
-    late_doubt_j = after.step_doubt_w * late_s
-    # A wrong lag takes of what the tail draws at the end.
+    late_doubt_j = after.step_doubt_w * float(after.late_s(last)[-1])
+    # A wrong lag takes of what the tail draws at the end, and makes another tail of what is seen.
     tail_w = max(after.first_w - rest.power_w, hidden.energy_j / overhang_s)
-    hidden_doubt_j = float(np.hypot(hidden.sigma_j, tail_w * after.timing.edge_time_s))
+    lag_doubt_j = max(lag_doubt_j, tail_w * after.timing.edge_time_s)
     name = budget.UNKNOWN_TAIL if unknown else budget.UNSEEN_TAIL
     lines = (
         BudgetLine(budget.OUTSIDE_LEVEL, float(noise_j)),
         BudgetLine(budget.OUTSIDE_TIME, after.first_w * float(axis.sigma_s[last])),
         BudgetLine(budget.LATE, late_doubt_j),
-        BudgetLine(name, hidden_doubt_j, shared=True),
+        BudgetLine(name, float(np.hypot(hidden.sigma_j, lag_doubt_j)), shared=True),
     )
-    energy_j = float(axis.energy_j[last]) + rest.power_w * overhang_s
-    energy_j += hidden.energy_j - after.step_w * late_s
-    return Edge(energy_j, "band", rest.power_w, lines)
+    return Edge(_end_j(after, hidden), "band", rest.power_w, lines)
