@@ -7,7 +7,6 @@ process of their own. Four boards with sensors of their own follow one load.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,31 +14,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from llenergymeasure.core.energy.calibration import Device, learn, make_script
-from llenergymeasure.core.energy.estimation.calibration_fit import Driven
-from llenergymeasure.core.energy.estimator import DeviceReadings, Knowledge
+from energy_bursts import calibrated
+from energy_protocol import Body
 from llenergymeasure.core.energy.nvml import NVMLSource
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.selection import Selection
 from llenergymeasure.domain.energy import EnergyComponent
 from llenergymeasure.domain.environment import DeviceTarget
-from llenergymeasure.domain.samples import Window
-from tests.support.estimator_cases import counter_of, ns, power_of
 from tests.support.plugins import installed_plugin
 from tests.support.scripted_run import run_scripted, scripted_config
-from tests.support.simulated_device import loads
 from tests.support.simulated_device.build import compiler_missing
 from tests.support.simulated_device.device import Board, SimulatedNode
-from tests.support.simulated_device.profiles import A100, H100, V100, DeviceProfile, vary
-from tests.support.simulated_device.twin import VirtualDevice
+from tests.support.simulated_device.profiles import A100, H100, V100, vary
 
 pytestmark = pytest.mark.skipif(compiler_missing() is not None, reason=str(compiler_missing()))
 
-IDLE_W, BUSY_W = 75.0, 400.0
+IDLE_W = 75.0
 LATE_EACH_S = 0.7  # on average from one stalled read of a device to the next
 STALLED_S = (0.01, 0.05)
 LONGEST_RUN_S = 40.0
-HALF_SHARE = 0.02  # of the energy: half-widths above it would tell little
+HALF_SHARE = 0.01  # of the energy: half-widths above it would tell little
+MET = Body(ramp_s=0.02)  # what calibration saw: work that ramps up after a rest, and no tail
 
 SENSORS = (
     vary(A100, counter_phase_s=0.031, power_phase_s=0.031, lag_s=0.05, tick_jitter_s=0.003),
@@ -65,23 +60,6 @@ class Measured(NamedTuple):
         told_j, half_j = self.part.energy_j or np.nan, self.part.interval95_j or np.nan
         error, half = told_j / self.true_j - 1, half_j / self.true_j
         return f"{self.part.name[-1]}: {error:+.2%} of {half:.2%}, {' '.join(self.flags)}"
-
-
-def calibrated(profile: DeviceProfile, uuid: str) -> Knowledge:
-    """What bursts on such a board teach, on a virtual clock."""
-    script, rng = make_script(random.Random(5)), np.random.default_rng(5)
-    ends_s = 1.0 + np.cumsum(np.array(script.gaps_s) + script.bursts_s)
-    starts_s = ends_s - script.bursts_s
-    edges_s = np.stack([starts_s, ends_s], axis=1).ravel()
-    levels_w = np.append(IDLE_W, np.tile([BUSY_W, IDLE_W], len(ends_s)))
-    twin = VirtualDevice(profile, loads.steps(np.append(-9.0, edges_s), levels_w))
-    last_s = float(ends_s[-1]) + 1.0
-    counter = twin.poll(0.0, last_s, 0.005, 0.02, rng, quantity="counter")
-    power = twin.poll(0.0, last_s, 0.02, 0.02, rng, quantity="instant")
-    bursts = [Window(int(ns(a)), int(ns(b))) for a, b in zip(starts_s, ends_s, strict=True)]
-    readings = DeviceReadings(counter_of(counter), power_of(power))
-    stored = learn(Device(uuid, "simulated"), readings, Driven(tuple(bursts))).stored
-    return Knowledge(stored.counter, stored.power)
 
 
 def some_load(rng: np.random.Generator) -> dict[str, Any]:
@@ -111,7 +89,8 @@ def measure(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LLEM_LOCK_DIR", str(tmp_path))
     uuids = tuple(node.uuid(number) for number in range(len(SENSORS)))
-    known = {uuid: calibrated(one, uuid) for uuid, one in zip(uuids, SENSORS, strict=True)}
+    rng = np.random.default_rng(5)
+    known = {uuid: calibrated(one, MET, rng) for uuid, one in zip(uuids, SENSORS, strict=True)}
 
     def select(_: str, target: DeviceTarget, rates: SamplingRates) -> Selection:
         source = NVMLSource(target, rates, knowledge=known)
