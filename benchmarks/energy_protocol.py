@@ -30,9 +30,9 @@ from llenergymeasure.core.energy.estimator import (
     Knowledge,
     PowerReadings,
 )
-from llenergymeasure.core.energy.nvml import GUARD_S, SLOW_GUARD_S
+from llenergymeasure.core.energy.nvml import GUARD_S
 from llenergymeasure.core.energy.protocol import REST_S, SamplingRates
-from llenergymeasure.core.energy.sampled_source import SETTLE_S
+from llenergymeasure.core.energy.sampled_source import SETTLE_S, SLOW_GUARD_S
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.orchestration.warmup import ENDS
 from tests.support.simulated_device import loads, profiles
@@ -294,8 +294,7 @@ class _WarmUp:
 
 def guard(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> float:
     """Give how long the NVML source reads before and after a window, seconds."""
-    prompt = {"counter", "instant"} & {*sensors(profile, without)}
-    return GUARD_S if prompt else SLOW_GUARD_S
+    return GUARD_S if "counter" in sensors(profile, without) else SLOW_GUARD_S
 
 
 def sensors(profile: DeviceProfile, without: Sequence[Quantity] = ()) -> tuple[Quantity, ...]:

@@ -13,7 +13,7 @@ from llenergymeasure.core.energy.cadence import Cadence
 from llenergymeasure.core.energy.protocol import Coverage, SamplingRates
 from llenergymeasure.core.energy.sampler import Recorded
 from llenergymeasure.core.energy.sampling_child import Row
-from llenergymeasure.core.energy.zeus import SLOW_TAIL_S, TAIL_S, ZeusSource, gpu_coverage
+from llenergymeasure.core.energy.zeus import ZeusSource, gpu_coverage
 from llenergymeasure.core.energy.zeus_reader import Device, Layer, ZeusReader, chosen
 from llenergymeasure.core.gpu_survey import GPUSurvey
 from llenergymeasure.domain.energy import Reading, SamplingCost
@@ -155,14 +155,14 @@ def counter_rows(name: str, watts: float, at_ns=range(0, 4500 * MS, 5 * MS)) -> 
     ]
 
 
-def power_rows(name: str, watts: float, channel: str = "gpu_power_w") -> list[Reading]:
+def power_rows(name: str, watts: float) -> list[Reading]:
     return [
-        Reading(channel, name, at, at + MS // 10, watts + (at // (100 * MS)) % 2)
+        Reading("gpu_power_w", name, at, at + MS // 10, watts + (at // (100 * MS)) % 2)
         for at in range(0, 4500 * MS, 20 * MS)
     ]
 
 
-def recorded(rows: list[Reading], source: ZeusSource | None = None, **summary):
+def recorded(rows: list[Reading], **summary):
     names = list(dict.fromkeys(row.device for row in rows))
     told = {
         "offered": {name: [] for name in names},
@@ -171,7 +171,7 @@ def recorded(rows: list[Reading], source: ZeusSource | None = None, **summary):
         "shared": {},
         "state": None,
     } | summary
-    source = source or ZeusSource(DeviceTarget("gpu", tuple(names)), SamplingRates())
+    source = ZeusSource(DeviceTarget("gpu", tuple(names)), SamplingRates())
     return source.recording(Recorded(tuple(rows), told, COST, WINDOW), WINDOW)
 
 
@@ -197,15 +197,6 @@ def test_without_a_counter_power_is_integrated_and_the_result_says_so():
         "GPU-a: no energy counter (Zeus says there is none), so power is integrated instead"
         in recording.notes
     )
-
-
-def test_a_mean_over_a_second_is_read_on_for_longer_from_the_next_window_on():
-    source = ZeusSource(DeviceTarget("gpu"), SamplingRates())
-    assert source.tail_s == TAIL_S
-    recording = recorded(power_rows("GPU-a", 300.0, "gpu_average_power_w"), source)
-
-    assert "one_second_average" in recording.flags
-    assert source.tail_s == SLOW_TAIL_S
 
 
 def test_a_counter_that_starts_again_gives_no_figure():

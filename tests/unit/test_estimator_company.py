@@ -65,6 +65,13 @@ def test_rest_is_not_taken_for_company():
     assert len([flag for flag in flags if flag.startswith("busy")]) <= 3
 
 
+def test_few_looks_of_25_ms_at_rest_hardly_ever_stand_out():
+    """Rest that differs by 7 % every 10 ms differs by 4.7 % from look to look."""
+    rng = np.random.default_rng(23)
+    looks_w = 75.0 * (1 + 0.047 * rng.standard_normal((8000, 5)))
+    assert sum(bool(stands_out(one).any()) for one in looks_w) <= 8
+
+
 def test_a_tail_behind_the_window_is_no_company():
     found = cases(loads.tail(LENGTH_S, 150.0, 0.1))
     assert not any("busy_after" in case.estimate.flags for case in found)
@@ -109,9 +116,12 @@ def test_power_of_a_moment_after_the_last_tick_tells_of_company():
     counter = Ticks(np.arange(-0.49, 0.0, 0.1), np.zeros(5), np.arange(5) * 7.5, 0.1, 0.0)
     axis = start_axis(counter, LENGTH_S, 0.0)  # its last tick lies at -0.09 s
 
-    def moments(power_w: np.ndarray) -> MomentaryPower:
+    def moments(power_w: np.ndarray, early_s: float = 0.0) -> MomentaryPower:
         energy_j = np.concatenate(([0.0], np.cumsum(power_w[1:] * 0.05)))
-        return MomentaryPower(Ticks(at_s, np.zeros(len(at_s)), energy_j, 0.05, 0.0), 0.01)
+        ticks = Ticks(at_s + early_s, np.full(len(at_s), 0.003), energy_j, 0.05, 0.003)
+        return MomentaryPower(ticks, 0.01)
 
+    first_of_window_w = np.append(quiet_w[:-1], 117.0)  # at 0 s, and told to be 2 ms before it
+    assert company_of_moments(moments(first_of_window_w, -0.002), axis).energy_j == 0
     assert company_of_moments(moments(quiet_w), axis).energy_j == 0
     assert company_of_moments(moments(busy_w), axis).beside_j == pytest.approx(175 * 0.09)

@@ -9,9 +9,11 @@ import pytest
 
 from llenergymeasure.core.energy.estimation.sensor import Calibration, Tail
 from llenergymeasure.core.energy.estimator import (
+    CounterReadings,
     DeviceReadings,
     EnergyEstimate,
     Knowledge,
+    PowerReadings,
     estimate_energy,
 )
 from tests.support.estimator_cases import WHOLE, counter_of, ns, window
@@ -58,6 +60,28 @@ def test_a_warm_up_that_a_late_sensor_still_shows_is_not_taken_for_rest():
     assert np.quantile(errors, 0.95) < 0.01
     assert np.median(halves) < 0.03
     assert max(before_w) < 82.0
+
+
+@pytest.mark.parametrize("change_s", [(), (0.5,), (-0.7, 0.5), (-0.7, -0.6, 0.5), (-0.2, 0.5)])
+@pytest.mark.parametrize("known", [None, WHOLE, replace(WHOLE, tick_s=1.2, jitter_s=0.01)])
+@pytest.mark.parametrize("with_power", [False, True])
+def test_a_counter_that_hardly_ever_changes_gives_a_figure_that_holds_or_none(
+    change_s: tuple[float, ...], known: Calibration | None, with_power: bool
+) -> None:
+    at_s = np.arange(-1.0, 1.5, 0.005)
+    value = 10**6 + 100_000 * np.searchsorted(change_s, at_s, side="right")
+    power = PowerReadings(ns(at_s), ns(at_s), np.where((at_s > 0) & (at_s < 1), 100.0, 50.0))
+    taken = DeviceReadings(
+        CounterReadings(ns(at_s), ns(at_s), value), power if with_power else None
+    )
+    knowledge = Knowledge(known, rest_from_ns=int(ns(-0.5)))
+    found = estimate_energy(taken, window(1.0), knowledge)
+    if found.energy_j is None:
+        assert not with_power
+    else:
+        assert np.isfinite(found.energy_j)
+        assert found.interval95_j is not None
+        assert found.interval95_j > 0
 
 
 def test_ticks_before_rest_still_tell_the_comb():

@@ -17,7 +17,7 @@ from llenergymeasure.core.energy.estimator import (
     estimate_energy,
 )
 from llenergymeasure.domain.samples import Window
-from tests.support.estimator_cases import ns, power_of, window
+from tests.support.estimator_cases import WHOLE, counter_of, ns, power_of, window
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import Load
 from tests.support.simulated_device.twin import VirtualDevice
@@ -92,6 +92,35 @@ def test_where_the_kind_is_not_known_the_interval_holds_both(device) -> None:
         assert found.interval95_j is not None
         assert abs(found.energy_j - true_j) <= found.interval95_j
         assert "sensor_mode" in {line.name for line in found.budget}
+
+
+def test_a_mean_whose_name_says_power_of_the_moment_is_told_or_covered() -> None:
+    rng = np.random.default_rng(8)
+    for length_s in [0.3, 0.45, 0.7, 2.0] * 4:
+        readings, true_j = shown(NEWER, LOADS["step"](length_s), length_s, rng)
+        found = estimate_energy(DeviceReadings(power=readings), window(length_s))
+        assert found.energy_j is not None
+        assert found.interval95_j is not None
+        assert abs(found.energy_j - true_j) <= found.interval95_j
+
+
+def test_a_mean_beside_a_counter_gives_a_ratio_only_where_it_is_told() -> None:
+    def ratio(guard_s: float) -> EnergyEstimate:
+        rng = np.random.default_rng(9)
+        load = LOADS["step"](1.0)
+        twin = VirtualDevice(NEWER, load, 9)
+        counter = twin.poll(-guard_s, 1.0 + guard_s, 0.005, 0.02, rng)
+        means = twin.poll(-guard_s, 1.0 + guard_s, 0.02, 0.02, rng, quantity="usage")
+        taken = DeviceReadings(counter_of(counter), average_power=power_of(means))
+        rest_ns = int(ns(-guard_s))
+        found = estimate_energy(taken, window(1.0), Knowledge(WHOLE, rest_from_ns=rest_ns))
+        assert found.source == "counter"
+        return found
+
+    short, long = ratio(0.5), ratio(2.2)
+    assert (short.power_mode, short.counter_over_power) == ("untold", None)
+    assert long.power_mode == "mean_over_a_second"
+    assert long.counter_over_power == pytest.approx(1.0, abs=0.03)
 
 
 def test_what_is_known_of_the_kind_is_not_asked_again() -> None:

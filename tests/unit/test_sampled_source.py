@@ -5,13 +5,21 @@ from __future__ import annotations
 import time
 from typing import cast
 
+import pytest
+
 from llenergymeasure.core.energy.estimator import EnergyEstimate
 from llenergymeasure.core.energy.gpus import Grouped
-from llenergymeasure.core.energy.nvml import NVMLSource
-from llenergymeasure.core.energy.nvml_reader import COUNTER
+from llenergymeasure.core.energy.nvml import GUARD_S, NVMLSource
+from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER, POWER
 from llenergymeasure.core.energy.protocol import REST_S, SamplingRates
-from llenergymeasure.core.energy.sampled_source import Fault, MeteredSource
+from llenergymeasure.core.energy.sampled_source import (
+    SLOW_GUARD_S,
+    Fault,
+    GPUSource,
+    MeteredSource,
+)
 from llenergymeasure.core.energy.sampler import Recorded, SamplerProcess
+from llenergymeasure.core.energy.zeus import LEAD_S, TAIL_S, ZeusSource
 from llenergymeasure.domain.energy import Reading, SamplingCost
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import Window
@@ -53,6 +61,36 @@ def test_a_window_opens_after_settling_and_the_lead_and_what_came_before_does_no
     rest_from_ns = source.recorded.rest_from_ns
     assert rest_from_ns - sampler.begun_ns >= 20_000_000
     assert opened_ns - rest_from_ns >= 10_000_000
+
+
+class Offering(Sampler):
+    """Starts, and tells what a device offers."""
+
+    def __init__(self, *channels: str) -> None:
+        self.offered = {"GPU-a": list(channels)}
+
+    def start(self) -> None:
+        pass
+
+    def end(self) -> Recorded:
+        return Recorded((), {"offered": self.offered}, COST, Window(0, 1))
+
+
+@pytest.mark.parametrize("slow", [[AVERAGE_POWER], [POWER], [POWER, AVERAGE_POWER]])
+@pytest.mark.parametrize(
+    ("make", "usual_s"), [(NVMLSource, (GUARD_S, GUARD_S)), (ZeusSource, (LEAD_S, TAIL_S))]
+)
+def test_power_without_a_counter_is_read_for_longer_around_the_very_first_window(
+    make: type[GPUSource], usual_s: tuple[float, float], slow: list[str]
+) -> None:
+    def guards_s(*channels: str) -> tuple[float, float]:
+        sampler = cast(SamplerProcess, Offering(*channels))
+        source = make(DeviceTarget("gpu", ("GPU-a",)), SamplingRates(), sampler)
+        source.start()
+        return source.lead_s, source.tail_s
+
+    assert guards_s(*slow) == (SLOW_GUARD_S, SLOW_GUARD_S)
+    assert guards_s(COUNTER, *slow) == usual_s
 
 
 class Counting(Sampler):

@@ -54,7 +54,9 @@ __all__ = [
 DISAGREE_SHARE = 0.05  # by which counter and integrated power may differ
 CERTAIN = 1.5  # half-widths beyond which a difference is no noise: three standard uncertainties
 STALL_S = 0.1  # a read that takes longer stalled
-SHAPE_SHARE = 0.0075  # of the energy: what power readings leave open even when calibrated
+# Of the energy: what power readings leave open even when calibrated. Chosen, not derived: looks
+# that overlap or leave gaps by less than bursts can tell scale the energy of any load alike.
+SHAPE_SHARE = 0.0075
 HINT_S = 0.5  # how far outside the window other power readings are asked for its level
 
 
@@ -74,7 +76,8 @@ class EnergyEstimate:
         before_w: Power before the window, or ``None``.
         after_w: Power after it, or ``None``.
         shortest_window_s: How long a window would have to be to be measurable, where it is not.
-        counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing.
+        counter_over_power: Counter ÷ integrated power, or ``None`` where one of them is missing,
+            has no readings on one side of the window, or may be something else.
         power_mode: What power readings are, or ``None`` without any.
         budget: What is not known, line by line.
         flags: Findings by their stable codes.
@@ -170,9 +173,11 @@ def estimate_energy(
             doubt_j = hypot(by_power.interval95_j or 0.0, estimate.interval95_j or 0.0)
             apart_j = abs(estimate.energy_j - by_power.energy_j)
             disagree = apart_j > max(DISAGREE_SHARE * by_power.energy_j, CERTAIN * doubt_j)
+            # Of readings that are too few, or that may be something else, the ratio tells nothing.
+            sound = power.otherwise is None and "no_guard" not in by_power.flags
             estimate = replace(
                 estimate,
-                counter_over_power=estimate.energy_j / by_power.energy_j,
+                counter_over_power=estimate.energy_j / by_power.energy_j if sound else None,
                 flags=(*estimate.flags, *(("counter_power_disagree",) if disagree else ())),
             )
     mode = None if power is None else power.mode

@@ -18,7 +18,6 @@ from llenergymeasure.domain.samples import Window
 READER = "llenergymeasure.core.energy.nvml_reader:NVMLReader"
 SENSORS = (COUNTER, POWER, AVERAGE_POWER)
 GUARD_S = 0.5
-SLOW_GUARD_S = 2.0  # a mean over a second shows a step for as long, and later
 NO_GPU = "NVML reads GPUs, and covers no device that did the work: the CPU did"
 
 
@@ -36,18 +35,6 @@ class NVMLSource(GPUSource):
         if target.kind == "gpu":
             return gpu_coverage(target.gpu_uuids)
         return Coverage(None, NO_GPU, other_sources(target.kind))
-
-    def start(self) -> None:
-        """Start the sampler, and learn from an empty window what its devices offer.
-
-        Raises:
-            BackendError: Another source runs, or the driver or a device does not answer.
-        """
-        super().start()
-        self._sampler.begin()
-        offered = self._sampler.end().summary["offered"].values()
-        slow = any(AVERAGE_POWER in one and not {COUNTER, POWER} & {*one} for one in offered)
-        self.lead_s = self.tail_s = SLOW_GUARD_S if slow else GUARD_S
 
     def silent(self, uuid: str, taken: Grouped, recorded: Recorded, window: Window) -> set[str]:
         """Name the sensors of a GPU that went silent in the window."""

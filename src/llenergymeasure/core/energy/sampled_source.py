@@ -46,6 +46,7 @@ PART_GUARD_NS = 2_000_000_000  # of readings on each side of a part: ticks, and 
 # What precedes a window is work, and shows for a while: sensors rise within 21 to 120 ms
 # (arXiv 2312.02741), and threads of OpenMP go on spinning for 200 ms (KMP_BLOCKTIME).
 SETTLE_S = 0.25
+SLOW_GUARD_S = 2.0  # a mean over a second shows a step for as long, and later
 
 _READ = {
     "counter": "energy counter",
@@ -245,6 +246,21 @@ class GPUSource(MeteredSource):
         super().__init__(sampler or SamplerProcess(reader_spec(self.reader, target, rates)))
         self._uuids, self._knowledge = target.gpu_uuids, dict(knowledge or {})
         self._modes: dict[str, PowerMode] = {}
+
+    def start(self) -> None:
+        """Start the sampler, and learn from an empty window what its devices offer.
+
+        Where no counter but power tells a device's energy, readings go on for longer before and
+        after a window: it may be a mean over a second, whatever its name, and shows it then.
+
+        Raises:
+            BackendError: Another source runs, or the driver or a device does not answer.
+        """
+        super().start()
+        self._sampler.begin()
+        offered = self._sampler.end().summary["offered"].values()
+        if any(COUNTER not in one and {POWER, AVERAGE_POWER} & {*one} for one in offered):
+            self.lead_s = self.tail_s = SLOW_GUARD_S
 
     def uncalibrated(self) -> Sequence[str]:
         """Name the GPUs whose sensors nothing is known of."""

@@ -10,21 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llenergymeasure.config.energy_sources import other_sources
-from llenergymeasure.core.energy.estimator import DeviceReadings, EnergyEstimate
-from llenergymeasure.core.energy.gpus import Grouped, Sensors, covered, sliced, zeus_sensors
+from llenergymeasure.core.energy.estimator import DeviceReadings
+from llenergymeasure.core.energy.gpus import Sensors, covered, sliced, zeus_sensors
 from llenergymeasure.core.energy.nvml_reader import AVERAGE_POWER, COUNTER
 from llenergymeasure.core.energy.protocol import Coverage
-from llenergymeasure.core.energy.sampled_source import Fault, GPUSource
-from llenergymeasure.core.energy.sampler import Recorded
+from llenergymeasure.core.energy.sampled_source import GPUSource
 from llenergymeasure.core.energy.zeus_reader import Device, hidden_by
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.environment import DeviceTarget
-from llenergymeasure.domain.samples import Window
 
 READER = "llenergymeasure.core.energy.zeus_reader:ZeusReader"
 LEAD_S = 0.6  # half a second of level and a tick before the window
 TAIL_S = 0.8  # the same after it, and what comes in late
-SLOW_TAIL_S = 1.8  # where power is a mean over a second
 ASK_LIMIT_S = 60.0
 
 _ASK = (
@@ -48,15 +45,6 @@ class ZeusSource(GPUSource):
         if target.kind == "gpu":
             return gpu_coverage(target.gpu_uuids, survey_gpus())
         return Coverage(None, NO_GPU, other_sources(target.kind))
-
-    def energy(
-        self, device: str, taken: Grouped, recorded: Recorded, window: Window
-    ) -> EnergyEstimate | Fault:
-        """Give the energy of one GPU; means over a second need readings for longer after it."""
-        found = super().energy(device, taken, recorded, window)
-        if isinstance(found, EnergyEstimate) and found.source == "average_power":
-            self.tail_s = SLOW_TAIL_S  # from the next window on
-        return found
 
     def fault(self, readings: DeviceReadings, summary: Mapping[str, Any], uuid: str) -> str | None:
         """Say why what the energy rests on could not be read at last."""

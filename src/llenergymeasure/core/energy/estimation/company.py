@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from llenergymeasure.core.energy.estimation.edges import LOUD_SHARE, Axis
 from llenergymeasure.core.energy.estimation.sensor import Floats
-from llenergymeasure.core.energy.estimation.tail import MomentaryPower
+from llenergymeasure.core.energy.estimation.tail import CLEAR_S, UPDATE_SPREAD, MomentaryPower
 
-CERTAIN = 4.5  # standard deviations: by chance once in 300,000 ticks of a normal distribution
-REST_SPREAD = 0.04  # of rest power: what its ticks differ by at least (as of updates after an end)
+# Standard deviations: of a normal distribution whose spread is known, one tick in 300,000. Where
+# too few ticks tell the spread and it is above UPDATE_SPREAD, more of them are.
+CERTAIN = 4.5
 LEAST_TICKS = 3
 TELL_NOISE = 8  # ticks: most steps between fewer may be those of the load itself
 LOW = 0.25  # quantile that tells rest while most of a guard is somebody else's
 LOW_SIGMA = 0.674  # how far it lies below the middle of a normal distribution
+LOW_DOUBT = 1.36  # how far n looks have it off, √(LOW (1 - LOW)) / density there, over √n
 TOLD_SHARE = 1e-3  # of the energy: less company changes no digit that is printed
 
 
@@ -46,11 +48,12 @@ def stands_out(power_w: Floats, width_spread: float = 0.0) -> NDArray[np.bool_]:
         width_spread: Standard deviation of the ticks' widths, as a share of a tick.
     """
     low_w = float(np.quantile(power_w, LOW, method="lower"))
-    spread = hypot(REST_SPREAD, width_spread)
+    spread = hypot(UPDATE_SPREAD, width_spread)
     if len(power_w) >= TELL_NOISE:  # by neighbours: a few steps leave their median as it is
         apart = np.abs(np.diff(power_w)) / np.maximum((power_w[1:] + power_w[:-1]) / 2, 1e-9)
         spread = max(spread, float(np.median(apart)) / (LOW_SIGMA * sqrt(2)))
-    found: NDArray[np.bool_] = power_w > low_w * (1 + (LOW_SIGMA + CERTAIN) * spread)
+    apart_sigmas = LOW_SIGMA + CERTAIN * hypot(1.0, LOW_DOUBT / sqrt(len(power_w)))
+    found: NDArray[np.bool_] = power_w > low_w * (1 + apart_sigmas * spread)
     return found
 
 
@@ -99,7 +102,8 @@ def company_of_moments(momentary: MomentaryPower, axis: Axis) -> Company:
         momentary: The power.
         axis: The counter's axis of the start.
     """
-    ticks = momentary.ticks.between(-np.inf, 0.0)
+    # A look whose tick came late would hold some of the window.
+    ticks = momentary.ticks.between(-np.inf, -CLEAR_S)
     power_w = np.diff(ticks.energy_j) / np.diff(ticks.time_s)
     outside_s = axis.time_s[axis.time_s <= axis.outside_s]
     if len(power_w) < LEAST_TICKS or not len(outside_s):

@@ -25,8 +25,10 @@ EdgeMethod = Literal["band", "inside_level", "none"]
 LOUD_SHARE = 0.7  # outside over inside power, from which on an edge is loud
 LEVEL_SPAN_S = 0.5  # outside time that tells the outside level
 LEVEL_TICKS = 4  # at least as many ticks, where there are
-PRIOR_SPREAD = 0.05  # of the level: what ticks of a steady load differ by
-PRIOR_WEIGHT = 3.0  # worth as many ticks
+# Of the level: what ticks of a steady load differ by, before any is seen. Chosen, as no source
+# tells it; it counts as three ticks, so that half a second of ticks outweighs it.
+PRIOR_SPREAD = 0.05
+PRIOR_WEIGHT = 3.0
 BESIDE_S = 0.1  # inside, next to an edge: what a slow sensor (a rise of 80 ms) still shows of it
 
 

@@ -86,8 +86,12 @@ CLEAR_SIGMAS = 2  # of a tick about its tooth, by which a reading has to be clea
 GAP_TICKS = 1.5  # between two updates: more is a gap
 FEW_UPDATES = 8  # changes of the value; fewer may be the load's steps as well as the sensor's
 LONGEST_UPDATE_S = 0.1  # between updates of a sensor whose readings do not tell it
-UNSEEN_SHARE = 0.3  # of the unseen part of an edge tick: its load need not be a clean step
-UNSEEN_SPREAD = 0.1  # of the level, where too few ticks tell how they differ
+# Of the unseen part of an edge tick, whose load need not be a clean step: one that comes anywhere
+# in it, each place as likely, is off by 1 / √12 = 0.29 of it.
+UNSEEN_SHARE = 0.3
+# Of the level, where too few ticks tell how they differ. Chosen, twice what is taken for rest
+# (PRIOR_SPREAD), since work is less even; no recording is behind it.
+UNSEEN_SPREAD = 0.1
 
 
 def power_ticks(series: Series, update_s: float | None = None) -> Ticks | None:
@@ -250,15 +254,18 @@ def _at_rest(
     if ticks is None:
         return None
     ticks = ticks.between((knowledge.rest_from_ns - window.t0_ns) / 1e9 + late_s, np.inf)
-    told = len(ticks) and ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
+    if len(ticks) < 2:  # one alone tells no energy
+        return None
+    told = ticks.time_s[-1] > 0 and ticks.time_s[0] < window.seconds
     return ticks if told else None
 
 
 def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -> SensorPath | None:
     """Find the updates of instantaneous power, or else of what is named a mean over a second.
 
-    What the readings are is told from them. Where they do not tell it, a mean by name is taken for
-    one, and what it would be otherwise is given beside.
+    What the readings are is told from them. Where they do not tell it, the name is believed, and
+    what they would be otherwise is given beside; not for power of the moment by name that a
+    calibration bears out, or that stands in for a counter.
     """
     for taken, named_mean in ((readings.power, False), (readings.average_power, True)):
         if taken is None:
@@ -268,8 +275,10 @@ def power_path(readings: DeviceReadings, window: Window, knowledge: Knowledge) -
         as_mean = named_mean if mode == "untold" else mode == "mean_over_a_second"
         path = _path_by(series, window, knowledge, as_mean=as_mean)
         if path is not None:
-            doubted = named_mean and mode == "untold"
-            other = _path_by(series, window, knowledge, as_mean=False) if doubted else None
+            # Beside a counter, even one that fails, readings end too soon to tell a mean.
+            alone = readings.counter is None and knowledge.power is None
+            doubted = mode == "untold" and (named_mean or alone)
+            other = _path_by(series, window, knowledge, as_mean=not as_mean) if doubted else None
             return replace(path, mode=mode, otherwise=other)
     return None
 

@@ -32,6 +32,7 @@ LINES_S = np.geomspace(0.025, 0.35, 20)
 BOXES_S, DELAYS_S = np.geomspace(0.02, 0.07, 7), np.linspace(0.0, 0.04, 5)
 # Of a further tail: it seldom draws more than the work did. Boards beside a meter (the recordings
 # of arXiv 2312.02741: A100, RTX 3090, RTX A5000) drew 0.01 to 0.3 of the step, for 10 to 20 ms.
+# Chosen wider than these, for boards nobody recorded: too wide a law costs width, not coverage.
 LIKELY_SHARE = 0.5
 LEAST_DOUBT_J = 1e-3  # a counter's unit
 LEAST_ODDS = 1e-5  # of a shape that is still asked
