@@ -33,7 +33,7 @@ IDLE_W = 75.0
 LATE_EACH_S = 0.7  # on average from one stalled read of a device to the next
 STALLED_S = (0.01, 0.05)
 LONGEST_RUN_S = 40.0
-HALF_SHARE = 0.01  # of the energy: half-widths above it would tell little
+HALF_SHARE = 0.015  # of the energy: half-widths above it would tell little
 MET = Body(ramp_s=0.02)  # what calibration saw: work that ramps up after a rest, and no tail
 
 SENSORS = (
