@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -127,7 +128,7 @@ def calibrate_unknown(  # noqa: PLR0913 - what it works with is given by name
         except BackendError as error:
             notes.append(f"{device.uuid} is not calibrated: {error.message}")
             failed = FailedCalibration(
-                **device._asdict(), reason=error.message, failed_at_s=time.time()
+                **device._asdict(), reason=error.message, failed_at_s=datetime.now(UTC).timestamp()
             )
             keep_failure(directory, failed)
             continue
@@ -146,7 +147,7 @@ def _obstacles(
     """Tell why some devices are not even tried, by UUID."""
     obstacles: dict[str, str] = {}
     for device in devices:
-        if failed := failed_lately(directory, *device, now_s=time.time()):
+        if failed := failed_lately(directory, *device, now_s=datetime.now(UTC).timestamp()):
             obstacles[device.uuid] = (
                 f"{failed.reason} (tried within the last day; llem config --calibrate tries again)"
             )
