@@ -38,7 +38,7 @@ from llenergymeasure.orchestration.warmup import ENDS
 from tests.support.simulated_device import loads, profiles
 from tests.support.simulated_device.loads import FloatArray, Load
 from tests.support.simulated_device.profiles import DeviceProfile
-from tests.support.simulated_device.twin import IntArray, Quantity, VirtualDevice
+from tests.support.simulated_device.twin import Quantity, VirtualDevice
 
 ORIGIN_NS = 10**15  # of the virtual clock, so that no time is negative
 RATES = SamplingRates()
@@ -355,7 +355,7 @@ def record(
     powers: dict[Quantity, PowerReadings] = {}
     for name, times in zip(names, taken, strict=True):
         before_s, after_s = np.array(times).T
-        value = _shown(device, name, before_s + (after_s - before_s) * rng.random(len(times)))
+        value = device.shown(name, before_s + (after_s - before_s) * rng.random(len(times)))
         if name == "counter":
             counter = CounterReadings(ns(before_s), ns(after_s), value)
         else:
@@ -410,13 +410,3 @@ def _turns(
             break
         now_s = min(max(now_s, cadence.next_ns(round(now_s * 1e9)) / 1e9), end_s)
     return taken
-
-
-def _shown(device: VirtualDevice, name: Quantity, at_s: FloatArray) -> IntArray:
-    show = {
-        "counter": device.counter_mj,
-        "instant": device.power_mw,
-        "average": device.average_power_mw,
-        "usage": device.power_usage_mw,
-    }
-    return show[name](at_s)

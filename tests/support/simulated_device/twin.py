@@ -146,9 +146,10 @@ class VirtualDevice:
         kept = before_s > busy_until_s
         before_s, after_s = before_s[kept], after_s[kept]
         looked_s = before_s + (after_s - before_s) * rng.random(len(before_s))
-        return Polls(before_s, after_s, self._show(quantity, looked_s))
+        return Polls(before_s, after_s, self.shown(quantity, looked_s))
 
-    def _show(self, quantity: Quantity, t_s: FloatArray) -> IntArray:
+    def shown(self, quantity: Quantity, t_s: FloatArray) -> IntArray:
+        """Give what a quantity reads at each time, in NVML's units, shape (n,)."""
         shows = {
             "counter": self.counter_mj,
             "instant": self.power_mw,

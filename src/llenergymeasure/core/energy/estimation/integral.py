@@ -117,11 +117,11 @@ def _on_updates(series: Series, seen: Brackets, comb: Comb) -> Ticks:
     """Count each update over the time since the one before; updates to the same value too.
 
     A reading shows an update if the value changed with it, or if it came clear of it and of the
-    next. NVML stamps a value of a
-    field with the host's clock of the request and the time that took (``timestamp`` and
-    ``latencyUsec`` of ``nvmlFieldValue_t``, nvml.h); nothing says that they date the sensor's
-    sample, so that they are not used. An update that no reading shows, since polls came late, lies
-    between those beside it.
+    next. An update that no reading shows, since polls came late, lies between those beside it.
+
+    NVML stamps a value of a field with the host's clock of the request and the time that took
+    (``timestamp`` and ``latencyUsec`` of ``nvmlFieldValue_t``, nvml.h); nothing says that they date
+    the sensor's sample, so that they are not used.
     """
     first, last = np.floor((series.at_s[[0, -1]] - comb.phase_s) / comb.period_s).tolist()
     tooth = comb.phase_s + np.arange(first + 1, last + 1) * comb.period_s
@@ -195,6 +195,7 @@ class SensorPath:
         calibration: What calibration told, or ``None``.
         flags: Findings by their stable codes.
         quantum_j: The counter's unit.
+        ends: Ends of warm-up batches, as its ticks tell of them.
         mode: What power readings are, or ``None`` of a counter.
         otherwise: The way that the other mode would have led, where the mode is not told.
     """
@@ -237,7 +238,8 @@ def counter_path(
     ticks = _at_rest(found, window, knowledge)
     if found is None or ticks is None:
         return None, ()
-    flags, shape = ("counter_reset_outside",) if anywhere else (), timing(calibration)
+    flags = ("counter_reset_outside",) if anywhere else ()
+    shape = timing(calibration)
     ends_s = (np.asarray(knowledge.ends_ns, dtype=np.int64) - window.t0_ns) / 1e9
     ends = earlier_ends(found, shape, ends_s)
     path = SensorPath("counter", series, ticks, shape, calibration, flags, readings.unit_j, ends)

@@ -105,9 +105,11 @@ def mean_ticks(series: Series) -> Means | None:
     next_w = np.append(steps_w[1:], steps_w[-1:])
     held_s = np.where(gap_s > STALE_S, gap_s - TICK_S, 0.0)
     unread_j = np.zeros(len(tick_s))
-    for start_s, stale_s, apart_w in zip(at_s[new] + TICK_S, held_s, next_w, strict=True):
-        stale = (tick_s > start_s) & (tick_s <= start_s + stale_s + TICK_S)
-        unread_j[stale] = apart_w * stale_s / np.sqrt(max(stale.sum(), 1))
+    start_s = at_s[new] + TICK_S
+    first = np.searchsorted(tick_s, start_s, side="right")
+    last = np.searchsorted(tick_s, start_s + held_s + TICK_S, side="right")
+    for since, until, stale_j in zip(first, last, next_w * held_s, strict=True):
+        unread_j[since:until] = stale_j / np.sqrt(max(until - since, 1))
     sigma_s, counted_j = np.full(len(tick_s), READ_S), np.interp(tick_s, at_s, shown_j)
     return Means(Ticks(tick_s, sigma_s, counted_j, TICK_S, None, unread_j), update_s)
 

@@ -256,6 +256,11 @@ class Timing:
     rise_s: float | None = None
     tail_doubt_s: float = EDGE_TIME_UNKNOWN_S
 
+    @property
+    def slow_s(self) -> float:
+        """How much of the lag is a slow rise."""
+        return min(self.rise_s or 0.0, self.lag_s)
+
 
 def to_come_s(delay_s: Floats, lag_s: float, rise_s: float) -> Floats:
     """Tell what a sensor has still to count after a step down, per watt of it.

@@ -111,19 +111,14 @@ class AfterEnd:
         return max(tick_j / float(axis.time_s[last] - axis.time_s[last - 1]), self.rest.power_w)
 
     @property
-    def rise_s(self) -> float:
-        """How much of the sensor's lag is a slow rise."""
-        return min(self.timing.rise_s or 0.0, self.timing.lag_s)
-
-    @property
     def shown_s(self) -> float:
         """The same from where the sensor first shows the end."""
-        return self.overhang_s + self.rise_s
+        return self.overhang_s + self.timing.slow_s
 
     def late_s(self, last: int) -> Floats:
         """Give what the sensor has still to count of the work at each tick, s of the step."""
         ticks_s, lag_s = self.axis.time_s[self.at.far : last + 1], self.timing.lag_s
-        return to_come_s(self.axis.edge_s - ticks_s + lag_s, lag_s, self.rise_s)
+        return to_come_s(self.axis.edge_s - ticks_s + lag_s, lag_s, self.timing.slow_s)
 
     def seen(self, *, with_end: bool) -> EndSeen:
         """Give what whole ticks hold above rest, without what they hold of the work.
@@ -136,7 +131,8 @@ class AfterEnd:
         if with_end and np.diff(self.late_s(last + 1))[-1] < MOST_WORK_S:
             last += 1
         cut = slice(self.at.far, last + 1)
-        late_s, since_s = self.late_s(last), axis.edge_s - axis.time_s[cut] + self.rise_s
+        slow_s, late_s = self.timing.slow_s, self.late_s(last)
+        since_s = axis.edge_s - axis.time_s[cut] + slow_s
         length_s, work_s = np.diff(axis.time_s[cut]), np.diff(late_s)
         above_j = np.diff(axis.energy_j[cut]) - rest.power_w * length_s - self.step_w * work_s
         level_j = rest.spread_w * length_s / np.sqrt(rest.ticks)
@@ -148,14 +144,14 @@ class AfterEnd:
         time_j = np.diff(np.diag(power_w * axis.sigma_s[cut]), axis=0)
         covariance = np.diag(rest.spread_w**2 * length_s * axis.tick_s) + time_j @ time_j.T
         covariance += np.outer(level_j, level_j) + np.outer(work_j, work_j)
-        settled_s = float(since_s[0]), float(axis.edge_s - axis.time_s[0]) + self.rise_s
+        settled_s = float(since_s[0]), float(axis.edge_s - axis.time_s[0]) + slow_s
         return EndSeen(since_s[1:], since_s[:-1], above_j, covariance, settled_s)
 
 
 def after_end(axis: Axis, timing: Timing) -> AfterEnd | None:
     """Find the ticks after an end, or ``None`` where they are too few to tell anything."""
     # From the end as the sensor sees it, which lies one time constant into the rise.
-    clear_s = axis.edge_s - max(RISES_LEFT - 1, 0.0) * (timing.rise_s or 0.0)
+    clear_s = axis.edge_s - (RISES_LEFT - 1) * (timing.rise_s or 0.0)
     last = int(np.sum(axis.time_s + 2 * axis.sigma_s <= clear_s)) - 1
     settled_s = axis.edge_s + timing.lag_s - SETTLED_S
     # Where late polls leave no whole tick there, the last one that was seen has to do.
@@ -320,10 +316,8 @@ def shown_after(momentary: MomentaryPower, after: AfterEnd) -> EndSeen | None:
     power_w = np.diff(momentary.ticks.energy_j) / np.diff(momentary.ticks.time_s)
     settled = after_s >= SETTLED_S + look_s
     clear = after_s >= look_s + CLEAR_S
-    shown, rest_w = (
-        np.flatnonzero(momentary.read & clear & ~settled),
-        power_w[momentary.read & settled],
-    )
+    shown = np.flatnonzero(momentary.read & clear & ~settled)
+    rest_w = power_w[momentary.read & settled]
     if len(rest_w) < LEAST_REST or not len(shown) or after_s[shown[0]] > after.overhang_s + CLEAR_S:
         return None
     mean_w, count = float(rest_w.mean()), len(rest_w)
@@ -398,7 +392,8 @@ def _lag_doubt_j(after: AfterEnd, beside: Beside, end_j: float) -> float:
 def _hidden(after: AfterEnd, momentary: MomentaryPower | None, others: Sequence[EndSeen]) -> Hidden:
     shown = None if momentary is None else shown_after(momentary, after)
     ends = [after.seen(with_end=False), *others, *(() if shown is None else (shown,))]
-    return find_hidden(ends, after.shown_s, tail_prior(after.timing, after.step_w), after.rise_s)
+    prior = tail_prior(after.timing, after.step_w)
+    return find_hidden(ends, after.shown_s, prior, after.timing.slow_s)
 
 
 def tail_prior(timing: Timing, step_w: float) -> TailPrior:
@@ -420,10 +415,9 @@ def _by_others(
     outside = np.flatnonzero(axis.time_s + 2 * axis.sigma_s <= axis.outside_s)
     if not len(outside):
         return None
-    rise_s = min(timing.rise_s or 0.0, timing.lag_s)
     overhang_s = float(axis.edge_s - axis.time_s[outside[-1]])
     prior = tail_prior(timing, inside_w - (quiet.outside_w or 0.0))
-    hidden = find_hidden(others, overhang_s + rise_s, prior, rise_s)
+    hidden = find_hidden(others, overhang_s + timing.slow_s, prior, timing.slow_s)
     name = budget.UNSEEN_TAIL if len(others) >= LEAST_ENDS else budget.UNKNOWN_TAIL
     # What nothing told is no reason to take anything off.
     off_j = hidden.energy_j if others else prior.energy_j
