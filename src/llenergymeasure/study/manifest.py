@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.config.study import CycleOrder, StartMethod
 from llenergymeasure.config.user_config import EffectiveSettings
@@ -110,6 +111,11 @@ class StudyPlan(Record):
     merged: int = Field(0, description="Combinations that equal an earlier one.")
     skipped: tuple[Skipped, ...] = Field((), description="Combinations that are not run.")
     experiments: tuple[ExperimentConfig, ...] = Field(description="The distinct configurations.")
+    inputs: dict[str, dict[str, str]] = Field(
+        {},
+        description="Identity of each input that lay on this machine when the study began, by "
+        "field and by what configurations call it.",
+    )
     slots: tuple[Slot, ...] = Field(
         description="Order of running: number, index into experiments, cycle."
     )
@@ -183,7 +189,7 @@ def manifest_text(plan: StudyPlan, progress: ProgressView | None) -> str:
     last = {"common": common, "experiments": own, "slots": data["slots"]}
     first = {key: value for key, value in data.items() if key not in last}
     view = {} if progress is None else {"progress": progress.model_dump(mode="json")}
-    return "{\n" + ",\n".join(_parts({**first, **view, **last})) + "\n}\n"
+    return as_unicode("{\n" + ",\n".join(_parts({**first, **view, **last})) + "\n}\n")
 
 
 class NotedPlan(NamedTuple):

@@ -148,9 +148,13 @@ def _outcome(
     try:
         if directory.result.exists():
             return ExperimentResult.from_json(directory.result)
-        if directory.error.exists():
-            told = read_failure(directory.error)
-            return told if told.log_tail else told.model_copy(update={"log_tail": said})
+        for place in (directory, *order.rescues()):
+            if place.error.exists():
+                told = read_failure(place.error)
+                if place is not directory:
+                    kept(directory, told)
+                    _remove(place)
+                return told if told.log_tail else told.model_copy(update={"log_tail": said})
         what, message = _cause(order, watch, code)
     except (LLEMError, OSError) as error:
         file = directory.result if directory.result.exists() else directory.error
@@ -174,6 +178,13 @@ def kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExp
     return failure
 
 
+def _remove(place: ExperimentDirectory) -> None:
+    """Take away an error that was read, and the folder where nothing else is in it."""
+    with contextlib.suppress(OSError):
+        place.error.unlink()
+        place.root.rmdir()
+
+
 def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]:
     """Give code and message for a worker that left neither result nor error."""
     if watch.timed_out:
@@ -190,6 +201,9 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
             "docker could not start the container; what it said is at the end of "
             f"{watch.directory.log}"
         )
+    if not watch.directory.root.is_dir():
+        gone = f"its directory {watch.directory.root} is gone, and what it said with it"
+        return "no_result", f"the worker ended with exit code {code}; {gone}"
     return "no_result", f"the worker ended with exit code {code} and left no error.json"
 
 
