@@ -139,10 +139,10 @@ def test_a_failure_at_such_a_path_is_said_in_json(tmp_path: Path) -> None:
 
 
 def test_words_that_the_terminal_cannot_show_are_spelled(tmp_path: Path) -> None:
-    llem = Llem(tmp_path, {"PYTHONIOENCODING": "ascii"})
-    done = run(llem, "run", *QUICK, "-o", "\u00e9\u4e2d")
+    llem = Llem(tmp_path, {"PYTHONIOENCODING": "latin-1"})
+    done = run(llem, "run", *QUICK, "-o", "\u4e2d")
     assert done.code == 0, done.err
-    assert "results in \\xe9\\u4e2d/" in done.out
+    assert "results in \\u4e2d/" in done.out
 
 
 def test_a_random_model_runs_from_a_cache_of_another_encoding(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure import ExperimentResult
-from llenergymeasure.results.layout import ExperimentDirectory
 from tests.support.cli import Llem
 from tests.support.study_run import Left, scripted_study
 
@@ -130,12 +128,9 @@ def test_prompts_that_change_while_a_study_runs_fail_what_comes_after(llem: Llem
 def test_a_result_records_what_it_was_made_of(llem: Llem) -> None:
     assert llem("run", model_study(llem)).code == 0
     left = Left.by(llem)
-    results = [
-        ExperimentResult.from_json(ExperimentDirectory(left.study.experiments / name).root)
-        for name in left.results
-    ]
-    (inputs,) = {tuple(one.resolved.inputs.items()) for one in results}
-    assert dict(inputs)["dataset"] == results[0].resolved.dataset.sha256
+    resolved = [json.loads(text)["resolved"] for text in left.results.values()]
+    (inputs,) = {tuple(one["inputs"].items()) for one in resolved}
+    assert dict(inputs)["dataset"] == resolved[0]["dataset"]["sha256"]
     assert dict(inputs)["model"].startswith("files ")
 
 

@@ -233,6 +233,7 @@ def _fail(
     except ExperimentError:
         # The caller still has the failure itself; a process that waits for this one looks there.
         if order.rescue is not None:
+            sys.stderr.flush()
             said = tail(_OWN_LOG) if order.start_method in _WITH_LOG else ""
             aside = failure.model_copy(update={"log_tail": said})
             _elsewhere(order, lambda kept: kept.save_failure(aside))
