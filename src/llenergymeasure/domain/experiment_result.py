@@ -118,11 +118,14 @@ class FlopsPhase(Record):
         description="2 x parameters active for a token, without embeddings and lm_head, a token."
     )
     attention: float = Field(
-        description="4 x layers x heads x head_dim x context a decode step; x S(S+1)/2 a causal "
-        "prefill of S tokens."
+        description="4 x heads x head_dim a layer, for each pair of query and key: useful ones "
+        "are causal and within the layer's window; executed are those the kernel computes."
+    )
+    recurrence: float = Field(
+        0.0, description="State-space models, linear attention and convolutions, a token."
     )
     lm_head: float = Field(description="2 x hidden x vocabulary a produced row of logits.")
-    total: float = Field(description="Sum of the three.")
+    total: float = Field(description="Sum of the four.")
 
 
 class FlopsResult(Record):

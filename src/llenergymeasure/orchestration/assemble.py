@@ -141,7 +141,7 @@ class ResultCollector:
         kinds = {gpu.name for gpu in gpus if gpu.uuid in used}
         peak = peak_of(kinds.pop() if len(kinds) == 1 else None)
         tokens = flops.RequestTokens.from_samples(pooled.requests)
-        work = flops.count_operations(shape, tokens, beams)
+        work = flops.count_operations(shape, tokens, beams, flops.Execution.of(report.resolved))
         seconds, devices = pooled.window.seconds, report.compute_devices
         # A step of speculative decoding gives several tokens, so tokens do not tell steps.
         steps_told = report.pads and not config.decoder.speculative_decoding
