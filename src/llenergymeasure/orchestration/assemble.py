@@ -73,6 +73,7 @@ class ResultCollector:
             thermal=_thermal(pooled.energy.device_state),
             device_state=pooled.energy.device_state,
             cpu_load=first.measured.cpu_load,
+            cpu_throttling=first.measured.cpu_throttling,
             multi_gpu=self._multi_gpu(),
             co2_estimate=metrics.estimate_co2(
                 energy.total_j, self.environment, pooled.energy.codecarbon_grams
@@ -176,6 +177,7 @@ class ResultCollector:
                 comparison=first.measured.comparison,
                 baseline=first.baseline,
                 cpu_load=first.measured.cpu_load,
+                cpu_throttling=first.measured.cpu_throttling,
                 prefix_cache_hits=sum(
                     bool(sample.cached_input_tokens) for sample in pooled.requests
                 ),
