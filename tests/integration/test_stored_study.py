@@ -94,7 +94,7 @@ def test_every_result_of_a_study_loads_unchanged() -> None:
 def test_the_summary_of_a_study_loads_and_reads_as_it_did(name: str) -> None:
     study = StudyResult.model_validate_json(StudyDirectory(STORED / name).summary.read_bytes())
     again, stored = read(study.model_dump_json()), stored_summary(name)
-    assert {field: again[field] for field in stored} == stored
+    assert known_to(stored, again) == stored
     assert study.summary().rstrip() == printed(name)
 
 
@@ -112,7 +112,7 @@ def test_a_finished_study_resumes_with_nothing_to_run_and_says_what_it_said(llem
     (note,) = summary["notes"]
     assert note["kind"] == "work"
     told = {**summary, "notes": [{**note, "kind": "other"}]}
-    assert without_paths(told) == without_paths(stored)
+    assert without_paths(known_to(stored, told)) == without_paths(stored)
     assert left.study.table.is_file()
 
 
