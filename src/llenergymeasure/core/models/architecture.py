@@ -214,7 +214,7 @@ def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
         "gated_mlp": reader.gated(traits),
         "vocabulary": reader.need("vocabulary"),
         "tied_embeddings": reader.flag("tie_word_embeddings", traits.tied),
-        "context_limit": reader.find("context"),
+        "context_limit": reader.context_limit,
         "latent": latent,
     }
     shape["experts"] = _experts(reader, shape["intermediate"], shape["layers"])

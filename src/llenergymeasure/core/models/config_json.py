@@ -23,7 +23,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "head_dim": ("head_dim", "kv_channels"),
     "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocabulary": ("vocab_size", "padded_vocab_size"),
-    "context": ("max_position_embeddings", "n_positions"),  # others bound what was trained on only
+    "context": ("max_position_embeddings", "n_positions"),  # rows of a table of positions, if any
     "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "experts_active": ("num_experts_per_tok", "num_experts_per_token", "moe_top_k"),
     "shared_experts": ("n_shared_experts", "num_shared_experts"),
@@ -35,6 +35,17 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "rope_dim": ("qk_rope_head_dim",),
     "value_dim": ("v_head_dim",),
 }
+_CONTEXTS = (
+    *_NAMES["context"],
+    "n_ctx",
+    "max_seq_len",
+    "max_seq_length",
+    "max_sequence_length",
+    "seq_length",
+    "seq_len",
+    "context_length",
+    "model_max_length",
+)
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
     "qkv_bias": ("attention_bias", "use_qkv_bias", "qkv_bias", "use_bias", "enable_bias", "bias"),
@@ -185,6 +196,17 @@ class ConfigReader:
                 )
             return value or None
         return None
+
+    @property
+    def context_limit(self) -> int | None:
+        """Most positions of prompt and answer together, by whichever name; ``None`` if unsaid.
+
+        A family without a table of positions states what it was trained for, beyond which its
+        answers mean nothing.
+        """
+        stated = (self.data.get(name) for name in _CONTEXTS)
+        whole = (value for value in stated if isinstance(value, int) and not isinstance(value, bool))
+        return next((value for value in whole if value > 0), None)
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Read a switch."""
