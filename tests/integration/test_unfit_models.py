@@ -15,6 +15,7 @@ from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
 from llenergymeasure.core.models import loadable, sources, tokenizers
 from llenergymeasure.exceptions import BackendError, PreFlightError, Problem
 from llenergymeasure.orchestration import preflight
+from tests.support.architectures import CONFIGS
 from tests.support.models import (
     edit_config,
     edit_weights,
@@ -25,6 +26,7 @@ from tests.support.models import (
     save_encoder,
     save_encoder_decoder,
     save_model,
+    with_packaged_tokenizer,
 )
 from tests.support.scripted_run import make_order
 
@@ -332,3 +334,28 @@ def test_the_tensors_of_a_checkpoint_are_read_from_their_head(tmp_path):
 def test_every_problem_stops_the_run(tmp_path):
     with pytest.raises(PreFlightError, match="1 problem before anything was loaded"):
         run_experiment(config(save_encoder(tmp_path / "bert"), energy_backend="none"))
+
+
+# What fits is never refused
+
+SOME = ("llama tied", "gemma2", "gpt2", "bloom", "falcon", "mixtral", "deepseek_v3")
+
+
+def loads(load, name: str, folder: Path) -> bool:
+    """Tell whether a checkpoint that transformers itself saved is taken for what it is."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    shape = CONFIG_MAPPING[name.split()[0]](**CONFIGS[name])
+    saved = with_packaged_tokenizer(AutoModelForCausalLM.from_config(shape), folder)
+    return bool(load(saved).inspect().weights == "pretrained")
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_checkpoint_as_transformers_saves_it_is_taken(load, tmp_path, name):
+    assert loads(load, name, tmp_path / "m")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in SOME])
+def test_every_checkpoint_as_transformers_saves_it_is_taken(load, tmp_path, name):
+    assert loads(load, name, tmp_path / "m")

@@ -49,7 +49,7 @@ def save_model(
     _use_one_thread()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, **shape}))
-    _saved(model, folder)
+    with_packaged_tokenizer(model, folder)
     _update(folder / "generation_config.json", shipped or {})
     return folder
 
@@ -156,7 +156,7 @@ def save_encoder_decoder(folder: Path) -> Path:
     layers = {"encoder_layers": 1, "decoder_layers": 1}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     shape = BartConfig(vocab_size=1024, max_position_embeddings=64, **widths, **layers, **heads)
-    return _saved(BartForConditionalGeneration(shape), folder)
+    return with_packaged_tokenizer(BartForConditionalGeneration(shape), folder)
 
 
 def save_encoder(folder: Path) -> Path:
@@ -170,10 +170,11 @@ def save_encoder(folder: Path) -> Path:
         num_attention_heads=2,
         intermediate_size=32,
     )
-    return _saved(BertForMaskedLM(shape), folder)
+    return with_packaged_tokenizer(BertForMaskedLM(shape), folder)
 
 
-def _saved(model: Any, folder: Path) -> Path:
+def with_packaged_tokenizer(model: Any, folder: Path) -> Path:
+    """Write a model, and the packaged tokenizer beside it."""
     model.save_pretrained(folder)
     for path in tokenizer_files.own_files(tokenizer_files.packaged()):
         shutil.copy(path, folder)
