@@ -88,15 +88,11 @@ def kind_problem(
     brings_code = isinstance(own, Mapping) and not _OWN.isdisjoint(own)
     if brings_code and trusted:
         return None  # what it is only its code knows
-    if kind in types.causal and _is_encoder_decoder(kind, config, types):
-        return _of_another_kind(
-            f"'{kind}' is an encoder-decoder model, of which a causal loader takes the decoder alone"
-        )
-    if config.get("is_encoder_decoder") is True:
-        return _of_another_kind(f"'{kind}' is an encoder-decoder model")
-    if kind in types.masked and kind not in types.seq2seq and not _decodes(config):
-        return _of_another_kind(f"'{kind}' is an encoder: it fills in words, and generates no text")
-    if not kind or kind in types.causal or others is None or kind in others:
+    if (what := _no_decoder(kind, config, types)) is not None:
+        return _of_another_kind(what)
+    # Of engines with types of their own, plugins may bring more.
+    left_to_it = others is None or kind in others or (others and not brings_code)
+    if not kind or kind in types.causal or left_to_it:
         return None
     if brings_code:
         return Problem(
@@ -105,8 +101,6 @@ def kind_problem(
             "trust_remote_code",
             "read that code, and set trust_remote_code: true if you trust it",
         )
-    if others:  # more of them may come from plugins
-        return None
     if kind in types.known:
         return _of_another_kind(f"transformers has no causal language model of the type '{kind}'")
     return Problem(
@@ -116,13 +110,18 @@ def kind_problem(
     )
 
 
-def _is_encoder_decoder(kind: str, config: Mapping[str, Any], types: Types) -> bool:
+def _no_decoder(kind: str, config: Mapping[str, Any], types: Types) -> str | None:
+    """Say that a model does more, or other, than to continue text."""
     stated = config.get("is_encoder_decoder")
-    return stated if isinstance(stated, bool) else kind in types.seq2seq
-
-
-def _decodes(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("is_decoder") or config.get("causal"))  # the latter is XLM's
+    half = kind in types.causal and (stated if isinstance(stated, bool) else kind in types.seq2seq)
+    if half:
+        return f"'{kind}' is an encoder-decoder model, of which a causal loader takes the decoder"
+    if stated is True:
+        return f"'{kind}' is an encoder-decoder model"
+    decodes = config.get("is_decoder") or config.get("causal")  # the latter is XLM's
+    if kind in types.masked - types.seq2seq and not decodes:
+        return f"'{kind}' is an encoder: it fills in words, and generates no text"
+    return None
 
 
 def _of_another_kind(what: str) -> Problem:
