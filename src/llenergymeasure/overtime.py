@@ -105,20 +105,20 @@ def _called_off(within_s: float) -> bool:
     return bool(select.select([0], [], [], within_s)[0])
 
 
-def _watch(parent: str, limit_s: str, grace_s: str, file: str, text: str, said: str) -> None:
-    pid = int(parent)
-    if _called_off(float(limit_s)) or os.getppid() != pid:
+def _watch(parent: int, limit_s: float, grace_s: float, words: LastWords) -> None:
+    if _called_off(limit_s) or os.getppid() != parent:
         return
-    os.kill(pid, _SIGNAL)
-    if _called_off(float(grace_s)) or os.getppid() != pid:
+    os.kill(parent, _SIGNAL)
+    if _called_off(grace_s) or os.getppid() != parent:
         return
     with contextlib.suppress(OSError):
-        Path(file).write_text(text, encoding="utf-8")
+        words.file.write_text(words.text, encoding="utf-8")
     with contextlib.suppress(OSError):
-        sys.stderr.write(said)
+        sys.stderr.write(words.said)
         sys.stderr.flush()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(parent, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    _watch(*sys.argv[1:])
+    _parent, _limit_s, _grace_s, _file, _text, _said = sys.argv[1:]
+    _watch(int(_parent), float(_limit_s), float(_grace_s), LastWords(Path(_file), _text, _said))

@@ -189,7 +189,10 @@ def test_code_of_a_models_own_is_asked_for_before_anything_loads(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("vit", "no causal language model of the type 'vit'"), ("zzz", "does not know the model type")],
+    [
+        ("vit", "no causal language model of the type 'vit'"),
+        ("zzz", "does not know the model type"),
+    ],
 )
 def test_a_type_that_no_causal_loader_takes(tmp_path, kind, said):
     folder = edit_config(save_model(tmp_path / "m"), model_type=kind)
@@ -225,7 +228,7 @@ def pad_outside(folder: Path) -> Path:
     """Give a tokenizer a padding token beyond the model's table, as many checkpoints have."""
     entries = json.loads((folder / "tokenizer.json").read_text())
     entries["added_tokens"].append(
-        {"id": 5000, "content": "<|more|>", "special": True, "single_word": False,
+        {"id": 1000, "content": "<|more|>", "special": True, "single_word": False,
          "lstrip": False, "rstrip": False, "normalized": False}
     )  # fmt: skip
     (folder / "tokenizer.json").write_text(json.dumps(entries))
@@ -235,7 +238,8 @@ def pad_outside(folder: Path) -> Path:
 
 
 def test_padding_outside_the_table_is_put_inside_and_said(load, tmp_path):
-    plain, beyond = save_model(tmp_path / "plain"), pad_outside(save_model(tmp_path / "beyond"))
+    plain = save_model(tmp_path / "plain", vocab_size=1000)
+    beyond = pad_outside(save_model(tmp_path / "beyond", vocab_size=1000))
     assert problems(beyond, tmp_path) == {}
     answers = []
     for folder in (plain, beyond):
@@ -245,7 +249,7 @@ def test_padding_outside_the_table_is_put_inside_and_said(load, tmp_path):
     assert answers[0] == answers[1]
     notes = [note for note in engine.inspect().notes if "pads with token" in note]
     assert len(notes) == 1
-    assert "1024 embeddings" in notes[0]
+    assert "1000 embeddings" in notes[0]
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
@@ -257,7 +261,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
 
 
 def test_a_text_with_a_token_beyond_the_table_is_told_by_its_number(tmp_path):
-    folder = pad_outside(save_model(tmp_path / "m"))
+    folder = pad_outside(save_model(tmp_path / "m", vocab_size=1000))
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "good"}\n{"prompt": "bad <|more|>"}\n')
 
@@ -345,7 +349,7 @@ def loads(load, name: str, folder: Path) -> bool:
     """Tell whether a checkpoint that transformers itself saved is taken for what it is."""
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    shape = CONFIG_MAPPING[name.split()[0]](**CONFIGS[name])
+    shape = CONFIG_MAPPING[name.partition(" ")[0]](**CONFIGS[name])
     saved = with_packaged_tokenizer(AutoModelForCausalLM.from_config(shape), folder)
     return bool(load(saved).inspect().weights == "pretrained")
 

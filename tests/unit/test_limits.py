@@ -100,5 +100,10 @@ def test_loading_has_half_an_hour_and_what_reading_the_weights_takes(tmp_path: P
     given, free = limits(tmp_path, Machine(GPU), 60.0), limits(tmp_path, Machine(GPU))
     small, large = config(), config(model="random:llama-3.1-8b")
 
-    assert 1800 < free.of_loading(small) < free.of_loading(large) < free.of_loading(config(model="o/n"))
+    assert (
+        1800
+        < free.of_loading(small)
+        < free.of_loading(large)
+        < free.of_loading(config(model="o/n"))
+    )
     assert given.of_loading(large) == math.inf, "execution.timeout_s says what there is"

@@ -86,12 +86,15 @@ def test_weights_are_those_of_the_checkpoint_or_it_is_said_why_that_is_unknown()
     assert weights_note(NAMES, NAMES, "m") is None
     assert "no safetensors" in str(weights_note(NAMES, None, "m"))
     assert "such as lm_head.weight" in str(weights_note([*NAMES, "lm_head.weight"], NAMES, "m"))
-    with pytest.raises(BackendError, match=r"1 tensor is missing, such as model\.layers\.1.*v_proj"):
+    with pytest.raises(
+        BackendError, match=r"1 tensor is missing, such as model\.layers\.1.*v_proj"
+    ):
         weights_note(NAMES, NAMES[:-1], "m")
 
 
 class Model:
-    packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
+    def __init__(self) -> None:
+        self.packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
 
     def named_parameters(self) -> list[tuple[str, None]]:
         return [
@@ -125,7 +128,9 @@ def vocabulary(**entries: int) -> dict[str, Any]:
 def test_tokens_of_text_have_to_be_in_the_table() -> None:
     assert tokenizer_files.outside(vocabulary(a=0, b=3), {}, 4) is None
     assert tokenizer_files.outside(vocabulary(a=0, b=4), {}, 4) == 4
-    assert tokenizer_files.outside({"model": {"vocab": [["a", 0.0]] * 6}}, {}, 5) is None, "one name"
+    assert tokenizer_files.outside({"model": {"vocab": [["a", 0.0]] * 6}}, {}, 5) is None, (
+        "one name"
+    )
     pieces = [[f"p{number}", 0.0] for number in range(6)]
     assert tokenizer_files.outside({"model": {"vocab": pieces}}, {}, 5) == 5
 

@@ -63,8 +63,8 @@ def build_requests(
         token_rows: Rows of the model's table of embeddings, where they are known.
 
     Raises:
-        ConfigError: A prompt has no tokens, or one that the model does not have, or does not fit the
-            context with its answer.
+        ConfigError: A prompt has no tokens, or one that the model does not have, or does not fit
+            the context with its answer.
     """
     limit, requests, truncated = config.max_input_tokens, [], 0
     for index, prompt in enumerate(prompts[: config.n]):

@@ -168,9 +168,9 @@ def timeout_s(
 def loading_limit_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:
     """Say after how many seconds loading a model hangs rather than works.
 
-    Half an hour, in which a model may have to be fetched, and 10 times what starting the process and
-    reading the weights is expected to take. A model whose shape is not known is taken to be one of
-    70 billion parameters.
+    Half an hour, in which a model may have to be fetched, and 10 times what starting the process
+    and reading the weights is expected to take. A model whose shape is not known is taken to be
+    one of 70 billion parameters.
     """
     known = architecture or ModelArchitecture.from_config(_LLAMA_2_70B)
     return LOADING_SLACK_S + TIMEOUT_FACTOR * _load_s(config, known)

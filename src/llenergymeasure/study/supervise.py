@@ -53,7 +53,7 @@ class Ended(NamedTuple):
     waited_s: float
 
 
-def supervise(
+def supervise(  # noqa: PLR0913 - its two limits are given by name
     job: Job,
     directory: ExperimentDirectory,
     order: WorkOrder,
@@ -211,9 +211,9 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
 def loads_too_long(within_s: float) -> str:
     """Say that loading did not end."""
     return (
-        f"loading the model and preparing its prompts took longer than {within_s:g} s and was ended; "
-        "fetch a model on the Hub beforehand (hf download), or set execution.timeout_s if it only "
-        "needs more time"
+        f"loading the model and preparing its prompts took longer than {within_s:g} s and was "
+        "ended; fetch a model on the Hub beforehand (hf download), or set execution.timeout_s if "
+        "it only needs more time"
     )
 
 

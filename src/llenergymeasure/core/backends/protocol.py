@@ -81,8 +81,8 @@ class EngineReport:
         tokenizer_sha256: Hash of the tokenizer's files, or ``None`` without one.
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
         compute_devices: How many devices share the work.
-        token_rows: Rows of the table of embeddings, or ``None`` where unknown; larger ids are no tokens
-            of the model.
+        token_rows: Rows of the table of embeddings, or ``None`` where unknown; larger ids are no
+            tokens of the model.
         pads: Whether prompts of unequal length are padded to work on them together.
         notes: What a reader of the result should know.
     """

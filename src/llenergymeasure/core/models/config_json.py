@@ -205,7 +205,9 @@ class ConfigReader:
         answers mean nothing.
         """
         stated = (self.data.get(name) for name in _CONTEXTS)
-        whole = (value for value in stated if isinstance(value, int) and not isinstance(value, bool))
+        whole = (
+            value for value in stated if isinstance(value, int) and not isinstance(value, bool)
+        )
         return next((value for value in whole if value > 0), None)
 
     def flag(self, name: str, default: bool = False) -> bool:

@@ -63,9 +63,10 @@ def known_types() -> Types | None:
 
 
 def _table(name: str, text: str) -> frozenset[str]:
-    bodies = re.findall(rf"^{name} = OrderedDict[^\n]*\(\n(.*?)^\)", text, re.M | re.S)
-    kinds = (re.findall(r'\(\s*"([^"]+)",', body) for body in bodies)
-    return frozenset[str]().union(*kinds)
+    start = rf"^{name}(?: = OrderedDict[^\n]*|\.update)\(\n"
+    bodies = re.findall(rf"{start}(.*?)^\)", text, re.M | re.S)
+    kinds = (re.findall(r'\(\s*"([^"]+)",|^\s+"([^"]+)":', body, re.M) for body in bodies)
+    return frozenset(one or other for found in kinds for one, other in found)
 
 
 def kind_problem(
@@ -125,7 +126,9 @@ def _no_decoder(kind: str, config: Mapping[str, Any], types: Types) -> str | Non
 
 
 def _of_another_kind(what: str) -> Problem:
-    return Problem(what, "model", "name a decoder-only language model: one that continues its prompt")
+    return Problem(
+        what, "model", "name a decoder-only language model: one that continues its prompt"
+    )
 
 
 class Tensor(NamedTuple):

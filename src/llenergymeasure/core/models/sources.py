@@ -137,8 +137,8 @@ def vocabulary_problems(model: str, revision: str | None = None) -> list[Problem
         return []
     return [
         Problem(
-            f"the tokenizer of '{model}' has tokens up to number {largest}, and the model's table of "
-            f"{rows} embeddings (vocab_size) does not",
+            f"the tokenizer of '{model}' has tokens up to number {largest}, and the model's table "
+            f"of {rows} embeddings (vocab_size) does not",
             "model",
             f"put the tokenizer files that belong to its {CONFIG_FILE} beside it, or name another "
             "model",

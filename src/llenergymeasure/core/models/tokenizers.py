@@ -63,8 +63,8 @@ class HFTokenizer:
 
         Args:
             ends: Ids that end a sequence, for a tokenizer without one.
-            rows: Rows of the model's table of embeddings, where they are known; a filler has to be
-                one of them.
+            rows: Rows of the model's table of embeddings, where they are known; a filler is one
+                of them.
         """
         own: int | None = self.inner.pad_token_id
         known = math.inf if rows is None else rows
@@ -80,8 +80,8 @@ class HFTokenizer:
         own: int | None = self.inner.pad_token_id
         if own is not None and own != in_force:
             yield (
-                f"the tokenizer pads with token {own}, which the model's table of {rows} embeddings "
-                f"does not have; token {in_force} stands for it, and attention leaves it out"
+                f"the tokenizer pads with token {own}, which the model's table of {rows} "
+                f"embeddings does not have; token {in_force} stands for it, and attention leaves it out"
             )
 
     @cached_property
@@ -212,11 +212,15 @@ def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -
     *_, answer = done.stdout.splitlines() or [""]
     told = json.loads(answer) if done.returncode == 0 else {}
     if "error" in told:
-        return [_unfit(f"does not take a prompt by itself, as a lone user message: {told['error']}")]
+        return [
+            _unfit(f"does not take a prompt by itself, as a lone user message: {told['error']}")
+        ]
     limit, tokens = config.max_input_tokens, told.get("tokens", 0)
     if limit is None or tokens < limit:
         return []
-    what = f"the chat template alone has {tokens} tokens, which leaves nothing of {limit} to a prompt"
+    what = (
+        f"the chat template alone has {tokens} tokens, which leaves nothing of {limit} to a prompt"
+    )
     return [Problem(what, "max_input_tokens", "raise it, or set it to null")]
 
 

@@ -34,7 +34,7 @@ _BITSANDBYTES: dict[str, dict[str, Any]] = {
 }
 
 # Buffers that older versions of transformers kept in checkpoints, and that are computed: rotary
-# frequencies, positions, causal masks. The states of bitsandbytes lie beside the weights they are of.
+# frequencies, positions, causal masks. What bitsandbytes keeps lies beside the weights it is of.
 _COMPUTED = re.compile(
     r"(inv_freq|(cos|sin)_cached|position_ids|(attn|attention)\.(bias|masked_bias)|causal_mask)$"
     r"|\.weight\.\w+|\.(SCB|weight_format)$"
@@ -198,8 +198,8 @@ def _check_weights(path: str, model: Any, info: Mapping[str, Iterable[Any]]) -> 
             "without a place in the model": _kept(info["unexpected_keys"], model),
             "of another size": resized,
         },
-        "name a checkpoint that was saved with this config.json: other names, layers that were left "
-        "out, or another num_hidden_layers make this; random:DIRECTORY measures the shape alone",
+        "name a checkpoint that was saved with this config.json: other names, layers that were "
+        "left out, or another num_hidden_layers make this; random:DIRECTORY measures its shape",
     )
 
 

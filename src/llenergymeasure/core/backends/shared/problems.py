@@ -32,7 +32,8 @@ def kind_problems(
 
     Args:
         config: What to measure.
-        others: Types that the engine takes beside the causal ones of transformers; ``None`` if unknown.
+        others: Types that the engine takes beside the causal ones of transformers; ``None`` where
+            nobody knows.
     """
     types = loadable.known_types()
     named = {"model": config.model, "decoder.draft_model": config.decoder.draft_model}

@@ -77,6 +77,7 @@ class VLLMEngine:
         tokenizer: HFTokenizer,
         processes: EngineProcesses,
         ends: tuple[int, ...],
+        *,
         doubt: str | None = None,
     ) -> None:
         self._doubt, self._ends = doubt, () if config.ignores_eos else ends
@@ -289,4 +290,4 @@ class VLLMBackend:
             if source.kind != "random":
                 doubt = weights_note(library.parameters(), loadable.tensors(source), config.model)
             ends = end_tokens(source, tokenizer)
-            return VLLMEngine(config, library, tokenizer, processes, ends, doubt)
+            return VLLMEngine(config, library, tokenizer, processes, ends, doubt=doubt)
