@@ -81,8 +81,7 @@ class HFTokenizer:
         if own is not None and own != in_force:
             yield (
                 f"the tokenizer pads with token {own}, which the model's table of {rows} "
-                f"embeddings does not have; token {in_force} stands for it, and attention leaves it "
-                "out"
+                f"embeddings does not have; token {in_force} stands in, and attention leaves it out"
             )
 
     @cached_property

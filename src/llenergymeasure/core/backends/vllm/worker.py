@@ -54,10 +54,9 @@ class WorkerFacts:
         model, names = self.model_runner.get_model(), []
         packed: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
         for whole, _ in model.named_parameters():
-            name = whole.replace(".base_layer.", ".")
-            stem, _, last = name.rpartition(".")
-            head, dot, module = stem.rpartition(".")
-            names += [f"{head}{dot}{part}.{last}" for part in packed.get(module, [module])]
+            *head, module, last = f".{whole}".replace(".base_layer.", ".").split(".")
+            parts = packed.get(module, [module])
+            names += [".".join((*head, part, last)).strip(".") for part in parts]
         return names
 
 
