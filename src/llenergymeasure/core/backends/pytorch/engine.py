@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.trace import (
     BatchTrace,
@@ -111,6 +112,9 @@ class PyTorchEngine:
         ]
         if self._config.decoder.decoding_strategy == "beam":
             notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
+        quota, threads = allowance().cpu_quota, self._torch.get_num_threads()
+        if quota is not None and threads > quota:
+            notes.append(f"{threads} threads share a quota of {quota:g} CPUs (pytorch.num_threads)")
         return EngineReport(
             resolved=self._resolved(),
             weights=self._weights,

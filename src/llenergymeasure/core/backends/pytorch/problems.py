@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
-import psutil
-
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
     context_problems,
@@ -17,7 +16,6 @@ from llenergymeasure.core.backends.shared.problems import (
     passthrough_problems,
     room_problems,
 )
-from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import Problem
@@ -142,8 +140,8 @@ def _room_problems(
 ) -> Iterator[Problem]:
     """Hold the weights against the RAM, or against the GPU that each copy of them goes to."""
     if device == "cpu":
-        copies, memory_mb = section.num_processes or 1, psutil.virtual_memory().total / MIB
-        yield from room_problems(config, memory_mb, "this machine's RAM", copies)
+        copies, there = section.num_processes or 1, allowance()
+        yield from room_problems(config, there.memory_mb, there.memory_owner, copies)
     elif section.device_map is None:  # which may spread them over RAM and disk as well
         import torch
 
@@ -214,13 +212,15 @@ def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
     import torch
 
     if device == "cpu":
-        there, what, remedy = usable_cpus(), "CPU cores", ""
+        allowed = allowance()
+        there, remedy = allowed.threads, ""
+        what = "CPU cores there are" if there == allowed.cpus else "CPU cores that a quota allows"
     else:
-        there, what = torch.cuda.device_count(), "GPUs"
+        there, what = torch.cuda.device_count(), "GPUs there are"
         remedy = ", or check CUDA_VISIBLE_DEVICES"
     if 0 < there < count:  # without any GPU, that is the problem
         yield Problem(
-            f"num_processes: {count} is more than the {what} there are ({there})",
+            f"num_processes: {count} is more than the {what} ({there})",
             "pytorch.num_processes",
             f"set num_processes: {there} or less{remedy}",
             kind="hardware",

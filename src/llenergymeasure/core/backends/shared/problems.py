@@ -9,7 +9,7 @@ from pathlib import Path
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.names import QUANTISED, WEIGHT_BITS, compute_bytes
 from llenergymeasure.core.models import loadable, sources
-from llenergymeasure.core.models.config_json import FAMILIES, ConfigReader, stated_in
+from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.units import MIB
@@ -98,7 +98,7 @@ def room_problems(
 def weight_bytes(config: ExperimentConfig) -> float | None:
     """Count the bytes that the weights of a model take at least; ``None`` where that is unknown.
 
-    From the tensors of its checkpoint, or from the shape of a family that is known.
+    From the tensors of its checkpoint, or from its shape where that is beyond doubt.
     """
     source = sources.resolve(config.model, config.revision)
     least_bits = WEIGHT_BITS[config.precision]
@@ -108,7 +108,7 @@ def weight_bytes(config: ExperimentConfig) -> float | None:
         plain = sum(one.elements for one in found.values() if one.dtype in _PLAIN)
         return plain * least_bits / 8
     shape = sources.architecture_of(source)
-    if shape is None or shape.model_type not in FAMILIES:
+    if shape is None or shape.doubt is not None:
         return None
     return shape.parameters * least_bits / 8
 

@@ -13,12 +13,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import psutil
-
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.config.plugins import installed_version
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
     gpu_problems,
@@ -41,7 +40,6 @@ from llenergymeasure.core.backends.vllm.arguments import (
 )
 from llenergymeasure.core.models import loadable, quantised, sources
 from llenergymeasure.exceptions import Problem
-from llenergymeasure.units import MIB
 
 _NODES = Path("/sys/devices/system/node")
 _NO_GPU = (
@@ -152,7 +150,8 @@ def device_problems(
     if not on_cpu:
         yield from gpu_problems(config, list_all, _NO_GPU, _INSTEAD)
         return
-    yield from room_problems(config, psutil.virtual_memory().total / MIB, "this machine's RAM")
+    there = allowance()
+    yield from room_problems(config, there.memory_mb, there.memory_owner)
     wanted = backend_entry(config.backend).shards(config.section)
     nodes = max(1, len(list(_NODES.glob("node[0-9]*"))))
     if wanted > nodes:  # on a CPU each worker is bound to a memory node of its own
