@@ -132,7 +132,8 @@ class Comparison(Record):
         description="a is lower or higher than b where the interval leaves 1 out."
     )
     minimum_detectable_ratio: float = Field(
-        description="True ratio that this comparison would have shown in 80 % of repeats."
+        description="True ratio of these two that the next study like this one shows with a "
+        "probability of 80 %."
     )
 
 
@@ -141,7 +142,7 @@ class PlannedEffect(Record):
 
     n_cycles: int = Field(description="Cycles of each configuration.")
     minimum_detectable_ratio: float | None = Field(
-        description="Smallest true ratio it would show in 80 % of repeats."
+        description="True ratio that such a study to come shows with a probability of 80 %."
     )
 
 
@@ -160,13 +161,17 @@ class Sensitivity(Record):
         None, description="Change of the logarithm from slot to slot that was taken out."
     )
     minimum_detectable_ratio: float = Field(
-        description="True ratio that the study would have shown in 80 % of repeats, the median "
-        "over comparisons: exp((q / sqrt 2 + t80) x standard error of the logarithm)."
+        description="True ratio that the next study like this one shows with a "
+        "probability of 80 %: exp(m x the median of the standard errors of the logarithm), with m "
+        "such that the mean of Phi(m s - c s') over the standard errors s of this study and s' "
+        "of the next is 0.8."
     )
     planned: tuple[PlannedEffect, ...] = Field((), description="The same for other cycles.")
 
 
-NoteKind = Literal["metric", "difference", "work", "start", "trust", "design", "resume", "other"]
+NoteKind = Literal[
+    "metric", "difference", "work", "start", "trust", "design", "resume", "outlier", "other"
+]
 
 
 class Note(Record):
@@ -176,12 +181,14 @@ class Note(Record):
         description="metric: what statistics say of figures; difference: what engines do each in "
         "their own way; work: configurations did not do the same; start: how processes were "
         "started; trust: results in no figure, or in figures apart; design: what no statistics "
-        "can make good; resume: what a resume has parted; other: the rest."
+        "can make good; resume: what a resume has parted or run again; outlier: a run that stands "
+        "far from what its configuration and its cycle say; other: the rest."
     )
     text: str = Field(description="What there is to know.")
     about: tuple[str, ...] = Field(
         (), description="The figures by the names of their headline fields, or what differs."
     )
+    remedy: str | None = Field(None, description="A command line that mends it.")
 
 
 def about_metrics(found: Iterable[tuple[str, str]]) -> tuple[Note, ...]:
