@@ -36,15 +36,15 @@ Study batch-sizes: 3 configurations, 3 cycles, balanced order
 
 Energy per output token, lowest first                 J  against #2
      #2 batch_size=8                       1.25 ± 0.02
-=    #3 batch_size=16                      1.26 ± 0.03  +0.1 % (-0.5 to +0.7)
-     #1 batch_size=1                       1.63 ± 0.04  +30.0 % (+29.2 to +30.8)
-  A difference of 0.8 % shows in 4 of 5 studies; with 5 cycles, 0.5 % does.
+=    #3 batch_size=16                      1.26 ± 0.03  +0.1 % (-0.6 to +0.8)
+     #1 batch_size=1                       1.63 ± 0.04  +30.0 % (+29.1 to +30.9)
+  A difference of 1.2 % shows in 4 of 5 studies; with 5 cycles, 0.73 % does.
 
 Throughput, highest first                     tokens/s  against #2
      #2 batch_size=8                           199 ± 4
-=    #3 batch_size=16                          199 ± 5  -0.1 % (-0.7 to +0.5)
-     #1 batch_size=1                           153 ± 4  -23.1 % (-23.6 to -22.6)
-  A difference of 0.8 % shows in 4 of 5 studies; with 5 cycles, 0.5 % does.
+=    #3 batch_size=16                          199 ± 5  -0.1 % (-0.8 to +0.6)
+     #1 batch_size=1                           153 ± 4  -23.1 % (-23.6 to -22.5)
+  A difference of 1.2 % shows in 4 of 5 studies; with 5 cycles, 0.73 % does.
 
                TTFT, median, ms        TPOT, median, ms        peak memory, MiB
      #1                    48.2                    12.3                  16,500

@@ -231,6 +231,7 @@ def _reading(study: StudyResult) -> Iterator[Text]:
             "Configurations are compared board by board; what that gives over all boards stands "
             "once, at the first row of each."
         )
+    yield from (Text(f"- by an earlier rule: {text}") for text in study.earlier_rules)
     yield from _notes(study)
 
 
