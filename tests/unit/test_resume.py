@@ -17,6 +17,7 @@ from llenergymeasure.study.resume import (
     look,
     make_ready,
     outcome,
+    replaced,
     scan,
 )
 from tests.support.samples import MOST_CUTS, cuts
@@ -236,3 +237,33 @@ def test_equal_lists_of_packages_are_kept_once(study: StudyDirectory) -> None:
         finish(PLAN.directory(study, slot), PLAN.config(slot))
     one, other = look(PLAN, study).complete
     assert one[1].environment.packages is other[1].environment.packages
+
+
+def test_a_complete_slot_that_is_asked_for_again_is_left_to_run_in_the_order_of_the_plan(
+    tmp_path: Path,
+) -> None:
+    study = make_study(tmp_path / "again", PLAN, complete=[1, 2, 4])
+    found = look(PLAN, study).again([2])
+    assert [state.slot.number for state, _ in found.complete] == [1, 4]
+    assert [(state.slot.number, state.status) for state in found.left] == [
+        (2, "complete"), (3, "missing"), (5, "missing"), (6, "missing"),
+    ]  # fmt: skip
+    with pytest.raises(StudyError, match="--again 7: the plan has no such slot, only 1 to 6"):
+        look(PLAN, study).again([7])
+
+
+def test_what_is_run_again_keeps_its_old_result_under_the_next_number(
+    directory: ExperimentDirectory,
+) -> None:
+    for attempt in (1, 2):
+        finish(directory, ONE)
+        directory.requests.write_text(f"samples {attempt}")
+        directory.log.write_text(f"attempt {attempt}")
+        assert make_ready(directory, ONE, again=True)
+    kept = {f"{name}.{n}.{kind}" for n in (1, 2) for name, kind in (
+        ("result", "json"), ("requests", "parquet"), ("log", "txt"),
+    )}  # fmt: skip
+    assert kept <= names(directory)
+    assert not directory.result.exists()
+    assert (directory.root / "requests.2.parquet").read_text() == "samples 2"
+    assert replaced(directory) == ("result.1.json", "result.2.json")

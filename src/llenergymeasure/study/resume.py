@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -50,11 +50,30 @@ class StudyState(NamedTuple):
     Attributes:
         complete: Slots with a result that could be read, in the order of the plan.
         left: Slots that are to be run, in that order; one whose result is damaged inside, or of
-            another configuration, is among them as failed.
+            another configuration, is among them as failed, and one that is to be run again as
+            complete.
     """
 
     complete: tuple[tuple[SlotState, ExperimentResult], ...]
     left: tuple[SlotState, ...]
+
+    def again(self, numbers: Collection[int]) -> StudyState:
+        """Put slots that are complete among those to run, by their numbers.
+
+        Raises:
+            StudyError: There is no such slot.
+        """
+        known = [*(state.slot.number for state, _ in self.complete)]
+        known += [state.slot.number for state in self.left]
+        if absent := sorted(set(numbers) - set(known)):
+            raise StudyError(
+                f"--again {absent[0]}: the plan has no such slot, only 1 to {max(known)}",
+                where="--again",
+            )
+        asked = [state for state, _ in self.complete if state.slot.number in numbers]
+        kept = (one for one in self.complete if one[0].slot.number not in numbers)
+        left = sorted((*self.left, *asked), key=lambda state: state.slot.number)
+        return StudyState(tuple(kept), tuple(left))
 
     def progress(self, now: datetime) -> ProgressView:
         """Count the slots by status."""
@@ -139,12 +158,19 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def make_ready(directory: ExperimentDirectory, config: ExperimentConfig) -> bool:
+def make_ready(
+    directory: ExperimentDirectory, config: ExperimentConfig, *, again: bool = False
+) -> bool:
     """Prepare the directory of a slot for an attempt: nothing of an earlier one is in the way.
 
     An old error is kept with its log (``error.1.json``, ``log.1.txt``, then 2, 3, ...), a result
     that is damaged or of another configuration as ``result.malformed.json``. What an interrupted
     attempt left is removed.
+
+    Args:
+        directory: The directory.
+        config: What is to be measured.
+        again: Whether to keep even a good result aside, as ``result.1.json``, and run it again.
 
     Returns:
         Whether to run it: ``False`` where a result of this configuration is in place.
@@ -161,7 +187,9 @@ def make_ready(directory: ExperimentDirectory, config: ExperimentConfig) -> bool
         directory.root.mkdir(exist_ok=True)
         with _alone(directory):
             whole = is_whole(directory.result)
-            if whole and isinstance(_result(directory, config), ExperimentResult):
+            if again:
+                set_aside(directory)
+            elif whole and isinstance(_result(directory, config), ExperimentResult):
                 return False
             _clear(directory)
     except OSError as error:
@@ -171,6 +199,21 @@ def make_ready(directory: ExperimentDirectory, config: ExperimentConfig) -> bool
             where=str(directory.root),
         ) from None
     return True
+
+
+def set_aside(directory: ExperimentDirectory) -> None:
+    """Keep a result under the next number, with its readings and its log."""
+    # The result comes last: broken off before, it is still in its place and complete.
+    files = (directory.requests, directory.timeseries, directory.log, directory.result)
+    number = _next_number(*files)
+    for path in files:
+        if path.is_file():
+            path.replace(_numbered(path, number))
+
+
+def replaced(directory: ExperimentDirectory) -> tuple[str, ...]:
+    """Name the files of results that were set aside to measure anew."""
+    return tuple(sorted(path.name for path in directory.root.glob("result.[0-9]*.json")))
 
 
 def outcome(state: SlotState, config: ExperimentConfig) -> Outcome | None:
@@ -244,7 +287,7 @@ def _clear(directory: ExperimentDirectory) -> None:
     if _error_code(directory) == INTERRUPTED:
         directory.error.unlink()
     elif directory.error.is_file():
-        number = next(n for n in itertools.count(1) if not _numbered(directory.error, n).exists())
+        number = _next_number(directory.error, directory.log)
         if directory.log.is_file():
             directory.log.replace(_numbered(directory.log, number))
         directory.error.replace(_numbered(directory.error, number))
@@ -252,6 +295,12 @@ def _clear(directory: ExperimentDirectory) -> None:
     shares = (*directory.root.glob("process_*.json"), *directory.root.glob("process_*.log"))
     for path in (*written, *shares, *directory.root.glob(".*.tmp")):
         path.unlink(missing_ok=True)
+
+
+def _next_number(*paths: Path) -> int:
+    """Give the first number under which none of some files is kept."""
+    numbers = itertools.count(1)
+    return next(n for n in numbers if not any(_numbered(path, n).exists() for path in paths))
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -52,6 +52,7 @@ class StudyRunner:
         resume: A study to go on with.
         execution: Fields of ``execution`` that flags set; a study that is given holds them already.
         allow_large: Whether a grid may be larger than is usual.
+        again: Numbers of finished slots that are run again, of a study that is resumed.
     """
 
     study: StudyConfig | None
@@ -61,6 +62,7 @@ class StudyRunner:
     resume: Path | None = None
     execution: Mapping[str, Any] = field(default_factory=dict)
     allow_large: bool = False
+    again: tuple[int, ...] = ()
 
     def run(self) -> StudyResult:
         """Run it.
@@ -127,7 +129,7 @@ class StudyRunner:
             for note in notes:
                 self.calls.listener(Noted(note))
             with RunnerPool(plan.execution.start_method) as runners:
-                found = look(plan, directory)
+                found = look(plan, directory).again(self.again)
                 self._tell(plan, done=len(found.complete))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))

@@ -119,7 +119,12 @@ class StudySession:
         """
         states = resume.scan(self._plan, self._directory)
         found = (
-            SlotOutcome(one.slot, self._outcome(one), one.directory if self._kept else None)
+            SlotOutcome(
+                one.slot,
+                self._outcome(one),
+                one.directory if self._kept else None,
+                resume.replaced(one.directory),
+            )
             for one in states
         )
         result = study_result(self._plan, found)
@@ -146,7 +151,8 @@ class StudySession:
 
     def _one(self, state: SlotState) -> None:
         slot = state.slot
-        if not resume.make_ready(state.directory, self._plan.config(slot)):
+        again = state.status == "complete"  # and yet it is to be run
+        if not resume.make_ready(state.directory, self._plan.config(slot), again=again):
             return
         started_s = time.monotonic()
         self._note(slot, "running")
