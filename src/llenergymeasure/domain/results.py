@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llenergymeasure.domain.energy import EnergyPhases, EnergyResult, PassComparison
 from llenergymeasure.domain.experiment_result import (
+    KNOWN_SCHEMAS,
     SCHEMA_VERSION,
     BaselineResult,
     CPULoad,
@@ -20,6 +21,7 @@ from llenergymeasure.domain.experiment_result import (
     MultiGPUResult,
     Outcome,
     ResolvedSettings,
+    StudyPlace,
     ThermalResult,
     ThroughputResult,
     TrustReason,
@@ -42,6 +44,7 @@ from llenergymeasure.domain.study_result import (
 )
 
 __all__ = [
+    "KNOWN_SCHEMAS",
     "SCHEMA_VERSION",
     "BaselineResult",
     "CPULoad",
@@ -70,6 +73,7 @@ __all__ = [
     "ResolvedSettings",
     "Sensitivity",
     "Skipped",
+    "StudyPlace",
     "StudyProtocol",
     "StudyResult",
     "ThermalResult",

@@ -25,13 +25,14 @@ from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
+from llenergymeasure.results.files import set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
-from llenergymeasure.study.resume import StudyState, look
+from llenergymeasure.study.resume import MALFORMED, StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
 from llenergymeasure.study.supervise import supervise
@@ -118,7 +119,7 @@ class StudyRunner:
 
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
-            plan, notes = prepare.continuation(
+            plan, notes, rejected = prepare.continuation(
                 directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
@@ -126,8 +127,11 @@ class StudyRunner:
             with RunnerPool(plan.execution.start_method) as runners:
                 found = look(plan, directory)
                 self._tell(plan, done=len(found.complete))
+                for note in found.notes():
+                    self.calls.listener(Noted(note))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
+                _keep(rejected)
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:
@@ -191,6 +195,20 @@ class StudyRunner:
                         for file in (directory.lock, directory.plan):
                             file.unlink(missing_ok=True)
                         directory.root.rmdir()
+
+
+def _keep(rejected: Sequence[Path]) -> None:
+    """Keep files of a plan that are about to be written anew.
+
+    Raises:
+        StudyError: The disk refuses.
+    """
+    try:
+        for path in rejected:
+            set_aside((path,), MALFORMED)
+    except OSError as error:
+        said = f"cannot keep {path} under a number: {error.strerror or error}; mend that, then resume"
+        raise StudyError(said, where=str(path)) from None
 
 
 @contextlib.contextmanager
