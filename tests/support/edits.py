@@ -29,7 +29,7 @@ class Edit(NamedTuple):
 
 
 class Counts(Counter[str]):
-    """How edits were taken: ``noticed``, ``harmless`` (nothing it says has changed), ``believed``."""
+    """How edits were taken: ``noticed``, ``harmless`` (it says the same), or ``believed``."""
 
     def __str__(self) -> str:
         return ", ".join(f"{self[word]:,} {word}" for word in ("noticed", "harmless", "believed"))
@@ -81,7 +81,9 @@ def edits(data: dict[str, Any]) -> Iterator[Edit]:
     """Yield every change of every part of a file, one at a time."""
     for place, value in _parts(data, ()):
         for kind in _OF[type(value)]:
-            yield _edit(data, kind, place, VALUES[kind](value))
+            other = VALUES[kind](value)
+            if json.dumps(other) != json.dumps(value):  # ten times nought is nought
+                yield _edit(data, kind, place, other)
         yield _edit(data, "removed", place, REMOVED)
         if isinstance(place[-1], str):
             yield _edit(data, "renamed", place, RENAMED)

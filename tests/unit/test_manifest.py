@@ -166,6 +166,7 @@ def test_the_directory_of_a_slot_does_not_depend_on_how_many_there_are(
     names = [plan.directory(study, slot).root.name for slot in slots]
     assert names == ["9999_scripted_bf16_bs1_c1", "10000_scripted_bf16_bs8_c2"]
 
+
 # Two files that disagree --------------------------------------------------------------------------
 
 
@@ -275,7 +276,7 @@ def test_a_plan_of_another_study_is_told_by_the_place_of_the_results(
 def test_a_plan_that_cannot_be_read_stands_in_the_way(study: StudyDirectory) -> None:
     write_plan(study, make_plan(TWO))
     study.manifest.symlink_to(study.manifest.name)
-    with pytest.raises(StudyError, match="cannot be read .*; mend that, or take it away"):
+    with pytest.raises(StudyError, match=r"cannot be read .*; mend that or take it away"):
         read_plan(study)
 
 

@@ -28,6 +28,7 @@ from llenergymeasure.study.events import (
     Pausing,
     Started,
     StudyEvent,
+    read_progress,
 )
 from llenergymeasure.study.manifest import StudyPlan, read_plan
 from llenergymeasure.study.resume import look

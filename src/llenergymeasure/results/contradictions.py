@@ -16,8 +16,8 @@ from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.results import Distribution, ExperimentResult
 from llenergymeasure.units import JOULES_PER_KWH
 
-LARGEST = 1e30
-"""Beyond what any figure of an experiment can be: FLOPs of a window reach some 1e24."""
+LARGEST, LARGEST_COUNT = 1e29, 1 << 63
+"""Beyond what any figure can be: FLOPs of a window reach some 1e24, and counts fit 63 bits."""
 
 HEADLINES = {
     "energy_total_j": "energy.total_j",
@@ -74,7 +74,8 @@ def doubts(data: Mapping[str, Any], result: ExperimentResult) -> Iterator[str]:
     """
     yield from _misread(data, result.model_dump(mode="json"), "")
     for place, value in _numbers(data, ""):
-        if not place.startswith(_ASKED) and abs(value) >= LARGEST:
+        limit = LARGEST_COUNT if isinstance(value, int) else LARGEST
+        if abs(value) >= limit and not place.startswith(_ASKED):
             yield f"{place}: larger than any figure can be"
         elif value < 0 and _NEVER_NEGATIVE.fullmatch(place):
             yield f"{place}: {value:.3g} is negative"

@@ -60,11 +60,10 @@ def load(model: type[Result], path: Path, schemas: tuple[str, ...]) -> Result:
     elif data["schema_version"] not in UNSEALED:
         raise _error(file, f"has lost its checksum ({SEAL}). {_PUT_BACK}")
     result = _built(model, data, file)
-    found: list[str] = []
-    if SEAL not in data:
-        found += doubts(data, result)
-        found += _against_requests(result, ExperimentDirectory(file.parent).requests)
-    found = found or list(contradictions(result))  # which are made with numbers within reach
+    found = [] if SEAL in data else list(doubts(data, result))
+    found = found or list(contradictions(result))  # which need numbers within reach
+    if SEAL not in data and not found:
+        found = list(_against_requests(result, ExperimentDirectory(file.parent).requests))
     if found:
         raise _invalid(file, "contradicts itself", found)
     return _with_samples(result, file.parent)
@@ -156,9 +155,7 @@ def _with_samples(result: Result, directory: Path) -> Result:
     verdict = TrustVerdict(
         verdict=worst.get(trust.verdict, trust.verdict),
         energy=worst.get(trust.energy, trust.energy),
-        reasons=tuple(
-            sorted((*trust.reasons, reason), key=lambda one: LEVELS.index(one.level))
-        ),
+        reasons=tuple(sorted((*trust.reasons, reason), key=lambda one: LEVELS.index(one.level))),
     )
     warnings = (*result.measurement_warnings, code)
     return result.model_copy(update={"trust": verdict, "measurement_warnings": warnings})

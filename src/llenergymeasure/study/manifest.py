@@ -3,8 +3,8 @@
 ``study_manifest.json`` is written beside its place and renamed, at the start and at the end only.
 In between ``study_progress.jsonl`` grows by a line (:class:`~.events.ProgressLine`), so the
 bookkeeping of an experiment costs the same in every study. Neither says what is complete: the
-directories of the experiments do (``study/resume.py``). ``study_plan.json`` holds the plan alone, and
-is written once, so that a damaged manifest costs nothing. Both carry a checksum.
+directories of the experiments do (``study/resume.py``). ``study_plan.json`` holds the plan alone,
+and is written once, so that a damaged manifest costs nothing. Both carry a checksum.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -249,7 +249,7 @@ def read_plan(directory: StudyDirectory) -> NotedPlan:
                 faults.append(f"{path} is not there")
         except OSError as error:
             raise StudyError(
-                f"{path} cannot be read ({error.strerror}); mend that, or take it away, then resume",
+                f"{path} cannot be read ({error.strerror}); mend that or take it away, then resume",
                 where=str(path),
             ) from None
         except (ValueError, TypeError, RecursionError) as error:

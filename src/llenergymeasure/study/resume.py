@@ -342,7 +342,8 @@ def _unlike(planned: ExperimentConfig, found: ExperimentConfig) -> str:
     one, other = (dict(flatten(each.model_dump(mode="json"))) for each in (planned, found))
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     return "; ".join(
-        f"{name}: {one.get(name)} in the plan, {other.get(name)} in the result" for name in names[:3]
+        f"{name}: {one.get(name)} in the plan, {other.get(name)} in the result"
+        for name in names[:3]
     )
 
 

@@ -207,7 +207,9 @@ def _keep(rejected: Sequence[Path]) -> None:
         for path in rejected:
             set_aside((path,), MALFORMED)
     except OSError as error:
-        said = f"cannot keep {path} under a number: {error.strerror or error}; mend that, then resume"
+        said = (
+            f"cannot keep {path} under a number: {error.strerror or error}; mend that, then resume"
+        )
         raise StudyError(said, where=str(path)) from None
 
 
