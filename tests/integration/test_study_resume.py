@@ -326,7 +326,7 @@ def test_a_plan_that_no_result_agrees_with_is_refused_and_nothing_is_touched(
         done = llem("run", "--resume", finished.path)
         assert (done.code, done.out) == (1, "")
         assert "2 results are not understood, and nothing was touched" in done.err
-        assert "n: 3 in the plan, 2 in the result" in done.err
+        assert "n: 3 in the plan, 2 in it" in done.err
         assert everything(finished.study.root) == before
 
 
@@ -444,3 +444,42 @@ def taken(study: StudyDirectory, plan: StudyPlan, whole: StudyState) -> str:
         return "noticed" if noted.notes else "harmless"
     told = any("samples_changed" in result.measurement_warnings for _, result in state.complete)
     return "noticed" if told or list(state.notes()) else "believed"
+
+
+def test_a_finished_slot_is_run_again_on_request_and_its_old_result_is_kept(
+    llem: Llem, finished: Left
+) -> None:
+    before = finished.results
+    first, second = sorted(before)
+
+    done = llem("run", "--resume", finished.path, "--again", "2")
+
+    assert done.code == 0, done.err
+    assert "2 experiments, 1 already done" in done.err
+    after, folder = finished.results, finished.study.experiments / second
+    assert after[first] == before[first]
+    assert after[second] != before[second]
+    assert (folder / "result.1.json").read_bytes() == before[second]
+    assert {"requests.1.parquet", "log.1.txt", "requests.parquet"} <= finished.names("0002")
+    assert "slot 2 was measured again on request" in done.out.replace("\n  ", " ")
+
+    assert llem("run", "--resume", finished.path, "--again", "2").code == 0
+    assert {"result.1.json", "result.2.json"} <= finished.names("0002")
+    assert (folder / "result.1.json").read_bytes() == before[second]
+    assert finished.summary["ran"] == 2
+
+
+def test_a_slot_that_the_plan_has_not_is_refused_before_anything_runs(
+    llem: Llem, finished: Left
+) -> None:
+    before = finished.results
+    done = llem("run", "--resume", finished.path, "--again", "3")
+    assert (done.code, done.out) == (1, "")
+    assert "--again 3: the plan has no such slot, only 1 to 2" in done.err
+    assert finished.results == before
+
+
+def test_running_a_slot_again_needs_the_study_it_belongs_to(llem: Llem, finished: Left) -> None:
+    done = llem("run", "study.yaml", "--again", "1")
+    assert (done.code, done.out) == (2, "")
+    assert "--resume" in done.err

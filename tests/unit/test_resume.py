@@ -22,6 +22,7 @@ from llenergymeasure.study.resume import (
     look,
     make_ready,
     outcome,
+    replaced,
     scan,
     set_aside,
 )
@@ -327,7 +328,7 @@ def test_results_that_all_agree_with_each_other_and_not_with_the_plan_stand_in_t
         directory.config.write_text(json.dumps({"config": other.model_dump(mode="json")}))
     told = strange(study)
     assert told.startswith("6 results are not understood")
-    assert "scripted.batch_size: 1 in the plan, 3 in the result" in told
+    assert "scripted.batch_size: 1 in the plan, 3 in it" in told
     assert "put back the plan that was there" in told
 
 
@@ -398,3 +399,33 @@ def test_an_error_that_was_changed_is_not_believed(directory: ExperimentDirector
     directory.error.write_text(text.replace("it broke", "it works"))
     with pytest.raises(ExperimentError, match="it is damaged"):
         read_failure(directory.error)
+
+
+def test_a_complete_slot_that_is_asked_for_again_is_left_to_run_in_the_order_of_the_plan(
+    tmp_path: Path,
+) -> None:
+    study = make_study(tmp_path / "again", PLAN, complete=[1, 2, 4])
+    found = look(PLAN, study).again([2])
+    assert [state.slot.number for state, _ in found.complete] == [1, 4]
+    assert [(state.slot.number, state.status) for state in found.left] == [
+        (2, "complete"), (3, "missing"), (5, "missing"), (6, "missing"),
+    ]  # fmt: skip
+    with pytest.raises(StudyError, match="--again 7: the plan has no such slot, only 1 to 6"):
+        look(PLAN, study).again([7])
+
+
+def test_what_is_run_again_keeps_its_old_result_under_the_next_number(
+    directory: ExperimentDirectory,
+) -> None:
+    for attempt in (1, 2):
+        finish(directory, ONE)
+        directory.requests.write_text(f"samples {attempt}")
+        directory.log.write_text(f"attempt {attempt}")
+        assert make_ready(directory, ONE, again=True)
+    kept = {f"{name}.{n}.{kind}" for n in (1, 2) for name, kind in (
+        ("result", "json"), ("requests", "parquet"), ("log", "txt"),
+    )}  # fmt: skip
+    assert kept <= names(directory)
+    assert not directory.result.exists()
+    assert (directory.root / "requests.2.parquet").read_text() == "samples 2"
+    assert replaced(directory) == ("result.1.json", "result.2.json")

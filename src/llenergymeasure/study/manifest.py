@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
-from llenergymeasure.config.base import flatten
+from llenergymeasure.config.base import unlike
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.config.study import CycleOrder, StartMethod
@@ -148,6 +148,11 @@ class StudyPlan(Record):
         """Give the directory of a slot; the same for as long as the study lives."""
         return study.experiment(slot_name(slot.number, slot.cycle, self.config(slot)))
 
+    def facts(self) -> dict[str, Any]:
+        """Give everything that it says, whatever version wrote it."""
+        data = self.model_dump(mode="json", exclude={"schema_version", "llenergymeasure_version"})
+        return {**data, "experiments": dict(enumerate(data["experiments"]))}
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Build a plan from the data of a manifest.
@@ -215,10 +220,9 @@ class NotedPlan(NamedTuple):
     rejected: tuple[Path, ...] = ()
 
 
-_VERSIONS = {"schema_version", "llenergymeasure_version"}
 _FREE = {"execution", "inputs", "slots"}
 """What a resume may change in a plan; slots are only ever added."""
-_MOST_DIFFERENCES, _LONGEST = 3, 100
+_LONGEST = 100
 
 
 class _Found(NamedTuple):
@@ -293,11 +297,12 @@ def _chosen(directory: StudyDirectory, manifest: _Found, plan: _Found) -> NotedP
     Raises:
         StudyError: They disagree, and nothing tells which is right.
     """
-    differences = _differences(manifest.plan, plan.plan)
+    differences = unlike(manifest.plan.facts(), plan.plan.facts())
     if not differences:
         return NotedPlan(manifest.plan)
-    told = "; ".join(list(differences.values())[:_MOST_DIFFERENCES])
-    disagree = f"{manifest.path} and {plan.path.name} disagree ({told})"
+    pairs = (f"{name}: {one} and {other}" for name, (one, other) in differences.items())
+    told = "; ".join(text if len(text) < _LONGEST else f"{text[:_LONGEST]}..." for text in pairs)
+    disagree = f"{manifest.path} and {plan.path.name} disagree ({told[: 3 * _LONGEST]})"
     surplus = _results_of(directory, manifest.plan) - _results_of(directory, plan.plan)
     if surplus:
         right, wrong = (manifest, plan) if surplus > 0 else (plan, manifest)
@@ -328,20 +333,6 @@ def _results_of(directory: StudyDirectory, plan: StudyPlan) -> int:
             here = data.get("place") in (None, plan.place(slot).model_dump(mode="json"))
             count += here and config.fingerprint() == plan.config(slot).fingerprint()
     return count
-
-
-def _differences(one: StudyPlan, other: StudyPlan) -> dict[str, str]:
-    """Tell by field in what two plans differ, whatever version wrote them."""
-    mine, others = (
-        dict(flatten({**data, "experiments": dict(enumerate(data["experiments"]))}))
-        for data in (plan.model_dump(mode="json", exclude=_VERSIONS) for plan in (one, other))
-    )
-    told = {
-        name: f"{name}: {mine.get(name)} and {others.get(name)}"
-        for name in dict.fromkeys((*mine, *others))
-        if mine.get(name) != others.get(name)
-    }
-    return {name: text if len(text) < _LONGEST else name for name, text in told.items()}
 
 
 def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from llenergymeasure import locks
-from llenergymeasure.config.base import flatten
+from llenergymeasure.config.base import unlike
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.domain.results import (
     ExperimentResult,
@@ -64,11 +65,30 @@ class StudyState(NamedTuple):
     Attributes:
         complete: Slots with a result that could be read, in the order of the plan.
         left: Slots that are to be run, in that order; one whose result is damaged inside, or of
-            another configuration, is among them as failed.
+            another configuration, is among them as failed, and one that is to be run again as
+            complete.
     """
 
     complete: tuple[tuple[SlotState, ExperimentResult], ...]
     left: tuple[SlotState, ...]
+
+    def again(self, numbers: Collection[int]) -> StudyState:
+        """Put slots that are complete among those to run, by their numbers.
+
+        Raises:
+            StudyError: There is no such slot.
+        """
+        known = [*(state.slot.number for state, _ in self.complete)]
+        known += [state.slot.number for state in self.left]
+        if absent := sorted(set(numbers) - set(known)):
+            raise StudyError(
+                f"--again {absent[0]}: the plan has no such slot, only 1 to {max(known)}",
+                where="--again",
+            )
+        asked = [state for state, _ in self.complete if state.slot.number in numbers]
+        kept = (one for one in self.complete if one[0].slot.number not in numbers)
+        left = sorted((*self.left, *asked), key=lambda state: state.slot.number)
+        return StudyState(tuple(kept), tuple(left))
 
     def progress(self, now: datetime) -> ProgressView:
         """Count the slots by status."""
@@ -182,7 +202,11 @@ def is_whole(path: Path) -> bool:
 
 
 def make_ready(
-    directory: ExperimentDirectory, config: ExperimentConfig, place: StudyPlace | None = None
+    directory: ExperimentDirectory,
+    config: ExperimentConfig,
+    place: StudyPlace | None = None,
+    *,
+    again: bool = False,
 ) -> bool:
     """Prepare the directory of a slot for an attempt: nothing of an earlier one is in the way.
 
@@ -194,6 +218,7 @@ def make_ready(
         directory: The directory.
         config: What is to be measured.
         place: Where in which study.
+        again: Whether to keep even a good result aside, as ``result.1.json``, and run it again.
 
     Returns:
         Whether to run it: ``False`` where a result of this experiment is in place.
@@ -209,6 +234,8 @@ def make_ready(
             raise _gone(directory.root.parent.parent) from None
         directory.root.mkdir(exist_ok=True)
         with _alone(directory):
+            if again:
+                set_aside(directory)
             found = _result(directory, config, place) if is_whole(directory.result) else None
             if isinstance(found, ExperimentResult):
                 return False
@@ -222,6 +249,11 @@ def make_ready(
             where=str(directory.root),
         ) from None
     return True
+
+
+def replaced(directory: ExperimentDirectory) -> tuple[str, ...]:
+    """Name the files of results that were set aside to measure anew."""
+    return tuple(sorted(path.name for path in directory.root.glob("result.[0-9]*.json")))
 
 
 def outcome(
@@ -255,7 +287,8 @@ def set_aside(directory: ExperimentDirectory, mark: str = "") -> int | None:
     Raises:
         OSError: The system refused.
     """
-    return files.set_aside((directory.result, *_samples(directory), directory.log), mark)
+    # The result comes last: broken off before, it is still in its place and complete.
+    return files.set_aside((*_samples(directory), directory.log, directory.result), mark)
 
 
 def kept_results(directory: ExperimentDirectory) -> tuple[str, ...]:
@@ -309,7 +342,9 @@ def _stranger(
     """Tell whose a result is that does not belong here: how that counts, and whose it is."""
     # Not the hash that the result holds: a version with other rules may have written it.
     if not _same(result.config, config):
-        other = f"another configuration ({_unlike(config, result.config)})"
+        differ = unlike(config.model_dump(mode="json"), result.config.model_dump(mode="json"))
+        pairs = (f"{name}: {one} in the plan, {two} in it" for name, (one, two) in differ.items())
+        other = f"another configuration ({'; '.join(islice(pairs, 3))})"
         if not _same(_asked(directory), result.config):
             return MALFORMED, other + _AGAIN
         # All of the directory agrees: the plan was changed, or directories changed places.
@@ -336,15 +371,6 @@ def _asked(directory: ExperimentDirectory) -> ExperimentConfig | None:
         return ExperimentConfig.model_validate(asked, context=STORED)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _unlike(planned: ExperimentConfig, found: ExperimentConfig) -> str:
-    one, other = (dict(flatten(each.model_dump(mode="json"))) for each in (planned, found))
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return "; ".join(
-        f"{name}: {one.get(name)} in the plan, {other.get(name)} in the result"
-        for name in names[:3]
-    )
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ class StudyRunner:
         resume: A study to go on with.
         execution: Fields of ``execution`` that flags set; a study that is given holds them already.
         allow_large: Whether a grid may be larger than is usual.
+        again: Numbers of finished slots that are run again, of a study that is resumed.
     """
 
     study: StudyConfig | None
@@ -59,6 +60,7 @@ class StudyRunner:
     resume: Path | None = None
     execution: Mapping[str, Any] = field(default_factory=dict)
     allow_large: bool = False
+    again: tuple[int, ...] = ()
 
     def run(self) -> StudyResult:
         """Run it.
@@ -125,13 +127,17 @@ class StudyRunner:
             for note in notes:
                 self.calls.listener(Noted(note))
             with RunnerPool(plan.execution.start_method) as runners:
-                found = look(plan, directory)
+                found = look(plan, directory).again(self.again)
                 self._tell(plan, done=len(found.complete))
                 for note in found.notes():
                     self.calls.listener(Noted(note))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
-                _keep(rejected)
+                try:
+                    set_aside(rejected, MALFORMED)
+                except OSError as error:
+                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
+                    raise StudyError(f"{said}; mend that, then resume") from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:
@@ -195,22 +201,6 @@ class StudyRunner:
                         for file in (directory.lock, directory.plan):
                             file.unlink(missing_ok=True)
                         directory.root.rmdir()
-
-
-def _keep(rejected: Sequence[Path]) -> None:
-    """Keep files of a plan that are about to be written anew.
-
-    Raises:
-        StudyError: The disk refuses.
-    """
-    try:
-        for path in rejected:
-            set_aside((path,), MALFORMED)
-    except OSError as error:
-        said = (
-            f"cannot keep {path} under a number: {error.strerror or error}; mend that, then resume"
-        )
-        raise StudyError(said, where=str(path)) from None
 
 
 @contextlib.contextmanager

@@ -125,6 +125,7 @@ class StudySession:
                 one.slot,
                 self._outcome(one),
                 one.directory if self._kept else None,
+                resume.replaced(one.directory),
                 resume.kept_results(one.directory),
             )
             for one in states
@@ -154,7 +155,8 @@ class StudySession:
     def _one(self, state: SlotState) -> None:
         slot = state.slot
         config, place = self._plan.config(slot), self._plan.place(slot)
-        if not resume.make_ready(state.directory, config, place):
+        again = state.status == "complete"  # and yet it is to be run
+        if not resume.make_ready(state.directory, config, place, again=again):
             return
         started_s = time.monotonic()
         self._note(slot, "running")
