@@ -28,13 +28,14 @@ from llenergymeasure.orchestration.events import Event, Listener
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.overtime import Guard, LastWords
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
+from llenergymeasure.results.files import set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
-from llenergymeasure.study.resume import StudyState, look
+from llenergymeasure.study.resume import MALFORMED, StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
 from llenergymeasure.study.supervise import LOADING, loads_too_long, supervise
@@ -123,7 +124,7 @@ class StudyRunner:
 
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
-            plan, notes = prepare.continuation(
+            plan, notes, rejected = prepare.continuation(
                 directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
@@ -131,8 +132,15 @@ class StudyRunner:
             with RunnerPool(plan.execution.start_method) as runners:
                 found = look(plan, directory).again(self.again)
                 self._tell(plan, done=len(found.complete))
+                for note in found.notes():
+                    self.calls.listener(Noted(note))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
+                try:
+                    set_aside(rejected, MALFORMED)
+                except OSError as error:
+                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
+                    raise StudyError(f"{said}; mend that, then resume") from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:
