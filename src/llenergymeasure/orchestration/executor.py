@@ -205,8 +205,14 @@ class LocalExecutor:
             ordinary_ids=engine.tokenizer.ordinary_ids(),
         )
         report = engine.inspect()
-        limit, tokenizer = report.context_limit, report.tokenizer_sha256
-        work = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
+        work = build_requests(
+            dataset.prompts,
+            engine.tokenizer,
+            config,
+            context_limit=report.context_limit,
+            token_rows=report.token_rows,
+        )
+        tokenizer = report.tokenizer_sha256
         inputs = {"dataset": dataset.sha256} | ({"tokenizer": tokenizer} if tokenizer else {})
         inputs |= identity.of_models(config, report.model_commit)
         info = DatasetInfo(

@@ -193,8 +193,8 @@ def _save(
     repository: ResultsRepository, made: Measurement, collector: MetricsCollector
 ) -> ExperimentResult:
     """Save raw samples before anything is derived from them: whatever comes then, they are kept."""
-    repository.save_samples(made.processes, made.windows)
-    result = collector(made.processes)
+    files = repository.save_samples(made.processes, made.windows)
+    result = collector(made.processes).model_copy(update={"files": dict(files)})
     repository.save_result(result)
     return result
 
