@@ -85,7 +85,7 @@ def test_every_truncation_of_a_result_is_called_damaged(tmp_path: Path) -> None:
         ("[]", "not the result of an experiment"),
         ("{}", "not the result of an experiment"),
         ('{"study_design_hash": "0"}', "it is that of a study"),
-        (_changed(schema_version="2.1"), "schema 2.1; .* Upgrade"),
+        (_changed(schema_version="2.2"), "schema 2.2; .* Upgrade"),
         (_changed(schema_version="10.0"), "schema 10.0; .* Upgrade"),
         (_changed(schema_version="1.0"), "never existed"),
         (_changed(schema_version=2.0), "no valid schema_version"),

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llenergymeasure.config.models import STORED
+from llenergymeasure.domain.earlier_rules import EARLIER_SCHEMAS, OF_EXPERIMENTS, earlier
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results.layout import ExperimentDirectory
 
@@ -30,7 +31,7 @@ def load(model: type[Model], path: Path, current_schema: str) -> Model:
     Args:
         model: The model.
         path: A ``result.json``, or the directory that holds it.
-        current_schema: The schema version that is understood, e.g. ``"2.0"``.
+        current_schema: The newest schema version that is understood, e.g. ``"2.1"``.
 
     Raises:
         LLEMError: The file is missing, cannot be read, is damaged, is no experiment result, or is
@@ -43,6 +44,7 @@ def load(model: type[Model], path: Path, current_schema: str) -> Model:
         which = "; it is that of a study" if study else ""
         raise _error(file, f"is not the result of an experiment{which}")
     _check_schema(data.get("schema_version"), file, current_schema)
+    data = {**data, "earlier_rules": earlier(OF_EXPERIMENTS, data)}
     try:
         return model.model_validate(data, context=STORED)
     except ValidationError as error:
@@ -160,7 +162,7 @@ def _check_schema(schema: Any, file: Path, current: str) -> None:
             f"has schema {schema}; this version of llenergymeasure reads up to "
             f"{current}. Upgrade it: pip install --upgrade llenergymeasure",
         )
-    if version != known:
+    if version != known and schema not in EARLIER_SCHEMAS:
         raise _error(file, f"has schema {schema}, which never existed")
 
 

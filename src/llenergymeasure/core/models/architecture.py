@@ -82,6 +82,7 @@ class ModelArchitecture:
         vector_parameters: Elements of all biases and normalisations.
         experts: The mixture of experts, or ``None`` for a dense model.
         latent: Latent attention, or ``None``.
+        doubt: Why what follows from the shape cannot be trusted, or ``None``.
     """
 
     model_type: str
@@ -99,6 +100,7 @@ class ModelArchitecture:
     vector_parameters: int = 0
     experts: Experts | None = None
     latent: LatentAttention | None = None
+    doubt: str | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -216,6 +218,11 @@ def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
         "tied_embeddings": reader.flag("tie_word_embeddings", traits.tied),
         "context_limit": reader.find("context"),
         "latent": latent,
+        "doubt": (
+            None
+            if reader.model_type in FAMILIES
+            else f"model type '{reader.model_type}' is not known here"
+        ),
     }
     shape["experts"] = _experts(reader, shape["intermediate"], shape["layers"])
     if traits.learned_positions:

@@ -31,6 +31,7 @@ from llenergymeasure.core.backends.shared.engines import (
 )
 from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, Words, first_lines
 from llenergymeasure.core.backends.shared.memory import CudaMemory, ResidentSet
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
 
@@ -44,6 +45,7 @@ class PyTorchEngine:
         tokenizer: Its tokenizer.
         draft: The drafting model, or ``None``.
         ends: Ids that end a sequence.
+        counted: Parameters of the model; ``None`` where that is not known.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class PyTorchEngine:
         tokenizer: HFTokenizer,
         draft: Any,
         ends: tuple[int, ...],
+        counted: Counted | None = None,
     ) -> None:
         import torch
         from transformers import GenerationConfig
@@ -61,6 +64,7 @@ class PyTorchEngine:
         section = config.pytorch or PyTorchConfig()
         self._config, self._section = config, section
         self._model, self.tokenizer, self._draft = model, tokenizer, draft
+        self._counted = counted
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
@@ -101,7 +105,7 @@ class PyTorchEngine:
         """Report settings in force, memory, and the shape of the model."""
         shape = self._model.config.get_text_config()
         architecture = understood(self._model.config.to_dict())
-        notes = list(flops_notes(self._config, architecture))
+        notes = list(flops_notes(self._config))
         if self._config.decoder.decoding_strategy == "beam":
             notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
         return EngineReport(
@@ -109,6 +113,7 @@ class PyTorchEngine:
             weights="random" if self._config.model.startswith(RANDOM_PREFIX) else "pretrained",
             memory=self._memory.reading(),
             architecture=architecture,
+            counted=self._counted,
             model_commit=getattr(self._model.config, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=getattr(shape, "max_position_embeddings", None),

@@ -37,7 +37,6 @@ from llenergymeasure.core.backends.tensorrt.library import (
     workers,
 )
 from llenergymeasure.core.models import sources, tokenizers
-from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import RequestSample
@@ -132,7 +131,7 @@ class TensorRTEngine:
             compute_devices=FACTS.shards(config.section),
             pads=False,
             own_weight_seed=source.kind == "random",
-            notes=tuple(self._notes(samples, architecture)),
+            notes=tuple(self._notes(samples)),
         )
 
     def close(self) -> None:
@@ -149,12 +148,10 @@ class TensorRTEngine:
                 where="generate",
             )
 
-    def _notes(
-        self, samples: Sequence[RequestSample], architecture: ModelArchitecture | None
-    ) -> Iterator[str]:
+    def _notes(self, samples: Sequence[RequestSample]) -> Iterator[str]:
         yield scheduling_note("TensorRT-LLM", "in-flight batching over its KV cache")
         yield _MEMORY_NOTE
-        yield from flops_notes(self._config, architecture)
+        yield from flops_notes(self._config)
         if self._settings["enable_block_reuse"]:
             yield (
                 "prompts of a pass share KV-cache blocks of beginnings they have in common, never "
