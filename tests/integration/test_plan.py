@@ -222,7 +222,7 @@ def test_whether_torch_uses_gpus_is_told_as_torch_tells_it() -> None:
 def test_an_unknown_model_type_is_said_to_be_estimated(show, tmp_path):
     shape = {**catalogue.config("tiny-llama"), "model_type": "surprise"}
     (tmp_path / "config.json").write_text(json.dumps(shape))
-    config = random_model(model=f"random:{tmp_path}")
+    config = ExperimentConfig(model=f"random:{tmp_path}", pytorch={"device": "cpu"})
 
     assert "estimated from an unknown model type: model type 'surprise'" in show(config)
     assert "surprise" in json.loads(show(config, as_json=True))["memory"]["doubt"]

@@ -125,9 +125,10 @@ def test_what_the_formulas_do_not_know_is_null_with_the_reason(first, report):
     result = of_model(first, **report)
 
     assert (result.flops, result.flops_total) == (None, None)
-    assert result.flops_unknown
+    doubt = result.resolved.model.doubt
+    assert doubt
     (note,) = [one for one in result.reproducibility_notes if "FLOPs, MFU and MBU are null" in one]
-    assert result.flops_unknown in note
+    assert doubt in note
     assert "FLOPs are not known" in result.summary()
     counted = report.get("counted")
     assert result.resolved.model.parameters == (counted and counted.total), "never a wrong one"
@@ -136,7 +137,7 @@ def test_what_the_formulas_do_not_know_is_null_with_the_reason(first, report):
 def test_a_backend_without_a_model_needs_no_word_about_its_parameters(first):
     result = collect(first)
 
-    assert (result.flops, result.flops_unknown) == (None, None)
+    assert (result.flops, result.resolved.model.doubt) == (None, None)
     assert result.resolved.model.parameters is None
 
 

@@ -240,6 +240,11 @@ class ModelInfo(Record):
         description="counted, on the loaded model; or analytic, by formulas from its config.json, "
         "where the engine does not tell. null for results of schema 2.0, all of them analytic.",
     )
+    doubt: str | None = Field(
+        None,
+        description="Why FLOPs, MFU and MBU are null: what the formulas do not know of the model, "
+        "or how the loaded model differs from them.",
+    )
     tokenizer_sha256: str | None = Field(None, description="Hash of the tokenizer's files.")
 
 
@@ -325,11 +330,6 @@ class ExperimentResult(Record):
     throughput: ThroughputResult = Field(description="Work done.")
     memory: MemoryResult = Field(description="Memory.")
     flops: FlopsResult | None = Field(None, description="Analytic floating-point operations.")
-    flops_unknown: str | None = Field(
-        None,
-        description="Why flops is null, and MFU and MBU with it: what the formulas do not know of "
-        "the model, or how the loaded model differs from them.",
-    )
     load: LoadResult | None = Field(
         None, description="Loading the model; only of a cold start, null otherwise."
     )

@@ -240,8 +240,8 @@ def _work(result: ExperimentResult) -> Iterator[Fact]:
         used = ", ".join(f"{name} {fmt.percent(one)}" for name, one in shares if one is not None)
         peak = f" of the peak of {flops.peak_source}" if flops.peak_source else ""
         yield Fact("Compute", (did, f"{used}{peak}") if used else (did,))
-    elif result.flops_unknown is not None:
-        yield Fact("Compute", (f"FLOPs are not known: {result.flops_unknown}",))
+    elif (doubt := result.resolved.model.doubt) is not None:
+        yield Fact("Compute", (f"FLOPs are not known: {doubt}",))
 
 
 def _amount(result: ExperimentResult) -> Iterator[str]:

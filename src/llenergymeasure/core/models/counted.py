@@ -110,7 +110,7 @@ def elements(module: Any, seen: set[object]) -> int | None:
             seen.add(key)
             own[name] = one
     if hasattr(module, "org_vocab_size"):  # vLLM pads the rows of embeddings
-        return module.org_vocab_size * module.embedding_dim if "weight" in own else 0
+        return int(module.org_vocab_size * module.embedding_dim) if "weight" in own else 0
     if getattr(getattr(module, "moe_config", None), "intermediate_pad", None):
         return None  # nor are the paddings of its experts known
     # GPTQ and AWQ keep matrices as buffers.
@@ -125,7 +125,7 @@ def elements(module: Any, seen: set[object]) -> int | None:
         own = {k: one for k, one in own.items() if not any(word in k for word in _OF_PACKING)}
     if not all(one.is_floating_point() for one in own.values()):
         return None
-    return sum(one.numel() for one in own.values())
+    return sum(int(one.numel()) for one in own.values())
 
 
 def routing_of(model: Any, path: str) -> Routing | None:

@@ -48,13 +48,14 @@ class PyTorchEngine:
         counted: Parameters of the model; ``None`` where that is not known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the loader made, each of its own kind
         self,
         config: ExperimentConfig,
         model: Any,
         tokenizer: HFTokenizer,
         draft: Any,
         ends: tuple[int, ...],
+        *,
         counted: Counted | None = None,
     ) -> None:
         import torch

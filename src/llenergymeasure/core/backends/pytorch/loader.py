@@ -99,7 +99,7 @@ class PyTorchBackend:
                 reference = sources.reference(drafts, cache_dir)
                 draft = _load_model(plain, drafts.kind, reference).eval()
             ends = end_tokens(source, tokenizer)
-        return PyTorchEngine(config, model.eval(), tokenizer, draft, ends, counted)
+        return PyTorchEngine(config, model.eval(), tokenizer, draft, ends, counted=counted)
 
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:
