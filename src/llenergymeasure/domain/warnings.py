@@ -82,6 +82,12 @@ FINDINGS: dict[str, Finding] = {
         "experiment, and its energy is in a figure for the whole CPU.",
         remedy="end other programs (top lists them) and repeat",
     ),
+    "cpu_throttled": _caution(
+        meaning="A quota on CPU time, of a container or a job, stopped its processes again and "
+        "again, so times are those of the quota and not of the CPU.",
+        remedy="set pytorch.num_threads to the quota or less, or allow more CPU time (docker run "
+        "--cpus), and repeat",
+    ),
     "window_short": _caution(
         meaning="In a short window, edges and single stalls weigh heavily.",
         remedy="set window.min_duration_seconds: 10 or more, or raise n",

@@ -11,6 +11,7 @@ from typing import Any
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.trace import (
     BatchTrace,
@@ -109,6 +110,9 @@ class PyTorchEngine:
         notes = list(flops_notes(self._config))
         if self._config.decoder.decoding_strategy == "beam":
             notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
+        quota, threads = allowance().cpu_quota, self._torch.get_num_threads()
+        if quota is not None and threads > quota:
+            notes.append(f"{threads} threads share a quota of {quota:g} CPUs (pytorch.num_threads)")
         return EngineReport(
             resolved=self._resolved(),
             weights="random" if self._config.model.startswith(RANDOM_PREFIX) else "pretrained",
