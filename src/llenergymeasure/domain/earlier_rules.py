@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-EARLIER_SCHEMAS = ("2.0",)
-"""Of the results of experiments, that are read besides the current one."""
-
 Stored = Mapping[str, Any]
 """A record as its file holds it, of any schema, and possibly damaged."""
 

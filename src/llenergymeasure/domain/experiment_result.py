@@ -20,8 +20,10 @@ from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
-# 2.1  parameters are counted on the loaded model; what was made by earlier rules says so
+# 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
+#      loaded model; what was made by earlier rules says so
 SCHEMA_VERSION = "2.1"
+KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
 
 class Distribution(Record):
@@ -322,11 +324,25 @@ class WindowInfo(Record):
     pass_seconds: tuple[float, ...] = Field(description="Length of each pass, s.")
 
 
+class StudyPlace(Record):
+    """Which experiment of which study a result belongs to."""
+
+    study: str = Field(
+        description="The study: hash of its name, its design and the moment it was planned."
+    )
+    study_design_hash: str = Field(description="Fingerprint of its design.")
+    slot: int = Field(description="Place in the order of running, from 1.")
+    cycle: int = Field(description="Cycle, from 1.")
+
+
 class ExperimentResult(Record):
     """One experiment: what was asked, what came out, how, on what, and how far to trust it."""
 
     schema_version: str = Field(SCHEMA_VERSION, description="Version of this schema.")
     measurement_config_hash: str = Field(description="Fingerprint of the configuration.")
+    place: StudyPlace | None = Field(
+        None, description="Where in which study it belongs; null outside a study."
+    )
     config: ExperimentConfig = Field(description="What was asked for.")
     resolved: ResolvedSettings = Field(description="What was in force.")
     window: WindowInfo = Field(description="When it was measured.")
@@ -374,22 +390,27 @@ class ExperimentResult(Record):
         description="Which figures were made by rules that have changed since; of a result of an "
         "earlier schema, once it is loaded.",
     )
+    files: dict[str, str] = Field(
+        {}, description="SHA-256 of each file of raw samples that lies beside it, by name."
+    )
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
         """Load a result from its ``result.json``, or from the directory that holds it.
 
         Raises:
-            LLEMError: The file is missing, damaged, or of a newer schema.
+            LLEMError: The file is missing, was damaged or changed since it was written, or
+                contradicts itself.
+            NotUnderstoodError: It cannot be read, or is of a newer schema; one of them.
         """
-        result: Self = load_object("llenergymeasure.results.files:load")(
-            cls, Path(path), SCHEMA_VERSION
+        result: Self = load_object("llenergymeasure.results.reading:load")(
+            cls, Path(path), KNOWN_SCHEMAS
         )
         return result
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Give the result as JSON, and write it where a path is given."""
-        text = self.model_dump_json(indent=2) + "\n"
+        """Give the result as JSON with its checksum, and write it where a path is given."""
+        text: str = load_object("llenergymeasure.results.files:sealed_text")(self)
         if path is not None:
             load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
         return text

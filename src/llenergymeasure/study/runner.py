@@ -25,13 +25,14 @@ from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
+from llenergymeasure.results.files import set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
-from llenergymeasure.study.resume import StudyState, look
+from llenergymeasure.study.resume import MALFORMED, StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
 from llenergymeasure.study.supervise import supervise
@@ -49,6 +50,7 @@ class StudyRunner:
         resume: A study to go on with.
         execution: Fields of ``execution`` that flags set; a study that is given holds them already.
         allow_large: Whether a grid may be larger than is usual.
+        again: Numbers of finished slots that are run again, of a study that is resumed.
     """
 
     study: StudyConfig | None
@@ -58,6 +60,7 @@ class StudyRunner:
     resume: Path | None = None
     execution: Mapping[str, Any] = field(default_factory=dict)
     allow_large: bool = False
+    again: tuple[int, ...] = ()
 
     def run(self) -> StudyResult:
         """Run it.
@@ -118,16 +121,23 @@ class StudyRunner:
 
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
-            plan, notes = prepare.continuation(
+            plan, notes, rejected = prepare.continuation(
                 directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
                 self.calls.listener(Noted(note))
             with RunnerPool(plan.execution.start_method) as runners:
-                found = look(plan, directory)
+                found = look(plan, directory).again(self.again)
                 self._tell(plan, done=len(found.complete))
+                for note in found.notes():
+                    self.calls.listener(Noted(note))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
+                try:
+                    set_aside(rejected, MALFORMED)
+                except OSError as error:
+                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
+                    raise StudyError(f"{said}; mend that, then resume") from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:

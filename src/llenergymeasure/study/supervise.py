@@ -16,6 +16,7 @@ from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import redact_file, tail
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.results.files import numbered, set_aside
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import DirectoryRepository, read_failure
 from llenergymeasure.study.events import Callbacks
@@ -154,13 +155,12 @@ def _outcome(
         what, message = _cause(order, watch, code)
     except (LLEMError, OSError) as error:
         file = directory.result if directory.result.exists() else directory.error
-        aside = file.with_suffix(f".malformed{file.suffix}")
+        reason = " ".join(str(error).split())
+        message = f"the worker left a {file.name} that cannot be read ({reason})"
+        what = f"malformed_{file.stem}"
         with contextlib.suppress(OSError):
-            file.replace(aside)
-        what, reason = f"malformed_{file.stem}", str(error).splitlines()[0]
-        message = (
-            f"the worker left a {file.name} that cannot be read ({reason}); it is kept as {aside}"
-        )
+            if (number := set_aside((file,), "malformed")) is not None:
+                message += f"; it is kept as {numbered(file, number, 'malformed')}"
     failure = FailedExperiment(
         config=config, phase=phase, code=what, message=message, log_tail=said
     )
