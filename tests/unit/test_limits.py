@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,16 @@ def test_a_model_type_that_is_not_known_is_given_the_time_of_an_unknown_shape(
 
     doubtful = told.of(config(model=f"random:{tmp_path}"))
     assert doubtful == told.of(config(model="org/absent")) > told.of(config())
+
+
+def test_loading_has_half_an_hour_and_what_reading_the_weights_takes(tmp_path: Path) -> None:
+    given, free = limits(tmp_path, Machine(GPU), 60.0), limits(tmp_path, Machine(GPU))
+    small, large = config(), config(model="random:llama-3.1-8b")
+
+    assert (
+        1800
+        < free.of_loading(small)
+        < free.of_loading(large)
+        < free.of_loading(config(model="o/n"))
+    )
+    assert given.of_loading(large) == math.inf, "execution.timeout_s says what there is"

@@ -240,7 +240,10 @@ class ModelInfo(Record):
     """The model that was measured."""
 
     name: str = Field(description="As the configuration names it.")
-    weights: Literal["pretrained", "random", "none"] = Field(description="Where weights came from.")
+    weights: Literal["pretrained", "random", "unknown", "none"] = Field(
+        description="Where weights came from; unknown where the engine does not tell whether all "
+        "of them are those of the checkpoint."
+    )
     commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
     parameters: int | None = Field(
         None,

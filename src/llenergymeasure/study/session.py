@@ -183,6 +183,7 @@ class StudySession:
         )
         order.write(directory)
         within_s = self._limits.of(order.config)
+        loading_within_s = self._limits.of_loading(order.config)
         try:
             job = self._runners.of(order).start(directory)
         except ExperimentError as error:
@@ -192,7 +193,14 @@ class StudySession:
             return Ended(kept(directory, failure), 0.0)
         try:
             self._tell_start(state, job.start)
-            return supervise(job, directory, order, self._calls, within_s=within_s)
+            return supervise(
+                job,
+                directory,
+                order,
+                self._calls,
+                within_s=within_s,
+                loading_within_s=loading_within_s,
+            )
         except BaseException:
             job.kill()
             raise
