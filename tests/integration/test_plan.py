@@ -233,10 +233,10 @@ def test_whether_torch_uses_gpus_is_told_as_torch_tells_it() -> None:
 
 
 def test_an_unknown_model_type_is_said_to_be_estimated(show, tmp_path):
-    shape = {**catalogue.config("tiny-llama"), "model_type": "surprise"}
+    shape = {**catalogue.config("tiny-llama"), "model_type": "biogpt"}
     (tmp_path / "config.json").write_text(json.dumps(shape))
     config = ExperimentConfig(model=f"random:{tmp_path}", pytorch={"device": "cpu"})
 
-    assert "estimated from an unknown model type: model type 'surprise'" in show(config)
-    assert "surprise" in json.loads(show(config, as_json=True))["memory"]["doubt"]
+    assert "estimated from an unknown model type: model type 'biogpt'" in show(config)
+    assert "biogpt" in json.loads(show(config, as_json=True))["memory"]["doubt"]
     assert "unknown model type" not in show(random_model())
