@@ -51,12 +51,14 @@ class SlotOutcome(NamedTuple):
         outcome: The result, what broke, or ``None`` where there is neither.
         directory: Where its files lie, where they are kept.
         replaced: Files of results that it had before it was run again on request.
+        aside: Earlier results of it that were set aside, damaged or not its own.
     """
 
     slot: Slot
     outcome: Outcome | None
     directory: ExperimentDirectory | None = None
     replaced: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
 
 class _Run(NamedTuple):
@@ -89,7 +91,7 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
     done = [latest[number] for number in sorted(latest)]
     every: list[_Run] = []
     files: list[str | None] = []
-    for slot, found, directory, _ in done:
+    for slot, found, directory, *_ in done:
         if isinstance(found, ExperimentResult):
             place = slot.configuration + 1, slot.cycle, slot.number
             every.append(_Run(*place, devices_of(found), found, directory))
@@ -117,7 +119,7 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
         configurations=tuple(_configurations(every, plan.experiments, settings)),
         comparisons=comparisons,
         sensitivity=sensitivity,
-        notes=(*_notes(protocol, done, every, trusted), *notes),
+        notes=(*_notes(protocol, done, every, trusted), *_about_kept(done), *notes),
         experiments=tuple(run.result for run in every),
     )
 
@@ -166,7 +168,7 @@ def _failures(
     outcomes: Iterable[SlotOutcome], settings: Sequence[Mapping[str, Any]]
 ) -> Iterator[FailedExperiment]:
     """Give what broke, with where it belongs and lies."""
-    for slot, failure, directory, _ in outcomes:
+    for slot, failure, directory, *_ in outcomes:
         if isinstance(failure, FailedExperiment):
             place = {
                 "slot": slot.number,
@@ -299,10 +301,26 @@ def _about_sessions(runs: Sequence[_Run]) -> Iterator[str]:
         )
 
 
+def _about_kept(done: Sequence[SlotOutcome]) -> Iterator[Note]:
+    """Say which results were set aside, and in whose place others were measured."""
+    found = [one for one in done if one.aside]
+    for one in found[:_MOST_NOTES]:
+        place = "" if one.directory is None else f"{one.directory.root.name}: "
+        again = "; another was measured" if isinstance(one.outcome, ExperimentResult) else ""
+        yield Note(
+            kind="resume",
+            text=f"{place}a result that is damaged or not its own was set aside as "
+            f"{', '.join(one.aside)}{again}",
+        )
+    if len(found) > _MOST_NOTES:
+        more = f"{len(found) - _MOST_NOTES} more experiments have results that were set aside"
+        yield Note(kind="resume", text=more)
+
+
 def _about_again(outcomes: Iterable[SlotOutcome]) -> Iterator[str]:
     """Say which slots were measured again, and where what they said before is kept."""
     again = [one for one in outcomes if one.replaced]
-    for slot, _, _, files in again[:_MOST_NOTES]:
+    for slot, _, _, files, _ in again[:_MOST_NOTES]:
         yield (
             f"slot {slot.number} was measured again on request: what it said before is kept beside "
             f"it ({', '.join(files)}) and is in no figure"
@@ -350,6 +368,15 @@ def _about_trust(every: Sequence[_Run]) -> Iterator[str]:
     for code, count in sorted(codes.items()):
         results = "1 result is" if count == 1 else f"{count} results are"
         yield f"{results} in no figure: {code}"
+    changed = Counter(
+        reason.detail
+        for run in every
+        for reason in run.result.trust.reasons
+        if reason.code == "samples_changed"
+    )
+    for detail, count in changed.most_common(_MOST_NOTES):
+        results = "1 result" if count == 1 else f"{count} results"
+        yield f"{results} without the raw samples it was made from: {detail}"
     boards = {run.devices for run in every}
     if len(boards) > 1 and any(
         len({run.devices for run in every if run.configuration == one}) > 1
