@@ -28,7 +28,8 @@ class MemoryEstimate:
     Attributes:
         weights_mb: Weights, MiB.
         kv_cache_mb: Keys and values of the requests served at once, at full length, MiB.
-        activations_mb: What is alive beside that at the worst moment, logits included, MiB.
+        activations_mb: What is taken beside that at the worst moment, MiB; logits are in it, and on
+            a CPU the holes of the heap.
         engine_mb: What the engine itself takes once it computes, where it is known, MiB.
         shards: Devices the model is spread over.
         rows: Rows computed at once, beams included.
@@ -77,7 +78,7 @@ def estimate_memory(
     context = int(min(inputs + config.max_new_tokens, longest))
     quantised = str(getattr(section, "kv_cache_dtype", None) or "").startswith(("fp8", "int8"))
     value_bytes = compute_bytes(config.precision)
-    kv_bytes = rows * context * architecture.kv_bytes_per_token(1 if quantised else value_bytes)
+    kv_bytes = rows * architecture.kv_bytes(context, 1 if quantised else value_bytes)
     if facts.runs_transformers:
         call = live_tensors.Generation(
             rows=rows,
@@ -87,6 +88,7 @@ def estimate_memory(
             eager=getattr(section, "attn_implementation", None) == "eager",
             padded=rows > 1 and isinstance(config.dataset, str),
             decoder=config.decoder,
+            in_heap=on_cpu,
         )
         beside_bytes = live_tensors.peak_bytes(architecture, call) - kv_bytes
     else:
@@ -96,7 +98,7 @@ def estimate_memory(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
         kv_cache_mb=kv_bytes / MIB,
         activations_mb=beside_bytes / MIB,
-        engine_mb=facts.first_use_mb if on_cpu else 0.0,
+        engine_mb=facts.first_use_mb.get(config.precision, 0.0) if on_cpu else 0.0,
         shards=facts.shards(section),
         rows=rows,
         input_tokens=inputs,
