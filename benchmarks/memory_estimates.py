@@ -2,13 +2,15 @@
 
 Every cell is a fresh process that loads a model with random weights and generates one batch. What
 its resident set grew by since the model was loaded is held against the estimate of KV cache,
-activations and first use; the estimate may be a quarter too high, and a tenth too low.
+activations, heap and first use. The estimate may be a tenth too low; how often it is within a
+quarter is told.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,13 @@ import machine
 
 PACKAGES = ("llenergymeasure", "torch", "transformers")
 LOWEST, HIGHEST = 0.9, 1.25
+TITLE = "Estimated and measured growth of memory on a CPU"
+NOTE = (
+    "`alive` are the tensors that are alive at the worst moment, counted from the source of "
+    "transformers, with what PyTorch takes for itself. The estimate has the holes of the heap too, "
+    "as many as there can be; how many there are differs from run to run of one cell "
+    "(173, 161 and 106 MiB for the third)."
+)
 TINY, ONE_BILLION = "random:tiny-llama", "random:llama-3.2-1b"
 
 
@@ -52,11 +61,11 @@ def cells(*, quick: bool = False) -> list[Cell]:
     tiny = [
         Cell(TINY, *pair, rows, inputs, 16, padded=rows > 1)
         for pair in pairs
-        for rows, inputs in ((1, 128), (1, 1500), (8, 512), (32, 256))
+        for rows, inputs in ((1, 128), (1, 1500), (8, 512), (32, 128))
     ]
     if quick:
         return tiny
-    shapes = ((1, 64), (1, 700), (8, 64), (32, 24))
+    shapes = ((1, 256), (8, 32), (32, 16))
     large = [
         Cell(ONE_BILLION, *pair, *shape, 4, padded=shape[0] > 1)
         for pair in pairs
@@ -99,7 +108,8 @@ def take(cell: Cell, cache: Path) -> dict[str, Any]:
     config = experiment(cell)
     shape = architecture_of(resolve(config.model, None))
     assert shape is not None
-    estimate = estimate_memory(config, shape)
+    estimate = estimate_memory(config, shape, on_cpu=True)
+    alive_mb = estimate_memory(config, shape).growth_mb + estimate.engine_mb
     before_mb = ResidentSet().start_mb
     engine = PyTorchBackend().load(config, cache)
     lengths = [cell.inputs - (row % 4 if cell.padded else 0) for row in range(cell.rows)]
@@ -114,6 +124,7 @@ def take(cell: Cell, cache: Path) -> dict[str, Any]:
         "loaded_mb": seen.model_mb,
         "growth_mb": seen.peak_mb - seen.model_mb,
         "estimate_mb": estimate.growth_mb,
+        "alive_mb": alive_mb,
         "weights_mb": estimate.weights_mb,
         "kv_cache_mb": estimate.kv_cache_mb,
         "activations_mb": estimate.activations_mb,
@@ -143,23 +154,45 @@ def measure(cell: Cell, cache: Path) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay the figures out as Markdown."""
     lines = [
-        "| model | precision | attention | rows | input | output | padded | grew by, MiB "
-        "| estimate, MiB | ratio |",
-        "|---|---|---|--:|--:|--:|---|--:|--:|--:|",
+        "| model | precision | attention | rows | input | output | padded | alive, MiB | grew by "
+        "| estimate | ratio |",
+        "|---|---|---|--:|--:|--:|---|--:|--:|--:|--:|",
     ]
     for row in rows:
         name = row["model"].removeprefix("random:")
         padded = "yes" if row["padded"] else "no"
         lines.append(
             f"| {name} | {row['precision']} | {row['attention']} | {row['rows']} | {row['inputs']} "
-            f"| {row['outputs']} | {padded} | {row['growth_mb']:,.0f} | {row['estimate_mb']:,.0f} "
-            f"| {row['ratio']:.2f} |"
+            f"| {row['outputs']} | {padded} | {row['alive_mb']:,.0f} | {row['growth_mb']:,.0f} "
+            f"| {row['estimate_mb']:,.0f} | {row['ratio']:.2f} |"
         )
     return "\n".join(lines)
 
 
+def report(rows: Sequence[dict[str, Any]], output: Path) -> int:
+    """Save figures and table; 1 when an estimate is too low."""
+    ratios = sorted(row["ratio"] for row in rows)
+    low = sum(ratio < LOWEST for ratio in ratios)
+    near = sum(LOWEST <= ratio <= HIGHEST for ratio in ratios)
+    summary = (
+        f"{len(rows)} runs; estimate / growth from {ratios[0]:.2f} to {ratios[-1]:.2f}, in the "
+        f"median {statistics.median(ratios):.2f}; {near} within {LOWEST} to {HIGHEST}, {low} below."
+    )
+    facts = {
+        "machine": machine.describe(),
+        "versions": machine.versions(Path(sys.executable), PACKAGES),
+    }
+    machine.save(output, {**facts, "summary": summary, "cells": list(rows)})
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    place = f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores; {versions}."
+    parts = (f"# {TITLE}", summary, place, NOTE, table(rows))
+    output.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(summary)
+    return 1 if low else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, save and print; 1 when an estimate is too far off."""
+    """Measure, save and print; 1 when an estimate is too low."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the tiny model alone")
     parser.add_argument("--output", type=Path, default=machine.RESULTS / "memory_estimates.json")
@@ -174,24 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for cell in cells(quick=asked.quick):
             rows.append(measure(cell, Path(folder)))
             print(table(rows[-1:]).splitlines()[-1], flush=True)
-    missed = [row for row in rows if not LOWEST <= row["ratio"] <= HIGHEST]
-    ratios = sorted(row["ratio"] for row in rows)
-    summary = (
-        f"{len(rows)} cells; estimate / growth from {ratios[0]:.2f} to {ratios[-1]:.2f}, "
-        f"{len(missed)} outside {LOWEST} to {HIGHEST}."
-    )
-    facts = {
-        "machine": machine.describe(),
-        "versions": machine.versions(Path(sys.executable), PACKAGES),
-    }
-    machine.save(asked.output, {**facts, "summary": summary, "cells": rows})
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    title = "# Estimated and measured growth of memory on a CPU"
-    place = f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores; {versions}."
-    text = f"{title}\n\n{summary}\n\n{place}\n\n{table(rows)}\n"
-    asked.output.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(summary)
-    return 1 if missed else 0
+    return report(rows, asked.output)
 
 
 if __name__ == "__main__":
