@@ -109,7 +109,7 @@ def take(cell: Cell, cache: Path) -> dict[str, Any]:
     shape = architecture_of(resolve(config.model, None))
     assert shape is not None
     estimate = estimate_memory(config, shape, on_cpu=True)
-    alive_mb = estimate_memory(config, shape).growth_mb + estimate.engine_mb
+    alive_mb = estimate_memory(config, shape).growth_mb + estimate.first_use_mb
     before_mb = ResidentSet().start_mb
     engine = PyTorchBackend().load(config, cache)
     lengths = [cell.inputs - (row % 4 if cell.padded else 0) for row in range(cell.rows)]

@@ -21,7 +21,7 @@ def named(cell: Cell) -> str:
 
 def holds(cell: Cell, cache: Path) -> None:
     found = measure(cell, cache)
-    # How many holes the heap has is a matter of luck: none at least, and at most as many as counted.
+    # How many holes the heap has is luck: none at least, and at most as many as are counted.
     assert LOWEST * found["alive_mb"] <= found["growth_mb"], found
     assert found["ratio"] >= LOWEST, found
 

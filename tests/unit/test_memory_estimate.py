@@ -122,8 +122,9 @@ def test_activations_are_what_the_worst_moment_has_beside_the_whole_cache() -> N
 def test_on_a_cpu_the_heap_and_the_engine_itself_count() -> None:
     gpu, cpu = (estimate_memory(experiment(), TINY, on_cpu=on_cpu) for on_cpu in (False, True))
     assert gpu.engine_mb == 0
-    assert cpu.engine_mb > 5
-    assert cpu.growth_mb == 2 * gpu.growth_mb + cpu.engine_mb
+    assert cpu.engine_mb > cpu.first_use_mb > 5
+    assert cpu.growth_mb == 2 * gpu.growth_mb + cpu.first_use_mb
+    assert cpu.total_mb == cpu.weights_mb + 2 * gpu.growth_mb + cpu.engine_mb
 
 
 def test_synthetic_prompts_have_their_exact_length() -> None:

@@ -30,7 +30,8 @@ class MemoryEstimate:
         kv_cache_mb: Keys and values of the requests served at once, at full length, MiB.
         activations_mb: What is taken beside that at the worst moment, MiB; logits are in it, and on
             a CPU the holes of the heap.
-        engine_mb: What the engine itself takes once it computes, where it is known, MiB.
+        engine_mb: What the engine itself takes of RAM, MiB; 0 where that is not known.
+        first_use_mb: What of that comes once it computes, MiB.
         shards: Devices the model is spread over.
         rows: Rows computed at once, beams included.
         input_tokens: Tokens of a prompt, as assumed.
@@ -41,6 +42,7 @@ class MemoryEstimate:
     kv_cache_mb: float
     activations_mb: float
     engine_mb: float
+    first_use_mb: float
     shards: int
     rows: int
     input_tokens: int
@@ -49,12 +51,12 @@ class MemoryEstimate:
     @property
     def growth_mb(self) -> float:
         """What comes to a model that is loaded, MiB."""
-        return self.kv_cache_mb + self.activations_mb + self.engine_mb
+        return self.kv_cache_mb + self.activations_mb + self.first_use_mb
 
     @property
     def total_mb(self) -> float:
         """Sum of the items, MiB."""
-        return self.weights_mb + self.growth_mb
+        return self.weights_mb + self.kv_cache_mb + self.activations_mb + self.engine_mb
 
     @property
     def per_device_mb(self) -> float:
@@ -94,11 +96,13 @@ def estimate_memory(
     else:
         passing = min(rows * inputs, facts.pass_tokens or rows * inputs)
         beside_bytes = activation_bytes(architecture, config.precision, passing, rows)
+    first_use_mb = facts.first_use_mb.get(config.precision, 0.0) if on_cpu else 0.0
     return MemoryEstimate(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
         kv_cache_mb=kv_bytes / MIB,
         activations_mb=beside_bytes / MIB,
-        engine_mb=facts.first_use_mb.get(config.precision, 0.0) if on_cpu else 0.0,
+        engine_mb=facts.resident_mb + first_use_mb if on_cpu else 0.0,
+        first_use_mb=first_use_mb,
         shards=facts.shards(section),
         rows=rows,
         input_tokens=inputs,
