@@ -69,7 +69,7 @@ class Evidence:
 
     throughput: ThroughputResult
     batches: int
-    weights: Literal["pretrained", "random", "none"]
+    weights: Literal["pretrained", "random", "unknown", "none"]
     energy_asked: bool
     energy: EnergyRecording
     target: DeviceTarget
