@@ -297,6 +297,12 @@ class ResolvedSettings(Record):
         description="Which run of its study measured it, from 1; a resume begins another. null "
         "outside a study.",
     )
+    inputs: dict[str, str] = Field(
+        {},
+        description="Identity of each input, by the field that names it: dataset, tokenizer, "
+        "model, lora, decoder.draft_model; what is not known is absent. Results of a configuration "
+        "are pooled only where they agree.",
+    )
 
 
 class TrustReason(Record):
@@ -443,6 +449,10 @@ class FailedExperiment(Record):
         {}, description="Settings in which its configuration differs from others of the study."
     )
     directory: str | None = Field(None, description="Where its files lie; null if not kept.")
+    rescued: str | None = Field(
+        None,
+        description="Folder that holds what was measured, where its own directory did not take it.",
+    )
 
 
 Outcome = ExperimentResult | FailedExperiment
