@@ -73,6 +73,13 @@ FINDINGS: dict[str, Finding] = {
         remedy="keep the driver loaded with nvidia-smi -pm 1, and repeat",
         shows="the energy counter started again inside the window",
     ),
+    "stalled": _invalid(
+        meaning="The work stood still for more than 5 % of the window, or the machine slept: stopped, "
+        "frozen, without CPU or memory for it, or compiling. Rates and energy hold the standstill.",
+        remedy="let nothing suspend the machine or stop the process (a laptop's lid, kill -STOP, a "
+        "frozen container, an overcommitted host), and repeat; where kernels were compiled, raise "
+        "warmup.n_warmup",
+    ),
     "failed_requests": _caution(
         meaning="Failed requests took time and energy, and are in no average.",
         remedy="read the errors in requests.parquet and log.txt, mend their cause and repeat",
@@ -81,6 +88,12 @@ FINDINGS: dict[str, Finding] = {
         meaning="Other work on the machine had more than 5 % of its CPU time, so it delayed the "
         "experiment, and its energy is in a figure for the whole CPU.",
         remedy="end other programs (top lists them) and repeat",
+    ),
+    "stalled_briefly": _caution(
+        meaning="The work stood still for 1 s or more at a time, but for less than 5 % of the "
+        "window: the slowest latencies are those of the standstill, and rates a little low.",
+        remedy="let nothing stop the process, and repeat; where kernels were compiled, raise "
+        "warmup.n_warmup",
     ),
     "window_short": _caution(
         meaning="In a short window, edges and single stalls weigh heavily.",
