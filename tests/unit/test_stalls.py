@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from llenergymeasure.core.stalls import read_clocks, stalled_s
@@ -198,3 +199,43 @@ def test_a_thread_that_sleeps_is_idle_and_one_that_computes_is_not() -> None:
     assert after.slept_s - before.slept_s == pytest.approx(0.0, abs=0.01)
 
 
+
+
+def test_a_process_that_waits_between_passes_for_another_does_not_stall() -> None:
+    spans = (Window(0, 1 * S), Window(5 * S, 6 * S))
+    rows = [answer(span.t0_ns, pass_index=number) for number, span in enumerate(spans)]
+    stopped = answer(5 * S, pass_index=1, gaps_ms=(20.0, 4_000.0, *[20.0] * 20))
+    window = Window(0, 6 * S)
+    waiting = make_process(window=window, passes=spans, requests=tuple(rows))
+    assert stalled_s(waiting) == 0.0
+
+    longer = (spans[0], Window(5 * S, 10 * S))
+    both = make_process(window=Window(0, 10 * S), passes=longer, requests=(rows[0], stopped))
+    assert stalled_s(both) == pytest.approx(STOPPED_MS / 1e3, abs=0.05)
+
+
+def noisy(seed: int, stop_ms: float = 0.0) -> RawProcessResult:
+    """Make ten batches of a model of any speed, with steps as unequal as a busy machine's."""
+    draw = np.random.default_rng(seed)
+    step_ms = float(10 ** draw.uniform(-1, 3.3))  # 0.1 ms to 2 s
+    made = []
+    for _ in range(10):
+        positions, rows = int(draw.integers(4, 2000)), float(draw.integers(1, 9))
+        gaps_ms = step_ms * rows * draw.lognormal(0.0, 0.4, size=int(draw.integers(1, 60)))
+        prefill_ms = step_ms * rows * (1 + positions / draw.uniform(40, 80))
+        made.append(answer(0, prefill_ms, gaps_ms.tolist(), positions))
+    if stop_ms:
+        longest = max(range(10), key=lambda n: len(made[n].gaps_ns or ()))
+        gaps_ns = list(made[longest].gaps_ns or ())
+        gaps_ns[len(gaps_ns) // 2] += round(stop_ms * MS)
+        made[longest] = answer(
+            0, 100.0, [gap / MS for gap in gaps_ns], made[longest].input_tokens
+        )
+    return one_by_one(*made)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_noise_is_no_stall_and_a_stop_in_it_is(seed: int) -> None:
+    assert stalled_s(noisy(seed)) == 0.0
+    stop_ms = 1_500.0 + 50 * max(max(one.gaps_ns or (0,)) for one in noisy(seed).requests) / MS
+    assert stalled_s(noisy(seed, stop_ms)) == pytest.approx(stop_ms / 1e3, rel=0.1)

@@ -18,8 +18,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -85,18 +85,23 @@ def stalled_s(process: RawProcessResult, *, warm: bool = True) -> float | None:
         return by_clock_s
     import numpy as np
 
-    start_ns, end_ns = window.t0_ns, window.t1_ns
+    # Between passes a process waits for the others; that time is taken out.
+    waits_ns = [after.t0_ns - before.t1_ns for before, after in pairwise(process.passes)]
+    early_ns = dict(enumerate(accumulate(waits_ns, initial=0)))
+    start_ns, end_ns = window.t0_ns, window.t1_ns - sum(waits_ns)
     if not warm:
         first = (one for one in told if one.pass_index == 0 and not one.batch_index)
         start_ns = max((one.delivered_ns or 0 for one in first), default=start_ns)
     at = [start_ns, end_ns]
     for one in told:
-        at += one.scheduled_ns, one.delivered_ns or one.scheduled_ns
-        at += accumulate(one.gaps_ns or (), initial=one.first_token_ns or 0)
+        early = early_ns.get(one.pass_index, 0)
+        own = (one.scheduled_ns, one.delivered_ns or one.scheduled_ns)
+        tokens = accumulate(one.gaps_ns or (), initial=one.first_token_ns or 0)
+        at += (at_ns - early for at_ns in (*own, *tokens))
     apart_ns = np.diff(np.sort(np.clip(np.array(at, np.int64), start_ns, end_ns)))
     if apart_ns.max() <= LEAST_S * NS_PER_S:
         return by_clock_s or 0.0
-    by_samples_s = _Steps.between(told, Window(start_ns, end_ns)).stalled_ns() / NS_PER_S
+    by_samples_s = _Steps.between(told, early_ns, Window(start_ns, end_ns)).stalled_ns() / NS_PER_S
     return max(by_samples_s, by_clock_s or 0.0)
 
 
@@ -116,19 +121,28 @@ class _Steps(NamedTuple):
     positions: Ints  # (steps,)
 
     @classmethod
-    def between(cls, samples: Sequence[RequestSample], window: Window) -> Self:
-        """Order the signs of work inside a window, and tell what lies between them."""
+    def between(
+        cls, samples: Sequence[RequestSample], early_ns: Mapping[int, int], window: Window
+    ) -> Self:
+        """Order the signs of work inside a window, and tell what lies between them.
+
+        Args:
+            samples: Requests.
+            early_ns: By how much the times of each pass are moved to an earlier one.
+            window: Where its times lie then.
+        """
         import numpy as np
 
         numbers: dict[tuple[int, int | None], int] = {}
         signs = [(window.t1_ns, _BETWEEN, -1, 0)]
         for one in samples:
             batch = numbers.setdefault((one.pass_index, one.batch_index), len(numbers))
+            early = early_ns.get(one.pass_index, 0)
             first_ns, *others_ns = accumulate(one.gaps_ns or (), initial=one.first_token_ns or 0)
             ends_ns = (one.scheduled_ns, one.delivered_ns or one.scheduled_ns)
-            signs += [(at_ns, _BETWEEN, batch, 0) for at_ns in ends_ns]
-            signs += [(at_ns, _DECODE, batch, 0) for at_ns in others_ns]
-            signs.append((first_ns, _PREFILL, batch, one.computed_input_tokens))
+            signs += [(at_ns - early, _BETWEEN, batch, 0) for at_ns in ends_ns]
+            signs += [(at_ns - early, _DECODE, batch, 0) for at_ns in others_ns]
+            signs.append((first_ns - early, _PREFILL, batch, one.computed_input_tokens))
         inside = [sign for sign in signs if window.t0_ns < sign[0] <= window.t1_ns]
         at, kind, batches, positions = np.array(sorted(inside), np.int64).T
         begins = (np.diff(at, prepend=window.t0_ns - 2 * _SAME_NS) > _SAME_NS).nonzero()[0]
