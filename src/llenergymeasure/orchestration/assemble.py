@@ -256,12 +256,13 @@ def _of_drafts(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
     draft = config.decoder.draft_model or ""
     if all(one.drafted_tokens is None for one in pooled.requests):
         yield "the engine does not tell how many tokens were drafted and accepted"
-    if draft == config.model and draft.startswith(RANDOM_PREFIX) and config.lora is None:
+    is_random = draft.startswith(RANDOM_PREFIX)
+    if draft == config.model and is_random and config.lora is None:
         yield (
             "model and drafting model have the same random weights, by shape and seed, so that all "
             "drafts are accepted, but for rounding: the most that drafting can save"
         )
-    elif draft.startswith(RANDOM_PREFIX) or first.report.weights == "random":
+    elif draft != config.model and (is_random or first.report.weights == "random"):
         yield (
             "model and drafting model have nothing in common where the weights of one are random: "
             "drafts are accepted by chance alone, the least that drafting can save"
