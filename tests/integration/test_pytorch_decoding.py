@@ -98,7 +98,7 @@ def test_times_of_a_search_go_on_until_its_batch_ends_and_e2e_until_it_is_handed
     assert any("TPOT is null" in note for note in engine.inspect().notes)
 
 
-.mark.parametrize(
+@pytest.mark.parametrize(
     "decoder",
     [
         {},

@@ -182,9 +182,7 @@ def test_what_was_drafted_and_accepted_is_counted_and_has_its_energy(first):
         ("m", "random:tiny-llama", "pretrained", "the least that drafting can save"),
     ],
 )
-def test_an_acceptance_rate_of_random_weights_says_what_it_is(
-    first, model, draft, weights, said
-):
+def test_an_acceptance_rate_of_random_weights_says_what_it_is(first, model, draft, weights, said):
     known = drafting(first, model, draft, weights)
     sample = make_sample(0, drafted_tokens=8, accepted_tokens=1)
     (told,) = [

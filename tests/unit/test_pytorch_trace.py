@@ -78,9 +78,7 @@ def test_an_end_of_sequence_beyond_the_budget_is_not_the_reason_of_the_end():
 
 
 def test_a_search_goes_on_after_the_last_token_of_the_answer_it_finds():
-    full, early = traced(
-        [[4, 4, 4, 4], [4, EOS, PAD, PAD]], [10, 20, 30, 40], searches=True
-    )
+    full, early = traced([[4, 4, 4, 4], [4, EOS, PAD, PAD]], [10, 20, 30, 40], searches=True)
 
     assert (early.output_tokens, early.finish) == (2, "stop")
     assert early.gaps_ns == full.gaps_ns == (10, 10, 10)

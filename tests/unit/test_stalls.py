@@ -43,7 +43,9 @@ def answer(
     return make_sample(**{**values, **changes})
 
 
-def one_by_one(*made: RequestSample, pause_ms: float = 1.0, end_ms: float = 0.0) -> RawProcessResult:
+def one_by_one(
+    *made: RequestSample, pause_ms: float = 1.0, end_ms: float = 0.0
+) -> RawProcessResult:
     """Put requests behind one another, each a batch of its own."""
     rows: list[RequestSample] = []
     at_ns = 0
@@ -199,8 +201,6 @@ def test_a_thread_that_sleeps_is_idle_and_one_that_computes_is_not() -> None:
     assert after.slept_s - before.slept_s == pytest.approx(0.0, abs=0.01)
 
 
-
-
 def test_a_process_that_waits_between_passes_for_another_does_not_stall() -> None:
     spans = (Window(0, 1 * S), Window(5 * S, 6 * S))
     rows = [answer(span.t0_ns, pass_index=number) for number, span in enumerate(spans)]
@@ -228,9 +228,7 @@ def noisy(seed: int, stop_ms: float = 0.0) -> RawProcessResult:
         longest = max(range(10), key=lambda n: len(made[n].gaps_ns or ()))
         gaps_ns = list(made[longest].gaps_ns or ())
         gaps_ns[len(gaps_ns) // 2] += round(stop_ms * MS)
-        made[longest] = answer(
-            0, 100.0, [gap / MS for gap in gaps_ns], made[longest].input_tokens
-        )
+        made[longest] = answer(0, 100.0, [gap / MS for gap in gaps_ns], made[longest].input_tokens)
     return one_by_one(*made)
 
 

@@ -84,7 +84,7 @@ def latency_result(
     )
 
 
-def throughput_result(
+def throughput_result(  # noqa: PLR0913 - all that is told of the work meets here, by name
     samples: Sequence[RequestSample],
     window: Window,
     *,

@@ -164,9 +164,7 @@ def warmup_batches(
             for one in plan[tour[number] if number < len(tour) else tour[0]]
         ]
         batches.append(
-            tuple(
-                replace(one, token_ids=tuple(tokens), full_length=True) for one, tokens in drawn
-            )
+            tuple(replace(one, token_ids=tuple(tokens), full_length=True) for one, tokens in drawn)
         )
     return tuple(batches)
 

@@ -74,8 +74,9 @@ FINDINGS: dict[str, Finding] = {
         shows="the energy counter started again inside the window",
     ),
     "stalled": _invalid(
-        meaning="The work stood still for more than 5 % of the window, or the machine slept: stopped, "
-        "frozen, without CPU or memory for it, or compiling. Rates and energy hold the standstill.",
+        meaning="The work stood still for more than 5 % of the window (stopped, frozen, without "
+        "CPU or memory, or while a kernel was compiled), or the machine slept. Rates and energy "
+        "are not those of the work.",
         remedy="let nothing suspend the machine or stop the process (a laptop's lid, kill -STOP, a "
         "frozen container, an overcommitted host), and repeat; where kernels were compiled, raise "
         "warmup.n_warmup",

@@ -74,7 +74,7 @@ class Finished(NamedTuple):
         output_tokens: Tokens it produced, where they are not those it gave.
         gaps_ns: Time between arrivals of its tokens; ``None`` where the engine tells none.
         gap_tokens: Tokens each of these gaps delivered; ``None`` means one each.
-        drafted_tokens: Tokens that were drafted for it; ``None`` where none were, or it is not told.
+        drafted_tokens: Tokens drafted for it; ``None`` where none were, or it is not told.
         accepted_tokens: Those of them that the model accepted, beyond the last token too.
     """
 
