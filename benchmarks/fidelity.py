@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -252,6 +253,15 @@ def shortfalls(results: dict[str, Any]) -> list[str]:
         if max(abs(watch["min"] - 1), abs(watch["max"] - 1)) > MOST_DEVIATION:
             found.append(f"{name}: llem and the stopwatch differ by more than {MOST_DEVIATION:.0%}")
     return found
+
+
+def median_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Give a median and its 95 % interval, from the ranks (normal approximation)."""
+    count, ordered = len(ratios), sorted(ratios)
+    reach = 0.98 * math.sqrt(count)  # half of 1.96 standard deviations of a binomial rank
+    low = max(0, math.floor(count / 2 - reach) - 1)
+    high = min(count - 1, math.ceil(count / 2 + reach))
+    return statistics.median(ordered), ordered[low], ordered[high]
 
 
 def _tokens(batches: Sequence[Batch]) -> list[list[list[int]]]:

@@ -1,20 +1,22 @@
 """What llem's own work costs: its passes against bare ``generate`` passes, in one process.
 
 Two fresh processes that do the same differ by several per cent on a small machine
-(``fidelity.py`` shows by how much), which hides what llem adds. Here llem's engine and a bare loop
-take turns (A B B A) on one loaded model, with the same token ids, batch and number of new tokens;
-each of llem's passes is divided by the bare pass beside it. llem's figure is what its result would
-report: its own samples and window, through its own formula.
+(``fidelity.py`` shows by how much), which hides what llem adds. Here llem's engine and two equal
+bare loops take turns on one loaded model, in an order drawn anew each round, with the same token
+ids, batch and number of new tokens. Each of llem's passes is divided by the mean of the bare ones
+of its round, and those by one another: what the ratio cannot resolve. llem's figure is what its
+result would report: its own samples and window, through its own formula.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,13 @@ from llenergymeasure.datasets.loader import load_dataset
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.orchestration.events import EventLog
 
-PAIRS = {"tiny-llama, batch 1": 64, "tiny-llama, batch 8": 32, "qwen2.5-0.5b, batch 1": 8}
+ROUNDS = {"tiny-llama, batch 1": 192, "tiny-llama, batch 8": 64, "qwen2.5-0.5b, batch 1": 10}
+
+SEED = 20261130
 
 
-def measure(case: fidelity.Case, pairs: int) -> dict[str, Any]:
-    """Let llem and the bare loop take turns; give both figures of every pair, tokens a second."""
+def measure(case: fidelity.Case, rounds: int) -> dict[str, Any]:
+    """Let llem and the bare loops take turns; give the figures of every round, tokens a second."""
     with tempfile.TemporaryDirectory() as folder:
         config = fidelity.experiment_of(case, 0.0)
         engine = PyTorchBackend().load(config, Path(folder))
@@ -45,11 +49,13 @@ def measure(case: fidelity.Case, pairs: int) -> dict[str, Any]:
         requests = build_requests(dataset.prompts, engine.tokenizer, config).requests
         plan = engine.plan(requests)[:1]  # short turns, so that the machine drifts less between
         events = EventLog(Path(folder) / "events.jsonl")
-        turns = _turns(engine, plan, events, case.output_len)
-        rows = [_pair(*turns, swapped=bool(number % 2)) for number in range(-1, pairs)][1:]
+        llem, bare = _turns(engine, plan, events, case.output_len)
+        turns = {"llem": llem, "bare": bare, "bare again": bare}
+        rng = random.Random(SEED)
+        rows = [_round(turns, rng) for _ in range(-1, rounds)][1:]
         events.close()
         engine.close()
-    return {"case": case.name, "llem": [row[0] for row in rows], "bare": [row[1] for row in rows]}
+    return {"case": case.name, **{side: [row[side] for row in rows] for side in turns}}
 
 
 def _turns(
@@ -76,13 +82,17 @@ def _turns(
     return llem, bare
 
 
-def _pair(
-    llem: Callable[[], float], bare: Callable[[], float], *, swapped: bool
-) -> tuple[float, float]:
-    if swapped:
-        second = bare()
-        return llem(), second
-    return llem(), bare()
+def _round(turns: Mapping[str, Callable[[], float]], rng: random.Random) -> dict[str, float]:
+    return {side: turns[side]() for side in rng.sample(list(turns), len(turns))}
+
+
+def ratios(row: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Give the ratios of a case, round by round."""
+    rounds = list(zip(row["llem"], row["bare"], row["bare again"], strict=True))
+    return {
+        "llem ÷ bare": [2 * llem / (bare + again) for llem, bare, again in rounds],
+        "bare ÷ bare": [bare / again for _, bare, again in rounds],
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -94,34 +104,35 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "Written by `make bench-fidelity`; raw figures in `fidelity_paired.json`. "
         f"{described['cpu']}, {described['cores']} cores.",
         "",
-        "| case | pairs | llem ÷ bare, median | quartiles | least | most |",
-        "|---|---|---|---|---|---|",
+        "| case | ratio | rounds | median | its 95 % interval | quartiles | least | most |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        ratios = [a / b for a, b in zip(row["llem"], row["bare"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        lines.append(
-            f"| {row['case']} | {len(ratios)} | {middle:.4f} | {low:.4f} to {high:.4f} "
-            f"| {min(ratios):.4f} | {max(ratios):.4f} |"
-        )
+        for name, found in ratios(row).items():
+            median, *interval = fidelity.median_interval(found)
+            first, _, third = statistics.quantiles(found, n=4)
+            spans = " | ".join(f"{a:.4f} to {b:.4f}" for a, b in (interval, (first, third)))
+            lines.append(
+                f"| {row['case']} | {name} | {len(found)} | {median:.4f} | {spans} "
+                f"| {min(found):.4f} | {max(found):.4f} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Measure every case, write raw figures and a table; 1 where a median is below the claim."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
-    place = parser.parse_args()
-    rows = [measure(case, PAIRS[case.name]) for case in fidelity.CASES]
+    asked = parser.parse_args()
+    chosen = [case for case in fidelity.CASES if asked.only in case.name]
+    rows = [measure(case, ROUNDS[case.name]) for case in chosen]
     versions = machine.versions(Path(sys.executable), fidelity.PACKAGES)
     data = {"machine": machine.describe(), "versions": versions, "cases": rows}
-    machine.save(place.output / "fidelity_paired.json", data)
-    (place.output / "fidelity_paired.md").write_text(table(rows), encoding="utf-8")
+    machine.save(asked.output / "fidelity_paired.json", data)
+    (asked.output / "fidelity_paired.md").write_text(table(rows), encoding="utf-8")
     print(table(rows))
-    medians = [
-        statistics.median(a / b for a, b in zip(row["llem"], row["bare"], strict=True))
-        for row in rows
-    ]
+    medians = [statistics.median(ratios(row)["llem ÷ bare"]) for row in rows]
     return 0 if min(medians) >= fidelity.LEAST_RATIO else 1
 
 

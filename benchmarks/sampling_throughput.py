@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -175,14 +174,10 @@ def _pair(on: Turn, off: Turn, *, swapped: bool) -> tuple[float, float]:
 
 
 def summary(row: dict[str, Any]) -> dict[str, Any]:
-    """Give median and its 95 % interval, from the ranks of the pairs (normal approximation)."""
-    ratios = sorted(a / b for a, b in zip(row["on"], row["off"], strict=True))
-    count = len(ratios)
-    reach = 0.98 * math.sqrt(count)  # half of 1.96 standard deviations of a binomial rank
-    low = max(0, math.floor(count / 2 - reach) - 1)
-    high = min(count - 1, math.ceil(count / 2 + reach))
-    median = statistics.median(ratios)
-    return {**row, "median_ratio": median, "interval95": [ratios[low], ratios[high]]}
+    """Give the median ratio of the pairs and its 95 % interval."""
+    ratios = [a / b for a, b in zip(row["on"], row["off"], strict=True)]
+    median, *interval = fidelity.median_interval(ratios)
+    return {**row, "median_ratio": median, "interval95": interval}
 
 
 def judged(rows: Sequence[dict[str, Any]], all_threads: int) -> list[dict[str, Any]]:

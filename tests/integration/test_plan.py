@@ -10,6 +10,7 @@ import pytest
 from llenergymeasure.cli.commands.run import show_plan
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import load_settings
+from llenergymeasure.core.allowance import Allowance
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.environment import GPUInfo
@@ -37,6 +38,7 @@ _ALL = tuple(
 )
 GPUS, LARGE = _ALL[:2], _ALL[1:]
 LLAMA_8B = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))  # 15 GB in bf16
+TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
 
 
 def memory(gpus=GPUS, environ=None, **pytorch: object) -> dict[str, object]:
@@ -69,12 +71,23 @@ def test_memory_is_estimated_and_held_against_the_machine(show):
     large = json.loads(show(random_model(pytorch={"device": "cpu", "batch_size": 8}), as_json=True))
 
     assert small["total_mb"] == pytest.approx(
-        small["weights_mb"] + small["kv_cache_mb"] + small["activations_mb"], abs=0.2
+        sum(small[f"{part}_mb"] for part in ("weights", "kv_cache", "activations", "engine")),
+        abs=0.3,
     )
     assert small["fits"] is True
     assert small["device"] == "this machine's RAM"
     assert large["memory"]["kv_cache_mb"] > small["kv_cache_mb"]
     assert large["memory"]["rows"] == 8
+
+
+def test_memory_is_held_against_what_a_container_or_a_job_is_allowed():
+    limit = "memory.max of the control group /job"
+    config = random_model()
+    for allowed_mb, fits in ((40.0, True), (10.0, False)):
+        allowed = Allowance(allowed_mb, limit, cpus=8, cpu_quota=None)
+        found = memory_plan(config, TINY, (), allowed=allowed)
+        assert (found["capacity_mb"], found["fits"]) == (allowed_mb, fits)
+        assert found["device"] == f"this process, limited by {limit},"
 
 
 def test_a_model_that_does_not_fit_is_said_not_to(show):

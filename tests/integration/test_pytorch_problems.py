@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.pytorch.loader import PyTorchBackend
-from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.exceptions import Problem
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without CUDA")
@@ -121,7 +121,7 @@ def test_processes_that_have_nothing_of_their_own_are_refused(model, fields, sai
 
 @no_cuda
 def test_more_processes_than_cores_are_refused():
-    cores = usable_cpus()
+    cores = allowance().threads
 
     assert problems(pytorch={"num_processes": cores}) == {}
     found = problems(pytorch={"num_processes": cores + 1})["pytorch.num_processes"]
@@ -135,7 +135,7 @@ def test_processes_share_the_threads_of_one(model):
 
     assert len(ranks) == 2
     assert {rank.config.pytorch.num_threads for rank in ranks} == {
-        max(1, torch.get_num_threads() // 2)
+        max(1, min(torch.get_num_threads(), allowance().threads) // 2)
     }
     assert all(rank.config.pytorch.num_processes is None for rank in ranks)
     assert all(rank.config.pytorch.batch_size == 3 for rank in ranks)

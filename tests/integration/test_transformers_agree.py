@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
+from llenergymeasure.core import flops
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.families import FAMILIES
 from tests.support.architectures import CONFIGS
 
 torch = pytest.importorskip("torch", reason="needs the pytorch extra")
 transformers = pytest.importorskip("transformers", reason="needs the pytorch extra")
 
+TOKENS = 13  # longer than every window of these configurations
+EAGER = flops.Execution("all", transformers=True)
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_parameters_are_those_of_the_model_that_transformers_builds(name: str) -> None:
-    config = {"model_type": name.partition(" ")[0], **CONFIGS[name]}
-    full = transformers.AutoConfig.for_model(**config)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(full)
-    built = sum(parameter.numel() for parameter in model.parameters())
-    assert ModelArchitecture.from_config(config).parameters == built
-    assert ModelArchitecture.from_config(full.to_dict()).parameters == built
+
+@pytest.fixture(params=CONFIGS)
+def built(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Any]:
+    """A small model, with the configuration it was built from, as somebody may publish it."""
+    stated = {"model_type": request.param.partition(" ")[0], **CONFIGS[request.param]}
+    config = transformers.AutoConfig.for_model(**stated)
+    slow = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    return stated, transformers.AutoModelForCausalLM.from_config(config, **slow).eval()
+
+
+def test_weights_and_operations_are_those_that_pytorch_counts(
+    built: tuple[dict[str, Any], Any],
+) -> None:
+    from tests.support.flop_counting import count
+
+    stated, model = built
+    for config in (stated, model.config.to_dict()):
+        shape = ModelArchitecture.from_config(config)
+        assert shape.doubt is None
+        assert shape.parameters == sum(one.numel() for one in model.parameters())
+
+    prompt = torch.arange(TOKENS)[None]  # (1, tokens)
+    length = np.array([float(TOKENS)])
+    prefilled, cache = count(model, prompt)
+    decoded, _ = count(model, prompt[:, :1], cache)
+    expected = (
+        flops.prefill_flops(shape, length, execution=EAGER),
+        flops.decode_flops(shape, length, np.array([2.0]), execution=EAGER),
+    )
+    for counted, phase in zip((prefilled, decoded), expected, strict=True):
+        assert counted.matrices == phase.linear + phase.lm_head
+        assert counted.attention == phase.attention
+        assert (counted.recurrence > 0) == (phase.recurrence > 0)
+
+
+def test_every_family_is_held_against_transformers_or_named_here() -> None:
+    tested = {name.partition(" ")[0] for name in CONFIGS}
+    wrapped = {"llama4", "gemma4", "qwen3_5", "qwen3_5_moe"}  # rows of their language models
+    assert FAMILIES.keys() - tested - wrapped == set()
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.2-1b"])

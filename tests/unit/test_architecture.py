@@ -107,3 +107,88 @@ def test_a_value_that_is_no_count_is_named(value: Any) -> None:
 def test_an_encoder_decoder_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="encoder-decoder"):
         ModelArchitecture.from_config({"model_type": "t5", "is_encoder_decoder": True, **SMALL})
+
+
+def test_an_unknown_model_type_leaves_a_doubt() -> None:
+    assert ModelArchitecture.from_config({"model_type": "llama", **SMALL}).doubt is None
+    unknown = ModelArchitecture.from_config({"model_type": "surprise", **SMALL})
+    assert unknown.doubt == "model type 'surprise' is not known here"
+
+
+@pytest.mark.parametrize("strange", ["hyena", "linear_attention", "conv"])
+def test_an_unknown_type_of_layer_leaves_a_doubt(strange: str) -> None:
+    types = ["full_attention", strange, "full_attention", "full_attention"]
+    read = ModelArchitecture.from_config({"model_type": "llama", **SMALL, "layer_types": types})
+    assert read.doubt == f"layer_types names '{strange}', which is not known here"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_bidirectional_attention": True},
+        {"per_layer_config": {"1": {"skip": ["mlp"]}}},
+    ],
+)
+def test_what_is_no_causal_decoder_leaves_a_doubt(changes: dict[str, Any]) -> None:
+    read = ModelArchitecture.from_config({"model_type": "gemma3_text", **SMALL, **changes})
+    assert read.doubt is not None
+
+
+def test_layers_with_a_window_keep_no_more_than_it() -> None:
+    shape = {**SMALL, "num_hidden_layers": 6, "head_dim": 16, "sliding_window": 100}
+    read = ModelArchitecture.from_config({"model_type": "gemma3_text", **shape})
+    layer = 2 * 2 * 16 * 2  # keys and values, 2 heads of 16, 2 bytes
+    assert read.kv_bytes(50) == 50 * read.kv_bytes_per_token() == 50 * 6 * layer
+    assert read.kv_bytes(1000) == (5 * 100 + 1000) * layer
+
+
+def test_state_takes_the_same_memory_at_every_length() -> None:
+    mamba = ModelArchitecture.from_config({"model_type": "mamba2", **CONFIGS["mamba2"]})
+    assert mamba.kv_bytes(1) == mamba.kv_bytes(100_000) > 0
+    assert mamba.kv_bytes_per_token() == 0
+    assert (mamba.heads, mamba.attention_width) == (0, 0)
+
+
+def test_borrowed_keys_and_values_are_kept_once() -> None:
+    config = CONFIGS["gemma4_text with embeddings in layers"]
+    shape = ModelArchitecture.from_config({"model_type": "gemma4_text", **config})
+    # 8 layers keep their own: 6th full of heads of 32, 7 with windows of 5 and heads of 16
+    assert shape.kv_bytes(20, 1) == 2 * 2 * (32 * 20 + 7 * 16 * 5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "windows"),
+    [
+        ("mistral", {"sliding_window": None}, 0),
+        ("mistral", {}, 4),  # transformers' own default, where the configuration is silent
+        ("phi3", {"sliding_window": 7}, 4),
+        ("qwen2", {"sliding_window": 7}, 0),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 7}, 3),
+        ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 7}, 4),
+        ("gemma2", {"sliding_window": 7}, 2),
+        ("gemma3_text", {"sliding_window_pattern": 2, "sliding_window": 7}, 2),
+        ("llama", {"sliding_window": 7}, 0),
+    ],
+)
+def test_windows_are_where_the_family_has_them(
+    model_type: str, changes: dict[str, Any], windows: int
+) -> None:
+    read = ModelArchitecture.from_config({"model_type": model_type, **SMALL, **changes})
+    assert read.sum(lambda layer: layer.mixers[0].sees is not None) == windows
+
+
+def test_a_published_configuration_may_leave_out_what_transformers_takes_by_default() -> None:
+    # https://huggingface.co/google/gemma-3-4b-it/blob/main/config.json names no more of its text
+    nested = {
+        "model_type": "gemma3",
+        "text_config": {
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 34,
+            "sliding_window": 1024,
+        },
+    }
+    read = ModelArchitecture.from_config(nested)
+    assert (read.heads, read.kv_heads, read.head_dim, read.vocabulary) == (8, 4, 256, 262_208)
+    assert read.parameters == 3_880_263_168

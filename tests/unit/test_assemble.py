@@ -9,7 +9,7 @@ from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, DeviceTarget
-from llenergymeasure.domain.results import BaselineResult, CPULoad, ExperimentResult
+from llenergymeasure.domain.results import BaselineResult, CPULoad, CPUThrottling, ExperimentResult
 from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
@@ -331,6 +331,14 @@ def test_the_cpus_are_watched_over_a_window_that_is_long_enough(tmp_path):
 
     assert 0 <= found.own_share <= found.own_share + found.other_share <= 1.01  # others may rest
     assert run_scripted(tmp_path / "gpu", on_gpu).result.cpu_load is None
+
+
+def test_what_a_quota_held_back_is_told(first):
+    held = CPUThrottling(group="the group", periods=9, throttled_periods=8, throttled_s=50.0)
+    throttled = collect(replace(first, measured=replace(first.measured, cpu_throttling=held)))
+
+    assert throttled.cpu_throttling == held
+    assert "cpu_throttled" in throttled.measurement_warnings
 
 
 def test_prompts_found_in_a_prefix_cache_are_told(first):

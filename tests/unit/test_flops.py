@@ -13,6 +13,7 @@ from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.peaks import DEVICES, peak_of
 from llenergymeasure.domain.samples import RequestSample
+from tests.support.architectures import CONFIGS
 
 # One layer: q 8x8, k 8x4, v 8x4, o 8x8 and three matrices of 8x16, 576 weights; lm_head 8x10.
 ONE = ModelArchitecture.from_config(
@@ -27,6 +28,14 @@ ONE = ModelArchitecture.from_config(
     }
 )
 LLAMA_8B = ModelArchitecture.from_config(catalogue.config("llama-3.1-8b"))
+TEN_STEPS = DecodeTraffic(
+    steps=10,
+    mean_rows=1,
+    before=np.array([995.0]),
+    after=np.array([1005.0]),
+    rows=1,
+    seconds=0.1,
+)
 
 
 def sample(**changes: Any) -> RequestSample:
@@ -171,6 +180,155 @@ def test_pytorch_counts_the_same_matrix_products(model_type: str, kv_heads: int 
     assert attention == phase.attention * 2 * tokens / (tokens + 1)
 
 
+# --- windows, and what kernels compute
+
+
+def windowed(model_type: str, **changes: Any) -> ModelArchitecture:
+    """A model of 12 layers of which each pair of query and key costs 32 operations."""
+    return ModelArchitecture.from_config(
+        {
+            "model_type": model_type,
+            "hidden_size": 8,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 2,
+            "intermediate_size": 16,
+            "vocab_size": 10,
+            **changes,
+        }
+    )
+
+
+GEMMA3 = windowed("gemma3_text", sliding_window=4)  # 10 of 12 layers
+LLAMA4 = windowed(
+    "llama4_text",
+    attention_chunk_size=4,
+    num_local_experts=4,
+    num_experts_per_tok=1,
+    intermediate_size_mlp=16,
+)  # 9 of 12 layers
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 9, 17])
+def test_a_token_sees_no_more_than_its_window(length: int) -> None:
+    sliding = sum(min(token, 4) for token in range(1, length + 1))
+    chunked = sum((token - 1) % 4 + 1 for token in range(1, length + 1))
+    every = length * (length + 1) // 2
+    prompt = np.array([float(length)])
+    gemma, llama = (flops.prefill_flops(shape, prompt).attention for shape in (GEMMA3, LLAMA4))
+    assert gemma == 32 * (10 * sliding + 2 * every)
+    assert llama == 32 * (9 * chunked + 3 * every)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 9])
+def test_decode_passes_see_no_more_than_their_window(length: int) -> None:
+    contexts = range(length + 1, length + 7)
+    sliding = sum(min(context, 4) for context in contexts)
+    chunked = sum((context - 1) % 4 + 1 for context in contexts)
+    counts = np.array([float(length)]), np.array([7.0])
+    gemma, llama = (flops.decode_flops(shape, *counts).attention for shape in (GEMMA3, LLAMA4))
+    assert gemma == 32 * (10 * sliding + 2 * sum(contexts))
+    assert llama == 32 * (9 * chunked + 3 * sum(contexts))
+
+
+def test_gemma_3_at_32k_attends_in_full_in_every_sixth_layer_only() -> None:
+    config = {"model_type": "gemma3_text", "hidden_size": 1152, "num_hidden_layers": 26}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 1, "intermediate_size": 6912}
+    small = ModelArchitecture.from_config({**config, **heads, "sliding_window": 512})
+    prompt = np.array([32768.0])
+    uniform = 4 * 26 * 4 * 256 * 32768 * 32769 / 2
+    assert uniform / flops.prefill_flops(small, prompt).attention == pytest.approx(5.5, rel=0.02)
+
+
+def test_eager_attention_computes_every_pair_and_masks_half_of_them() -> None:
+    tokens = RequestTokens.of([6], [3])
+    eager = flops.Execution.of({"attn_implementation": "eager"})
+    work = flops.count_operations(GEMMA3, tokens, execution=eager)
+    assert work.executed_prefill.attention == 32 * 12 * 6 * 6
+    assert work.useful_prefill.attention == 32 * (10 * (1 + 2 + 3 + 4 + 4 + 4) + 2 * 21)
+    assert work.executed_decode.attention == work.useful_decode.attention
+
+
+def test_sdpa_computes_every_pair_where_it_needs_a_mask() -> None:
+    sdpa = flops.Execution.of({"attn_implementation": "sdpa", "torch_compile": False})
+    alike, padded = RequestTokens.of([6, 6], [1, 1]), RequestTokens.of([6, 5], [1, 1], [6, 6])
+    for tokens, pairs in ((alike, 21), (padded, 36)):
+        work = flops.count_operations(ONE, tokens, execution=sdpa)
+        assert work.executed_prefill.attention == 32 * 2 * pairs
+    short = RequestTokens.of([3], [1])
+    for tokens, pairs in ((short, 6), (RequestTokens.of([4], [1]), 16)):  # the window is 4
+        work = flops.count_operations(windowed("mistral", sliding_window=4), tokens, 1, sdpa)
+        assert work.executed_prefill.attention == 32 * 12 * pairs
+    compiled = flops.Execution.of({"attn_implementation": "sdpa", "torch_compile": True})
+    work = flops.count_operations(ONE, alike, execution=compiled)
+    assert work.executed_prefill.attention == 32 * 2 * 36
+
+
+def test_padding_of_one_prompt_masks_its_batch_and_no_other() -> None:
+    batches = [
+        sample(input_tokens=2),
+        sample(request=1),
+        sample(request=2, batch_index=1),
+        sample(request=3, scheduled_ns=7),  # the first batch of another process
+    ]
+    assert RequestTokens.from_samples(batches).masked.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "resolved", [{"attn_implementation": "flash_attention_2"}, {"attention_backend": "FLASH"}, {}]
+)
+def test_kernels_that_skip_what_is_masked_execute_what_is_useful(resolved: dict[str, Any]) -> None:
+    tokens = RequestTokens.of([6, 5], [3, 3])
+    work = flops.count_operations(GEMMA3, tokens, 1, flops.Execution.of(resolved))
+    assert work.executed_total == work.useful_total
+
+
+def test_transformers_takes_every_token_of_llama_4_through_every_expert() -> None:
+    eager = flops.Execution.of({"attn_implementation": "eager"})
+    work = flops.count_operations(LLAMA4, RequestTokens.of([1], [1]), execution=eager)
+    expert = 3 * 8 * 16
+    assert work.executed_prefill.linear - work.useful_prefill.linear == 2 * 12 * 3 * expert
+    paged = flops.count_operations(LLAMA4, RequestTokens.of([1], [1]))
+    assert paged.executed_prefill.linear == paged.useful_prefill.linear
+
+
+def test_recurrences_cost_the_same_for_each_token_however_long_the_context() -> None:
+    mamba = ModelArchitecture.from_config({"model_type": "mamba2", **CONFIGS["mamba2"]})
+    short, long = (flops.decode_flops(mamba, np.array([n]), np.array([2.0])) for n in (9.0, 9e5))
+    assert short == long
+    assert short.attention == 0
+    # 3 layers: 4 operations a value of state, 128 channels of 8; kernels of 4 over 160 channels
+    assert short.recurrence == 3 * (4 * 128 * 8 + 2 * 4 * 160)
+
+
+def test_the_delta_rule_reads_its_state_twice_and_writes_it_once() -> None:
+    qwen = ModelArchitecture.from_config({"model_type": "qwen3_5_text", **CONFIGS["qwen3_5_text"]})
+    phase = flops.prefill_flops(qwen, np.array([2.0]))
+    state, convolved = 4 * 8 * 16, 2 * 2 * 8 + 4 * 16
+    assert phase.recurrence == 2 * 3 * (6 * state + 2 * 4 * convolved)  # 3 of 4 layers
+
+
+def test_layers_that_borrow_keys_and_values_take_one_token_of_a_prompt() -> None:
+    config = CONFIGS["gemma4_text with embeddings in layers"]
+    shape = ModelArchitecture.from_config({"model_type": "gemma4_text", **config})
+    one, many = (flops.prefill_flops(shape, np.array([n])) for n in (1.0, 11.0))
+    borrowing = sum(n * layer.computed() for layer, n in shape.stack if layer.last_token_only)
+    assert borrowing > 0
+    assert many.linear == 11 * one.linear - 10 * 2 * borrowing
+    flash = flops.Execution.of({"attn_implementation": "flash_attention_2"})
+    whole = flops.prefill_flops(shape, np.array([11.0]), execution=flash)
+    assert whole.linear == 11 * one.linear
+
+
+def test_layers_with_a_window_read_no_more_than_it_from_the_cache() -> None:
+    h200 = peak_of("NVIDIA H200")
+    share = flops.mbu(GEMMA3, [TEN_STEPS], h200, "bf16")
+    weights = flops.weight_bytes_read(GEMMA3, "bf16", 1)
+    cached = 2 * 2 * 2 * 2 * (10 * 4 + 2 * 1000.5)  # 2 bytes, keys and values, 2 heads of 2
+    assert share == pytest.approx((weights + cached) / 0.01 / 4.8e12)
+
+
 # --- share of the peak
 
 
@@ -237,10 +395,11 @@ def test_mfu_by_pencil() -> None:
 
 
 def test_mbu_of_llama_by_pencil() -> None:
-    # 16-bit weights without the input embeddings: (8.030 - 0.525) x 10^9 x 2 bytes a step
-    traffic = DecodeTraffic(steps=10, mean_rows=1, context_tokens=10 * 1000, seconds=0.1)
+    # 16-bit weights without the input embeddings: (8.030 - 0.525) x 10^9 x 2 bytes a step, and
+    # keys and values of 996, 997, ... 1005 tokens
+    traffic = TEN_STEPS
     share = flops.mbu(LLAMA_8B, [traffic], peak_of("NVIDIA H200"), "bf16")
-    step = (8_030_261_248 - 128_256 * 4096) * 2 + 1000 * 131_072
+    step = (8_030_261_248 - 128_256 * 4096) * 2 + 1000.5 * 131_072
     assert share == pytest.approx(step / 0.01 / 4.8e12)
     assert flops.mbu(LLAMA_8B, [traffic], None, "bf16") is None
     assert flops.mbu(LLAMA_8B, [], peak_of("NVIDIA H200"), "bf16") is None
@@ -248,7 +407,7 @@ def test_mbu_of_llama_by_pencil() -> None:
 
 def test_bandwidth_of_processes_with_devices_of_their_own_is_that_of_each() -> None:
     h200 = peak_of("NVIDIA H200")
-    traffic = DecodeTraffic(steps=10, mean_rows=1, context_tokens=10 * 1000, seconds=0.1)
+    traffic = TEN_STEPS
     idle_half = traffic._replace(seconds=0.2)
     alone = flops.mbu(LLAMA_8B, [traffic], h200, "bf16")
     assert flops.mbu(LLAMA_8B, [traffic, traffic], h200, "bf16") == pytest.approx(alone)

@@ -54,12 +54,23 @@ def test_tied_embeddings_are_held_once() -> None:
 
 
 def test_the_batch_multiplies_cache_and_logits() -> None:
-    one = estimate_memory(experiment(), LLAMA_8B)
-    eight = estimate_memory(experiment(pytorch={"batch_size": 8}), LLAMA_8B)
+    alike = {"dataset": {"synthetic": {"input_len": 512, "output_len": 128}}}
+    one = estimate_memory(experiment(**alike), LLAMA_8B)
+    eight = estimate_memory(experiment(**alike, pytorch={"batch_size": 8}), LLAMA_8B)
     assert eight.rows == 8
     assert eight.kv_cache_mb == 8 * one.kv_cache_mb
     assert eight.activations_mb == pytest.approx(8 * one.activations_mb)
     assert eight.weights_mb == one.weights_mb
+
+
+def test_prompts_that_differ_in_length_take_a_mask() -> None:
+    alike = {"dataset": {"synthetic": {"input_len": 512, "output_len": 128}}}
+    same, padded = (
+        estimate_memory(experiment(**given, pytorch={"batch_size": 8}), LLAMA_8B)
+        for given in (alike, {})
+    )
+    mask_mb = 8 * 512 * 512 * (1 + 2) / MIB
+    assert padded.activations_mb == pytest.approx(same.activations_mb + mask_mb)
 
 
 def test_beams_multiply_rows() -> None:
@@ -95,9 +106,23 @@ def test_parallel_devices_share() -> None:
 
 
 def test_the_activations_of_one_prefill_by_pencil() -> None:
-    estimate = estimate_memory(experiment(max_input_tokens=100), TINY)
+    estimate = estimate_memory(experiment(backend="vllm", n=1, max_input_tokens=100), TINY)
     # two residuals of 256; the MLP's 3 x 640 + 256 outweigh attention's 2 x 256 + 2 x 128
     assert estimate.activations_mb == (100 * (2 * 256 + 3 * 640 + 256) * 2 + 1024 * 4) / MIB
+
+
+def test_activations_are_what_the_worst_moment_has_beside_the_whole_cache() -> None:
+    estimate = estimate_memory(experiment(max_input_tokens=100, max_new_tokens=28), TINY)
+    # embeddings, input and positions, residual and normalised copy, three of the MLP; at that
+    # moment the cache holds the prompt, and not yet the 28 tokens of the answer
+    beside = 100 * 2 * (2 * 256 + 2 * 64 + 2 * 256 + 3 * 640) - 28 * (2 * 8 * 2 * 64 * 2)
+    assert estimate.activations_mb == beside / MIB
+
+
+def test_on_a_cpu_the_engine_itself_counts() -> None:
+    gpu, cpu = (estimate_memory(experiment(), TINY, on_cpu=on_cpu) for on_cpu in (False, True))
+    assert gpu.engine_mb == 0
+    assert cpu.total_mb == gpu.total_mb + cpu.engine_mb > gpu.total_mb
 
 
 def test_synthetic_prompts_have_their_exact_length() -> None:

@@ -15,6 +15,7 @@ from llenergymeasure.domain.environment import DeviceState, DeviceTarget, count_
 from llenergymeasure.domain.results import (
     BaselineResult,
     CPULoad,
+    CPUThrottling,
     PassComparison,
     ThroughputResult,
 )
@@ -106,6 +107,13 @@ def halves(**changes: object) -> Evidence:
     return replace(SOUND, comparison=STEADY.model_copy(update=changes))
 
 
+def held_back(seconds: float) -> CPUThrottling:
+    """Make what a quota held back in a window of 60 s."""
+    return CPUThrottling(
+        group="the control group /job", periods=600, throttled_periods=30, throttled_s=seconds
+    )
+
+
 def flag(code: str) -> Evidence:
     """Make sound evidence but for what the readings show."""
     return energy(flags=(code,))
@@ -119,6 +127,7 @@ CASES: dict[str, Evidence] = {
     "cpu_shared": replace(SOUND, cpu_load=CPULoad(own_share=0.5, other_share=0.051)),
     "stalled": work(stalled_s=3.1),
     "stalled_briefly": work(stalled_s=2.9),
+    "cpu_throttled": replace(SOUND, cpu_throttling=held_back(0.61)),
     "window_short": work(window_s=9.99),
     "modelled_energy": energy(components=(METER.model_copy(update={"kind": "modelled"}),)),
     "random_weights": replace(SOUND, weights="random"),
@@ -270,6 +279,18 @@ def test_reset_counters_and_slowed_devices_void_a_result() -> None:
 def test_what_a_quiet_machine_does_on_the_side_is_no_sharing() -> None:
     quiet = CPULoad(own_share=0.5, other_share=0.05)
     assert assess(replace(SOUND, cpu_load=quiet)).reasons == ()
+
+
+def test_a_quota_that_held_back_for_a_moment_is_no_throttling() -> None:
+    assert assess(replace(SOUND, cpu_throttling=held_back(0.59))).reasons == ()
+
+
+def test_a_quota_that_was_used_up_is_named_with_what_it_held_back() -> None:
+    (reason,) = assess(replace(SOUND, cpu_throttling=held_back(12.0))).reasons
+    assert reason.detail == (
+        "the control group /job had used its quota up in 30 of 600 periods, and was held back for "
+        "12 s in all"
+    )
 
 
 def test_a_window_of_ten_seconds_is_long_enough() -> None:

@@ -115,9 +115,14 @@ def _machine(machine: EnvironmentSnapshot) -> Iterator[str]:
     yield machine.os
     yield f"Python {machine.python_version}, llenergymeasure {__version__}"
     cpus = f"{machine.cpu_count_usable} of {machine.cpu_count} CPUs"
+    if machine.cpu_quota is not None:
+        cpus += f", a quota of {machine.cpu_quota:g} of them"
     yield f"{machine.cpu_model or 'unknown CPU'}, {cpus}"
     if machine.ram_mb is not None:
         yield f"{machine.ram_mb / 1024:.1f} GiB of memory"
+    if machine.memory_limit_mb is not None:
+        by = f"by {machine.memory_limit_by}"
+        yield from text.beside(f"{machine.memory_limit_mb / 1024:.1f} GiB of it allowed", by)
     for gpu in machine.gpus:
         memory = "" if gpu.memory_mb is None else f", {gpu.memory_mb / 1024:.0f} GiB"
         yield from text.beside(f"GPU {gpu.index}:", f"{gpu.name}{memory}", gpu.uuid)

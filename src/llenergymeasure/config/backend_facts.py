@@ -49,6 +49,9 @@ class BackendFacts(PluginEntry):
         contradictions: Lists what in a configuration contradicts its section.
         default_batch: Requests served at once where the batch field is null.
         pass_tokens: Most tokens of one pass through the model, or ``None`` without a limit.
+        runs_transformers: Whether it runs the modules of transformers one by one, so that their
+            code tells what is in memory at once.
+        first_use_mb: What it takes of RAM by itself once it computes on a CPU, MiB.
         shard_fields: Fields of the section whose product is the number of devices a copy of the
             model is spread over.
         differs: What it does in its own way, by the key of a row of ``study.equal_terms``; a name
@@ -74,6 +77,8 @@ class BackendFacts(PluginEntry):
     contradictions: Callable[[ExperimentFields], Iterable[FieldProblem]] = lambda _: ()
     default_batch: int = 1
     pass_tokens: int | None = None
+    runs_transformers: bool = False
+    first_use_mb: float = 0.0
     shard_fields: tuple[str, ...] = ()
     differs: Mapping[str, str] = field(default_factory=dict)
     plain_fields: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ import psutil
 from llenergymeasure._version import __version__
 from llenergymeasure.config.registry import all_backends
 from llenergymeasure.config.secrets import redact
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.environment import EnvironmentSnapshot
 from llenergymeasure.domain.results import CPULoad
@@ -54,15 +55,18 @@ def capture(
         gpus: Lists the GPUs.
         environ: Environment variables; by default the process's own.
     """
-    survey, installed = gpus(), software()
+    survey, installed, allowed = gpus(), software(), allowance()
     return EnvironmentSnapshot(
         captured_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         python_version=platform.python_version(),
         os=operating_system(),
         cpu_model=cpu_model(),
         cpu_count=psutil.cpu_count(),
-        cpu_count_usable=usable_cpus(),
+        cpu_count_usable=allowed.cpus,
+        cpu_quota=allowed.cpu_quota,
         ram_mb=psutil.virtual_memory().total / MIB,
+        memory_limit_mb=allowed.memory_mb if allowed.memory_by else None,
+        memory_limit_by=allowed.memory_by,
         gpus=survey.gpus,
         gpu_note=survey.note,
         driver_version=survey.driver_version,
@@ -120,13 +124,6 @@ class CPUTimes(NamedTuple):
     total_s: float
     busy_s: float
     own_s: float
-
-
-def usable_cpus() -> int:
-    """Count the logical CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def read_cpu_times() -> CPUTimes | None:

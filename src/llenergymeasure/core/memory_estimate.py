@@ -1,8 +1,8 @@
 """How much memory an experiment will need, from its configuration and the shape of its model.
 
-An estimate to plan with, made before anything is loaded. It leaves out what the engine itself takes
-(CUDA context, workspaces, fragmentation, caches allocated ahead of need), the constants of
-quantised formats (3 to 12 % of their weights), draft models and adapters.
+An estimate to plan with, made before anything is loaded. It leaves out the constants of quantised
+formats (3 to 12 % of their weights), draft models and adapters, and on a GPU what CUDA and the
+engine take for themselves: context, workspaces, fragmentation, caches allocated ahead of need.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core import live_tensors
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.units import MIB
 
@@ -27,7 +28,8 @@ class MemoryEstimate:
     Attributes:
         weights_mb: Weights, MiB.
         kv_cache_mb: Keys and values of the requests served at once, at full length, MiB.
-        activations_mb: Buffers at the peak of prefill, and the logits, MiB.
+        activations_mb: What is alive beside that at the worst moment, logits included, MiB.
+        engine_mb: What the engine itself takes once it computes, where it is known, MiB.
         shards: Devices the model is spread over.
         rows: Rows computed at once, beams included.
         input_tokens: Tokens of a prompt, as assumed.
@@ -37,15 +39,21 @@ class MemoryEstimate:
     weights_mb: float
     kv_cache_mb: float
     activations_mb: float
+    engine_mb: float
     shards: int
     rows: int
     input_tokens: int
     context_tokens: int
 
     @property
+    def growth_mb(self) -> float:
+        """What comes to a model that is loaded, MiB."""
+        return self.kv_cache_mb + self.activations_mb + self.engine_mb
+
+    @property
     def total_mb(self) -> float:
         """Sum of the items, MiB."""
-        return self.weights_mb + self.kv_cache_mb + self.activations_mb
+        return self.weights_mb + self.growth_mb
 
     @property
     def per_device_mb(self) -> float:
@@ -53,24 +61,42 @@ class MemoryEstimate:
         return self.total_mb / self.shards
 
 
-def estimate_memory(config: ExperimentConfig, architecture: ModelArchitecture) -> MemoryEstimate:
+def estimate_memory(
+    config: ExperimentConfig, architecture: ModelArchitecture, *, on_cpu: bool = False
+) -> MemoryEstimate:
     """Estimate the memory of one copy of the model; several processes each need as much.
 
     Args:
         config: The experiment.
         architecture: Shape of its model.
+        on_cpu: Whether it runs on the CPU, where what the engine takes counts as well.
     """
     facts, section, rows = backend_entry(config.backend), config.section, rows_at_once(config)
     longest = architecture.context_limit or math.inf
     inputs = int(min(assumed_input_tokens(config), longest))
     context = int(min(inputs + config.max_new_tokens, longest))
-    passing = min(rows * inputs, facts.pass_tokens or rows * inputs)
     quantised = str(getattr(section, "kv_cache_dtype", None) or "").startswith(("fp8", "int8"))
-    kv_bytes = architecture.kv_bytes_per_token(1 if quantised else compute_bytes(config.precision))
+    value_bytes = compute_bytes(config.precision)
+    kv_bytes = rows * context * architecture.kv_bytes_per_token(1 if quantised else value_bytes)
+    if facts.runs_transformers:
+        call = live_tensors.Generation(
+            rows=rows,
+            prompt_tokens=inputs,
+            context_tokens=context,
+            value_bytes=value_bytes,
+            eager=getattr(section, "attn_implementation", None) == "eager",
+            padded=rows > 1 and isinstance(config.dataset, str),
+            decoder=config.decoder,
+        )
+        beside_bytes = live_tensors.peak_bytes(architecture, call) - kv_bytes
+    else:
+        passing = min(rows * inputs, facts.pass_tokens or rows * inputs)
+        beside_bytes = activation_bytes(architecture, config.precision, passing, rows)
     return MemoryEstimate(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
-        kv_cache_mb=kv_bytes * rows * context / MIB,
-        activations_mb=activation_bytes(architecture, config.precision, passing, rows) / MIB,
+        kv_cache_mb=kv_bytes / MIB,
+        activations_mb=beside_bytes / MIB,
+        engine_mb=facts.first_use_mb if on_cpu else 0.0,
         shards=facts.shards(section),
         rows=rows,
         input_tokens=inputs,
@@ -103,7 +129,7 @@ def weight_bytes(architecture: ModelArchitecture, precision: Precision) -> float
 def activation_bytes(
     architecture: ModelArchitecture, precision: Precision, tokens: int, rows: int
 ) -> float:
-    """Count the bytes of buffers alive at the peak of a prefill.
+    """Count the bytes of buffers alive at the peak of a prefill, of an engine with fused kernels.
 
     The residual stream and its normalised copy, and beside them the larger of attention (queries,
     keys, values and the result) and MLP (its inner buffers and the result); then one row of logits

@@ -16,6 +16,7 @@ from llenergymeasure.domain.environment import DeviceState, DeviceTarget
 from llenergymeasure.domain.results import (
     BaselineResult,
     CPULoad,
+    CPUThrottling,
     PassComparison,
     ThroughputResult,
     TrustReason,
@@ -26,6 +27,7 @@ from llenergymeasure.domain.warnings import FINDINGS
 SHORT_WINDOW_S = 10.0
 FEW_BATCHES = 10
 OTHER_SHARE = 0.05
+THROTTLED_SHARE = 0.01  # of the window
 DRIFT_SHARE = 0.01  # of power or clock, between halves that did the same work
 START_TOLERANCE_C = 3.0
 LIMIT_TOLERANCE_W = 0.5  # limits are set in whole watts and read back in milliwatts
@@ -63,6 +65,7 @@ class Evidence:
         comparison: How the two halves of the window compare, where they did the same work.
         baseline: Idle power.
         cpu_load: Who kept the CPUs busy, where the work was theirs and it is known.
+        cpu_throttling: What a quota on CPU time held back, where there is one.
         prefix_cache_hits: Prompts of the window that the engine says it found in its prefix cache,
             at least in part.
     """
@@ -78,6 +81,7 @@ class Evidence:
     comparison: PassComparison | None = None
     baseline: BaselineResult | None = None
     cpu_load: CPULoad | None = None
+    cpu_throttling: CPUThrottling | None = None
     prefix_cache_hits: int = 0
 
 
@@ -144,6 +148,13 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
         )
     if work.stalled_s or work.suspended_s:
         yield from _stalls(work)
+    held = evidence.cpu_throttling
+    if held is not None and held.throttled_s > THROTTLED_SHARE * work.window_s:
+        yield Found(
+            "cpu_throttled",
+            f"{held.group} had used its quota up in {held.throttled_periods:,} of "
+            f"{held.periods:,} periods, and was held back for {held.throttled_s:.3g} s in all",
+        )
     if work.window_s < SHORT_WINDOW_S:
         yield Found("window_short", f"window of {work.window_s:.3g} s, under {SHORT_WINDOW_S:g} s")
     if evidence.weights == "random":

@@ -50,7 +50,14 @@ class EnvironmentSnapshot(Record):
     cpu_model: str | None = Field(None, description="CPU as the kernel names it.")
     cpu_count: int | None = Field(None, description="Logical CPUs of the machine.")
     cpu_count_usable: int | None = Field(None, description="Logical CPUs this process may use.")
+    cpu_quota: float | None = Field(
+        None, description="CPU time a container or a job may take, in CPUs; null without a quota."
+    )
     ram_mb: float | None = Field(None, description="Memory of the machine, MiB.")
+    memory_limit_mb: float | None = Field(
+        None, description="Memory allowed, where that is less than the machine has, MiB."
+    )
+    memory_limit_by: str | None = Field(None, description="What sets that limit.")
     gpus: tuple[GPUInfo, ...] = Field((), description="GPUs that NVML sees.")
     gpu_note: str | None = Field(None, description="Why no GPU is listed, where that is known.")
     driver_version: str | None = Field(None, description="NVIDIA driver.")

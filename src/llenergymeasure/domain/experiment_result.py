@@ -78,6 +78,15 @@ class CPULoad(Record):
     )
 
 
+class CPUThrottling(Record):
+    """What a quota on CPU time held back, from before the window until after it."""
+
+    group: str = Field(description="What has the quota; of several that which held back longest.")
+    periods: int = Field(description="Periods of the quota in which there was work.")
+    throttled_periods: int = Field(description="Those of them whose quota was used up early.")
+    throttled_s: float = Field(description="Time held back, summed over CPUs, s.")
+
+
 class ThroughputResult(Record):
     """Work done in the measured window."""
 
@@ -132,7 +141,10 @@ class MemoryResult(Record):
     model_mb: float | None = Field(
         description="Use right after loading, MiB; of several processes as for peak_mb."
     )
-    capacity_mb: float | None = Field(description="What one device, or the machine, has, MiB.")
+    capacity_mb: float | None = Field(
+        description="What one device has, or for work on the CPU the machine or, where that is "
+        "less, what a container or a job is allowed of it, MiB."
+    )
 
 
 class FlopsPhase(Record):
@@ -142,11 +154,14 @@ class FlopsPhase(Record):
         description="2 x parameters active for a token, without embeddings and lm_head, a token."
     )
     attention: float = Field(
-        description="4 x layers x heads x head_dim x context a decode step; x S(S+1)/2 a causal "
-        "prefill of S tokens."
+        description="4 x heads x head_dim a layer, for each pair of query and key: useful ones "
+        "are causal and within the layer's window; executed are those the kernel computes."
+    )
+    recurrence: float = Field(
+        0.0, description="State-space models, linear attention and convolutions, a token."
     )
     lm_head: float = Field(description="2 x hidden x vocabulary a produced row of logits.")
-    total: float = Field(description="Sum of the three.")
+    total: float = Field(description="Sum of the four.")
 
 
 class FlopsResult(Record):
@@ -348,6 +363,10 @@ class ExperimentResult(Record):
         None,
         description="Who kept the CPUs busy, for work on the CPU; null for work on a GPU, for "
         "windows under 1 s and where it cannot be told.",
+    )
+    cpu_throttling: CPUThrottling | None = Field(
+        None,
+        description="What a quota on CPU time held back; null without a quota that can be seen.",
     )
     multi_gpu: MultiGPUResult | None = Field(None, description="Device by device.")
     co2_estimate: CO2Estimate = Field(description="Emissions.")

@@ -114,7 +114,7 @@ class MemoryReading:
         kind: ``device`` memory, the ``resident_set`` of the process, or ``none`` known.
         peak_mb: Highest use since the model was loaded, MiB.
         model_mb: Use right after loading, MiB.
-        capacity_mb: What the device, or the machine, has, MiB.
+        capacity_mb: What the device has, or the machine or this process of it, MiB.
     """
 
     kind: MemoryKind

@@ -96,6 +96,12 @@ FINDINGS: dict[str, Finding] = {
         remedy="let nothing stop the process, and repeat; where kernels were compiled, raise "
         "warmup.n_warmup",
     ),
+    "cpu_throttled": _caution(
+        meaning="A quota on CPU time, of a container or a job, stopped its processes again and "
+        "again, so times are those of the quota and not of the CPU.",
+        remedy="set pytorch.num_threads to the quota or less, or allow more CPU time (docker run "
+        "--cpus), and repeat",
+    ),
     "window_short": _caution(
         meaning="In a short window, edges and single stalls weigh heavily.",
         remedy="set window.min_duration_seconds: 10 or more, or raise n",

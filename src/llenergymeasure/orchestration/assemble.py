@@ -75,6 +75,7 @@ class ResultCollector:
             thermal=_thermal(pooled.energy.device_state),
             device_state=pooled.energy.device_state,
             cpu_load=first.measured.cpu_load,
+            cpu_throttling=first.measured.cpu_throttling,
             multi_gpu=self._multi_gpu(),
             co2_estimate=metrics.estimate_co2(
                 energy.total_j, self.environment, pooled.energy.codecarbon_grams
@@ -150,7 +151,7 @@ class ResultCollector:
         kinds = {gpu.name for gpu in gpus if gpu.uuid in used}
         peak = peak_of(kinds.pop() if len(kinds) == 1 else None)
         tokens = flops.RequestTokens.from_samples(pooled.requests)
-        work = flops.count_operations(shape, tokens, beams)
+        work = flops.count_operations(shape, tokens, beams, flops.Execution.of(report.resolved))
         seconds, devices = pooled.window.seconds, report.compute_devices
         # A step of speculative decoding gives several tokens, so tokens do not tell steps.
         steps_told = report.pads and not config.decoder.speculative_decoding
@@ -185,6 +186,7 @@ class ResultCollector:
                 comparison=first.measured.comparison,
                 baseline=first.baseline,
                 cpu_load=first.measured.cpu_load,
+                cpu_throttling=first.measured.cpu_throttling,
                 prefix_cache_hits=sum(
                     bool(sample.cached_input_tokens) for sample in pooled.requests
                 ),

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.allowance import read_throttling, throttling
 from llenergymeasure.core.backends.protocol import DataParallelLoader, EngineReport, ModelLoader
 from llenergymeasure.core.energy.parts import compare_halves
 from llenergymeasure.core.energy.protocol import EnergyBackend, SamplingRates
@@ -38,6 +39,7 @@ from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.results import (
     BaselineResult,
     CPULoad,
+    CPUThrottling,
     LoadResult,
     PassComparison,
     WarmupResult,
@@ -76,6 +78,7 @@ class MeasuredWindow:
         energy: What the energy source recorded.
         comparison: How its halves compare.
         cpu_load: Who kept the CPUs busy, for work on the CPU.
+        cpu_throttling: What a quota on CPU time held back, where there is one.
     """
 
     window: Window
@@ -84,6 +87,7 @@ class MeasuredWindow:
     energy: EnergyRecording
     comparison: PassComparison | None
     cpu_load: CPULoad | None = None
+    cpu_throttling: CPUThrottling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,12 +288,16 @@ class ExperimentOrchestrator:
         if selection.coverage.kind == "measured":  # a model needs no quiet edge
             self._machine.enter("settle")
         # Around the guard time, so that looking for processes disturbs no edge of the window.
-        before, start_s = read_cpu_times(), time.monotonic()
+        before, held, start_s = read_cpu_times(), read_throttling(), time.monotonic()
         source.open_window()
         self._machine.enter("measure", ExperimentState.MEASURING)
         measured = self._run_passes(executor, "measure", source)
         load = cpu_load(before, read_cpu_times(), time.monotonic() - start_s)
-        return replace(measured, cpu_load=load if target.kind == "cpu" else None)
+        return replace(
+            measured,
+            cpu_load=load if target.kind == "cpu" else None,
+            cpu_throttling=throttling(held, read_throttling()),
+        )
 
     def _measure_prefill(self, executor: Executor, selection: Selection) -> MeasuredWindow | None:
         moot = selection.coverage.kind == "unmeasurable"

@@ -85,8 +85,10 @@ def _machine(result: ExperimentResult) -> str:
     parts = [environment.cpu_model or "unknown CPU"]
     if environment.cpu_count_usable:
         parts.append(fmt.count(environment.cpu_count_usable, "logical CPU"))
-    if environment.ram_mb:
-        parts.append(fmt.memory(environment.ram_mb))
+    if environment.cpu_quota is not None:
+        parts.append(f"a quota of {environment.cpu_quota:g} CPUs")
+    if memory_mb := environment.memory_limit_mb or environment.ram_mb:
+        parts.append(fmt.memory(memory_mb))
     return ", ".join(parts)
 
 

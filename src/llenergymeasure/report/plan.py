@@ -98,10 +98,11 @@ def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
         return
     copies = memory["copies"]
     each = f"{copies} copies, each with " if copies > 1 else ""
+    engine = f", the engine itself {memory['engine_mb']:,.0f}" if memory["engine_mb"] else ""
     yield (
         f"memory      {memory['total_mb']:,.0f} MiB estimated: {each}weights "
         f"{memory['weights_mb']:,.0f}, KV cache {memory['kv_cache_mb']:,.0f}, "
-        f"activations {memory['activations_mb']:,.0f}"
+        f"activations {memory['activations_mb']:,.0f}{engine}"
     )
     yield f"            for {memory['rows']} row(s) of up to {memory['context_tokens']} tokens"
     if memory["capacity_mb"] is not None:

@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from llenergymeasure.config.energy_sources import AUTO, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
+from llenergymeasure.core.allowance import Allowance, allowance
 from llenergymeasure.core.energy import Selection
 from llenergymeasure.core.gpu_survey import survey_gpus
 from llenergymeasure.core.memory_estimate import MemoryEstimate, estimate_memory
@@ -37,7 +36,6 @@ from llenergymeasure.study.estimate import (
 )
 from llenergymeasure.study.manifest import StudyPlan
 from llenergymeasure.study.runners.pool import with_runner_lines
-from llenergymeasure.units import MIB
 
 
 class ConfigurationForecast(NamedTuple):
@@ -100,6 +98,18 @@ class Forecast(NamedTuple):
         return None if experiments_s is None else experiments_s + self.gaps_s
 
 
+class Devices(NamedTuple):
+    """What there is to compute with.
+
+    Attributes:
+        gpus: What NVML sees.
+        allowed: What work on the CPU may have.
+    """
+
+    gpus: Sequence[GPUInfo]
+    allowed: Allowance
+
+
 def forecast(plan: StudyPlan, settings: EffectiveSettings, *, single: bool = False) -> Forecast:
     """Tell what a plan will need; nothing is loaded and no network is asked.
 
@@ -113,9 +123,10 @@ def forecast(plan: StudyPlan, settings: EffectiveSettings, *, single: bool = Fal
     orders = tuple(plan.order(number, settings) for number in range(len(plan.experiments)))
     limits = TimeLimits(settings, plan.execution.timeout_s)
     source = preflight.expected_source(orders[0]) if single else None
-    gpus, names = survey_gpus().gpus, labels(plan.experiments)
+    devices, names = Devices(survey_gpus().gpus, allowance()), labels(plan.experiments)
     rows = tuple(
-        _row(name, order, limits, gpus, source) for name, order in zip(names, orders, strict=True)
+        _row(name, order, limits, devices, source)
+        for name, order in zip(names, orders, strict=True)
     )
     places = {(order.runner, order.config.backend) for order in orders}
     problems = with_runner_lines(preflight.problems_for_plan(orders), places)
@@ -127,7 +138,7 @@ def _row(
     label: str,
     order: WorkOrder,
     limits: TimeLimits,
-    gpus: Sequence[GPUInfo],
+    devices: Devices,
     source: Selection | None,
 ) -> ConfigurationForecast:
     config = order.config
@@ -144,7 +155,7 @@ def _row(
     if expected is not None:
         known_s = expected.clock_s - first_look_s(config, measured=measured)
         expected = expected._replace(clock_s=known_s)
-    memory = memory_plan(config, shape, gpus if gpu else ())
+    memory = memory_plan(config, shape, devices.gpus if gpu else (), allowed=devices.allowed)
     return ConfigurationForecast(label, config, memory, expected, measured, limits.of(config))
 
 
@@ -153,6 +164,7 @@ def memory_plan(
     architecture: ModelArchitecture | None,
     gpus: Sequence[GPUInfo],
     environ: Mapping[str, str] = os.environ,
+    allowed: Allowance | None = None,
 ) -> dict[str, Any]:
     """Hold the memory an experiment needs against what its devices have, MiB.
 
@@ -161,20 +173,22 @@ def memory_plan(
         architecture: Shape of its model; ``None`` where it is not known.
         gpus: What NVML sees; none for work on the CPU.
         environ: Variables that say which of them may be used.
+        allowed: What work on the CPU may have; looked for by default.
     """
     if architecture is None:
         return {"unknown": _why_unknown(config)}
-    estimate = estimate_memory(config, architecture)
+    estimate = estimate_memory(config, architecture, on_cpu=not gpus)
     copies = getattr(config.section, "num_processes", None) or 1
     return {
         "copies": copies,
         "weights_mb": round(estimate.weights_mb, 1),
         "kv_cache_mb": round(estimate.kv_cache_mb, 1),
         "activations_mb": round(estimate.activations_mb, 1),
+        "engine_mb": round(estimate.engine_mb, 1),
         "total_mb": round(copies * estimate.total_mb, 1),
         "rows": estimate.rows,
         "context_tokens": estimate.context_tokens,
-        **_room(config, estimate, copies, _visible(gpus, environ)),
+        **_room(config, estimate, copies, _visible(gpus, environ), allowed or allowance()),
     }
 
 
@@ -198,7 +212,11 @@ def _visible(gpus: Sequence[GPUInfo], environ: Mapping[str, str]) -> list[GPUInf
 
 
 def _room(
-    config: ExperimentConfig, estimate: MemoryEstimate, copies: int, gpus: Sequence[GPUInfo]
+    config: ExperimentConfig,
+    estimate: MemoryEstimate,
+    copies: int,
+    gpus: Sequence[GPUInfo],
+    allowed: Allowance,
 ) -> dict[str, Any]:
     """Name the devices, give what all of them have, and tell whether that is enough, if known."""
 
@@ -206,9 +224,8 @@ def _room(
         return {"device": device, "capacity_mb": capacity_mb, "fits": fits}
 
     if not gpus:
-        capacity_mb = psutil.virtual_memory().total / MIB
         needed_mb = copies * estimate.total_mb
-        return room("this machine's RAM", capacity_mb, needed_mb <= capacity_mb)
+        return room(allowed.memory_owner, allowed.memory_mb, needed_mb <= allowed.memory_mb)
     used = _used(config, copies * estimate.shards, gpus)
     sizes_mb = [gpu.memory_mb for gpu in used if gpu.memory_mb is not None]
     if not sizes_mb or len(sizes_mb) < len(used):

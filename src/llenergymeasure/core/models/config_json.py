@@ -1,45 +1,76 @@
-"""Read a ``config.json``: fields go by different names in different families, and some are unsaid.
-
-A model type has traits by construction. Each row of ``FAMILIES`` states what the type's modelling
-code in transformers does
-(https://github.com/huggingface/transformers/tree/main/src/transformers/models).
-"""
+"""Read a ``config.json``: fields have other names in other families, and some are unsaid."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from llenergymeasure.exceptions import ConfigError
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "hidden": ("hidden_size", "n_embd", "d_model"),
+    "embedding_width": ("word_embed_proj_dim",),
     "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
     "head_dim": ("head_dim", "kv_channels"),
-    "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "window": ("sliding_window", "window_size"),
+    "chunk": ("attention_chunk_size",),
+    "intermediate": (
+        "block_ff_dim",
+        "intermediate_size",
+        "n_inner",
+        "ffn_dim",
+        "ffn_hidden_size",
+    ),
+    "dense_intermediate": ("intermediate_size_mlp", "shared_intermediate_size"),
     "vocabulary": ("vocab_size", "padded_vocab_size"),
     "context": ("max_position_embeddings", "n_positions"),  # others bound what was trained on only
-    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
-    "experts_active": ("num_experts_per_tok", "num_experts_per_token", "moe_top_k"),
-    "shared_experts": ("n_shared_experts", "num_shared_experts"),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
+    "experts_active": (
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "moe_top_k",
+        "moe_k",
+        "top_k_experts",
+    ),
+    "shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
     "moe_intermediate": ("moe_intermediate_size", "expert_intermediate_size"),
-    "shared_intermediate": ("shared_expert_intermediate_size",),
+    "shared_intermediate": ("shared_expert_intermediate_size", "shared_intermediate_size"),
     "query_rank": ("q_lora_rank",),
     "key_value_rank": ("kv_lora_rank",),
     "nope_dim": ("qk_nope_head_dim",),
     "rope_dim": ("qk_rope_head_dim",),
     "value_dim": ("v_head_dim",),
+    "state": ("mamba_d_state", "state_size", "ssm_state_size"),
+    "state_heads": ("mamba_n_heads", "mamba_num_heads", "num_heads"),
+    "state_groups": ("mamba_n_groups", "n_groups"),
+    "state_width": ("mamba_d_ssm",),
+    "expand": ("mamba_expand", "expand"),
+    "kernel": ("linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel", "conv_L_cache"),
+    "delta_key_heads": ("linear_num_key_heads",),
+    "delta_key_dim": ("linear_key_head_dim",),
+    "delta_value_heads": ("linear_num_value_heads",),
+    "delta_value_dim": ("linear_value_head_dim",),
 }
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
-    "qkv_bias": ("attention_bias", "use_qkv_bias", "qkv_bias", "use_bias", "enable_bias", "bias"),
-    "output_bias": ("attention_bias", "use_bias", "enable_bias", "bias"),
+    "qkv_bias": (
+        "attention_bias",
+        "use_qkv_bias",
+        "qkv_bias",
+        "use_bias",
+        "enable_bias",
+        "bias",
+    ),
+    "output_bias": ("attention_out_bias", "attention_bias", "use_bias", "enable_bias", "bias"),
     "mlp_bias": ("mlp_bias", "use_bias", "enable_bias", "bias"),
+    "convolution_bias": ("mamba_conv_bias", "use_conv_bias", "conv_bias"),
+    "state_bias": ("mamba_proj_bias", "conv_bias", "use_bias"),
+    "state_output_bias": ("projectors_bias", "mamba_proj_bias", "conv_bias", "use_bias"),
 }
 _UNGATED_ACTIVATIONS = ("gelu", "relu")
 
@@ -51,82 +82,6 @@ def stated_in(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return stated if isinstance(stated, dict) else {}
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """Traits of one model type; the defaults are those of Llama.
-
-    Attributes:
-        gated: Whether the MLP has a gate beside its up projection; ``None`` lets the activation
-            decide.
-        tied: Whether input and output embeddings are one matrix when the configuration is silent.
-        norms: Normalisations a layer.
-        norm_bias: Whether they have a bias beside their scale.
-        final_norm: Whether one follows the last layer.
-        embedding_norm: Whether one follows the embeddings.
-        query_key_norm: Normalisation of queries and keys: of each head, or over all heads.
-        qkv_bias: Bias of the query, key and value projections.
-        output_bias: Bias of the attention's output projection.
-        mlp_bias: Bias of the MLP's projections.
-        lm_head_bias: Bias of the output embeddings.
-        learned_positions: Whether positions are embedded by a table.
-        extra_positions: Rows of that table beyond the context limit.
-    """
-
-    gated: bool | None = True
-    tied: bool = False
-    norms: int = 2
-    norm_bias: bool = False
-    final_norm: bool = True
-    embedding_norm: bool = False
-    query_key_norm: Literal["none", "head", "all"] = "none"
-    qkv_bias: bool = False
-    output_bias: bool = False
-    mlp_bias: bool = False
-    lm_head_bias: bool = False
-    learned_positions: bool = False
-    extra_positions: int = 0
-
-
-_GPT_NEOX = Traits(gated=False, norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True)
-_GPT2 = replace(_GPT_NEOX, tied=True, learned_positions=True)
-
-FAMILIES: dict[str, Traits] = {
-    "llama": Traits(),
-    "mistral": Traits(),
-    "mixtral": Traits(),
-    "phi3": Traits(),
-    "granite": Traits(),
-    "smollm3": Traits(tied=True),
-    "deepseek_v2": Traits(),
-    "deepseek_v3": Traits(),
-    "qwen2": Traits(qkv_bias=True),
-    "qwen2_moe": Traits(qkv_bias=True),
-    "qwen3": Traits(query_key_norm="head"),
-    "qwen3_moe": Traits(query_key_norm="head"),
-    "olmo": Traits(norms=0, final_norm=False),
-    "olmo2": Traits(query_key_norm="all"),
-    "olmoe": Traits(query_key_norm="all"),
-    "gemma": Traits(tied=True),
-    "gemma2": Traits(tied=True, norms=4),
-    "gemma3_text": Traits(tied=True, norms=4, query_key_norm="head"),
-    "cohere": Traits(tied=True, norms=1),
-    "stablelm": Traits(norm_bias=True),
-    "starcoder2": replace(_GPT_NEOX, tied=True),
-    "gpt2": _GPT2,
-    "gpt_bigcode": _GPT2,
-    "opt": replace(_GPT2, extra_positions=2),
-    "gpt_neo": replace(_GPT2, qkv_bias=False),
-    "gptj": Traits(gated=False, norms=1, norm_bias=True, mlp_bias=True, lm_head_bias=True),
-    "gpt_neox": _GPT_NEOX,
-    "phi": replace(_GPT_NEOX, norms=1, lm_head_bias=True),
-    "bloom": replace(_GPT_NEOX, tied=True, embedding_norm=True),
-    "falcon": Traits(gated=False, tied=True, norm_bias=True),
-}
-
-UNKNOWN = Traits(gated=None)
-"""What a type without a row is taken to be: built like Llama."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +102,19 @@ class ConfigReader:
             if isinstance(inner, Mapping):
                 return cls.of({"tie_word_embeddings": config.get("tie_word_embeddings"), **inner})
         return cls(config)
+
+    def completed(self, defaults: Mapping[str, Any]) -> ConfigReader:
+        """Add what the configuration is silent about; what it sets to null stays null."""
+        return ConfigReader({**defaults, **self.data})
+
+    def at(self, layer: int) -> ConfigReader:
+        """Take the overrides of one layer (``per_layer_config``) into account."""
+        overrides = self.data.get("per_layer_config")
+        if not isinstance(overrides, Mapping):
+            return self
+        # Keys are "5", or "05" where there are more than ten layers.
+        own = [changes for key, changes in overrides.items() if int(key) == layer]
+        return ConfigReader({**self.data, **own[0]}) if own else self
 
     @property
     def model_type(self) -> str:
@@ -175,16 +143,28 @@ class ConfigReader:
         Raises:
             ConfigError: The value is no positive integer.
         """
-        for name in _NAMES[field]:
-            value = self.data.get(name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ConfigError(
-                    f"config.json: {name} is {value!r}; it must be a positive integer", where=name
-                )
-            return value or None
-        return None
+        values = ((name, self.data.get(name)) for name in _NAMES[field])
+        name, value = next((pair for pair in values if pair[1] is not None), ("", None))
+        return None if value is None else _count(name, value) or None
+
+    def number(self, name: str, default: int) -> int:
+        """Read a count that one family has, under its own name.
+
+        Raises:
+            ConfigError: The value is no positive integer.
+        """
+        value = self.data.get(name)
+        return default if value is None else _count(name, value)
+
+    def entries(self, name: str) -> Sequence[Any] | None:
+        """Read a list, or give ``None``."""
+        value = self.data.get(name)
+        return value if isinstance(value, list | tuple) else None
+
+    def entry(self, name: str, layer: int) -> Any:
+        """Read what a list says of a layer, or give ``None``."""
+        listed = self.entries(name) or ()
+        return listed[layer] if layer < len(listed) else None
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Read a switch."""
@@ -205,24 +185,56 @@ class ConfigReader:
             return 1
         return self.find("kv_heads") or heads
 
-    def norms(self, traits: Traits) -> int:
-        """Count the normalisations of a layer; Falcon's parallel layers share one."""
-        parallel = self.flag("parallel_attn", True) and not self.flag("new_decoder_architecture")
-        return 1 if self.model_type == "falcon" and parallel else traits.norms
-
-    def gated(self, traits: Traits) -> bool:
+    def gated(self, stated: bool | None) -> bool:
         """Tell whether MLPs are gated; for an unknown family the activation decides."""
-        if traits.gated is not None:
-            return traits.gated
+        if stated is not None:
+            return stated
         activation = self.data.get("hidden_act") or self.data.get("activation_function") or "silu"
         return not str(activation).startswith(_UNGATED_ACTIVATIONS)
 
-    def sparse_layers(self, layers: int) -> list[int]:
-        """List the layers that have experts instead of a dense MLP."""
-        step = self.data.get("decoder_sparse_step") or self.data.get("moe_layer_freq") or 1
-        step = step if isinstance(step, int) else 1
-        first = self.data.get("first_k_dense_replace")
-        dense = set(self.data.get("mlp_only_layers") or ())
-        if isinstance(first, int):  # DeepSeek counts layers from 0, Qwen from 1
-            return [layer for layer in range(first, layers) if layer % step == 0]
-        return [layer for layer in range(layers) if layer not in dense and (layer + 1) % step == 0]
+    def intermediate(self, hidden: int) -> int:
+        """Give the width of an MLP, which LFM2 derives from the one it states."""
+        width = self.find("intermediate") or 4 * hidden
+        if not self.flag("block_auto_adjust_ff_dim"):
+            return width
+        width = 2 * width // 3
+        factor = self.data.get("block_ffn_dim_multiplier")
+        if factor is None:
+            return width
+        multiple = self.number("block_multiple_of", 256)
+        return -(-int(factor * width) // multiple) * multiple
+
+    def sparse(self, layer: int) -> bool:
+        """Tell whether a layer has experts instead of a dense MLP, by whichever keys say so."""
+        if (listed := self.entries("moe_layers")) is not None:
+            return layer in listed
+        if (kind := self.entry("mlp_layer_types", layer)) is not None:
+            return bool(kind == "sparse")
+        if "expert_layer_period" in self.data:
+            offset = self.number("expert_layer_offset", 0)
+            return layer % self.number("expert_layer_period", 1) == offset
+        if "moe_layer_start_index" in self.data:
+            last = self.data.get("moe_layer_end_index")
+            within = self.number("moe_layer_start_index", 0) <= layer
+            within = within and (last in (None, -1) or layer <= int(last))
+            return within and (layer + 1) % self.number("moe_layer_interval", 1) == 0
+        return self._sparse_by_step(layer)
+
+    def _sparse_by_step(self, layer: int) -> bool:
+        """DeepSeek counts layers from 0, Qwen and Llama 4 from 1."""
+        names = ("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq")
+        steps = (self.data.get(name) for name in names)
+        step = next((step for step in steps if isinstance(step, int) and step), 1)
+        dense = self.entries("mlp_only_layers") or ()
+        for name in ("first_k_dense_replace", "num_dense_layers"):
+            if isinstance(first := self.data.get(name), int):
+                return layer >= first and layer % step == 0
+        return layer not in dense and (layer + 1) % step == 0
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(
+            f"config.json: {name} is {value!r}; it must be a positive integer", where=name
+        )
+    return value

@@ -95,6 +95,10 @@ FACTS = BackendFacts(
         "warm_up": "a warm-up batch is one batch; torch_compile ({torch_compile}) compiles in it",
         "threads": "{num_threads}",
     },
+    runs_transformers=True,
+    # Code of libtorch and its kernels, thread pools, and buffers of MKL and oneDNN, by measurement
+    # (benchmarks/memory_estimates.py); of torch 2.13 and transformers 5.23 on x86.
+    first_use_mb=7.0,
     plain_fields=("batching_strategy", "attn_implementation"),
     less_padding=("batching_strategy", "dynamic"),
     # transformers imports most of itself on first use, so what loading and generating need is named

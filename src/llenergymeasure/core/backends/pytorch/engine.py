@@ -11,6 +11,7 @@ from typing import Any
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
 from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.trace import (
     BatchTrace,
@@ -112,6 +113,9 @@ class PyTorchEngine:
                 "TTFT and ITL are of search steps, since no token is final before a search ends; "
                 "E2E goes on until then, and TPOT is null"
             )
+        quota, threads = allowance().cpu_quota, self._torch.get_num_threads()
+        if quota is not None and threads > quota:
+            notes.append(f"{threads} threads share a quota of {quota:g} CPUs (pytorch.num_threads)")
         return EngineReport(
             resolved=self._resolved(),
             weights="random" if self._config.model.startswith(RANDOM_PREFIX) else "pretrained",

@@ -8,6 +8,7 @@ from typing import Any
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import compute_dtype
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.protocol import Rank
 from llenergymeasure.core.backends.pytorch import problems
 from llenergymeasure.core.backends.pytorch.engine import (
@@ -55,7 +56,10 @@ class PyTorchBackend:
         return DeviceTarget("gpu", tuple(f"GPU-{uuid}" for uuid in uuids))
 
     def ranks(self, config: ExperimentConfig) -> tuple[Rank, ...]:
-        """Give each process a GPU of its own by UUID, or an even share of the CPU threads."""
+        """Give each process a GPU of its own by UUID, or an even share of the CPU threads.
+
+        Threads are as many as PyTorch takes, or a quota on CPU time allows without holding back.
+        """
         section = _section(config)
         count = section.num_processes or 1
         if count == 1:
@@ -65,7 +69,9 @@ class PyTorchBackend:
             return tuple(Rank(alone, {"CUDA_VISIBLE_DEVICES": uuid}) for uuid in uuids)
         import torch
 
-        threads = section.num_threads or max(1, torch.get_num_threads() // count)
+        # PyTorch goes by the CPUs it may run on, and knows of no quota.
+        usual = min(torch.get_num_threads(), allowance().threads)
+        threads = section.num_threads or max(1, usual // count)
         alone = _with_section(config, num_processes=None, num_threads=threads)
         return (Rank(alone, {"OMP_NUM_THREADS": str(threads)}),) * count
 

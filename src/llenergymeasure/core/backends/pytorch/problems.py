@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
     least_context,
     passthrough_problems,
 )
-from llenergymeasure.core.environment import usable_cpus
 from llenergymeasure.core.models import quantised, sources
 from llenergymeasure.exceptions import Problem
 
@@ -197,13 +197,15 @@ def _too_many_processes(count: int, device: str) -> Iterator[Problem]:
     import torch
 
     if device == "cpu":
-        there, what, remedy = usable_cpus(), "CPU cores", ""
+        allowed = allowance()
+        there, remedy = allowed.threads, ""
+        what = "CPU cores there are" if there == allowed.cpus else "CPU cores that a quota allows"
     else:
-        there, what = torch.cuda.device_count(), "GPUs"
+        there, what = torch.cuda.device_count(), "GPUs there are"
         remedy = ", or check CUDA_VISIBLE_DEVICES"
     if 0 < there < count:  # without any GPU, that is the problem
         yield Problem(
-            f"num_processes: {count} is more than the {what} there are ({there})",
+            f"num_processes: {count} is more than the {what} ({there})",
             "pytorch.num_processes",
             f"set num_processes: {there} or less{remedy}",
             kind="hardware",

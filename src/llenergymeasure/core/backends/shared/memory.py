@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.units import MIB
 
@@ -47,9 +48,9 @@ class ResidentSet:
         return sum(known) if len(known) == len(peaks) else None
 
     def reading(self) -> MemoryReading:
-        """Give the peak so far, beside what the machine has."""
-        capacity_mb = psutil.virtual_memory().total / MIB
-        return MemoryReading("resident_set", self.peak_mb(), self.start_mb, capacity_mb)
+        """Give the peak so far, beside what this process may have."""
+        allowed_mb = allowance().memory_mb
+        return MemoryReading("resident_set", self.peak_mb(), self.start_mb, allowed_mb)
 
 
 def _peak_mb(status: str) -> float | None:
