@@ -122,6 +122,8 @@ def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
 def found(evidence: Evidence) -> Iterator[Found]:
     """Ask every rule that there is evidence for."""
     yield from _of_the_work(evidence)
+    if evidence.throughput.stalled_s or evidence.throughput.suspended_s:
+        yield from _stalls(evidence.throughput)
     yield from _of_the_energy(evidence)
     if evidence.energy.device_state or evidence.target.kind == "gpu":
         yield from _of_the_devices(evidence)
@@ -146,8 +148,6 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
             f"other work had {100 * load.other_share:.0f} % of the CPU time of the machine, the "
             f"experiment {100 * load.own_share:.0f} %",
         )
-    if work.stalled_s or work.suspended_s:
-        yield from _stalls(work)
     held = evidence.cpu_throttling
     if held is not None and held.throttled_s > THROTTLED_SHARE * work.window_s:
         yield Found(
