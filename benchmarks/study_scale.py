@@ -132,7 +132,7 @@ def change_s(directory: Path, changes: int) -> float:
     """Time a change of status as the study writes it, among that many others; seconds each."""
     from datetime import UTC, datetime
 
-    from llenergymeasure.study.manifest import ProgressLine, ProgressLog
+    from llenergymeasure.study.events import ProgressLine, ProgressLog
 
     log = ProgressLog(directory / f"progress-{changes}.jsonl")
     now = datetime.now(UTC)

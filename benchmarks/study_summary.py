@@ -73,11 +73,19 @@ def prepare(root: Path, count: int, cycles: int) -> None:
     for slot in plan.slots:
         directory = plan.directory(StudyDirectory(root), slot)
         factor = float(np.exp(rng.normal(0, 0.02)))
+        total_j, tokens = 800 * factor, round(640 / factor)
         result = make.make_result(
             config=plan.config(slot),
             environment=environment,
-            energy=make.make_energy(800 * factor),
-            throughput=make.make_throughput(output_tokens_per_second=200 / factor),
+            window=make.make_window(slot.number),
+            energy=make.make_energy(
+                total_j, per_output_token_j=total_j / tokens, tokens_per_j=tokens / total_j
+            ),
+            throughput=make.make_throughput(
+                output_tokens=tokens,
+                output_tokens_per_second=tokens / make.WINDOW_S,
+                total_tokens_per_second=(1234 + tokens) / make.WINDOW_S,
+            ),
         )
         directory.root.mkdir(parents=True)
         directory.result.write_text(result.to_json(), encoding="utf-8")

@@ -4,6 +4,7 @@
     ├── ConfigError        a file, a field or a flag asks for something that cannot be
     │   └── FlagError      a flag has a value that it does not take, or no place here
     ├── PreFlightError     this machine cannot do it; holds every problem that was found
+    ├── NotUnderstoodError a file is there that cannot be judged; nothing may replace it
     ├── BackendError       an inference engine failed to load or to generate
     ├── ExperimentError    an experiment started and broke; holds its config and its cause
     └── StudyError         a collection of experiments cannot go on
@@ -94,6 +95,15 @@ class PreFlightError(LLEMError):
             where=", ".join(problem.where for problem in problems),
         )
         self.problems = tuple(problems)
+
+
+class NotUnderstoodError(LLEMError):
+    """A file is there and cannot be judged: it may not be read, or a later version wrote it.
+
+    It may be whole for all that is known, so nothing may take its place.
+    """
+
+    code = "not_understood"
 
 
 class BackendError(LLEMError):

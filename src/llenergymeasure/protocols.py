@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from llenergymeasure.core.backends.protocol import (
@@ -46,8 +46,12 @@ class ResultsRepository(Protocol):
 
     def save_samples(
         self, processes: Sequence[RawProcessResult], windows: Sequence[WindowReadings]
-    ) -> None:
-        """Write the raw samples: the requests of every process, the readings of every window."""
+    ) -> Mapping[str, str]:
+        """Write the raw samples: the requests of every process, the readings of every window.
+
+        Returns:
+            The SHA-256 of each file that was written, by its name.
+        """
         ...
 
     def save_result(self, result: ExperimentResult) -> None:

@@ -240,7 +240,7 @@ def test_a_file_that_cannot_be_read_is_kept_aside(each: Workers, name: str) -> N
 
     failure = failed(outcome)
     assert failure.code == f"malformed_{name}"
-    assert file.with_name(f"{name}.malformed.json").read_text() == '{"half": '
+    assert file.with_name(f"{name}.malformed.1.json").read_text() == '{"half": '
     assert not (file.parent / "result.json").exists()
     assert each.kept()["code"] == f"malformed_{name}"
 

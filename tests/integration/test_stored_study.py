@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure import ExperimentResult, StudyResult
+from llenergymeasure.domain.study_result import STUDY_SCHEMA_VERSION
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from tests.support.cli import Llem
 from tests.support.simulated_device.build import compiler_missing
@@ -64,11 +66,19 @@ def known_to(stored: Any, again: Any) -> Any:
     return again
 
 
+def but_for_comparisons(text: str) -> str:
+    """Leave out of a report how wide intervals of comparisons are, and what could be shown."""
+    text = re.sub(r"(?m)^  A difference of .*\n", "", text)
+    return re.sub(r"\(\S+ to \S+\)", "( to )", text)
+
+
 def stored_summary(name: str) -> dict[str, Any]:
     """Give what was stored with its notes as the records that they are since schema 2.1."""
     stored = read(StudyDirectory(STORED / name).summary)
-    notes = [{"kind": "other", "text": note, "about": []} for note in stored["notes"]]
-    return {**stored, "schema_version": "2.1", "notes": notes}
+    notes = [
+        {"kind": "other", "text": note, "about": [], "remedy": None} for note in stored["notes"]
+    ]
+    return {**stored, "schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -95,7 +105,12 @@ def test_the_summary_of_a_study_loads_and_reads_as_it_did(name: str) -> None:
     study = StudyResult.model_validate_json(StudyDirectory(STORED / name).summary.read_bytes())
     again, stored = read(study.model_dump_json()), stored_summary(name)
     assert {field: again[field] for field in stored} == stored
-    assert study.summary().rstrip() == printed(name)
+    text = study.summary()
+    said = but_for_comparisons(printed(name)).splitlines()
+    assert not set(said) - set(but_for_comparisons(text).splitlines())
+    by_an_earlier_rule = bool(study.sensitivity)
+    assert ("- by an earlier rule: the differences that show" in text) == by_an_earlier_rule
+    assert StudyResult.model_validate_json(study.model_dump_json()) == study
 
 
 def test_a_finished_study_resumes_with_nothing_to_run_and_says_what_it_said(llem: Llem) -> None:
@@ -107,12 +122,19 @@ def test_a_finished_study_resumes_with_nothing_to_run_and_says_what_it_said(llem
     assert done.code == 0, done.err
     assert "9 experiments, 9 already done" in done.err
     assert left.results == before
-    assert without_place(done.out) == printed("study")
+    assert but_for_comparisons(without_place(done.out)) == but_for_comparisons(printed("study"))
     summary, stored = read(left.study.summary), stored_summary("study")
     (note,) = summary["notes"]
     assert note["kind"] == "work"
     told = {**summary, "notes": [{**note, "kind": "other"}]}
-    assert without_paths(told) == without_paths(stored)
+    by_new_rules = {"comparisons", "sensitivity"}
+    again, before_it = without_paths(told), without_paths(stored)
+    for field in before_it.keys() - by_new_rules:
+        assert again[field] == before_it[field], field
+    for one, other in zip(again["comparisons"], before_it["comparisons"], strict=True):
+        same = ("metric", "a", "b", "ratio", "verdict")
+        assert [one[name] for name in same] == [other[name] for name in same]
+    assert again["earlier_rules"] == []
     assert left.study.table.is_file()
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llenergymeasure.exceptions import StudyError
+from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.study.manifest import StudyPlan, read_plan
+from llenergymeasure.study.resume import StudyState, look
 from tests.support.cli import Llem, wait_for
+from tests.support.edits import Counts, other_bytes, rewrite
 from tests.support.injectors import NAP_AT, is_napping, slow_disk
+from tests.support.samples import EXHAUSTIVE, cuts
 from tests.support.study_run import Left, misbehaving_study, scripted_study
 
 ONE = """
@@ -203,7 +212,7 @@ def test_a_result_that_is_damaged_is_kept_aside_and_measured_again(
     done = llem("run", "--resume", finished.path)
 
     assert done.code == 0, done.err
-    assert "result.malformed.json" in finished.names("0002")
+    assert "result.malformed.1.json" in finished.names("0002")
     assert len(finished.results) == finished.summary["ran"] == 2
 
 
@@ -274,3 +283,203 @@ def test_experiments_that_are_missing_at_the_end_are_told_and_the_code_is_1(llem
     done = llem("run", misbehaving_study(llem, "well", "erase"))
     assert done.code == 1
     assert "llem: 1 experiment has no result; mend the cause, then\n" in done.err
+
+
+# Damage costs no result ---------------------------------------------------------------------------
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    """Give every file of a study that a resume does not write anew at its end."""
+    anew = ("study_manifest.json", "study_summary.json", "summary.parquet", "study_progress.jsonl")
+    found = (path for path in root.rglob("*") if path.is_file() and path.name not in anew)
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}
+
+
+def test_one_other_digit_in_the_manifest_costs_no_result(llem: Llem, finished: Left) -> None:
+    before, summary = everything(finished.study.root), finished.summary
+    whole = finished.study.manifest.read_text()
+    for attempt in (1, 2):
+        changed = whole.replace('"n":2', '"n":3')
+        assert changed != whole
+        finished.study.manifest.write_text(changed)
+
+        done = llem("run", "--resume", finished.path)
+
+        assert done.code == 0, done.err
+        assert "study_manifest.json is damaged (what it holds has the checksum" in done.err
+        assert "2 already done" in done.err
+        aside = finished.study.root / f"study_manifest.malformed.{attempt}.json"
+        assert aside.read_text() == changed, "what was replaced is kept"
+        assert everything(finished.study.root).items() >= before.items()
+        told = {**finished.summary, "result_files": summary["result_files"]}
+        assert told == summary
+        assert json.loads(finished.study.manifest.read_text())["common"]["n"] == 2
+
+
+def test_a_plan_that_no_result_agrees_with_is_refused_and_nothing_is_touched(
+    llem: Llem, finished: Left
+) -> None:
+    finished.study.plan.unlink()
+    rewrite(finished.study.manifest, lambda data: data["common"].update(n=3))
+    before = everything(finished.study.root)
+    for _ in range(2):
+        done = llem("run", "--resume", finished.path)
+        assert (done.code, done.out) == (1, "")
+        assert "2 results are not understood, and nothing was touched" in done.err
+        assert "n: 3 in the plan, 2 in it" in done.err
+        assert everything(finished.study.root) == before
+
+
+@pytest.mark.parametrize(
+    "hinder",
+    [
+        pytest.param(lambda path: rewrite(path, newer), id="of a later version"),
+        pytest.param(
+            lambda path: path.unlink() or path.symlink_to(path.name), id="that cannot be read"
+        ),
+    ],
+)
+def test_a_result_that_is_not_understood_stays_and_the_run_is_refused(
+    llem: Llem, finished: Left, hinder: Callable[[Path], object]
+) -> None:
+    first = next(finished.study.experiments.glob("0001_*"))
+    hinder(first / "result.json")
+    before = sorted(path.name for path in first.iterdir())
+    done = llem("run", "--resume", finished.path)
+    assert (done.code, done.out) == (1, "")
+    assert "1 result is not understood, and nothing was touched" in done.err
+    assert sorted(path.name for path in first.iterdir()) == before
+
+
+def newer(data: dict[str, Any]) -> None:
+    data["schema_version"] = "3.0"
+
+
+def test_what_is_set_aside_is_told_on_the_screen_and_in_the_summary(
+    llem: Llem, finished: Left
+) -> None:
+    second = next(finished.study.experiments.glob("0002_*"))
+    result, requests = second / "result.json", second / "requests.parquet"
+    samples = requests.read_bytes()
+    text = result.read_text()
+    result.write_text(text.replace('"output_tokens": 4', '"output_tokens": 40'))
+
+    done = llem("run", "--resume", finished.path)
+
+    assert done.code == 0, done.err
+    assert "result.json was changed since it was written" in done.err
+    assert "it is kept under a number, and the experiment runs again" in done.err
+    assert "set aside as result.malformed.1.json; another was measured" in one_line(done.out)
+    (note,) = [note for note in finished.summary["notes"] if "set aside" in note["text"]]
+    assert note["text"].startswith(f"{second.name}: a result that is damaged or not its own")
+    assert (second / "requests.malformed.1.parquet").read_bytes() == samples
+    again = llem("run", "--resume", finished.path)
+    assert "set aside as result.malformed.1.json" in one_line(again.out), "it stays told"
+    assert len(finished.names("0002") & {"result.malformed.1.json", "result.malformed.2.json"}) == 1
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_result_copied_to_another_cycle_counts_once(llem: Llem) -> None:
+    assert llem("run", scripted_study(llem, cycles=2)).code == 0
+    left = Left.by(llem)
+    first, third = (next(left.study.experiments.glob(f"000{slot}_*")) for slot in (1, 3))
+    copied = (first / "result.json").read_bytes()
+    (third / "result.json").write_bytes(copied)
+
+    done = llem("run", "--resume", left.path)
+
+    assert done.code == 0, done.err
+    assert "is the result of slot 1 in cycle 1, and lies where that of another" in done.err
+    assert (third / "result.malformed.1.json").read_bytes() == copied
+    places = {name: json.loads(result)["place"] for name, result in left.results.items()}
+    assert sorted((one["slot"], one["cycle"]) for one in places.values()) == [
+        (1, 1), (2, 1), (3, 2), (4, 2),
+    ]  # fmt: skip
+
+
+def test_raw_samples_that_are_gone_are_told_and_the_result_stays(
+    llem: Llem, finished: Left
+) -> None:
+    before = finished.results
+    next(finished.study.experiments.glob("0001_*/requests.parquet")).unlink()
+    done = llem("run", "--resume", finished.path)
+    assert done.code == 0, done.err
+    assert "requests.parquet is missing" in one_line(done.out)
+    assert finished.results == before
+
+
+@EXHAUSTIVE
+def test_no_damaged_byte_of_any_file_of_a_study_is_believed_or_costs_a_result(
+    llem: Llem, finished: Left
+) -> None:
+    """Resumes in this process; what is left must be as it was, or be told."""
+    counts = Counts()
+    plan = read_plan(finished.study).plan
+    whole = look(plan, finished.study)
+    derived = (finished.study.summary, finished.study.table, finished.study.lock)
+    for file in sorted(path for path in finished.study.root.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        every = list(other_bytes(content))
+        for index in () if file in derived else cuts(len(every), 3000):
+            file.write_bytes(every[index][1])
+            counts[taken(finished.study, plan, whole)] += 1
+        file.write_bytes(content)
+    print(f"damaged bytes of a study: {counts}")
+    assert counts["believed"] == 0
+    assert look(plan, finished.study) == whole
+
+
+def taken(study: StudyDirectory, plan: StudyPlan, whole: StudyState) -> str:
+    try:
+        noted = read_plan(study)
+        state = look(noted.plan, study)
+    except StudyError:
+        return "noticed"
+    if noted.plan != plan:
+        return "believed"
+    if state == whole:
+        return "noticed" if noted.notes else "harmless"
+    told = any("samples_changed" in result.measurement_warnings for _, result in state.complete)
+    return "noticed" if told or list(state.notes()) else "believed"
+
+
+def test_a_finished_slot_is_run_again_on_request_and_its_old_result_is_kept(
+    llem: Llem, finished: Left
+) -> None:
+    before = finished.results
+    first, second = sorted(before)
+
+    done = llem("run", "--resume", finished.path, "--again", "2")
+
+    assert done.code == 0, done.err
+    assert "2 experiments, 1 already done" in done.err
+    after, folder = finished.results, finished.study.experiments / second
+    assert after[first] == before[first]
+    assert after[second] != before[second]
+    assert (folder / "result.1.json").read_bytes() == before[second]
+    assert {"requests.1.parquet", "log.1.txt", "requests.parquet"} <= finished.names("0002")
+    assert "slot 2 was measured again on request" in done.out.replace("\n  ", " ")
+
+    assert llem("run", "--resume", finished.path, "--again", "2").code == 0
+    assert {"result.1.json", "result.2.json"} <= finished.names("0002")
+    assert (folder / "result.1.json").read_bytes() == before[second]
+    assert finished.summary["ran"] == 2
+
+
+def test_a_slot_that_the_plan_has_not_is_refused_before_anything_runs(
+    llem: Llem, finished: Left
+) -> None:
+    before = finished.results
+    done = llem("run", "--resume", finished.path, "--again", "3")
+    assert (done.code, done.out) == (1, "")
+    assert "--again 3: the plan has no such slot, only 1 to 2" in done.err
+    assert finished.results == before
+
+
+def test_running_a_slot_again_needs_the_study_it_belongs_to(llem: Llem, finished: Left) -> None:
+    done = llem("run", "study.yaml", "--again", "1")
+    assert (done.code, done.out) == (2, "")
+    assert "--resume" in done.err

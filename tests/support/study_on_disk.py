@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import to_json
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan, write_manifest
-from tests.support.make_result import make_result
+from tests.support.make_result import make_result, make_window
 
 CREATED = datetime(2026, 2, 18, 14, 30, 5, tzinfo=UTC)
 
@@ -71,11 +72,11 @@ def make_study(root: Path, plan: StudyPlan, complete: Iterable[int] = ()) -> Stu
     return study
 
 
-def finish(directory: ExperimentDirectory, config: ExperimentConfig) -> None:
-    """Leave a result."""
+def finish(directory: ExperimentDirectory, config: ExperimentConfig, **changes: Any) -> None:
+    """Leave a result; what it belongs to in the study can be given as ``place``."""
     directory.root.mkdir(parents=True, exist_ok=True)
-    update = {"config": config, "measurement_config_hash": config.fingerprint()}
-    to_json(make_result().model_copy(update=update), directory.root)
+    window = make_window(zlib.crc32(str(directory.root).encode()))
+    to_json(make_result(config=config, window=window, **changes), directory.root)
 
 
 def break_off(directory: ExperimentDirectory, config: ExperimentConfig, code: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.manifest import ProgressLine, read_progress
+from llenergymeasure.study.events import ProgressLine, read_progress
 from tests.support.cli import Llem
 
 NO_GAPS = "config_gap_seconds: 0, cycle_gap_seconds: 0"

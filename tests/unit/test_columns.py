@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.results.columns import Kind, arrow_type, kind_of, make_column
+from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.domain.results import ExperimentResult
+from llenergymeasure.results.columns import Kind, arrow_type, kind_of, make_column, rows_table
+from tests.support.make_result import make_result
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 CELLS: dict[Kind, st.SearchStrategy[Any]] = {
@@ -46,3 +49,11 @@ def test_a_column_holds_what_it_was_given(kind: Kind) -> None:
 )
 def test_the_kind_of_free_values_holds_them_all(values: list[Any], kind: Kind) -> None:
     assert kind_of(values) == kind
+
+
+def test_a_whole_number_of_any_size_costs_no_table() -> None:
+    huge = ExperimentConfig(model="m", max_new_tokens=10**40, passthrough_kwargs={"a": -(10**400)})
+    usual = ExperimentConfig(model="m", passthrough_kwargs={"a": 0.5})
+    table = rows_table([make_result(config=one) for one in (huge, usual)], ExperimentResult)
+    assert table["config.max_new_tokens"].to_pylist() == [str(10**40), "128"]
+    assert table["config.passthrough_kwargs.a"].to_pylist() == [str(-(10**400)), "0.5"]

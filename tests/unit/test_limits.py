@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,16 @@ def test_a_larger_model_gets_more_time(tmp_path: Path) -> None:
 
 def test_a_model_that_nobody_knows_has_a_limit_too(tmp_path: Path) -> None:
     assert limits(tmp_path, Machine(None)).of(config(model="no/such-model", backend="scripted")) > 0
+
+
+def test_loading_has_half_an_hour_and_what_reading_the_weights_takes(tmp_path: Path) -> None:
+    given, free = limits(tmp_path, Machine(GPU), 60.0), limits(tmp_path, Machine(GPU))
+    small, large = config(), config(model="random:llama-3.1-8b")
+
+    assert (
+        1800
+        < free.of_loading(small)
+        < free.of_loading(large)
+        < free.of_loading(config(model="o/n"))
+    )
+    assert given.of_loading(large) == math.inf, "execution.timeout_s says what there is"

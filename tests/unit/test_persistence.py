@@ -22,6 +22,7 @@ from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.results import files, persistence, tables
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import read_process, write_process
+from tests.support.edits import rewrite
 from tests.support.make_result import (
     T0_NS,
     make_energy,
@@ -66,7 +67,10 @@ def _refused(path: Path, content: str | bytes) -> LLEMError:
 
 
 def _changed(**changes: Any) -> str:
-    return json.dumps({**json.loads(make_result().to_json()), **changes})
+    """Change a result as a version wrote it that knew no checksums."""
+    data = json.loads(make_result().to_json())
+    del data["sha256"]
+    return json.dumps({**data, "schema_version": "2.0", **changes})
 
 
 def test_every_truncation_of_a_result_is_called_damaged(tmp_path: Path) -> None:
@@ -85,13 +89,13 @@ def test_every_truncation_of_a_result_is_called_damaged(tmp_path: Path) -> None:
         ("[]", "not the result of an experiment"),
         ("{}", "not the result of an experiment"),
         ('{"study_design_hash": "0"}', "it is that of a study"),
-        (_changed(schema_version="2.1"), "schema 2.1; .* Upgrade"),
+        (_changed(schema_version="2.2"), "schema 2.2; .* Upgrade"),
         (_changed(schema_version="10.0"), "schema 10.0; .* Upgrade"),
         (_changed(schema_version="1.0"), "never existed"),
         (_changed(schema_version=2.0), "no valid schema_version"),
         (_changed(schema_version="two"), "no valid schema_version"),
         (_changed(window=None), "window: "),
-        (_changed(energy_total_j=float("nan")), "energy_total_j: "),
+        (_changed(energy_total_j=float("nan")), "NaN is no number"),
         (_changed(config={"model": 3}), "config.model: "),
     ],
 )
@@ -332,8 +336,7 @@ def test_a_data_frame_is_had_with_pandas_and_explained_without() -> None:
 def test_a_result_stays_readable_when_a_later_rule_would_refuse_its_configuration(
     tmp_path: Path,
 ) -> None:
-    data = json.loads(make_result().to_json())
-    data["config"]["decoder"]["temperature"] = 0.5  # has no effect under greedy decoding
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps(data))
+    path = persistence.to_json(make_result(), tmp_path)
+    # has no effect under greedy decoding
+    rewrite(path, lambda data: data["config"]["decoder"].update(temperature=0.5))
     assert ExperimentResult.from_json(path).config.decoder.temperature == 0.5

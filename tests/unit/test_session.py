@@ -28,14 +28,16 @@ from llenergymeasure.study.events import (
     Pausing,
     Started,
     StudyEvent,
+    read_progress,
 )
-from llenergymeasure.study.manifest import StudyPlan, read_plan, read_progress
+from llenergymeasure.study.manifest import StudyPlan, read_plan
 from llenergymeasure.study.resume import look
 from llenergymeasure.study.runner import StudyRunner
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.runners.protocol import Runner
 from llenergymeasure.study.session import MOST_AT_ONCE, StudySession
-from tests.support.make_result import make_result
+from tests.support.edits import rewrite
+from tests.support.make_result import make_result, make_window
 from tests.support.study_on_disk import CREATED, make_execution, make_plan, make_study, scripted
 
 ONE, EIGHT = scripted(1), scripted(8)
@@ -109,12 +111,10 @@ class Bench(RunnerPool):
         else:
             device = self.devices.get(number, "GPU-0")
             thermal = ThermalResult(device_start_c={device: 40.0 + number})
-            update = {
-                "config": order.config,
-                "measurement_config_hash": order.config.fingerprint(),
-                "thermal": thermal,
-            }
-            to_json(make_result().model_copy(update=update), directory.root)
+            made = make_result(
+                config=order.config, thermal=thermal, place=order.place, window=make_window(number)
+            )
+            to_json(made, directory.root)
             waited_ns = round(self.waits_s * 1e9)
             events = [("load", 0), ("wait", 0), ("load", waited_ns)] if waited_ns else []
             lines = [json.dumps(Event(t_ns, "s", phase)._asdict()) + "\n" for phase, t_ns in events]
@@ -323,7 +323,7 @@ def test_a_result_damaged_inside_is_run_again_and_kept(tmp_path: Path) -> None:
     it.make().run()
 
     assert [one.number for one in it.of(Started)] == [1]
-    assert (first.root / "result.malformed.json").read_text() == text
+    assert (first.root / "result.malformed.1.json").read_text() == text
     assert json.loads(it.directory.summary.read_bytes())["ran"] == 4
 
 
@@ -331,10 +331,7 @@ def test_a_resume_keeps_results_whose_hash_was_made_by_other_rules(tmp_path: Pat
     it = session(tmp_path, **NO_GAPS)
     make_study(it.root, it.plan, complete=[1, 2, 3, 4])
     for path in it.directory.experiments.glob("*/result.json"):
-        text = path.read_text()
-        for config in (ONE, EIGHT):
-            text = text.replace(config.fingerprint(), "f" * len(config.fingerprint()))
-        path.write_text(text)
+        rewrite(path, lambda data: data.update(measurement_config_hash="f" * 16))
     before = sorted(path.name for path in it.directory.experiments.rglob("*"))
 
     it.make().run()

@@ -332,7 +332,7 @@ def test_notes_that_were_sentences_are_read_as_the_records_they_would_be_today()
         ],
     }
     study = StudyResult.model_validate(old)
-    assert study.schema_version == "2.1"
+    assert study.schema_version == "2.2"
     assert [(note.kind, note.text, note.about) for note in study.notes] == [
         ("other", "1 result is in no figure: counter_reset", ()),
         ("difference", "pytorch: one; vllm: two. So what.", ("clocks (TTFT, TPOT, ITL)",)),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llenergymeasure.study.blocks import Observation, fit
 from llenergymeasure.study.cycles import slots
 from llenergymeasure.study.manifest import Slot
 from tests.support.study_on_disk import make_execution
@@ -80,6 +82,38 @@ def test_with_few_cycles_starts_differ_and_no_succession_is_seen_too_often(count
 @given(count=st.sampled_from([3, 5, 7, 9, 11, 21]), seed=st.integers(0, 999))
 def test_two_cycles_of_an_odd_number_share_no_succession(count, seed):
     assert max(successions(cycles(count, 2, seed=seed)).values()) == 1
+
+
+def places(rows: list[list[int]]) -> np.ndarray:
+    """Give where each configuration stands, (cycles, configurations), about the middle."""
+    return np.array([[row.index(one) for one in range(len(row))] for row in rows]) - (
+        (len(rows[0]) - 1) / 2
+    )
+
+
+@given(count=st.integers(7, 64), seed=st.integers(0, 999))
+def test_who_ran_early_in_the_first_of_two_cycles_runs_late_in_the_second(count, seed):
+    first, second = places(cycles(count, 2, seed=seed))
+    assert np.corrcoef(first, second)[0, 1] < -0.55
+
+
+@pytest.mark.parametrize("n_cycles", [2, 3, 4, 5])
+@given(count=st.integers(7, 40), seed=st.integers(0, 99))
+def test_a_drift_hardly_widens_the_intervals_of_few_cycles(n_cycles, count, seed):
+    rows = cycles(count, n_cycles, seed=seed)
+    runs = [
+        Observation(one, cycle, 1.0 + place % 3, cycle * count + place)
+        for cycle, row in enumerate(rows)
+        for place, one in enumerate(row)
+    ]
+    fitted = fit(runs)
+    assert fitted.drift is not None
+    assert max(fitted.widening(*pair) for pair in combinations(range(count), 2)) < 1.1
+
+
+@given(count=st.integers(3, 40), n_cycles=st.integers(2, 8), seed=st.integers(0, 999))
+def test_cycles_that_are_added_follow_those_of_before(count, n_cycles, seed):
+    assert cycles(count, n_cycles, seed=seed) == cycles(count, n_cycles + 3, seed=seed)[:n_cycles]
 
 
 def test_two_configurations_take_turns_at_being_first():

@@ -211,3 +211,36 @@ def test_a_listener_that_breaks_does_not_leave_the_worker_running(
         outcome_of(job, directory, order, calls=Callbacks(listener))
 
     assert job.asked == ["kill"]
+
+
+def test_loading_has_a_limit_of_its_own(directory: ExperimentDirectory, order: WorkOrder) -> None:
+    directory.events.write_text(line("load", time.monotonic_ns() - 10 * S))
+    job = Worker(None, None)
+
+    outcome = supervise(job, directory, order, CALLS, within_s=60, loading_within_s=5).outcome  # type: ignore[arg-type] # as much of a job as is asked for
+
+    failure = failed(outcome)
+    assert (failure.code, failure.phase, job.asked) == ("timeout", "load", ["kill"])
+    assert failure.message.startswith("loading the model and preparing its prompts took longer")
+    assert "execution.timeout_s" in failure.message
+
+
+def test_what_comes_after_loading_is_not_held_to_its_limit(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    then_ns = time.monotonic_ns() - 10 * S
+    directory.events.write_text(line("load", then_ns) + line("warmup", then_ns + S))
+    job = Worker(None, None, 0)
+
+    outcome = supervise(job, directory, order, CALLS, within_s=60, loading_within_s=5).outcome  # type: ignore[arg-type] # as much of a job as is asked for
+
+    assert (failed(outcome).code, job.asked) == ("no_result", [])
+
+
+def test_loading_is_counted_over_its_phases_and_from_its_beginning() -> None:
+    progress = WorkerProgress()
+    for phase, at_s in [("load", 2), ("prepare", 5)]:
+        progress.note(Event(at_s * S, "initialising", phase))
+    assert progress.loading_s(8 * S) == pytest.approx(6)
+    progress.note(Event(9 * S, "initialising", "warmup"))
+    assert progress.loading_s(20 * S) == 0

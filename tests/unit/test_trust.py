@@ -174,7 +174,8 @@ def test_each_finding_is_made_alone_and_weighs_as_the_table_says(code: str) -> N
 
 
 def test_every_code_of_the_table_can_be_found() -> None:
-    assert set(CASES) == set(FINDINGS)
+    of_reading = {"samples_changed"}  # found when a result is read, not when it is made
+    assert set(CASES) | of_reading == set(FINDINGS)
 
 
 def test_every_flag_that_an_estimate_can_carry_has_a_finding() -> None:

@@ -165,3 +165,17 @@ def test_a_chat_template_longer_than_the_limit_is_refused() -> None:
     asked = config(apply_chat_template=True, max_input_tokens=4, n=1)
     with pytest.raises(ConfigError, match="the chat template alone has 5 tokens"):
         build_requests([Prompt(text="x" * 100)], Template(), asked)
+
+
+def test_a_token_that_the_model_does_not_have_is_told_with_its_prompt() -> None:
+    prompts = [Prompt(text="ab"), Prompt(text="z")]
+    rows = ord("z")
+    assert build_requests(prompts, Letters(), config(n=1), token_rows=rows).requests
+    with pytest.raises(ConfigError, match=f"prompt 2 of the dataset has token {rows}, which"):
+        build_requests(prompts, Letters(), config(n=2), token_rows=rows)
+
+
+def test_a_template_that_fills_the_limit_leaves_nothing_to_a_prompt() -> None:
+    asked = config(apply_chat_template=True, max_input_tokens=5, n=1)
+    with pytest.raises(ConfigError, match="leaves nothing of max_input_tokens: 5 to a prompt"):
+        build_requests([Prompt(text="x" * 100)], Template(), asked)

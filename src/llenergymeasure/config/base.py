@@ -179,6 +179,13 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Give by dotted name what two nested mappings say otherwise; ``None`` where one is silent."""
+    mine, others = dict(flatten(one)), dict(flatten(other))
+    pairs = {name: (mine.get(name), others.get(name)) for name in {**mine, **others}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Undo :func:`flatten`."""
     nested: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from llenergymeasure.domain.results import (
     TrustReason,
     TrustVerdict,
 )
-from llenergymeasure.domain.warnings import FINDINGS
+from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 
 SHORT_WINDOW_S = 10.0
 FEW_BATCHES = 10
@@ -44,8 +44,7 @@ EVENTS = {
 
 Verdict = Literal["ok", "caution", "invalid"]
 
-_LEVELS = ("invalid", "caution", "info")
-_WORST_FIRST = sorted(FINDINGS, key=lambda code: _LEVELS.index(FINDINGS[code].level))
+_WORST_FIRST = sorted(FINDINGS, key=lambda code: LEVELS.index(FINDINGS[code].level))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Evidence:
 
     throughput: ThroughputResult
     batches: int
-    weights: Literal["pretrained", "random", "none"]
+    weights: Literal["pretrained", "random", "unknown", "none"]
     energy_asked: bool
     energy: EnergyRecording
     target: DeviceTarget

@@ -20,7 +20,9 @@ from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
-SCHEMA_VERSION = "2.0"
+# 2.1  place, files and a checksum: a change from outside is noticed
+SCHEMA_VERSION = "2.1"
+KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
 
 class Distribution(Record):
@@ -261,7 +263,10 @@ class ModelInfo(Record):
     """The model that was measured."""
 
     name: str = Field(description="As the configuration names it.")
-    weights: Literal["pretrained", "random", "none"] = Field(description="Where weights came from.")
+    weights: Literal["pretrained", "random", "unknown", "none"] = Field(
+        description="Where weights came from; unknown where the engine does not tell whether all "
+        "of them are those of the checkpoint."
+    )
     commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
     parameters: int | None = Field(None, description="Parameters, from the architecture.")
     parameters_active: int | None = Field(None, description="Parameters active for a token.")
@@ -327,11 +332,25 @@ class WindowInfo(Record):
     pass_seconds: tuple[float, ...] = Field(description="Length of each pass, s.")
 
 
+class StudyPlace(Record):
+    """Which experiment of which study a result belongs to."""
+
+    study: str = Field(
+        description="The study: hash of its name, its design and the moment it was planned."
+    )
+    study_design_hash: str = Field(description="Fingerprint of its design.")
+    slot: int = Field(description="Place in the order of running, from 1.")
+    cycle: int = Field(description="Cycle, from 1.")
+
+
 class ExperimentResult(Record):
     """One experiment: what was asked, what came out, how, on what, and how far to trust it."""
 
     schema_version: str = Field(SCHEMA_VERSION, description="Version of this schema.")
     measurement_config_hash: str = Field(description="Fingerprint of the configuration.")
+    place: StudyPlace | None = Field(
+        None, description="Where in which study it belongs; null outside a study."
+    )
     config: ExperimentConfig = Field(description="What was asked for.")
     resolved: ResolvedSettings = Field(description="What was in force.")
     window: WindowInfo = Field(description="When it was measured.")
@@ -374,22 +393,27 @@ class ExperimentResult(Record):
     trust: TrustVerdict = Field(description="How far to trust it.")
     measurement_warnings: tuple[str, ...] = Field((), description="Stable codes of findings.")
     reproducibility_notes: tuple[str, ...] = Field((), description="What a repeat depends on.")
+    files: dict[str, str] = Field(
+        {}, description="SHA-256 of each file of raw samples that lies beside it, by name."
+    )
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
         """Load a result from its ``result.json``, or from the directory that holds it.
 
         Raises:
-            LLEMError: The file is missing, damaged, or of a newer schema.
+            LLEMError: The file is missing, was damaged or changed since it was written, or
+                contradicts itself.
+            NotUnderstoodError: It cannot be read, or is of a newer schema; one of them.
         """
-        result: Self = load_object("llenergymeasure.results.files:load")(
-            cls, Path(path), SCHEMA_VERSION
+        result: Self = load_object("llenergymeasure.results.reading:load")(
+            cls, Path(path), KNOWN_SCHEMAS
         )
         return result
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Give the result as JSON, and write it where a path is given."""
-        text = self.model_dump_json(indent=2) + "\n"
+        """Give the result as JSON with its checksum, and write it where a path is given."""
+        text: str = load_object("llenergymeasure.results.files:sealed_text")(self)
         if path is not None:
             load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
         return text

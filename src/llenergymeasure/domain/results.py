@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llenergymeasure.domain.energy import EnergyPhases, EnergyResult, PassComparison
 from llenergymeasure.domain.experiment_result import (
+    KNOWN_SCHEMAS,
     SCHEMA_VERSION,
     BaselineResult,
     CPULoad,
@@ -21,6 +22,7 @@ from llenergymeasure.domain.experiment_result import (
     MultiGPUResult,
     Outcome,
     ResolvedSettings,
+    StudyPlace,
     ThermalResult,
     ThroughputResult,
     TrustReason,
@@ -43,6 +45,7 @@ from llenergymeasure.domain.study_result import (
 )
 
 __all__ = [
+    "KNOWN_SCHEMAS",
     "SCHEMA_VERSION",
     "BaselineResult",
     "CPULoad",
@@ -72,6 +75,7 @@ __all__ = [
     "ResolvedSettings",
     "Sensitivity",
     "Skipped",
+    "StudyPlace",
     "StudyProtocol",
     "StudyResult",
     "ThermalResult",

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 # 2.0  first schema of this layout; notes were sentences
 # 2.1  notes are records
-STUDY_SCHEMA_VERSION = "2.1"
+# 2.2  the detectable effect is that of the next study; noise need not be alike; a note may have a
+#      remedy
+STUDY_SCHEMA_VERSION = "2.2"
+_EARLIER_EFFECT = (
+    "the differences that show in 4 of 5 studies are as large as this study's estimate of its "
+    "noise makes them; the next study, which does not know the noise either, shows them in 53 to "
+    "73 % of cases"
+)
 
 
 class Metric(NamedTuple):
@@ -132,7 +139,8 @@ class Comparison(Record):
         description="a is lower or higher than b where the interval leaves 1 out."
     )
     minimum_detectable_ratio: float = Field(
-        description="True ratio that this comparison would have shown in 80 % of repeats."
+        description="True ratio of these two that the next study like this one shows with a "
+        "probability of 80 %."
     )
 
 
@@ -141,7 +149,7 @@ class PlannedEffect(Record):
 
     n_cycles: int = Field(description="Cycles of each configuration.")
     minimum_detectable_ratio: float | None = Field(
-        description="Smallest true ratio it would show in 80 % of repeats."
+        description="True ratio that such a study to come shows with a probability of 80 %."
     )
 
 
@@ -160,13 +168,17 @@ class Sensitivity(Record):
         None, description="Change of the logarithm from slot to slot that was taken out."
     )
     minimum_detectable_ratio: float = Field(
-        description="True ratio that the study would have shown in 80 % of repeats, the median "
-        "over comparisons: exp((q / sqrt 2 + t80) x standard error of the logarithm)."
+        description="True ratio that the next study like this one shows with a "
+        "probability of 80 %: exp(m x the median of the standard errors of the logarithm), with m "
+        "such that the mean of Phi(m s - c s') over the standard errors s of this study and s' "
+        "of the next is 0.8."
     )
     planned: tuple[PlannedEffect, ...] = Field((), description="The same for other cycles.")
 
 
-NoteKind = Literal["metric", "difference", "work", "start", "trust", "design", "resume", "other"]
+NoteKind = Literal[
+    "metric", "difference", "work", "start", "trust", "design", "resume", "outlier", "other"
+]
 
 
 class Note(Record):
@@ -176,12 +188,14 @@ class Note(Record):
         description="metric: what statistics say of figures; difference: what engines do each in "
         "their own way; work: configurations did not do the same; start: how processes were "
         "started; trust: results in no figure, or in figures apart; design: what no statistics "
-        "can make good; resume: what a resume has parted; other: the rest."
+        "can make good; resume: what a resume has parted or run again; outlier: a run that stands "
+        "far from what its configuration and its cycle say; other: the rest."
     )
     text: str = Field(description="What there is to know.")
     about: tuple[str, ...] = Field(
         (), description="The figures by the names of their headline fields, or what differs."
     )
+    remedy: str | None = Field(None, description="A command line that mends it.")
 
 
 def about_metrics(found: Iterable[tuple[str, str]]) -> tuple[Note, ...]:
@@ -242,6 +256,11 @@ class StudyResult(Record):
     notes: tuple[Note, ...] = Field(
         (), description="What to know about the statistics, and what was not equal."
     )
+    earlier_rules: tuple[str, ...] = Field(
+        (),
+        description="Which figures were made by rules that have changed since; only of a "
+        "study of an earlier schema, once it is loaded.",
+    )
     experiments: tuple[ExperimentResult, ...] = Field(
         (), description="The results; not in study_summary.json, which names their files."
     )
@@ -249,12 +268,15 @@ class StudyResult(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_older_schema(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("schema_version") != "2.0":
+        if not isinstance(data, dict) or data.get("schema_version") not in {"2.0", "2.1"}:
             return data
         notes = data.get("notes") or ()
-        if all(isinstance(note, str) for note in notes):  # anything else is for the field to refuse
+        if all(isinstance(note, str) for note in notes):  # 2.0; all else is for the field to judge
             notes = _read_sentences(notes)
-        return {**data, "schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
+        changes: dict[str, Any] = {"schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
+        if data.get("sensitivity"):
+            changes["earlier_rules"] = (_EARLIER_EFFECT,)
+        return {**data, **changes}
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 Level = Literal["invalid", "caution", "info"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,11 @@ FINDINGS: dict[str, Finding] = {
         meaning="Prompts were found in the prefix cache, so less was computed than the prompts "
         "ask for.",
         remedy="turn prefix caching off, or empty the cache between passes",
+    ),
+    "samples_changed": _caution(
+        meaning="Raw samples that the result was made from are missing, or were changed since; its "
+        "figures are as they were written, and nobody can derive them anew.",
+        remedy="put the files back beside result.json, from a copy",
     ),
     "random_weights": _caution(
         meaning="The values of the weights shift power draw by several per cent.",

@@ -53,6 +53,7 @@ class ResultCollector:
         verdict = self._trust(pooled, throughput)
         return ExperimentResult(
             measurement_config_hash=config.fingerprint(),
+            place=first.order.place,
             config=config,
             resolved=_resolved(first),
             window=self._window(pooled),

@@ -206,8 +206,14 @@ class LocalExecutor:
             cache_dir=self._order.cache_dir,
             ordinary_ids=engine.tokenizer.ordinary_ids(),
         )
-        limit = engine.inspect().context_limit
-        work = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
+        report = engine.inspect()
+        work = build_requests(
+            dataset.prompts,
+            engine.tokenizer,
+            config,
+            context_limit=report.context_limit,
+            token_rows=report.token_rows,
+        )
         info = DatasetInfo(
             name=dataset.name,
             size=dataset.size,

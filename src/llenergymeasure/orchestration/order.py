@@ -13,6 +13,7 @@ from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
 from llenergymeasure.domain import Record
+from llenergymeasure.domain.results import StudyPlace
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results.files import write_record
 from llenergymeasure.results.layout import ExperimentDirectory
@@ -74,6 +75,9 @@ class WorkOrder(Record):
     )
     session: int | None = Field(
         None, description="Which run of its study this is, from 1: more after each resume."
+    )
+    place: StudyPlace | None = Field(
+        None, description="Where in which study the experiment belongs; null outside a study."
     )
     runner: str = Field("local", description="Where the backend executes.")
     start_method: str = Field("inline", description="How the worker's process is started.")

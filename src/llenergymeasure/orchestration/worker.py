@@ -182,15 +182,18 @@ def _measure_and_save(
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
     result = collector(measurement.processes)
     try:
-        _save(repository, measurement, result)
+        return _save(repository, measurement, result)
     except ExperimentError as error:
         raise _rescued(error, measurement, result) from None
-    return result
 
 
-def _save(repository: ResultsRepository, made: Measurement, result: ExperimentResult) -> None:
-    repository.save_samples(made.processes, made.windows)
-    repository.save_result(result)
+def _save(
+    repository: ResultsRepository, made: Measurement, result: ExperimentResult
+) -> ExperimentResult:
+    files = repository.save_samples(made.processes, made.windows)
+    whole = result.model_copy(update={"files": dict(files)})
+    repository.save_result(whole)
+    return whole
 
 
 def _rescued(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import ceil
+
 WIDTH = 80
 """Columns of a terminal that everything printed fits in."""
 
 _SMALLEST, _LARGEST = -9, 18
+_MOST_DIGITS = 18  # more than a float has
 _PREFIXES = dict(
     zip(range(_SMALLEST, _LARGEST + 1, 3), ("n", "µ", "m", "", *"kMGTPE"), strict=True)
 )
@@ -18,6 +22,12 @@ def significant(value: float, digits: int = 3) -> str:
     Digits before the point are never rounded away: 12345 with 3 digits is ``12,345``.
     """
     return _fixed(value, digits - 1 - _exponent(value, digits))
+
+
+def rounded_up(value: float, digits: int) -> str:
+    """Write the smallest number of so many significant digits that is not below a value over 0."""
+    step = 10.0 ** (_exponent(value, digits) - digits + 1)
+    return significant(ceil(value / step * (1 - 1e-9)) * step, digits)
 
 
 def quantity(value: float, unit: str, digits: int = 3, largest: int = _LARGEST) -> str:
@@ -70,19 +80,33 @@ def change(ratio: float, lower: float, upper: float) -> str:
     """Write a ratio as a change with its interval, e.g. ``+4.2 % (+1.1 to +7.3)``.
 
     A ratio over 2 or under a half is written as a factor, e.g. ``x 3.1 (2.9 to 3.3)``, and so is
-    one that is hardly known.
+    one that is hardly known. Where the interval leaves no change out, so do its digits.
     """
     if upper > 4 * lower:
         places = 3 if 1.0 in (round(lower, 1), round(upper, 1)) else 2  # 1.02 is not 1
+        places = _telling(significant, places, lower, upper, 1.0)
         shown = (significant(one, places) for one in (ratio, lower, upper))
         return "x {} ({} to {})".format(*shown)
     if ratio > 2 or ratio < 0.5:
         digits = max(-_last_place((upper - lower) / 2 or ratio), 0)
+        digits = _telling(_fixed, digits, lower, upper, 1.0)
         return f"x {ratio:,.{digits}f} ({lower:,.{digits}f} to {upper:,.{digits}f})"
     shares = [100 * (one - 1) for one in (ratio, lower, upper)]
     digits = min(max(-_last_place((shares[2] - shares[1]) / 2 or 1.0), int(abs(shares[0]) < 10)), 3)
+    digits = _telling(_fixed, digits, shares[1], shares[2], 0.0)
     middle, low, high = (f"{share:+,.{digits}f}" for share in shares)
     return f"{middle} % ({low} to {high})"
+
+
+def _telling(
+    write: Callable[[float, int], str], digits: int, lower: float, upper: float, none: float
+) -> int:
+    """Give as many digits, or more, as an interval needs to show that it leaves a value out."""
+    if lower <= none <= upper:
+        return digits
+    end = min(lower, upper, key=lambda one: abs(one - none))
+    more = range(digits, _MOST_DIGITS)
+    return next((n for n in more if float(write(end, n).replace(",", "")) != none), digits)
 
 
 def seconds(value_s: float) -> str:

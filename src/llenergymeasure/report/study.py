@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 20
 _MOST_REASONS = 5
 _MOST_FAILING = 5
+_LARGEST = 1_000  # factor that is told; beyond, nothing is known
 _ALL = "see study_summary.json"
 
 
@@ -182,11 +183,12 @@ def _sensitivity(one: Sensitivity) -> str:
 
 
 def _size(ratio: float) -> str:
-    share = 100 * (ratio - 1)
-    if share > 100:
-        return f"a factor of {fmt.significant(ratio, 2)}"
-    percent = "0.01" if share < 0.01 else fmt.significant(share, 1 if share < 10 else 2)
-    return f"{percent} %"
+    """Write a ratio over 1 as what a difference must be at least, so rounded up."""
+    if ratio > _LARGEST:
+        return f"more than a factor of {_LARGEST:,}"
+    if ratio > 2:
+        return f"a factor of {fmt.rounded_up(ratio, 2)}"
+    return f"{fmt.rounded_up(max(100 * (ratio - 1), 0.01), 2)} %"
 
 
 def _figures(study: StudyResult) -> Iterator[Table]:
@@ -229,21 +231,25 @@ def _reading(study: StudyResult) -> Iterator[Text]:
             "Configurations are compared board by board; what that gives over all boards stands "
             "once, at the first row of each."
         )
-    yield from (Text(f"- {note}") for note in _notes(study))
+    yield from (Text(f"- by an earlier rule: {text}") for text in study.earlier_rules)
+    yield from _notes(study)
 
 
-def _notes(study: StudyResult) -> Iterator[str]:
+def _notes(study: StudyResult) -> Iterator[Text]:
     titles = {metric.name: metric.title for metric in METRICS}
     told_of = {name for one in study.configurations for name in one.figures}
     for note in study.notes:
         if note.kind == "metric":
             names = "; ".join(titles.get(name, name) for name in note.about)
             whole = len(note.about) == len(told_of) > 1
-            yield f"{'all figures' if whole else names}: {note.text}"
+            yield Text(f"- {'all figures' if whole else names}: {note.text}")
         elif note.kind != "difference":
-            yield note.text
+            yield Text(f"- {note.text}")
+        if note.remedy is not None:
+            yield Text(note.remedy, 1, whole=True)
     if differences := [n for note in study.notes if note.kind == "difference" for n in note.about]:
-        yield f"engines differ in {', '.join(differences)}; how: see notes in study_summary.json"
+        differ = ", ".join(differences)
+        yield Text(f"- engines differ in {differ}; how: see notes in study_summary.json")
 
 
 def _left_out(study: StudyResult) -> Iterator[Text]:

@@ -57,7 +57,7 @@ def rows_table(results: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table
     Every field the model declares is a column of its declared type, so that tables of different
     results can be put together even where one of them has nulls. Entries of free mappings are
     columns where they are not null; one that is text in one row and a number in another becomes
-    text in all of them. Lists become JSON text.
+    text in all of them, as do whole numbers beyond 63 bits. Lists become JSON text.
     """
     import pyarrow as pa
 
@@ -67,6 +67,8 @@ def rows_table(results: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
         kind = declared.get(name) or kind_of(values)
+        if not _fits(values, kind):
+            kind = "string"
         if kind == "string":
             values = [None if value is None else str(value) for value in values]
         columns[name] = make_column(values, kind)
@@ -133,6 +135,14 @@ def kind_of(values: Iterable[Any]) -> Kind:
     if types == {int}:
         return "int64"
     return "float64" if types and types <= {int, float} else "string"
+
+
+def _fits(values: Iterable[Any], kind: Kind) -> bool:
+    """Tell whether no whole number is too large; users may write any into a configuration."""
+    large = 1 << 63
+    return kind not in ("int64", "float64") or not any(
+        isinstance(value, int) and abs(value) >= large for value in values
+    )
 
 
 def arrow_type(kind: Kind) -> pa.DataType:

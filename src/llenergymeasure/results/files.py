@@ -1,60 +1,88 @@
-"""Read a result and write files, all or nothing where that matters.
+"""Write files, all or nothing where that matters; seal what must not change unnoticed.
 
-Reading tells every failure as an ``LLEMError``.
+A sealed file of JSON carries a checksum over what it holds, not over its bytes: keys in order, no
+white space. Who indents it anew has changed no figure. It is no signature: who changes a figure on
+purpose can seal the file anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
+import math
 import os
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NoReturn
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from llenergymeasure.config.models import STORED
 from llenergymeasure.exceptions import ExperimentError, LLEMError
-from llenergymeasure.results.layout import ExperimentDirectory
 
-Model = TypeVar("Model", bound=BaseModel)
-
-_MOST_PROBLEMS = 3
+SEAL = "sha256"
+"""Key of the checksum, the last one of a sealed file."""
 
 
-def load(model: type[Model], path: Path, current_schema: str) -> Model:
-    """Read the result of an experiment and build its model.
+# Sealing ------------------------------------------------------------------------------------------
 
-    Args:
-        model: The model.
-        path: A ``result.json``, or the directory that holds it.
-        current_schema: The schema version that is understood, e.g. ``"2.0"``.
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """Hash what a file holds, its seal left out: SHA-256 over JSON with sorted keys."""
+    content = {key: value for key, value in data.items() if key != SEAL}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed_text(record: BaseModel) -> str:
+    """Write a record as JSON that people can read, with its seal as the last key."""
+    text = record.model_dump_json(indent=2)
+    return f'{text.removesuffix("}").rstrip()},\n  "{SEAL}": "{checksum(json.loads(text))}"\n}}\n'
+
+
+def check_seal(data: Mapping[str, Any]) -> None:
+    """Hold what a file has against its seal.
 
     Raises:
-        LLEMError: The file is missing, cannot be read, is damaged, is no experiment result, or is
-            of another schema; the message names the file, and the fields that are wrong.
+        ValueError: It was changed after it was written; the message has both checksums.
     """
-    file = ExperimentDirectory(path).result if path.is_dir() else path
-    data = _parse(file)
-    if not isinstance(data, dict) or "measurement_config_hash" not in data:
-        study = isinstance(data, dict) and "study_design_hash" in data
-        which = "; it is that of a study" if study else ""
-        raise _error(file, f"is not the result of an experiment{which}")
-    _check_schema(data.get("schema_version"), file, current_schema)
-    try:
-        return model.model_validate(data, context=STORED)
-    except ValidationError as error:
-        lines = error.errors(include_url=False, include_input=False)
-        places = [".".join(map(str, line["loc"])) or "the whole" for line in lines]
-        told = [f"{place}: {line['msg']}" for place, line in zip(places, lines, strict=True)]
-        if len(told) > _MOST_PROBLEMS:
-            told[_MOST_PROBLEMS:] = [f"and {len(told) - _MOST_PROBLEMS} more"]
-        listed = "\n".join(f"  {line}" for line in told)
-        raise LLEMError(
-            f"{file} does not hold a valid result:\n{listed}", where=f"{file}, {places[0]}"
-        ) from None
+    written, found = str(data[SEAL]), checksum(data)
+    if written != found:
+        raise ValueError(f"what it holds has the checksum {found[:12]}, not {written[:12]}")
+
+
+def parse(content: bytes | str) -> Any:
+    """Read JSON that says each thing once.
+
+    Raises:
+        ValueError: It is not valid JSON, an object has a key twice, or a number is none.
+    """
+    return json.loads(
+        content, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key!r} stands there twice")
+    return data
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+# Writing ------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: bytes) -> None:
@@ -66,7 +94,8 @@ def write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise _error(path, f"cannot be written: {error.strerror or error}") from None
+        said = f"{path} cannot be written: {error.strerror or error}"
+        raise LLEMError(said, where=str(path)) from None
 
 
 def write_json_atomically(path: Path, text: str) -> None:
@@ -131,44 +160,33 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             os.close(descriptor)
 
 
-def _parse(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        failed = ExperimentDirectory(file.parent).error
-        hint = f"; the experiment failed, see {failed}" if failed.exists() else ""
-        raise LLEMError(f"there is no result at {file}{hint}", where=str(file)) from None
-    except OSError as error:
-        raise _error(file, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _error(file, "is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise _error(
-            file, f"is damaged or cut short: line {error.lineno} is not valid JSON ({error.msg})"
-        ) from None
-    except (ValueError, RecursionError):  # digits without end, nesting without end
-        raise _error(file, "is not valid JSON") from None
+def set_aside(paths: Iterable[Path], mark: str = "") -> int | None:
+    """Keep files of a directory under the first number that is free for all of them.
+
+    Args:
+        paths: The files; those that are not there are passed over.
+        mark: A word that says why, as in ``result.malformed.1.json``; without it ``error.1.json``.
+
+    Returns:
+        The number; ``None`` where none of the files is there.
+
+    Raises:
+        OSError: The system refused.
+    """
+    every = tuple(paths)
+    there = [path for path in every if os.path.lexists(path)]
+    if not there:
+        return None
+    number = next(
+        n
+        for n in itertools.count(1)
+        if not any(os.path.lexists(numbered(path, n, mark)) for path in every)
+    )
+    for path in there:
+        path.rename(numbered(path, number, mark))
+    return number
 
 
-def _check_schema(schema: Any, file: Path, current: str) -> None:
-    version, known = _version(schema), _version(current)
-    if version is None or known is None:
-        raise _error(file, "has no valid schema_version; it is damaged")
-    if version > known:
-        raise _error(
-            file,
-            f"has schema {schema}; this version of llenergymeasure reads up to "
-            f"{current}. Upgrade it: pip install --upgrade llenergymeasure",
-        )
-    if version != known:
-        raise _error(file, f"has schema {schema}, which never existed")
-
-
-def _version(text: Any) -> tuple[int, ...] | None:
-    parts = text.split(".") if isinstance(text, str) else []
-    valid = parts and all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts)
-    return tuple(int(part) for part in parts) if valid else None
-
-
-def _error(file: Path, problem: str) -> LLEMError:
-    return LLEMError(f"{file} {problem}", where=str(file))
+def numbered(path: Path, number: int, mark: str = "") -> Path:
+    """Name the place of a file that was set aside."""
+    return path.with_name(f"{path.stem}.{mark}{'.' if mark else ''}{number}{path.suffix}")

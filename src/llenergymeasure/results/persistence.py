@@ -6,6 +6,7 @@ there, nothing without it claims to be a result.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,14 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results import columns, tables
-from llenergymeasure.results.files import write_atomically, write_record
+from llenergymeasure.results.files import (
+    SEAL,
+    check_seal,
+    parse,
+    sealed_text,
+    write_atomically,
+    write_json_atomically,
+)
 from llenergymeasure.results.layout import ExperimentDirectory
 
 
@@ -57,10 +65,14 @@ def read_failure(path: Path) -> FailedExperiment:
         ExperimentError: It cannot be read, or is not of a failed experiment.
     """
     try:
-        return FailedExperiment.model_validate_json(path.read_bytes(), context=STORED)
+        content = path.read_bytes()
+        data = parse(content)
+        if isinstance(data, dict) and SEAL in data:
+            check_seal(data)
+        return FailedExperiment.model_validate_json(content, context=STORED)
     except OSError as error:
         reason = error.strerror or str(error)
-    except ValidationError:
+    except (ValueError, RecursionError):
         reason = "it is damaged, or not of a failed experiment"
     raise ExperimentError(f"{path} cannot be read: {reason}", where=str(path))
 
@@ -77,18 +89,27 @@ class DirectoryRepository:
 
     def save_samples(
         self, processes: Sequence[RawProcessResult], windows: Sequence[WindowReadings]
-    ) -> None:
-        """Write ``requests.parquet`` and ``timeseries.parquet``."""
+    ) -> dict[str, str]:
+        """Write ``requests.parquet`` and ``timeseries.parquet``; give the SHA-256 of each."""
         tables.write_requests(processes, self.directory.requests)
         tables.write_timeseries(windows, self.directory.timeseries)
+        hashes = {}
+        for path in (self.directory.requests, self.directory.timeseries):
+            try:
+                with path.open("rb") as written:
+                    hashes[path.name] = hashlib.file_digest(written, "sha256").hexdigest()
+            except OSError as error:
+                said = f"{path} cannot be read back: {error.strerror or error}"
+                raise ExperimentError(said, where=str(path)) from None
+        return hashes
 
     def save_result(self, result: ExperimentResult) -> None:
         """Write ``result.json``; once this returns, the experiment is complete."""
-        write_record(self.directory.result, result)
+        write_json_atomically(self.directory.result, sealed_text(result))
 
     def save_failure(self, failure: FailedExperiment) -> None:
         """Write ``error.json``."""
-        write_record(self.directory.error, failure)
+        write_json_atomically(self.directory.error, sealed_text(failure))
 
 
 def write_process(share: RawProcessResult, path: Path) -> None:

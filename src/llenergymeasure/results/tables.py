@@ -115,6 +115,32 @@ def read_requests(path: Path) -> tuple[RequestSample, ...]:
     return tuple(RequestSample(**dict(zip(columns, row, strict=True))) for row in rows)
 
 
+class RequestCounts(NamedTuple):
+    """What the requests of a file come to; the names are those of ``ThroughputResult``.
+
+    Attributes:
+        requests_completed: Requests that ended well.
+        requests_failed: Requests that failed.
+        input_tokens: Prompt tokens of those that ended well.
+        output_tokens: Tokens that they produced.
+    """
+
+    requests_completed: int
+    requests_failed: int
+    input_tokens: int
+    output_tokens: int
+
+
+def count_requests(path: Path) -> RequestCounts:
+    """Count the requests of all processes and passes; errors as for :func:`read_requests`."""
+    wanted = ("finish", "input_tokens", "output_tokens")
+    columns, _ = _read(path, [column for column in REQUEST_COLUMNS if column.name in wanted])
+    rows = zip(*(columns[name] for name in wanted), strict=True)
+    done = [tokens for finish, *tokens in rows if finish != "failed"]
+    inputs, outputs = (sum(tokens) for tokens in zip(*done, strict=True)) if done else (0, 0)
+    return RequestCounts(len(done), len(columns["finish"]) - len(done), inputs, outputs)
+
+
 def read_timeseries(path: Path) -> tuple[WindowReadings, ...]:
     """Read the readings of every window back; errors as for :func:`read_requests`."""
     columns, about = _read(path, READING_COLUMNS)

@@ -10,15 +10,23 @@ covariance). It costs one degree of freedom, so it is fitted only where there ar
 and where the order tells it from the configurations: a fixed order does not.
 
 Noise need not be the same for all: a small batch may vary more than a large one. One figure for
-all would then be too small for the noisy ones, and show differences that are not there. So a pair
-that differs by more from block to block than all do is judged by its own noise.
+all would then be too small for the noisy ones, and show differences that are not there; one of
+its own rests on few cycles and is hardly known. So a pair is judged by something in between, and
+by the degrees of freedom that this has:
+
+* two configurations: by what is left of all, which is their own;
+* three and four: by their own differences from block to block and by the noise of all, half and
+  half, with a degree of freedom a block;
+* five and more: by the variance of each, told from the others' by what blocks leave of it
+  (Shukla, Heredity 29, 1972) and drawn towards that of all; two make a pair as two means of
+  unequal variance do (Satterthwaite, Biometrics Bulletin 2, 1946).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from llenergymeasure.domain.results import ExperimentResult
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
     Whole: TypeAlias = npt.NDArray[np.intp]
 
 DRIFT_FREEDOM = 6  # least degrees of freedom of which one is spent on drift
+FEWEST_ALONE = 5  # configurations from which the noise of each can be told from the others'
+_LEAST_VARIANCE = 0.02  # of that of all: below lies luck, and not a configuration without noise
 
 
 class Observation(NamedTuple):
@@ -51,15 +61,29 @@ class Observation(NamedTuple):
     common: float | None = None
 
 
+class Noise(NamedTuple):
+    """How far a logarithm varies from run to run.
+
+    Attributes:
+        sd: Its standard deviation.
+        freedom: Degrees of freedom that this rests on.
+    """
+
+    sd: float
+    freedom: float
+
+
 @dataclass(frozen=True, slots=True)
 class BlockFit:
     """Effects of configurations on the log scale.
 
     Attributes:
-        configurations: Their ids, sorted; the other attributes are in this order.
+        configurations: Their ids, sorted; the next three attributes are in this order.
         effect: Effect of each; only differences within one ``group`` mean anything.
         counts: Observations of each.
         group: Which configurations are linked by blocks, as a number each.
+        residual: What is left of each observation.
+        free: Share of the variance of its noise that is left in each residual, from 0 to 1.
         residual_sd: Standard deviation of the noise of all; 0 without degrees of freedom.
         freedom: Degrees of freedom of the residual.
         drift: Change of the logarithm a slot, or ``None`` where it was not fitted.
@@ -69,32 +93,80 @@ class BlockFit:
     effect: Floats
     counts: Whole
     group: Whole
+    residual: Floats
+    free: Floats
     residual_sd: float
     freedom: int
     drift: float | None
     _design: _Design
     _lean: Floats  # by how much each ran late, over the root of what tells drift
     _left: Floats  # (configurations, blocks), mean residual; NaN where there is none
+    _alone: _Alone
 
     def standard_error(self, first: int, second: int) -> float:
         """Standard error of a difference of two effects, by their positions."""
-        return self.noise_sd(first, second) * sqrt(self.variance_factor(first, second))
+        return self.noise(first, second).sd * sqrt(self.variance_factor(first, second))
 
-    def noise_sd(self, first: int, second: int) -> float:
-        """Noise of two configurations: that of all, or their own where it is larger."""
+    def noise(self, first: int, second: int) -> Noise:
+        """Noise by which two configurations are judged."""
         import numpy as np
 
+        of_all = Noise(self.residual_sd, self.freedom)
+        if self.residual_sd == 0 or len(self.configurations) == 2:
+            return of_all
+        if self._alone.linked[first] >= FEWEST_ALONE:
+            (one, known), (other, other_known) = self.alone(first), self.alone(second)
+            freedom = (one**2 + other**2) ** 2 / (one**4 / known + other**4 / other_known)
+            return Noise(hypot(one, other) / sqrt(2), min(freedom, self.freedom))
         apart = self._left[first] - self._left[second]
         apart = apart[np.isfinite(apart)]
-        own_sd = float(np.std(apart, ddof=1)) / sqrt(2) if len(apart) > 1 else 0.0
-        return max(self.residual_sd, own_sd)
+        if len(apart) < 2:
+            return of_all
+        own_sd = float(np.std(apart, ddof=1)) / sqrt(2)
+        return Noise(hypot(self.residual_sd, own_sd) / sqrt(2), min(len(apart), self.freedom))
+
+    def alone(self, position: int) -> Noise:
+        """Noise of one configuration; that of all where fewer than three are linked."""
+        _, variance, freedom = self._alone
+        return Noise(sqrt(variance[position]), float(freedom[position]))
 
     def variance_factor(self, first: int, second: int) -> float:
         """Variance of that difference / variance of the noise; 2 / cycles with all cells there."""
         design = self._design
         apart = design.loading[first] - design.loading[second]
         factor = design.own[first] + design.own[second] + apart @ design.core @ apart
-        return max(float(factor + (self._lean[first] - self._lean[second]) ** 2), 0.0)
+        return max(float(factor), 0.0) + self._by_drift(first, second)
+
+    def widening(self, first: int, second: int) -> float:
+        """How many times as wide an interval is as it would be if drift were known."""
+        return 1 / sqrt(1 - self._by_drift(first, second) / self.variance_factor(first, second))
+
+    def _by_drift(self, first: int, second: int) -> float:
+        return float((self._lean[first] - self._lean[second]) ** 2)
+
+
+class _Alone(NamedTuple):
+    """What is known of the noise of each configuration; all of them (configurations,)."""
+
+    linked: Whole  # configurations that blocks link it with, and itself
+    variance: Floats
+    freedom: Floats
+
+
+def usual_freedom(configurations: int, cycles: int) -> int:
+    """Give the degrees of freedom of a pair's noise where it is alike and nothing is missing.
+
+    Args:
+        configurations: How many are compared.
+        cycles: Cycles of each.
+    """
+    of_all = (configurations - 1) * (cycles - 1)
+    of_all -= of_all >= DRIFT_FREEDOM
+    if configurations == 2:
+        return of_all
+    # Of two with cycles + 1 each, a little less than the sum: no two seem equally noisy.
+    own = cycles if configurations < FEWEST_ALONE else 2 * cycles + 1
+    return min(own, of_all)
 
 
 def fit(observations: Sequence[Observation]) -> BlockFit:
@@ -107,6 +179,7 @@ def fit(observations: Sequence[Observation]) -> BlockFit:
     design = _design(config, block)
     log = np.log([o.value for o in observations])
     effect, residual = design.solve(log - log.mean())
+    free = 1 - design.leverage()
     groups, group = _groups(design.table)
     freedom = len(log) - len(names) - len(blocks) + groups
     line = _drift(observations, design) if freedom >= DRIFT_FREEDOM else None
@@ -116,18 +189,44 @@ def fit(observations: Sequence[Observation]) -> BlockFit:
         drift = float(line.residual @ residual) / told**2
         effect, residual = effect - drift * line.effect, residual - drift * line.residual
         lean, freedom = line.effect / told, freedom - 1
+        free -= (line.residual / told) ** 2
+    free = np.clip(free, 0, 1)
+    variance = float(residual @ residual) / freedom if freedom > 0 else 0.0
     return BlockFit(
         configurations=tuple(int(name) for name in names),
         effect=effect,
         counts=np.bincount(config, minlength=len(names)),
         group=group,
-        residual_sd=sqrt(float(residual @ residual) / freedom) if freedom > 0 else 0.0,
+        residual=residual,
+        free=free,
+        residual_sd=sqrt(variance),
         freedom=freedom,
         drift=drift,
         _design=design,
         _lean=lean,
         _left=_by_cell(design, residual),
+        _alone=_alone(config, group, residual, free, variance),
     )
+
+
+def _alone(config: Whole, group: Whole, residual: Floats, free: Floats, of_all: float) -> _Alone:
+    """Tell the noise of each configuration from that of the others, and draw it towards all's.
+
+    Its residuals hold some of the others' noise. With all cells present that part is known, and
+    this is Shukla's estimate; with some missing the others' noise is taken for that of all.
+    """
+    import numpy as np
+
+    linked = np.bincount(group)[group]
+    told = np.bincount(config, free, len(group))  # degrees of freedom in its residuals
+    square = np.bincount(config, residual**2, len(group)) / np.where(told > 0, told, 1)
+    known = linked >= 3
+    own = ((linked - 1) * square - of_all) / np.where(known, linked - 2, 1)
+    freedom = np.where(known, told * linked / np.maximum(linked - 1, 1), 0.0)
+    # What is known of one counts by its freedom, all the others for a half of that and 1.5 more.
+    weight = freedom / (1.5 + 1.5 * freedom)
+    drawn = of_all + weight * (np.maximum(own, _LEAST_VARIANCE * of_all) - of_all)
+    return _Alone(linked, drawn, freedom + 2)
 
 
 class _Projection(NamedTuple):
@@ -162,6 +261,21 @@ class _Design:
             effect = self.core @ (config_sum - (self.table / sizes) @ block_sum)
             shared = (block_sum - self.table.T @ effect) / sizes
         return _Projection(effect, values - effect[self.config] - shared[self.block])
+
+    def leverage(self) -> Floats:
+        """Give the share of its own noise that the fit follows, of each observation."""
+        import numpy as np
+
+        effect = self.own + ((self.loading @ self.core) * self.loading).sum(axis=1)
+        if self.by_block:
+            both = self.loading @ self.core  # (configurations, blocks)
+            shared = np.diag(self.core)
+        else:
+            share = self.table / self.table.sum(axis=0)
+            both = self.core @ share
+            shared = 1 / self.table.sum(axis=0) + (share * both).sum(axis=0)
+        at = self.config, self.block
+        return np.asarray(effect[self.config] + shared[self.block] - 2 * both[at])
 
 
 def _design(config: Whole, block: Whole) -> _Design:

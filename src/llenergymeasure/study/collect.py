@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
@@ -36,6 +37,7 @@ from llenergymeasure.study import statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
+from llenergymeasure.study.outliers import Located, outlier_notes
 
 _MOST_NOTES = 20
 _FIXED_ORDERS = frozenset({"sequential", "interleaved"})
@@ -48,11 +50,15 @@ class SlotOutcome(NamedTuple):
         slot: Which.
         outcome: The result, what broke, or ``None`` where there is neither.
         directory: Where its files lie, where they are kept.
+        replaced: Files of results that it had before it was run again on request.
+        aside: Earlier results of it that were set aside, damaged or not its own.
     """
 
     slot: Slot
     outcome: Outcome | None
     directory: ExperimentDirectory | None = None
+    replaced: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
 
 class _Run(NamedTuple):
@@ -63,11 +69,15 @@ class _Run(NamedTuple):
     slot: int
     devices: Devices
     result: ExperimentResult
+    directory: ExperimentDirectory | None = None
 
     @property
     def session(self) -> int:
         """Which run of the study measured it; hours may lie between two."""
         return self.result.resolved.session or 1
+
+
+_Observed = Mapping[Metric, Sequence[tuple[_Run, Observation]]]
 
 
 def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResult:
@@ -81,13 +91,13 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
     done = [latest[number] for number in sorted(latest)]
     every: list[_Run] = []
     files: list[str | None] = []
-    for slot, found, directory in done:
+    for slot, found, directory, *_ in done:
         if isinstance(found, ExperimentResult):
             place = slot.configuration + 1, slot.cycle, slot.number
-            every.append(_Run(*place, devices_of(found), found))
+            every.append(_Run(*place, devices_of(found), found, directory))
             files.append(None if directory is None else str(directory.result))
     trusted = [run for run in every if run.result.trust.verdict != "invalid"]
-    comparisons, sensitivity, notes = _compare(trusted)
+    comparisons, sensitivity, notes = _compare(trusted, plan.execution.n_cycles)
     settings = varied_settings(plan.experiments)
     protocol = _protocol(plan.execution, every)
     return StudyResult(
@@ -109,7 +119,7 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
         configurations=tuple(_configurations(every, plan.experiments, settings)),
         comparisons=comparisons,
         sensitivity=sensitivity,
-        notes=(*_notes(protocol, every, trusted), *notes),
+        notes=(*_notes(protocol, done, every, trusted), *_about_kept(done), *notes),
         experiments=tuple(run.result for run in every),
     )
 
@@ -127,13 +137,17 @@ def _protocol(execution: ExecutionPlan, every: Sequence[_Run]) -> StudyProtocol:
 
 
 def _notes(
-    protocol: StudyProtocol, every: Sequence[_Run], trusted: Sequence[_Run]
+    protocol: StudyProtocol,
+    done: Sequence[SlotOutcome],
+    every: Sequence[_Run],
+    trusted: Sequence[_Run],
 ) -> Iterator[Note]:
     yield from (Note(kind="start", text=text) for text in _about_starts(every))
     yield from (Note(kind="trust", text=text) for text in _about_trust(every))
     yield from unequal_terms([(run.configuration, run.result) for run in trusted])
     yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))
     yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
+    yield from (Note(kind="resume", text=text) for text in _about_again(done))
 
 
 def write_summary(study: StudyResult, directory: StudyDirectory) -> None:
@@ -154,7 +168,7 @@ def _failures(
     outcomes: Iterable[SlotOutcome], settings: Sequence[Mapping[str, Any]]
 ) -> Iterator[FailedExperiment]:
     """Give what broke, with where it belongs and lies."""
-    for slot, failure, directory in outcomes:
+    for slot, failure, directory, *_ in outcomes:
         if isinstance(failure, FailedExperiment):
             place = {
                 "slot": slot.number,
@@ -196,35 +210,46 @@ def _figures(runs: Sequence[_Run]) -> Iterator[tuple[str, Figure]]:
             yield metric.name, statistics.figure([v for v, _ in known], [c for _, c in known])
 
 
-def _compare(
-    runs: Sequence[_Run],
-) -> tuple[tuple[Comparison, ...], tuple[Sensitivity, ...], tuple[Note, ...]]:
+def _observed(runs: Sequence[_Run]) -> _Observed:
+    """Give what is known of each metric, with the runs that it is known of."""
     places = stations((run.configuration, run.devices) for run in runs)
-    compared = [
-        statistics.compare(
-            metric.name,
-            [
+    return {
+        metric: [
+            (
+                run,
                 Observation(
                     run.configuration,
                     (places[run.devices], run.cycle, run.session),
                     value,
                     run.slot,
                     _common(run, metric),
-                )
-                for run in runs
-                if (value := _value(run, metric)) is not None
-            ],
-            best_is_low=metric.best_is_low,
-        )
+                ),
+            )
+            for run in runs
+            if (value := _value(run, metric)) is not None
+        ]
         for metric in METRICS
+    }
+
+
+def _compare(
+    runs: Sequence[_Run], cycles: int
+) -> tuple[tuple[Comparison, ...], tuple[Sensitivity, ...], tuple[Note, ...]]:
+    observed = _observed(runs)
+    compared = [
+        statistics.compare(metric.name, [one for _, one in rows], best_is_low=metric.best_is_low)
+        for metric, rows in observed.items()
     ]
     return (
         tuple(one for part in compared for one in part.comparisons),
         tuple(part.sensitivity for part in compared if part.sensitivity is not None),
-        about_metrics(
-            (metric.name, text)
-            for metric, part in zip(METRICS, compared, strict=True)
-            for text in part.notes[:_MOST_NOTES]
+        (
+            *about_metrics(
+                (metric.name, text)
+                for metric, part in zip(observed, compared, strict=True)
+                for text in part.notes[:_MOST_NOTES]
+            ),
+            *_about_outliers(observed, cycles),
         ),
     )
 
@@ -276,6 +301,50 @@ def _about_sessions(runs: Sequence[_Run]) -> Iterator[str]:
         )
 
 
+def _about_kept(done: Sequence[SlotOutcome]) -> Iterator[Note]:
+    """Say which results were set aside, and in whose place others were measured."""
+    found = [one for one in done if one.aside]
+    for one in found[:_MOST_NOTES]:
+        place = "" if one.directory is None else f"{one.directory.root.name}: "
+        again = "; another was measured" if isinstance(one.outcome, ExperimentResult) else ""
+        yield Note(
+            kind="resume",
+            text=f"{place}a result that is damaged or not its own was set aside as "
+            f"{', '.join(one.aside)}{again}",
+        )
+    if len(found) > _MOST_NOTES:
+        more = f"{len(found) - _MOST_NOTES} more experiments have results that were set aside"
+        yield Note(kind="resume", text=more)
+
+
+def _about_again(outcomes: Iterable[SlotOutcome]) -> Iterator[str]:
+    """Say which slots were measured again, and where what they said before is kept."""
+    again = [one for one in outcomes if one.replaced]
+    for slot, _, _, files, _ in again[:_MOST_NOTES]:
+        yield (
+            f"slot {slot.number} was measured again on request: what it said before is kept beside "
+            f"it ({', '.join(files)}) and is in no figure"
+        )
+
+
+def _about_outliers(observed: _Observed, cycles: int) -> Iterator[Note]:
+    """Name runs that stand far out, with the line that measures them again."""
+    runs = {run.slot: run for rows in observed.values() for run, _ in rows}
+    where = {
+        run.slot: Located.of(run.slot, run.configuration, run.cycle, run.result.trust)
+        for run in runs.values()
+    }
+    located = {
+        metric: [(where[run.slot], observation) for run, observation in rows]
+        for metric, rows in observed.items()
+        if rows
+    }
+    roots = (run.directory.root for run in runs.values() if run.directory is not None)
+    study = next((root.parent.parent for root in roots), None)
+    path = "PATH" if study is None else shlex.quote(str(study))
+    yield from outlier_notes(located, f"llem run --resume {path}", cycles)
+
+
 def _about_starts(every: Sequence[_Run]) -> Iterator[str]:
     """Say how many experiments were not started as they were to be, and why."""
     reasons = Counter(
@@ -299,6 +368,15 @@ def _about_trust(every: Sequence[_Run]) -> Iterator[str]:
     for code, count in sorted(codes.items()):
         results = "1 result is" if count == 1 else f"{count} results are"
         yield f"{results} in no figure: {code}"
+    changed = Counter(
+        reason.detail
+        for run in every
+        for reason in run.result.trust.reasons
+        if reason.code == "samples_changed"
+    )
+    for detail, count in changed.most_common(_MOST_NOTES):
+        results = "1 result" if count == 1 else f"{count} results"
+        yield f"{results} without the raw samples it was made from: {detail}"
     boards = {run.devices for run in every}
     if len(boards) > 1 and any(
         len({run.devices for run in every if run.configuration == one}) > 1

@@ -8,10 +8,13 @@ configuration once, and over all rows each follows every other equally often (on
 
 With fewer cycles than rows, rows are chosen so that
 
-- no configuration begins a second cycle before each has begun one, and
+- no configuration begins a second cycle before each has begun one;
 - within cycles no configuration follows another more often than in the whole design: at most once
   for even ``k``, where every choice of rows is as even as can be; at most twice for odd ``k``,
-  where rows that repeat fewest successions are taken first.
+  where rows that repeat fewest successions are taken first; then
+- a row does not begin with what the one before it ended with, and
+- configurations that stood early in the rows before stand late: else a drift along the order of
+  running could not be told from a difference between configurations.
 
 With more cycles than rows, whole designs follow each other, the labels of each drawn anew. Two
 configurations take turns instead (A B, B A, A B, ...): then each runs after itself as often as
@@ -98,41 +101,63 @@ def _labels(row: _Row, first: list[int]) -> list[int]:
     return labels[::-1] if row.backwards else labels
 
 
-def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Row]:
-    """Choose rows one by one: a start used least, then the fewest successions seen before.
+class _Cost(NamedTuple):
+    """What speaks against a row, what weighs most first.
 
-    Among equals, a row that does not begin with what the row before it ended with.
+    Attributes:
+        starts: Rows before it that begin with the same label.
+        successions: Those it has that rows before it have too.
+        at_once: Whether it begins with what the row before it ends with.
+        alike: How far its labels stand where they stood in the rows before it.
     """
+
+    starts: int = 0
+    successions: int = 0
+    at_once: bool = False
+    alike: int = 0
+
+
+def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Row]:
+    """Choose rows one by one, each the one that least speaks against."""
     count = len(first)
     squares = (False, True) if count % 2 and count > 1 else (False,)
     left = [_Row(backwards, shift) for backwards in squares for shift in range(count)]
     generator.shuffle(left)
-    repeats = _repeats(first)
-    starts, seen = [0] * count, dict.fromkeys(left, 0)
+    repeats, alike = _repeats(first), _alike(count)
+    costs = dict.fromkeys(left, _Cost())
     rows: list[_Row] = []
     while left and len(rows) < wanted:
-        row = min(left, key=lambda row: _cost(row, first, starts, seen, rows))
+        row = min(left, key=costs.__getitem__)
         rows.append(row)
         left.remove(row)
-        starts[_start(row, first)] += 1
         for other in left:
-            if other.backwards == row.backwards:  # the two squares share no succession
-                seen[other] += repeats[(other.shift - row.shift) % count]
+            cost, apart = costs[other], (other.shift - row.shift) % count
+            same = other.backwards == row.backwards  # the two squares share no succession
+            costs[other] = _Cost(
+                cost.starts + (_start(other, first) == _start(row, first)),
+                cost.successions + (repeats[apart] if same else 0),
+                _start(other, first) == _end(row, first),
+                cost.alike + (alike[apart] if same else -alike[apart]),
+            )
     return rows
-
-
-def _cost(
-    row: _Row, first: list[int], starts: list[int], seen: dict[_Row, int], rows: list[_Row]
-) -> tuple[int, int, bool]:
-    start = _start(row, first)
-    at_once = bool(rows) and start == _start(
-        rows[-1]._replace(backwards=not rows[-1].backwards), first
-    )
-    return starts[start], seen[row], at_once
 
 
 def _start(row: _Row, first: list[int]) -> int:
     return (first[-1 if row.backwards else 0] + row.shift) % len(first)
+
+
+def _end(row: _Row, first: list[int]) -> int:
+    return _start(row._replace(backwards=not row.backwards), first)
+
+
+def _alike(count: int) -> list[int]:
+    """Tell how alike the places of labels are in two rows, by how far they are shifted.
+
+    Labels run up and down a row as a triangle wave does, so it is that wave's correlation with
+    itself, 1 - 24 x^2 + 32 x^3 for a shift by x of its length; here times count^3, a whole number.
+    """
+    shifts = (min(shift, count - shift) for shift in range(count))
+    return [count**3 - 24 * count * shift**2 + 32 * shift**3 for shift in shifts]
 
 
 def _repeats(first: list[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from llenergymeasure.study.estimate import (
     Rates,
     duration,
     first_look_s,
+    loading_limit_s,
     rates_of,
     timeout_s,
 )
@@ -294,6 +296,13 @@ class TimeLimits:
         if self._given_s is not None:
             return self._given_s
         return timeout_s(config, self.shape(config), self.rates(config))
+
+    def of_loading(self, config: ExperimentConfig) -> float:
+        """Give the limit of loading the model and preparing its prompts, s.
+
+        Infinite where ``execution.timeout_s`` says what there is for all of the experiment.
+        """
+        return math.inf if self._given_s else loading_limit_s(config, self.shape(config))
 
     def rates(self, config: ExperimentConfig) -> Rates:
         """Give the rates of the device that an experiment runs on."""

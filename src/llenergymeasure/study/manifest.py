@@ -1,43 +1,47 @@
-"""The plan of a study on disk, written when it starts and read when it goes on, and its diary.
+"""The plan of a study on disk, written when it starts and read when it goes on.
 
 ``study_manifest.json`` is written beside its place and renamed, at the start and at the end only.
-In between ``study_progress.jsonl`` grows by a line (:class:`ProgressLine`), so the bookkeeping of
-an experiment costs the same in every study. Neither says what is complete: the directories of the
-experiments do (``study/resume.py``). ``study_plan.json`` holds the plan alone, and is written once,
-so that a damaged manifest costs nothing.
+In between ``study_progress.jsonl`` grows by a line (:class:`~.events.ProgressLine`), so the
+bookkeeping of an experiment costs the same in every study. Neither says what is complete: the
+directories of the experiments do (``study/resume.py``). ``study_plan.json`` holds the plan alone,
+and is written once, so that a damaged manifest costs nothing. Both carry a checksum.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
+from llenergymeasure.config.base import unlike
+from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.config.study import CycleOrder, StartMethod
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain import Record
+from llenergymeasure.domain.results import StudyPlace
 from llenergymeasure.domain.study_result import Skipped
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import slot_name
-from llenergymeasure.results.files import write_json_atomically
+from llenergymeasure.results.files import (
+    SEAL,
+    check_seal,
+    checksum,
+    parse,
+    write_json_atomically,
+)
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 
 # 1.0: plan with slots, skips and a view of progress.
-SCHEMA_VERSION = "1.0"
-
-LOG = logging.getLogger(__name__)
-
-Status = Literal["running", "complete", "failed", "interrupted"]
+# 1.1: a checksum over all of it.
+SCHEMA_VERSION = "1.1"
 
 
 class Slot(NamedTuple):
@@ -125,6 +129,16 @@ class StudyPlan(Record):
         """Give the configuration of a slot."""
         return self.experiments[slot.configuration]
 
+    def place(self, slot: Slot) -> StudyPlace:
+        """Say where a result of a slot belongs."""
+        begun = (self.name, self.study_design_hash, self.created_at.isoformat())
+        return StudyPlace(
+            study=canonical_hash(begun),
+            study_design_hash=self.study_design_hash,
+            slot=slot.number,
+            cycle=slot.cycle,
+        )
+
     def order(self, configuration: int, settings: EffectiveSettings) -> WorkOrder:
         """Say what a worker on this machine is asked to do for a configuration, by its index."""
         config = self.experiments[configuration]
@@ -133,6 +147,11 @@ class StudyPlan(Record):
     def directory(self, study: StudyDirectory, slot: Slot) -> ExperimentDirectory:
         """Give the directory of a slot; the same for as long as the study lives."""
         return study.experiment(slot_name(slot.number, slot.cycle, self.config(slot)))
+
+    def facts(self) -> dict[str, Any]:
+        """Give everything that it says, whatever version wrote it."""
+        data = self.model_dump(mode="json", exclude={"schema_version", "llenergymeasure_version"})
+        return {**data, "experiments": dict(enumerate(data["experiments"]))}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -176,14 +195,15 @@ def manifest_text(plan: StudyPlan, progress: ProgressView | None) -> str:
     What all configurations have in common stands once, as ``common``; nothing is left to defaults,
     which a later version may change.
     """
-    data = plan.model_dump(mode="json")
+    data = {**plan.model_dump(mode="json"), "schema_version": SCHEMA_VERSION}
     configs = data["experiments"]
     common = _common(configs)
     own = [{k: v for k, v in one.items() if k not in common} for one in configs]
     last = {"common": common, "experiments": own, "slots": data["slots"]}
     first = {key: value for key, value in data.items() if key not in last}
     view = {} if progress is None else {"progress": progress.model_dump(mode="json")}
-    return "{\n" + ",\n".join(_parts({**first, **view, **last})) + "\n}\n"
+    whole = {**first, **view, **last}
+    return "{\n" + ",\n".join(_parts({**whole, SEAL: checksum(whole)})) + "\n}\n"
 
 
 class NotedPlan(NamedTuple):
@@ -192,53 +212,127 @@ class NotedPlan(NamedTuple):
     Attributes:
         plan: The plan.
         notes: What there is to say of it that does not stand in the way, in plain words.
+        rejected: Files that do not hold this plan; they are to be kept when it is written anew.
     """
 
     plan: StudyPlan
     notes: tuple[str, ...] = ()
+    rejected: tuple[Path, ...] = ()
+
+
+_FREE = {"execution", "inputs", "slots"}
+"""What a resume may change in a plan; slots are only ever added."""
+_LONGEST = 100
+
+
+class _Found(NamedTuple):
+    """A plan as one of its two files holds it."""
+
+    path: Path
+    plan: StudyPlan
+    sealed: bool
 
 
 def read_plan(directory: StudyDirectory) -> NotedPlan:
     """Read the plan of a study from its manifest, or from its own file where that is damaged.
 
-    A note says which of the two is damaged.
+    Where both are whole and disagree, the results decide; a note says so, and what is damaged.
 
     Raises:
-        StudyError: Both are missing or damaged, or a later version wrote them.
+        StudyError: Both are missing or damaged; or one cannot be read, or a later version wrote it;
+            or they disagree and nothing tells which is right.
     """
-    plans: list[StudyPlan] = []
+    found: list[_Found] = []
     faults: list[str] = []
+    rejected: list[Path] = []
     for path in (directory.manifest, directory.plan):
         try:
-            plans.append(_plan_in(path))
+            found.append(_plan_in(path))
         except FileNotFoundError:
             if path == directory.manifest:  # earlier versions wrote no other file
                 faults.append(f"{path} is not there")
         except OSError as error:
-            faults.append(f"{path} cannot be read ({error.strerror})")
-        except (ValueError, TypeError) as error:
+            raise StudyError(
+                f"{path} cannot be read ({error.strerror}); mend that or take it away, then resume",
+                where=str(path),
+            ) from None
+        except (ValueError, TypeError, RecursionError) as error:
             faults.append(f"{path} is damaged ({_first_line(error)})")
-    if not plans:
+            rejected.append(path)
+    if not found:
         raise _lost(directory, faults)
+    if len(found) == 2:
+        return _chosen(directory, *found)
     if not faults:
-        return NotedPlan(plans[0])
-    note = f"{'; '.join(faults)}; the plan is whole in the other file, and is written anew"
-    return NotedPlan(plans[0], (note,))
+        return NotedPlan(found[0].plan)
+    kept = "; what is damaged is kept under a number" if rejected else ""
+    whole = "the plan is whole in the other file, and is written anew"
+    note = f"{'; '.join(faults)}; {whole}{kept}"
+    return NotedPlan(found[0].plan, (note,), tuple(rejected))
 
 
-def _plan_in(path: Path) -> StudyPlan:
-    data = json.loads(path.read_bytes())
+def _plan_in(path: Path) -> _Found:
+    data = parse(path.read_bytes())
     if not isinstance(data, dict):
         raise TypeError("it is not a JSON object")
+    if SEAL in data:
+        check_seal(data)
     version = str(data.get("schema_version"))
-    if _major(version) > _major(SCHEMA_VERSION):
+    major, minor = _version(version)
+    if major > _version(SCHEMA_VERSION)[0]:
         raise StudyError(
             f"{path} has schema {version}, which a later version of llenergymeasure "
             f"wrote; this one ({__version__}) knows {SCHEMA_VERSION}: pip install --upgrade "
             "llenergymeasure",
             where=str(path),
         )
-    return StudyPlan.from_json(data)
+    if SEAL not in data and (major, minor) > (1, 0):
+        raise ValueError(f"it has lost its checksum, {SEAL}")
+    return _Found(path, StudyPlan.from_json(data), SEAL in data)
+
+
+def _chosen(directory: StudyDirectory, manifest: _Found, plan: _Found) -> NotedPlan:
+    """Choose between two plans that are both whole.
+
+    Raises:
+        StudyError: They disagree, and nothing tells which is right.
+    """
+    differences = unlike(manifest.plan.facts(), plan.plan.facts())
+    if not differences:
+        return NotedPlan(manifest.plan)
+    pairs = (f"{name}: {one} and {other}" for name, (one, other) in differences.items())
+    told = "; ".join(text if len(text) < _LONGEST else f"{text[:_LONGEST]}..." for text in pairs)
+    disagree = f"{manifest.path} and {plan.path.name} disagree ({told[: 3 * _LONGEST]})"
+    surplus = _results_of(directory, manifest.plan) - _results_of(directory, plan.plan)
+    if surplus:
+        right, wrong = (manifest, plan) if surplus > 0 else (plan, manifest)
+        note = (
+            f"{disagree}; the results are those of {right.path.name}, which is taken, and the "
+            "other is kept under a number"
+        )
+        return NotedPlan(right.plan, (note,), (wrong.path,))
+    added = plan.plan.slots[: len(manifest.plan.slots)] == manifest.plan.slots
+    free = {name.partition(".")[0] for name in differences} <= _FREE
+    if manifest.sealed and plan.sealed and added and free:
+        # It is written first, and a run was broken off before it came to the other.
+        return NotedPlan(plan.plan, (f"{disagree}; the latter was written last, and is taken",))
+    raise StudyError(
+        f"{disagree}, and no result tells which is right; put the right value into the one that "
+        "is wrong, or take it away, then resume",
+        where=str(manifest.path),
+    )
+
+
+def _results_of(directory: StudyDirectory, plan: StudyPlan) -> int:
+    """Count the results that lie where a plan has them, and are of the configuration it says."""
+    count = 0
+    for slot in plan.slots:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            data = parse(plan.directory(directory, slot).result.read_bytes())
+            config = ExperimentConfig.model_validate(data["config"], context=STORED)
+            here = data.get("place") in (None, plan.place(slot).model_dump(mode="json"))
+            count += here and config.fingerprint() == plan.config(slot).fingerprint()
+    return count
 
 
 def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -282,70 +376,7 @@ def _first_line(error: Exception) -> str:
     return str(error)
 
 
-def _major(version: str) -> int:
-    number = version.partition(".")[0]
-    return int(number) if number.isdigit() else 0
-
-
-class ProgressLine(Record):
-    """One change of status: a line for each experiment that starts or ends.
-
-    A record for readers and for estimates; a line that is lost or torn loses nothing.
-    """
-
-    slot: int = Field(description="Number of the slot.")
-    status: Status = Field(description="What it became.")
-    at: datetime = Field(description="When, by the wall clock; a label only.")
-    duration_s: float | None = Field(
-        None, description="How long it took without waiting for a device, s."
-    )
-    code: str | None = Field(None, description="Code of the error, where it failed.")
-
-
-class ProgressLog:
-    """Appends to ``study_progress.jsonl``; a disk that refuses is logged once, not an error."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-        self._silent = False
-
-    def note(self, line: ProgressLine) -> None:
-        """Append a line in a single write."""
-        text = line.model_dump_json(exclude_none=True) + "\n"
-        try:
-            if self._descriptor is None:
-                self._descriptor, text = _open(self._path, text)
-            if os.write(self._descriptor, text.encode()) < len(text.encode()):
-                self.close()  # the next line is to begin on a line of its own
-        except OSError as error:
-            if not self._silent:
-                LOG.warning("%s is not kept: %s", self._path, error)
-            self._silent = True
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def read_progress(path: Path) -> tuple[ProgressLine, ...]:
-    """Read what can be read; a torn or damaged line is passed over, a missing file is empty."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return ()
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValidationError):
-            found.append(ProgressLine.model_validate_json(line))
-    return tuple(found)
-
-
-def _open(path: Path, text: str) -> tuple[int, str]:
-    """Open for appending; begin a new line where a crash has torn the last one."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    size = os.fstat(descriptor).st_size
-    torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-    return descriptor, ("\n" + text) if torn else text
+def _version(text: str) -> tuple[int, int]:
+    """Give major and minor version; what is no number counts as 0."""
+    major, _, minor = text.partition(".")
+    return (int(major) if major.isdecimal() else 0, int(minor) if minor.isdecimal() else 0)

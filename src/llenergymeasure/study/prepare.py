@@ -83,7 +83,7 @@ def continuation(
     Raises:
         StudyError: The plan is lost, or design or order have changed.
     """
-    stored, notes = read_plan(directory)
+    stored, notes, rejected = read_plan(directory)
     if study is None:
         execution = ExecutionPlan.model_validate({**stored.execution.model_dump(), **flags})
     else:
@@ -100,7 +100,7 @@ def continuation(
             notes = (*notes, said)
             execution = execution.model_copy(update={"n_cycles": kept})
     found = continued(stored, execution)
-    return found._replace(notes=(*notes, *found.notes))
+    return NotedPlan(found.plan, (*notes, *found.notes), rejected)
 
 
 def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:

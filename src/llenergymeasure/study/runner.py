@@ -16,25 +16,29 @@ from typing import Any
 
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
-from llenergymeasure.exceptions import ExperimentError, StudyError
+from llenergymeasure.exceptions import BackendError, ExperimentError, StudyError
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
+from llenergymeasure.orchestration.events import Event, Listener
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.overtime import Guard, LastWords
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
+from llenergymeasure.results.files import set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
-from llenergymeasure.study.resume import StudyState, look
+from llenergymeasure.study.resume import MALFORMED, StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
-from llenergymeasure.study.supervise import supervise
+from llenergymeasure.study.supervise import LOADING, loads_too_long, supervise
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class StudyRunner:
         resume: A study to go on with.
         execution: Fields of ``execution`` that flags set; a study that is given holds them already.
         allow_large: Whether a grid may be larger than is usual.
+        again: Numbers of finished slots that are run again, of a study that is resumed.
     """
 
     study: StudyConfig | None
@@ -58,6 +63,7 @@ class StudyRunner:
     resume: Path | None = None
     execution: Mapping[str, Any] = field(default_factory=dict)
     allow_large: bool = False
+    again: tuple[int, ...] = ()
 
     def run(self) -> StudyResult:
         """Run it.
@@ -118,16 +124,23 @@ class StudyRunner:
 
     def _go_on(self, directory: StudyDirectory) -> StudyResult:
         with owned(directory):
-            plan, notes = prepare.continuation(
+            plan, notes, rejected = prepare.continuation(
                 directory, self.study, self.settings.config, self.execution
             )
             for note in notes:
                 self.calls.listener(Noted(note))
             with RunnerPool(plan.execution.start_method) as runners:
-                found = look(plan, directory)
+                found = look(plan, directory).again(self.again)
                 self._tell(plan, done=len(found.complete))
+                for note in found.notes():
+                    self.calls.listener(Noted(note))
                 # What is finished needs no engine any more.
                 self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
+                try:
+                    set_aside(rejected, MALFORMED)
+                except OSError as error:
+                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
+                    raise StudyError(f"{said}; mend that, then resume") from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:
@@ -227,22 +240,76 @@ def _checked(
     order: WorkOrder, settings: EffectiveSettings, calls: Callbacks
 ) -> Iterator[Callable[[ExperimentDirectory], Outcome]]:
     """Check that an experiment can run, and give the way to run it."""
-    limit_s = cache(lambda: TimeLimits(settings, None).of(order.config))
+    limits = TimeLimits(settings, None)
+    limit_s = cache(lambda: limits.of(order.config))
     if order.runner == "local":
         preflight.check(order)
 
         def run_here(directory: ExperimentDirectory) -> Outcome:
-            with no_answer_later_than(limit_s):
-                return worker.run(directory, calls.listener)
+            bounded: contextlib.AbstractContextManager[Listener]
+            if backend_entry(order.config.backend).runs_a_model:
+                loading_s = limits.of_loading(order.config)
+                bounded = loading_bounded(directory, order, calls.listener, loading_s)
+            else:
+                bounded = contextlib.nullcontext(calls.listener)
+            with no_answer_later_than(limit_s), bounded as listener:
+                return worker.run(directory, listener)
 
         yield run_here
         return
-    within_s = limit_s()
+    within_s, loading_within_s = limit_s(), limits.of_loading(order.config)
     with RunnerPool("auto") as runners:
         runners.check([order])
 
         def run(directory: ExperimentDirectory) -> Outcome:
             job = runners.of(order).start(directory)
-            return supervise(job, directory, order, calls, within_s=within_s).outcome
+            return supervise(
+                job,
+                directory,
+                order,
+                calls,
+                within_s=within_s,
+                loading_within_s=loading_within_s,
+            ).outcome
 
         yield run
+
+
+@contextlib.contextmanager
+def loading_bounded(
+    directory: ExperimentDirectory, order: WorkOrder, listener: Listener, within_s: float
+) -> Iterator[Listener]:
+    """Bound the loading of an experiment that runs in this process, whatever it does.
+
+    Args:
+        directory: Where it writes.
+        order: What it is told.
+        listener: Told of every event.
+        within_s: Longest time for loading the model and preparing its prompts, s.
+
+    Yields:
+        What the experiment has to tell of every event instead.
+    """
+    late = BackendError(loads_too_long(within_s), where="load")
+    late.code = "timeout"
+    failure = FailedExperiment(
+        config=order.config, phase="load", code=late.code, message=late.message
+    )
+    words = LastWords(
+        directory.error.absolute(),
+        failure.model_dump_json(indent=2) + "\n",
+        f"\nllem: {late.message}\n",
+    )
+    guard = Guard(within_s, lambda: late, words)
+
+    def listen(event: Event) -> None:
+        if event.phase in LOADING:
+            guard.begin()
+        else:
+            guard.end()
+        listener(event)
+
+    try:
+        yield listen
+    finally:
+        guard.end()

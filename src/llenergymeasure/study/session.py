@@ -20,17 +20,19 @@ from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
 from llenergymeasure.study.estimate import TimeLeft
-from llenergymeasure.study.events import Callbacks, Finished, Noted, Pausing, Started
-from llenergymeasure.study.forecast import TimeLimits
-from llenergymeasure.study.manifest import (
+from llenergymeasure.study.events import (
+    Callbacks,
+    Finished,
+    Noted,
+    Pausing,
     ProgressLine,
     ProgressLog,
-    Slot,
+    Started,
     Status,
-    StudyPlan,
     read_progress,
-    write_manifest,
 )
+from llenergymeasure.study.forecast import TimeLimits
+from llenergymeasure.study.manifest import Slot, StudyPlan, write_manifest
 from llenergymeasure.study.resume import SlotState, StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.supervise import Ended, kept, supervise
@@ -119,7 +121,13 @@ class StudySession:
         """
         states = resume.scan(self._plan, self._directory)
         found = (
-            SlotOutcome(one.slot, self._outcome(one), one.directory if self._kept else None)
+            SlotOutcome(
+                one.slot,
+                self._outcome(one),
+                one.directory if self._kept else None,
+                resume.replaced(one.directory),
+                resume.kept_results(one.directory),
+            )
             for one in states
         )
         result = study_result(self._plan, found)
@@ -146,7 +154,9 @@ class StudySession:
 
     def _one(self, state: SlotState) -> None:
         slot = state.slot
-        if not resume.make_ready(state.directory, self._plan.config(slot)):
+        config, place = self._plan.config(slot), self._plan.place(slot)
+        again = state.status == "complete"  # and yet it is to be run
+        if not resume.make_ready(state.directory, config, place, again=again):
             return
         started_s = time.monotonic()
         self._note(slot, "running")
@@ -168,10 +178,12 @@ class StudySession:
             update={
                 "reference_start_c": dict(self._reference_start_c),
                 "session": self._session,
+                "place": self._plan.place(state.slot),
             }
         )
         order.write(directory)
         within_s = self._limits.of(order.config)
+        loading_within_s = self._limits.of_loading(order.config)
         try:
             job = self._runners.of(order).start(directory)
         except ExperimentError as error:
@@ -181,7 +193,14 @@ class StudySession:
             return Ended(kept(directory, failure), 0.0)
         try:
             self._tell_start(state, job.start)
-            return supervise(job, directory, order, self._calls, within_s=within_s)
+            return supervise(
+                job,
+                directory,
+                order,
+                self._calls,
+                within_s=within_s,
+                loading_within_s=loading_within_s,
+            )
         except BaseException:
             job.kill()
             raise

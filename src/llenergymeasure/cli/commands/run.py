@@ -68,6 +68,15 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
             show_default=False,
         ),
     ] = None,
+    again: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="With --resume: run this slot again although it is finished, and keep its old "
+            "result beside the new one. May be repeated.",
+            metavar="<int>",
+            show_default=False,
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Confirm a grid of more than 200,000 combinations.")
     ] = False,
@@ -117,7 +126,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
-    _refuse_nonsense(output, resume, dry_run=dry_run)
+    _refuse_nonsense(output, resume, again, dry_run=dry_run)
     study = _study(config, given, resume)
     flags = {
         "output.results_dir": output,
@@ -138,16 +147,23 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     def pressed_again() -> bool:
         return interrupts is not None and interrupts.count > 1
 
-    result, directory = _run(study, settings, pressed_again, resume, given, allow_large=yes)
+    result, directory = _run(study, settings, pressed_again, resume, given, again, allow_large=yes)
     _print(result, directory, as_json=as_json, quiet=quiet)
     if result.failed or result.missing:
         raise typer.Exit(FAILED)
 
 
-def _refuse_nonsense(output: str | None, resume: Path | None, *, dry_run: bool) -> None:
+def _refuse_nonsense(
+    output: str | None, resume: Path | None, again: list[int] | None, *, dry_run: bool
+) -> None:
     """Refuse flags that say nothing, or that contradict each other."""
     if output is not None and not output.strip():
         raise FlagError("--output names no directory", where="--output")
+    if again and resume is None:
+        raise FlagError(
+            "--again runs a slot of a finished study again: add --resume and its directory",
+            where="--again",
+        )
     beside_resume = {
         "--output": output is not None and "a study goes on in the directory it lies in",
         "--dry-run": dry_run and "it shows a study that has not begun",
@@ -270,12 +286,13 @@ def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
     return ask(f"llem: the design has {count:,} combinations; run {experiments:,} experiments?")
 
 
-def _run(  # noqa: PLR0913 - what flags say about running is given by name
+def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by name
     study: StudyConfig | None,
     settings: EffectiveSettings,
     stop: Callable[[], bool],
     resume: Path | None,
     given: dict[str, Any],
+    again: list[int] | None,
     *,
     allow_large: bool,
 ) -> tuple[StudyResult, str | None]:
@@ -304,6 +321,7 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
             resume=resume,
             execution=execution,
             allow_large=allow_large,
+            again=tuple(again or ()),
         ).run()
     return result, places[-1]
 

@@ -73,7 +73,8 @@ class EngineReport:
 
     Attributes:
         resolved: The value in force for every setting of its section, ``null`` ones included.
-        weights: Whether the weights were trained or are random.
+        weights: Whether all weights were read from a checkpoint, are random, or whether the engine
+            does not tell (``unknown``); ``none`` where there is no model.
         own_weight_seed: Whether random weights come from a seed of the engine's own, whatever
             ``random_seed`` says.
         memory: What the process needs, now.
@@ -82,12 +83,14 @@ class EngineReport:
         tokenizer_sha256: Hash of the tokenizer's files, or ``None`` without one.
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
         compute_devices: How many devices share the work.
+        token_rows: Rows of the table of embeddings, or ``None`` where unknown; larger ids are no
+            tokens of the model.
         pads: Whether prompts of unequal length are padded to work on them together.
         notes: What a reader of the result should know.
     """
 
     resolved: dict[str, Any]
-    weights: Literal["pretrained", "random", "none"]
+    weights: Literal["pretrained", "random", "unknown", "none"]
     memory: MemoryReading
     architecture: ModelArchitecture | None = None
     model_commit: str | None = None
@@ -96,6 +99,7 @@ class EngineReport:
     compute_devices: int = 1
     pads: bool = False
     own_weight_seed: bool = False
+    token_rows: int | None = None
     notes: tuple[str, ...] = field(default=())
 
 

@@ -28,7 +28,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "dense_intermediate": ("intermediate_size_mlp", "shared_intermediate_size"),
     "vocabulary": ("vocab_size", "padded_vocab_size"),
-    "context": ("max_position_embeddings", "n_positions"),  # others bound what was trained on only
+    "context": ("max_position_embeddings", "n_positions"),  # rows of a table of positions, if any
     "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "experts_active": (
         "num_experts_per_tok",
@@ -56,6 +56,17 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "delta_value_heads": ("linear_num_value_heads",),
     "delta_value_dim": ("linear_value_head_dim",),
 }
+_CONTEXTS = (
+    *_NAMES["context"],
+    "n_ctx",
+    "max_seq_len",
+    "max_seq_length",
+    "max_sequence_length",
+    "seq_length",
+    "seq_len",
+    "context_length",
+    "model_max_length",
+)
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
     "qkv_bias": (
@@ -165,6 +176,19 @@ class ConfigReader:
         """Read what a list says of a layer, or give ``None``."""
         listed = self.entries(name) or ()
         return listed[layer] if layer < len(listed) else None
+
+    @property
+    def context_limit(self) -> int | None:
+        """Most positions of prompt and answer together, by whichever name; ``None`` if unsaid.
+
+        A family without a table of positions states what it was trained for, beyond which its
+        answers mean nothing.
+        """
+        stated = (self.data.get(name) for name in _CONTEXTS)
+        whole = (
+            value for value in stated if isinstance(value, int) and not isinstance(value, bool)
+        )
+        return next((value for value in whole if value > 0), None)
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Read a switch."""

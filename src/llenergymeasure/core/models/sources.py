@@ -12,6 +12,7 @@ from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, Problem
 
@@ -115,6 +116,32 @@ def weight_problems(model: str) -> list[Problem]:
             "model",
             f"put them there, or use model: {RANDOM_PREFIX}{own} to measure its shape with random "
             "weights",
+        )
+    ]
+
+
+def vocabulary_problems(model: str, revision: str | None = None) -> list[Problem]:
+    """Find that a tokenizer, where it is on this machine, has tokens that the model has not."""
+    source = resolve(model, revision)
+    if source.kind != "hub" and (source.path is None or _missing(source)):
+        return []  # of the catalogue: its tokenizer is made to fit
+    data, settings = (
+        stated_in(file_of(source, name)) for name in ("tokenizer.json", "tokenizer_config.json")
+    )
+    try:
+        rows = ConfigReader.of(read_config(source) or {}).find("vocabulary")
+        largest = tokenizer_files.outside(data, settings, rows) if data and rows else None
+    except (ConfigError, LookupError, TypeError, AttributeError):  # of a kind not known here
+        largest = None
+    if largest is None:
+        return []
+    return [
+        Problem(
+            f"the tokenizer of '{model}' has tokens up to number {largest}, and the model's table "
+            f"of {rows} embeddings (vocab_size) does not",
+            "model",
+            f"put the tokenizer files that belong to its {CONFIG_FILE} beside it, or name another "
+            "model",
         )
     ]
 

@@ -6,11 +6,10 @@ import gc
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
-from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.trace import (
@@ -33,6 +32,7 @@ from llenergymeasure.core.backends.shared.engines import (
 )
 from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, Words, first_lines
 from llenergymeasure.core.backends.shared.memory import CudaMemory, ResidentSet
+from llenergymeasure.core.models.config_json import ConfigReader
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
 
@@ -46,15 +46,18 @@ class PyTorchEngine:
         tokenizer: Its tokenizer.
         draft: The drafting model, or ``None``.
         ends: Ids that end a sequence.
+        weights: Where the weights of the model are from, as its loader says.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the loader made, each of its own kind
         self,
         config: ExperimentConfig,
         model: Any,
         tokenizer: HFTokenizer,
         draft: Any,
         ends: tuple[int, ...],
+        *,
+        weights: Literal["pretrained", "random"],
     ) -> None:
         import torch
         from transformers import GenerationConfig
@@ -67,7 +70,8 @@ class PyTorchEngine:
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
         self._eos_ids = frozenset(() if config.ignores_eos else ends)
-        self._pad_id = self.tokenizer.pad_id(self._eos_ids)
+        self._weights, self._token_rows = weights, model.get_input_embeddings().weight.shape[0]
+        self._pad_id = self.tokenizer.pad_id(self._eos_ids, self._token_rows)
         for loaded in filter(None, (model, draft)):
             # What a model ships as generation_config is no part of the workload. peft's wrapper
             # hands its own to the model inside, or does not, depending on its kind.
@@ -107,7 +111,10 @@ class PyTorchEngine:
         """Report settings in force, memory, and the shape of the model."""
         shape = self._model.config.get_text_config()
         architecture = understood(self._model.config.to_dict())
-        notes = list(flops_notes(self._config, architecture))
+        notes = [
+            *flops_notes(self._config, architecture),
+            *self.tokenizer.pad_notes(self._token_rows, self._pad_id),
+        ]
         if self._searches:
             notes.append(
                 "TTFT and ITL are of search steps, since no token is final before a search ends; "
@@ -118,12 +125,13 @@ class PyTorchEngine:
             notes.append(f"{threads} threads share a quota of {quota:g} CPUs (pytorch.num_threads)")
         return EngineReport(
             resolved=self._resolved(),
-            weights="random" if self._config.model.startswith(RANDOM_PREFIX) else "pretrained",
+            weights=self._weights,
             memory=self._memory.reading(),
             architecture=architecture,
             model_commit=getattr(self._model.config, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
-            context_limit=getattr(shape, "max_position_embeddings", None),
+            context_limit=ConfigReader.of(shape.to_dict()).context_limit,
+            token_rows=self._token_rows,
             compute_devices=len(self._used_devices()),
             pads=True,
             notes=tuple(notes),

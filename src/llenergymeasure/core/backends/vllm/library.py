@@ -176,6 +176,11 @@ class VLLMLibrary:
         )
         return facts
 
+    def parameters(self) -> list[str]:
+        """Name the parameters of the model, of all workers; see ``worker.py``."""
+        shares: list[list[str]] = self.llm.collective_rpc("llenergymeasure_parameters")
+        return sorted({name for share in shares for name in share})
+
     def settings(self) -> dict[str, Any]:
         """Give the value in force of every setting of the section, and of some beside it."""
         config = self._engine.vllm_config

@@ -45,6 +45,20 @@ class WorkerFacts:
                 torch.cuda.reset_peak_memory_stats()
         return facts
 
+    def llenergymeasure_parameters(self) -> list[str]:
+        """Name the parameters of this worker's share of the model, as checkpoints have them.
+
+        What vLLM packs into one matrix has several names there (``packed_modules_mapping``), and
+        what it wraps for an adapter has another (``base_layer``).
+        """
+        model, names = self.model_runner.get_model(), []
+        packed: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
+        for whole, _ in model.named_parameters():
+            *head, module, last = f".{whole}".replace(".base_layer.", ".").split(".")
+            parts = packed.get(module, [module])
+            names += [".".join((*head, part, last)).strip(".") for part in parts]
+        return names
+
 
 def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> None:
     """Make sure that the workers run on the GPUs whose energy is read, one on each.
