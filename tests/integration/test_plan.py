@@ -230,3 +230,13 @@ def test_whether_torch_uses_gpus_is_told_as_torch_tells_it() -> None:
     import torch
 
     assert this_machine().torch_uses_gpus is torch.backends.cuda.is_built()
+
+
+def test_an_unknown_model_type_is_said_to_be_estimated(show, tmp_path):
+    shape = {**catalogue.config("tiny-llama"), "model_type": "biogpt"}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    config = ExperimentConfig(model=f"random:{tmp_path}", pytorch={"device": "cpu"})
+
+    assert "estimated from an unknown model type: model type 'biogpt'" in show(config)
+    assert "biogpt" in json.loads(show(config, as_json=True))["memory"]["doubt"]
+    assert "unknown model type" not in show(random_model())
