@@ -21,7 +21,8 @@ from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
-#      loaded model; what was made by earlier rules says so
+#      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was made
+#      by earlier rules says so
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -321,6 +322,12 @@ class ResolvedSettings(Record):
         description="Which run of its study measured it, from 1; a resume begins another. null "
         "outside a study.",
     )
+    inputs: dict[str, str] = Field(
+        {},
+        description="Identity of each input, by the field that names it: dataset, tokenizer, "
+        "model, lora, decoder.draft_model; what is not known is absent. Results of a configuration "
+        "are pooled only where they agree.",
+    )
 
 
 class TrustReason(Record):
@@ -467,6 +474,10 @@ class FailedExperiment(Record):
         {}, description="Settings in which its configuration differs from others of the study."
     )
     directory: str | None = Field(None, description="Where its files lie; null if not kept.")
+    rescued: str | None = Field(
+        None,
+        description="Folder that holds what was measured, where its own directory did not take it.",
+    )
 
 
 Outcome = ExperimentResult | FailedExperiment

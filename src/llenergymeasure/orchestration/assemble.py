@@ -223,6 +223,7 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         start_method=first.order.start_method,
         start_reason=first.order.start_reason,
         session=first.order.session,
+        inputs=dict(first.work.inputs),
     )
 
 
