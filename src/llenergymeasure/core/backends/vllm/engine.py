@@ -39,9 +39,12 @@ from llenergymeasure.core.backends.vllm.library import (
     VLLMLibrary,
     with_gaps,
 )
-from llenergymeasure.core.backends.vllm.worker import check_workers, device_memory
+from llenergymeasure.core.backends.vllm.worker import (
+    check_workers,
+    counted_by,
+    device_memory,
+)
 from llenergymeasure.core.models import loadable, quantised, sources, tokenizers
-from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ConfigError, Problem
@@ -119,7 +122,6 @@ class VLLMEngine:
         with self._asking():
             self._facts = self._library.worker_facts()
         settings, shape = self._resolved(), self._library.shape()
-        architecture = understood(shape.to_dict())
         is_random = self._config.model.startswith(RANDOM_PREFIX)
         return EngineReport(
             resolved=settings,
@@ -127,14 +129,15 @@ class VLLMEngine:
             memory=self._resident.reading()
             if self._resident
             else device_memory(self._loaded, self._facts),
-            architecture=architecture,
+            architecture=understood(shape.to_dict()),
+            counted=counted_by(self._facts),
             model_commit=getattr(shape, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=settings["max_model_len"],
             compute_devices=len(self._facts),
             pads=False,
             own_weight_seed=is_random,
-            notes=tuple(self._notes(architecture)),
+            notes=tuple(self._notes()),
         )
 
     def close(self) -> None:
@@ -155,13 +158,20 @@ class VLLMEngine:
         config = self._config
         if self._decoding != "beam":
             stop = {"stop_token_ids": list(self._ends)}
-            budgets = [request.max_new_tokens for request in requests]
-            options = [{**sampling_arguments(config, budget), **stop} for budget in budgets]
+            full = {"ignore_eos": True, "stop_token_ids": []}
+            options = [
+                {
+                    **sampling_arguments(config, request.max_new_tokens),
+                    **(full if request.full_length else stop),
+                }
+                for request in requests
+            ]
             yield self._library.generate(requests, options, progress)
             return
-        for budget, crowd in groupby(sorted(requests, key=_budget), key=_budget):
+        for (budget, is_full), crowd in groupby(sorted(requests, key=_length), key=_length):
+            ignores = config.ignores_eos or is_full
             found = self._library.beam_search(
-                list(crowd), beam_arguments(config.decoder, budget, config.ignores_eos)
+                list(crowd), beam_arguments(config.decoder, budget, ignores)
             )
             progress(len(found.requests))
             yield found
@@ -184,16 +194,17 @@ class VLLMEngine:
             return self._ends
         return tuple(each for each in self._ends if each == self.tokenizer.inner.eos_token_id)
 
-    def _notes(self, architecture: ModelArchitecture | None) -> Iterator[str]:
+    def _notes(self) -> Iterator[str]:
         yield scheduling_note("vLLM", "continuous batching over a paged KV cache")
-        yield from flops_notes(self._config, architecture)
+        yield from flops_notes(self._config)
         yield from filter(None, [self._doubt])
         if self._decoding == "sampling":
             yield _SAMPLING_NOTE
         if self._decoding == "beam":
             yield (
-                "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "
-                "of a search is a request of its own, which reuses the prefix cache"
+                "vLLM tells no times of the steps of a beam search: TTFT, TPOT and ITL are null, "
+                "and E2E goes on until it hands back all answers of the same length; every step is "
+                "a request of its own, which reuses the prefix cache"
             )
         if ignored := sorted({*self._ends} - {*self._ends_in_force()}):
             yield (
@@ -234,8 +245,8 @@ def weights_note(
     return None
 
 
-def _budget(request: Request) -> int:
-    return request.max_new_tokens
+def _length(request: Request) -> tuple[int, bool]:
+    return request.max_new_tokens, request.full_length
 
 
 class VLLMBackend:
