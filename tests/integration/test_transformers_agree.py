@@ -22,13 +22,46 @@ EAGER = flops.Execution("all", transformers=True)
 
 
 # Built in every run; the others with the exhaustive ones.
-OFTEN = (
-    "llama, llama with biases, qwen2, qwen3, phi3, gemma2, gpt2, gpt_neox, opt, falcon, mixtral, "
-    "qwen2_moe, deepseek_v3, cohere, stablelm, gpt_oss, olmo3, mistral with a window, gpt_neo, mpt, "
-    "opt with projected embeddings, apertus, bitnet, gemma3_text, gemma4_text, llama4_text, "
-    "gemma4_text with embeddings in layers, gemma4_text with experts, qwen3_next, qwen3_5_text, "
-    "lfm2, ernie4_5_moe, glm4_moe, jamba, falcon_h1, granitemoehybrid, mamba, mamba2"
-).split(", ")
+OFTEN = [
+    "llama",
+    "llama with biases",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "gemma2",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "falcon",
+    "mixtral",
+    "qwen2_moe",
+    "deepseek_v3",
+    "cohere",
+    "stablelm",
+    "gpt_oss",
+    "olmo3",
+    "mistral with a window",
+    "gpt_neo",
+    "mpt",
+    "opt with projected embeddings",
+    "apertus",
+    "bitnet",
+    "gemma3_text",
+    "gemma4_text",
+    "llama4_text",
+    "gemma4_text with embeddings in layers",
+    "gemma4_text with experts",
+    "qwen3_next",
+    "qwen3_5_text",
+    "lfm2",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "jamba",
+    "falcon_h1",
+    "granitemoehybrid",
+    "mamba",
+    "mamba2",
+]
 
 
 def marked(name: str) -> Any:

@@ -154,7 +154,7 @@ class Traits:
 _GPT_NEOX = Traits(gated=False, norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True)
 _GPT2 = replace(_GPT_NEOX, tied=True, learned_positions=True)
 _QWEN2_MOE = Traits(qkv_bias=True, shared_gate=True, layer=switched_on_below)
-_QWEN3 = Traits(query_key_norm="head", layer=switched_on_above)
+_QWEN3 = Traits(query_key_norm="head", layer=switched_on_above, defaults={"sliding_window": 4096})
 _DELTA_NET_SIZES = {
     "linear_conv_kernel_dim": 4,
     "linear_key_head_dim": 128,
@@ -203,7 +203,7 @@ FAMILIES: dict[str, Traits] = {
     ),
     "deepseek_v2": Traits(),
     "deepseek_v3": Traits(defaults={"first_k_dense_replace": 3}),
-    "qwen2": Traits(qkv_bias=True, layer=switched_on_above),
+    "qwen2": Traits(qkv_bias=True, layer=switched_on_above, defaults={"sliding_window": 4096}),
     "qwen2_moe": _QWEN2_MOE,
     "qwen3": _QWEN3,
     "qwen3_moe": replace(_QWEN3, layer=switched_on),
