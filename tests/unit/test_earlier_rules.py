@@ -27,6 +27,15 @@ def test_figures_of_an_earlier_schema_say_by_which_rule_they_were_made(figure_of
     assert sum(text.startswith(figure_of) for text in told) == 1
 
 
+def test_times_of_beam_search_say_so_and_those_of_other_decoding_do_not() -> None:
+    beam = {"decoding_strategy": "beam", "num_beams": 2}
+    searched = stored(config={"decoder": beam})
+    assert [text[:9] for text in earlier(OF_EXPERIMENTS, searched)][-1] == "E2E, TPOT"
+    untimed = stored(config={"decoder": beam}, latency={"e2e_ms": None})
+    for other in (stored(), untimed):
+        assert not any("beam" in text for text in earlier(OF_EXPERIMENTS, other))
+
+
 def test_what_a_result_does_not_hold_needs_no_word() -> None:
     model = {"name": "m", "weights": "none", "parameters": None}
     bare = stored(flops=None, resolved={"model": model})

@@ -48,6 +48,15 @@ OF_EXPERIMENTS: tuple[EarlierRule, ...] = (
         "FLOPs, MFU and MBU take every layer to be alike and to attend to the whole context: wrong "
         "for sliding windows, state-space or convolution layers, and interleaved experts",
     ),
+    EarlierRule(
+        "2.1",
+        lambda stored: (
+            figure(stored, "config.decoder.decoding_strategy") == "beam"
+            and figure(stored, "latency.e2e_ms") is not None
+        ),
+        "E2E, TPOT, the energy-delay product and MBU of beam search end with the last token of the "
+        "answer that was found, not when it was delivered: too short where a search went on",
+    ),
 )
 """Of the results of experiments."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llenergymeasure.cli.failure import FAILED, tell
+from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import FlagError, PreFlightError
@@ -251,7 +252,7 @@ def show_plan(
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        typer.echo(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
     elif not as_json:
         lines = written.experiment_lines(found) if single else written.study_lines(found)
         typer.echo("\n".join(lines))
