@@ -52,7 +52,7 @@ SHOWN = (0.75, 0.88)  # of next studies, of the effect that a study prints for t
 MOST_NAMED = 0.05  # of studies without an outlying run
 LEAST_NAMED = 0.95  # of studies with one, where there is enough to tell it by
 TELLING = 5  # degrees of freedom from which one is to be named
-MOST_WIDE = 1.15  # times as wide for drift, the worst pair of an order
+MOST_WIDE = 1.10  # times as wide for drift, the worst pair of an order
 OUTLYING = 0.20
 ORDERS = range(2, 65)  # configurations
 ORDER_CYCLES = (2, 3, 4, 5)
@@ -217,7 +217,7 @@ def rows_of(part: str, seed: int, repeats: int, families: Sequence[int]) -> Iter
         elif part == "noise" and family > 2:
             yield from (noise_cell(seed, name, family, cycles, fewer) for name in SPREADS)
         elif part == "outliers" and family * cycles > 4:
-            yield outlier_cell(seed, family, cycles, max(repeats // 20, 50))
+            yield outlier_cell(seed, family, cycles, max(repeats // 50, 50))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,7 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     parts = {part: kept.get(part, []) for part in PARTS}
     for part in given.parts:
-        parts[part] = list(rows_of(part, given.seed, given.repeats, given.families))
+        others = [row for row in parts[part] if row["configurations"] not in given.families]
+        rows = [*rows_of(part, given.seed, given.repeats, given.families)]
+        rows += others if part != "order" else []
+        parts[part] = sorted(rows, key=lambda row: (row["configurations"], row["cycles"]))
     data = {
         "machine": machine.describe(),
         "seed": given.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def test_weights_and_operations_are_those_that_pytorch_counts(
     from tests.support.flop_counting import count
 
     stated, model = built
-    for config in (stated, model.config.to_dict()):
+    saved = json.loads(model.config.to_json_string())  # what a directory of a model has
+    for config in (stated, saved, model.config.to_dict()):
         shape = ModelArchitecture.from_config(config)
         assert shape.doubt is None
         assert shape.parameters == sum(one.numel() for one in model.parameters())

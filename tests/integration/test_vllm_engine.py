@@ -321,6 +321,8 @@ def test_the_report_says_what_is_in_force(engine, prompts):
     assert report.compute_devices == 1
     assert report.weights == "pretrained"
     assert report.architecture.layers == 2
+    assert report.counted.total == report.counted.text == report.architecture.parameters
+    assert report.doubt is None
 
 
 @pytest.mark.skipif(not is_cpu_build(), reason="on a GPU it is device memory")

@@ -7,6 +7,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, DeviceTarget
 from llenergymeasure.domain.results import BaselineResult, CPULoad, CPUThrottling, ExperimentResult
@@ -84,6 +85,60 @@ def test_a_share_of_the_peak_needs_all_the_work_to_be_done_in_the_window(first, 
     assert (result.flops.mfu is None) == bool(cached)
     told = [note for note in result.reproducibility_notes if "prefix cache" in note]
     assert [note[:24] for note in told] == (["2 prompt tokens were in "] if cached else [])
+
+
+TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
+
+
+def of_model(first, **report):
+    """Give the result of a model whose engine reports this."""
+    return collect(replace(first, report=replace(first.report, weights="random", **report)))
+
+
+def test_parameters_are_those_that_were_counted_on_the_loaded_model(first):
+    counted = Counted(total=TINY.parameters + 500, text=TINY.parameters, active=TINY.parameters)
+    result = of_model(first, architecture=TINY, counted=counted)
+
+    model = result.resolved.model
+    assert (model.parameters, model.parameters_source) == (TINY.parameters + 500, "counted")
+    assert model.parameters_active == TINY.parameters
+    assert result.flops is not None, "the language model is as its configuration reads"
+
+
+def test_without_a_count_parameters_are_analytic(first):
+    model = of_model(first, architecture=TINY).resolved.model
+
+    assert (model.parameters, model.parameters_source) == (TINY.parameters, "analytic")
+
+
+def doubtful_reports():
+    more = round(TINY.parameters * 1.01)
+    return {
+        "unread": {"architecture": None},
+        "another count": {"architecture": TINY, "counted": Counted(more, more, more)},
+        "unknown layers": {"architecture": replace(TINY, doubt="layers of kind 'conv'")},
+    }
+
+
+@pytest.mark.parametrize("report", doubtful_reports().values(), ids=doubtful_reports())
+def test_what_the_formulas_do_not_know_is_null_with_the_reason(first, report):
+    result = of_model(first, **report)
+
+    assert (result.flops, result.flops_total) == (None, None)
+    doubt = result.resolved.model.doubt
+    assert doubt
+    (note,) = [one for one in result.reproducibility_notes if "FLOPs, MFU and MBU are null" in one]
+    assert doubt in note
+    assert "FLOPs are not known" in result.summary()
+    counted = report.get("counted")
+    assert result.resolved.model.parameters == (counted and counted.total), "never a wrong one"
+
+
+def test_a_backend_without_a_model_needs_no_word_about_its_parameters(first):
+    result = collect(first)
+
+    assert (result.flops, result.resolved.model.doubt) == (None, None)
+    assert result.resolved.model.parameters is None
 
 
 def test_a_baseline_that_was_not_taken_leaves_the_adjusted_figure_unknown(first):

@@ -11,6 +11,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.supervise import EventReader, WorkerProgress, supervise
 from tests.support.make_result import make_result
@@ -211,6 +212,31 @@ def test_a_listener_that_breaks_does_not_leave_the_worker_running(
         outcome_of(job, directory, order, calls=Callbacks(listener))
 
     assert job.asked == ["kill"]
+
+
+def test_a_failure_that_the_directory_did_not_take_is_read_where_the_worker_left_it(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    order = order.model_copy(update={"rescue": "llem-rescued-of-this-test"})
+    *_, place = order.rescues()
+    told = FailedExperiment(config=order.config, phase="save", code="experiment", message="full")
+    place.root.mkdir(parents=True)
+    DirectoryRepository(place).save_failure(told.model_copy(update={"rescued": str(place.root)}))
+    place.result.write_text("{}")
+
+    failure = failed(outcome_of(Worker(1), directory, order))
+
+    assert (failure.message, failure.rescued) == ("full", str(place.root))
+    assert [path.name for path in place.root.iterdir()] == ["result.json"], "it keeps what counts"
+    assert directory.error.is_file(), "it has room again"
+
+
+def test_a_directory_that_vanished_with_everything_is_said(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    gone = ExperimentDirectory(directory.root / "gone")
+    failure = failed(outcome_of(Worker(1), gone, order))
+    assert failure.message.endswith(f"its directory {gone.root} is gone, and what it said with it")
 
 
 def test_loading_has_a_limit_of_its_own(directory: ExperimentDirectory, order: WorkOrder) -> None:

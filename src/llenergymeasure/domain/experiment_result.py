@@ -20,7 +20,8 @@ from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
-# 2.1  place, files and a checksum: a change from outside is noticed
+# 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
+#      loaded model; what was made by earlier rules says so
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -244,8 +245,26 @@ class ModelInfo(Record):
         "of them are those of the checkpoint."
     )
     commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
-    parameters: int | None = Field(None, description="Parameters, from the architecture.")
-    parameters_active: int | None = Field(None, description="Parameters active for a token.")
+    parameters: int | None = Field(
+        None,
+        description="Parameters, towers for images or sound included, adapters and drafting models "
+        "left out; one that several layers share counts once. null where nothing tells them.",
+    )
+    parameters_active: int | None = Field(
+        None,
+        description="Those of the language model that take part in one token: all but the experts "
+        "it does not visit.",
+    )
+    parameters_source: Literal["counted", "analytic"] | None = Field(
+        None,
+        description="counted, on the loaded model; or analytic, by formulas from its config.json, "
+        "where the engine does not tell. null for results of schema 2.0, all of them analytic.",
+    )
+    doubt: str | None = Field(
+        None,
+        description="Why FLOPs, MFU and MBU are null: what the formulas do not know of the model, "
+        "or how the loaded model differs from them.",
+    )
     tokenizer_sha256: str | None = Field(None, description="Hash of the tokenizer's files.")
 
 
@@ -277,6 +296,12 @@ class ResolvedSettings(Record):
         None,
         description="Which run of its study measured it, from 1; a resume begins another. null "
         "outside a study.",
+    )
+    inputs: dict[str, str] = Field(
+        {},
+        description="Identity of each input, by the field that names it: dataset, tokenizer, "
+        "model, lora, decoder.draft_model; what is not known is absent. Results of a configuration "
+        "are pooled only where they agree.",
     )
 
 
@@ -369,6 +394,11 @@ class ExperimentResult(Record):
     trust: TrustVerdict = Field(description="How far to trust it.")
     measurement_warnings: tuple[str, ...] = Field((), description="Stable codes of findings.")
     reproducibility_notes: tuple[str, ...] = Field((), description="What a repeat depends on.")
+    earlier_rules: tuple[str, ...] = Field(
+        (),
+        description="Which figures were made by rules that have changed since; of a result of an "
+        "earlier schema, once it is loaded.",
+    )
     files: dict[str, str] = Field(
         {}, description="SHA-256 of each file of raw samples that lies beside it, by name."
     )
@@ -419,6 +449,10 @@ class FailedExperiment(Record):
         {}, description="Settings in which its configuration differs from others of the study."
     )
     directory: str | None = Field(None, description="Where its files lie; null if not kept.")
+    rescued: str | None = Field(
+        None,
+        description="Folder that holds what was measured, where its own directory did not take it.",
+    )
 
 
 Outcome = ExperimentResult | FailedExperiment

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # 2.0  first schema of this layout; notes were sentences
 # 2.1  notes are records
 # 2.2  the detectable effect is that of the next study; noise need not be alike; a note may have a
-#      remedy
+#      remedy; results of other inputs or versions are figures of their own
 STUDY_SCHEMA_VERSION = "2.2"
 _EARLIER_EFFECT = (
     "the differences that show in 4 of 5 studies are as large as this study's estimate of its "
@@ -115,6 +115,12 @@ class ConfigurationResult(Record):
     settings: dict[str, Any] = Field(description="Settings in which the configurations differ.")
     fingerprint: str = Field(description="measurement_config_hash of its experiments.")
     devices: tuple[str, ...] = Field((), description="Where it ran: GPUs by UUID, or the CPU.")
+    conditions: dict[str, str] = Field(
+        {},
+        description="What sets these results off from others of the configuration, where not all "
+        "had the same inputs (dataset, tokenizer, model, lora, decoder.draft_model) or ran on the "
+        "same versions.",
+    )
     n_cycles: int = Field(description="Results behind its figures.")
     invalid: int = Field(0, description="Results left out because their verdict is invalid.")
     figures: dict[str, Figure] = Field(description="By the name of the headline field.")

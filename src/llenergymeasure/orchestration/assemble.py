@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from llenergymeasure.core import flops, metrics, trust
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures, other_arithmetic
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
@@ -137,7 +138,7 @@ class ResultCollector:
     ) -> FlopsResult | None:
         report, config = self.first.report, self.first.order.config
         shape, beams = report.architecture, config.decoder.num_beams or 1
-        if shape is None:
+        if shape is None or report.doubt is not None:
             return None
         gpus, used = self.environment.gpus, self.first.target.gpu_uuids
         kinds = {gpu.name for gpu in gpus if gpu.uuid in used}
@@ -191,16 +192,21 @@ def _cached_tokens(pooled: PooledSamples) -> int:
 
 
 def _resolved(first: Measurement) -> ResolvedSettings:
-    shape = first.report.architecture
+    report = first.report
+    shape = report.architecture if report.doubt is None else None
+    analytic = shape and Counted(shape.parameters, shape.parameters, shape.parameters_active)
+    held = report.counted or analytic
     return ResolvedSettings(
-        backend=first.report.resolved,
+        backend=report.resolved,
         model=ModelInfo(
             name=first.order.config.model,
-            weights=first.report.weights,
-            commit=first.report.model_commit,
-            parameters=shape.parameters if shape else None,
-            parameters_active=shape.parameters_active if shape else None,
-            tokenizer_sha256=first.report.tokenizer_sha256,
+            weights=report.weights,
+            commit=report.model_commit,
+            doubt=report.doubt,
+            tokenizer_sha256=report.tokenizer_sha256,
+            parameters=held and held.total,
+            parameters_active=held and held.active,
+            parameters_source=held and ("counted" if report.counted else "analytic"),
         ),
         dataset=first.work.dataset,
         energy_source=first.selection.name,
@@ -208,6 +214,7 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         start_method=first.order.start_method,
         start_reason=first.order.start_reason,
         session=first.order.session,
+        inputs=dict(first.work.inputs),
     )
 
 
@@ -226,6 +233,8 @@ def _thermal(devices: Sequence[DeviceState]) -> ThermalResult | None:
 def _notes(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
     config = first.order.config
     yield from first.report.notes
+    if (doubt := first.report.doubt) is not None:
+        yield f"FLOPs, MFU and MBU are null: {doubt}"
     if cached := _cached_tokens(pooled):
         yield (
             f"{cached} prompt tokens were in the engine's prefix cache and not computed: executed "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from llenergymeasure.core.backends.protocol import (
     PassTrace,
 )
 from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
+from llenergymeasure.core.models import identity
 from llenergymeasure.core.workload import (
     AskedTokens,
     asked_of,
@@ -44,6 +45,7 @@ class PreparedWork:
         dataset: Where the prompts are from.
         asked: What each request asks for, by position in the dataset; of all processes.
         latency_start: What the times of a request count from.
+        inputs: Identity of each input, by the field that names it.
     """
 
     batches: int
@@ -51,6 +53,7 @@ class PreparedWork:
     dataset: DatasetInfo
     asked: tuple[AskedTokens, ...]
     latency_start: LatencyStart
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,9 @@ class LocalExecutor:
             context_limit=report.context_limit,
             token_rows=report.token_rows,
         )
+        tokenizer = report.tokenizer_sha256
+        inputs = {"dataset": dataset.sha256} | ({"tokenizer": tokenizer} if tokenizer else {})
+        inputs |= identity.of_models(config, report.model_commit)
         info = DatasetInfo(
             name=dataset.name,
             size=dataset.size,
@@ -222,7 +228,7 @@ class LocalExecutor:
             tuple(replace(request, max_new_tokens=1) for request in batch) for batch in plan
         )
         asked = asked_of(work.requests)
-        return PreparedWork(len(plan), work.truncated, info, asked, work.latency_start)
+        return PreparedWork(len(plan), work.truncated, info, asked, work.latency_start, inputs)
 
     def warm_up(self, count: int, first: int = 0) -> WarmedUp:
         """Run warm-up batches."""

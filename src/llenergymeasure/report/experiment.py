@@ -49,6 +49,7 @@ def sections(result: ExperimentResult) -> Iterator[Section]:
     yield Section("work", tuple(_work(result)))
     yield Section("latency", (_latency(result),))
     yield Section("trust", tuple(_trust(result)))
+    yield Section("earlier", tuple(fact("Old rules", result.earlier_rules)))
 
 
 def _subject(result: ExperimentResult) -> Iterator[Fact]:
@@ -241,6 +242,8 @@ def _work(result: ExperimentResult) -> Iterator[Fact]:
         used = ", ".join(f"{name} {fmt.percent(one)}" for name, one in shares if one is not None)
         peak = f" of the peak of {flops.peak_source}" if flops.peak_source else ""
         yield Fact("Compute", (did, f"{used}{peak}") if used else (did,))
+    elif (doubt := result.resolved.model.doubt) is not None:
+        yield Fact("Compute", (f"FLOPs are not known: {doubt}",))
 
 
 def _amount(result: ExperimentResult) -> Iterator[str]:

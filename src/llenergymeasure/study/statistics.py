@@ -181,7 +181,7 @@ def _comparison(
         ratio=_ratio(apart),
         interval95=interval95,
         verdict=verdict,
-        minimum_detectable_ratio=_ratio(detectable(family, round(freedom), round(freedom)) * error),
+        minimum_detectable_ratio=_ratio(detectable(family, int(freedom), int(freedom)) * error),
     )
 
 
@@ -196,7 +196,7 @@ def _sensitivity(
         return None
     family, noises = len(fitted.configurations), [fitted.noise(*pair) for pair in pairs]
     usual = Noise(median(one.sd for one in noises), fitted.freedom)
-    coming = round(median(one.freedom for one in noises))
+    coming = int(median(one.freedom for one in noises))
     error = median(fitted.standard_error(*pair) for pair in pairs)
     return Sensitivity(
         metric=metric,

@@ -162,9 +162,13 @@ def _outcome(
     try:
         if directory.result.exists():
             return ExperimentResult.from_json(directory.result)
-        if directory.error.exists():
-            told = read_failure(directory.error)
-            return told if told.log_tail else told.model_copy(update={"log_tail": said})
+        for place in (directory, *order.rescues()):
+            if place.error.exists():
+                told = read_failure(place.error)
+                if place is not directory:
+                    kept(directory, told)
+                    _remove(place)
+                return told if told.log_tail else told.model_copy(update={"log_tail": said})
         what, message = _cause(order, watch, code)
     except (LLEMError, OSError) as error:
         file = directory.result if directory.result.exists() else directory.error
@@ -187,6 +191,13 @@ def kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExp
     return failure
 
 
+def _remove(place: ExperimentDirectory) -> None:
+    """Take away an error that was read, and the folder where nothing else is in it."""
+    with contextlib.suppress(OSError):
+        place.error.unlink()
+        place.root.rmdir()
+
+
 def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]:
     """Give code and message for a worker that left neither result nor error."""
     if watch.timed_out:
@@ -200,12 +211,13 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
         return "killed", _killed(order, -code)
     if code == 0:
         return "no_result", "the worker ended as if all was well but left no result.json"
+    said = f"the worker ended with exit code {code} and left no error.json"
     if code == DOCKER_REFUSED and watch.in_container:
-        return "no_result", (
-            "docker could not start the container; what it said is at the end of "
-            f"{watch.directory.log}"
-        )
-    return "no_result", f"the worker ended with exit code {code} and left no error.json"
+        said = "docker could not start the container; what it said is at the end of "
+        said += str(watch.directory.log)
+    elif not watch.directory.root.is_dir():
+        said += f"; its directory {watch.directory.root} is gone, and what it said with it"
+    return "no_result", said
 
 
 def loads_too_long(within_s: float) -> str:

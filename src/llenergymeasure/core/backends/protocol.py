@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.counted import Counted, doubt
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import MemoryReading, RequestSample
 from llenergymeasure.exceptions import Problem
@@ -77,6 +78,8 @@ class EngineReport:
             ``random_seed`` says.
         memory: What the process needs, now.
         architecture: Shape of the model, or ``None`` where the engine does not know.
+        counted: Parameters of the loaded model, without adapters and drafting models, or ``None``
+            where the engine does not tell.
         model_commit: Commit of the weights on the Hub, or ``None`` where they are not from there.
         tokenizer_sha256: Hash of the tokenizer's files, or ``None`` without one.
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
@@ -91,6 +94,7 @@ class EngineReport:
     weights: Literal["pretrained", "random", "unknown", "none"]
     memory: MemoryReading
     architecture: ModelArchitecture | None = None
+    counted: Counted | None = None
     model_commit: str | None = None
     tokenizer_sha256: str | None = None
     context_limit: int | None = None
@@ -99,6 +103,11 @@ class EngineReport:
     own_weight_seed: bool = False
     token_rows: int | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing follows from the shape of the model; ``None`` where it holds, or is none."""
+        return None if self.weights == "none" else doubt(self.architecture, self.counted)
 
 
 class Tokenizer(Protocol):

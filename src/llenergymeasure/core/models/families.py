@@ -24,6 +24,11 @@ def every(interval: int, key: str = "", others: str = "sliding_attention") -> La
     )
 
 
+def first_of(interval: int) -> LayerRule:
+    """Give full attention to the first of each so many layers."""
+    return lambda _, layer: "sliding_attention" if layer % interval else "full_attention"
+
+
 def listed(key: str, others: str, unlisted: str) -> LayerRule:
     """Give full attention to the layers that ``key`` lists."""
 
@@ -340,6 +345,26 @@ FAMILIES |= {
     "nemotron": Traits(gated=False, norm_bias=True),
     "olmo3": Traits(query_key_norm="all", layer=every(4), defaults={"sliding_window": 4096}),
     "seed_oss": Traits(qkv_bias=True),
+    "cwm": Traits(layer=first_of(4), defaults={"sliding_window": 8192}),
+    "exaone_moe": Traits(
+        query_key_norm="head",
+        layer=every(4, "sliding_window_pattern"),
+        defaults={"first_k_dense_replace": 1, "num_shared_experts": 1, "sliding_window": 4096},
+    ),
+    "granite_swa": Traits(layer=first_of(4), tied=True, sinks=True),
+    "granitemoe_swa": Traits(layer=first_of(4), sinks=True),
+    "hy_v3": Traits(
+        query_key_norm="head", defaults={"first_k_dense_replace": 1, "num_shared_experts": 1}
+    ),
+    "internlm3": Traits(),
+    "iquestcoder": Traits(),
+    "mellum": Traits(query_key_norm="head"),
+    "minicpm3": Traits(tied=True, defaults={"q_lora_rank": 768}),
+    "ministral3": Traits(layer="sliding_attention"),
+    "phimoe": Traits(norm_bias=True, layer="sliding_attention", lm_head_bias="lm_head_bias"),
+    "solar_open": Traits(defaults={"n_shared_experts": 1}),
+    "vaultgemma": replace(FAMILIES["gemma2"], norms=2),
+    "youtu": Traits(tied=True, defaults={"q_lora_rank": 1536}),
 }
 FAMILIES["gemma4"] = FAMILIES["gemma4_text"]
 FAMILIES["llama4"] = FAMILIES["llama4_text"]

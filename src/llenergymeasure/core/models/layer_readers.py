@@ -102,8 +102,9 @@ def latent_of(reader: ConfigReader) -> LatentAttention | None:
     rank = reader.find("key_value_rank")
     if rank is None:
         return None
-    dims = map(reader.need, ("nope_dim", "rope_dim", "value_dim"))
-    return LatentAttention(reader.find("query_rank"), rank, *dims)
+    value_dim = reader.find("value_dim") or reader.need("hidden") // reader.need("heads")
+    nope_dim, rope_dim = reader.need("nope_dim"), reader.need("rope_dim")
+    return LatentAttention(reader.find("query_rank"), rank, nope_dim, rope_dim, value_dim)
 
 
 def per_layer_embeddings(reader: ConfigReader, layers: int) -> dict[str, int]:

@@ -98,7 +98,8 @@ FACTS = BackendFacts(
     runs_transformers=True,
     # Code of libtorch and its kernels, thread pools, and buffers of MKL and oneDNN, by measurement
     # (benchmarks/memory_estimates.py); of torch 2.13 and transformers 5.23 on x86.
-    first_use_mb=7.0,
+    resident_mb=390.0,
+    first_use_mb={"fp32": 8.0, "fp16": 16.0, "bf16": 16.0},
     plain_fields=("batching_strategy", "attn_implementation"),
     less_padding=("batching_strategy", "dynamic"),
     # transformers imports most of itself on first use, so what loading and generating need is named

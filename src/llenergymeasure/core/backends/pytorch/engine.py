@@ -32,6 +32,7 @@ from llenergymeasure.core.backends.shared.engines import (
 from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, Words, first_lines
 from llenergymeasure.core.backends.shared.memory import CudaMemory, ResidentSet
 from llenergymeasure.core.models.config_json import ConfigReader
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
 
@@ -45,6 +46,7 @@ class PyTorchEngine:
         tokenizer: Its tokenizer.
         draft: The drafting model, or ``None``.
         ends: Ids that end a sequence.
+        counted: Parameters of the model; ``None`` where that is not known.
         weights: Where the weights of the model are from, as its loader says.
     """
 
@@ -56,6 +58,7 @@ class PyTorchEngine:
         draft: Any,
         ends: tuple[int, ...],
         *,
+        counted: Counted | None = None,
         weights: Literal["pretrained", "random"],
     ) -> None:
         import torch
@@ -65,6 +68,7 @@ class PyTorchEngine:
         section = config.pytorch or PyTorchConfig()
         self._config, self._section = config, section
         self._model, self.tokenizer, self._draft = model, tokenizer, draft
+        self._counted = counted
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
@@ -107,7 +111,7 @@ class PyTorchEngine:
         shape = self._model.config.get_text_config()
         architecture = understood(self._model.config.to_dict())
         notes = [
-            *flops_notes(self._config, architecture),
+            *flops_notes(self._config),
             *self.tokenizer.pad_notes(self._token_rows, self._pad_id),
         ]
         if self._config.decoder.decoding_strategy == "beam":
@@ -120,6 +124,7 @@ class PyTorchEngine:
             weights=self._weights,
             memory=self._memory.reading(),
             architecture=architecture,
+            counted=self._counted,
             model_commit=getattr(self._model.config, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=ConfigReader.of(shape.to_dict()).context_limit,

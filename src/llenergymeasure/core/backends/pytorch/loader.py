@@ -21,6 +21,7 @@ from llenergymeasure.core.backends.pytorch.engine import (
 from llenergymeasure.core.backends.shared.errors import check_fit
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models.counted import count
 from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import Problem
@@ -111,7 +112,7 @@ class PyTorchBackend:
             source = sources.resolve(config.model, config.revision)
             path = sources.reference(source, cache_dir)
             model, weights = _load_model(config, source.kind, path)
-            draft = None
+            draft, counted = None, count(model)
             if adapter := adapter_name(config):
                 merged = config.lora is not None and config.lora.merge_weights
                 model = _with_adapter(model, adapter, merged=merged)
@@ -126,7 +127,9 @@ class PyTorchBackend:
                 reference = sources.reference(drafts, cache_dir)
                 draft = _load_model(plain, drafts.kind, reference).model.eval()
             ends = end_tokens(source, tokenizer)
-        return PyTorchEngine(config, model.eval(), tokenizer, draft, ends, weights=weights)
+        return PyTorchEngine(
+            config, model.eval(), tokenizer, draft, ends, weights=weights, counted=counted
+        )
 
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:

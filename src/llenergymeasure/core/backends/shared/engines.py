@@ -158,10 +158,8 @@ def scheduling_note(engine: str, how: str) -> str:
     )
 
 
-def flops_notes(config: ExperimentConfig, architecture: ModelArchitecture | None) -> Iterator[str]:
+def flops_notes(config: ExperimentConfig) -> Iterator[str]:
     """Say what FLOPs leave out."""
-    if architecture is None:
-        yield "parameters and FLOPs are unknown: the model is not a plain transformer"
     if config.decoder.draft_model is not None:
         yield "FLOPs leave out the drafting model and rejected drafts"
     if config.lora is not None and not config.lora.merge_weights:

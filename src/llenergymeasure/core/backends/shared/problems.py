@@ -11,6 +11,7 @@ from llenergymeasure.config.names import QUANTISED, WEIGHT_BITS, compute_bytes
 from llenergymeasure.core.models import loadable, sources
 from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
+from llenergymeasure.core.models.sources import plain_path
 from llenergymeasure.exceptions import Problem
 from llenergymeasure.units import MIB
 
@@ -138,7 +139,7 @@ def adapter_directory(config: ExperimentConfig) -> Path | None:
 def adapter_name(config: ExperimentConfig) -> str | None:
     """Give the directory or the Hub id of the LoRA adapter, or ``None`` without one."""
     folder = adapter_directory(config)
-    return str(folder) if folder else config.lora.adapter_id if config.lora else None
+    return plain_path(folder) if folder else config.lora.adapter_id if config.lora else None
 
 
 def adapter_rank(config: ExperimentConfig) -> int | None:

@@ -37,7 +37,6 @@ from llenergymeasure.core.backends.tensorrt.library import (
     workers,
 )
 from llenergymeasure.core.models import sources, tokenizers
-from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import RequestSample
@@ -135,7 +134,7 @@ class TensorRTEngine:
             token_rows=self._token_rows,
             pads=False,
             own_weight_seed=source.kind == "random",
-            notes=tuple(self._notes(samples, architecture)),
+            notes=tuple(self._notes(samples)),
         )
 
     def close(self) -> None:
@@ -152,14 +151,12 @@ class TensorRTEngine:
                 where="generate",
             )
 
-    def _notes(
-        self, samples: Sequence[RequestSample], architecture: ModelArchitecture | None
-    ) -> Iterator[str]:
+    def _notes(self, samples: Sequence[RequestSample]) -> Iterator[str]:
         yield scheduling_note("TensorRT-LLM", "in-flight batching over its KV cache")
         yield _MEMORY_NOTE
         if self._source.kind != "random":
             yield "whether all weights were read is unknown: TensorRT-LLM does not tell"
-        yield from flops_notes(self._config, architecture)
+        yield from flops_notes(self._config)
         yield from self.tokenizer.pad_notes(self._token_rows, self._pad)
         if self._settings["enable_block_reuse"]:
             yield (

@@ -39,9 +39,12 @@ from llenergymeasure.core.backends.vllm.library import (
     VLLMLibrary,
     with_gaps,
 )
-from llenergymeasure.core.backends.vllm.worker import check_workers, device_memory
+from llenergymeasure.core.backends.vllm.worker import (
+    check_workers,
+    counted_by,
+    device_memory,
+)
 from llenergymeasure.core.models import loadable, quantised, sources, tokenizers
-from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ConfigError, Problem
@@ -119,7 +122,6 @@ class VLLMEngine:
         with self._asking():
             self._facts = self._library.worker_facts()
         settings, shape = self._resolved(), self._library.shape()
-        architecture = understood(shape.to_dict())
         is_random = self._config.model.startswith(RANDOM_PREFIX)
         return EngineReport(
             resolved=settings,
@@ -127,14 +129,15 @@ class VLLMEngine:
             memory=self._resident.reading()
             if self._resident
             else device_memory(self._loaded, self._facts),
-            architecture=architecture,
+            architecture=understood(shape.to_dict()),
+            counted=counted_by(self._facts),
             model_commit=getattr(shape, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=settings["max_model_len"],
             compute_devices=len(self._facts),
             pads=False,
             own_weight_seed=is_random,
-            notes=tuple(self._notes(architecture)),
+            notes=tuple(self._notes()),
         )
 
     def close(self) -> None:
@@ -184,9 +187,9 @@ class VLLMEngine:
             return self._ends
         return tuple(each for each in self._ends if each == self.tokenizer.inner.eos_token_id)
 
-    def _notes(self, architecture: ModelArchitecture | None) -> Iterator[str]:
+    def _notes(self) -> Iterator[str]:
         yield scheduling_note("vLLM", "continuous batching over a paged KV cache")
-        yield from flops_notes(self._config, architecture)
+        yield from flops_notes(self._config)
         yield from filter(None, [self._doubt])
         if self._decoding == "sampling":
             yield _SAMPLING_NOTE
