@@ -21,7 +21,8 @@ from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
-#      loaded model; what was made by earlier rules says so
+#      loaded model; what was made by earlier rules says so; weights may be unknown, where an engine
+#      does not tell whether it read all of them
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
