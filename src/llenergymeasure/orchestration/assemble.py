@@ -10,9 +10,9 @@ from llenergymeasure.core import flops, metrics, stalls, trust
 from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures, other_arithmetic
+from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
-    CO2Estimate,
     Distribution,
     EnergyResult,
     ExperimentResult,
