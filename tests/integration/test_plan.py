@@ -83,7 +83,7 @@ def test_memory_is_estimated_and_held_against_the_machine(show):
 def test_memory_is_held_against_what_a_container_or_a_job_is_allowed():
     limit = "memory.max of the control group /job"
     config = random_model()
-    for allowed_mb, fits in ((40.0, True), (10.0, False)):
+    for allowed_mb, fits in ((600.0, True), (300.0, False)):
         allowed = Allowance(allowed_mb, limit, cpus=8, cpu_quota=None)
         found = memory_plan(config, TINY, (), allowed=allowed)
         assert (found["capacity_mb"], found["fits"]) == (allowed_mb, fits)
@@ -93,7 +93,7 @@ def test_memory_is_held_against_what_a_container_or_a_job_is_allowed():
 def test_a_model_that_does_not_fit_is_said_not_to(show):
     text = show(
         ExperimentConfig(
-            model="random:llama-3.1-8b",
+            model="random:llama-3.2-1b",
             precision="fp32",
             max_new_tokens=100_000,
             n=1000,
