@@ -94,6 +94,13 @@ def test_the_largest_batch_warms_up_first() -> None:
     assert shape(warmup_batches(plan, 1, IDS, seed=1)[0]) == shape(plan[2])
 
 
+def test_warm_up_goes_on_to_its_full_length_and_the_measured_requests_do_not() -> None:
+    plan = [batch(9, 8, 2), batch(3)]
+    warm = warmup_batches(plan, 3, IDS, seed=7)
+    assert all(request.full_length for one in warm for request in one)
+    assert not any(request.full_length for one in plan for request in one)
+
+
 def test_warm_up_is_spread_over_the_plan() -> None:
     plan = [batch(length) for length in range(1, 101)]
     warm = warmup_batches(plan, 5, IDS, seed=1)

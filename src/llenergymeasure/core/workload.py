@@ -141,7 +141,9 @@ def warmup_batches(
     The largest batch (rows x longest row, answer included) comes first, so that memory is grown
     and kernels are chosen before the window; the others are spread evenly over the plan, which is
     gone through again where ``n`` is larger. Every request keeps its number of tokens and its
-    ``max_new_tokens``. Equal arguments give equal batches, made at once or one by one.
+    ``max_new_tokens``, and goes on to these whatever the model says: one that ended early would
+    leave the later steps to the window. Equal arguments give equal batches, made at once or one by
+    one.
 
     Args:
         plan: The measured batches.
@@ -173,7 +175,9 @@ def warmup_batches(
             (one, ids[generator.integers(0, len(ids), len(one.token_ids))].tolist())
             for one in plan[tour[number] if number < len(tour) else tour[0]]
         ]
-        batches.append(tuple(replace(one, token_ids=tuple(tokens)) for one, tokens in drawn))
+        batches.append(
+            tuple(replace(one, token_ids=tuple(tokens), full_length=True) for one, tokens in drawn)
+        )
     return tuple(batches)
 
 

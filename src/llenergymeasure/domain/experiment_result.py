@@ -21,7 +21,8 @@ from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
-#      loaded model; what was made by earlier rules says so
+#      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was
+#      made by earlier rules says so; weights may be unknown
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -53,13 +54,17 @@ class LatencyResult(Record):
     )
     tpot_ms: Distribution | None = Field(
         description="Time per output token: (E2E - TTFT) / (output tokens - 1), ms; only of "
-        "requests with at least two tokens."
+        "requests with at least two tokens; null for beam search, which delivers all "
+        "tokens together."
     )
     itl_ms: Distribution | None = Field(
-        description="Inter-token latency: each gap between successive token arrivals, ms; null "
-        "where the engine tells no token times."
+        description="Inter-token latency: each gap between successive token arrivals, or steps of "
+        "a beam search, ms; null where the engine tells no token times."
     )
-    e2e_ms: Distribution | None = Field(description="End to end: last token - start, ms.")
+    e2e_ms: Distribution | None = Field(
+        description="End to end: last token - start, ms; of a beam search, answer handed back - "
+        "start."
+    )
     queue_ms: Distribution | None = Field(
         description="Waiting: request scheduled - request issued, or due, ms."
     )
@@ -106,6 +111,26 @@ class ThroughputResult(Record):
     padding_waste: float | None = Field(
         description="Computed token positions that held no useful token (padding of prompts, rows "
         "that had ended) / all computed positions; null for engines that do not pad."
+    )
+    drafted_tokens: int | None = Field(
+        None,
+        description="Tokens that were drafted for completed requests; null without speculative "
+        "decoding, and where the engine does not tell.",
+    )
+    accepted_tokens: int | None = Field(
+        None, description="Those of them that the model accepted; null as for drafted_tokens."
+    )
+    acceptance_rate: float | None = Field(None, description="Accepted / drafted tokens.")
+    stalled_s: float | None = Field(
+        None,
+        description="How long nothing came of the work, in stretches of more than 1 s that were "
+        "ten times as long as is usual in this window or more, less what is usual, s; null where "
+        "the engine does not tell when tokens came.",
+    )
+    suspended_s: float | None = Field(
+        None,
+        description="Time that the machine slept meanwhile, which the monotonic clock leaves out, "
+        "s; null where that is not known.",
     )
 
 

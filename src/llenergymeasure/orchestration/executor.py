@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from llenergymeasure.core.backends.protocol import (
 )
 from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
 from llenergymeasure.core.models import identity
+from llenergymeasure.core.stalls import read_clocks
 from llenergymeasure.core.workload import (
     AskedTokens,
     asked_of,
@@ -162,12 +164,14 @@ ALL_PROMPTS = Share(0, 1)
 
 @dataclass(slots=True)
 class _Passes:
-    """Passes of one kind: the batches, and what came of them."""
+    """Passes of one kind: the batches, what came of them, and what clocks say of the passes."""
 
     plan: tuple[Batch, ...] = ()
     windows: list[Window] = field(default_factory=list)
     traces: list[PassTrace] = field(default_factory=list)
     samples: tuple[RequestSample, ...] | None = None
+    slept_s: float = 0.0
+    idle_s: float = 0.0
 
 
 class LocalExecutor:
@@ -186,6 +190,7 @@ class LocalExecutor:
         self._loader, self._order, self._config = loader, order, order.config
         self._audience, self._share = audience, share
         self._loaded: InferenceEngine | None = None
+        self._warmup_s = self._warmup_idle_s = 0.0
         self._passes: dict[PassKind, _Passes] = {"measure": _Passes(), "prefill": _Passes()}
 
     def start(self) -> None:
@@ -239,8 +244,11 @@ class LocalExecutor:
         known = warmup_tour(plan, n)[:n] if batches and not first else ()
         floor = [batch for number, batch in zip(numbers, batches, strict=False) if number >= n]
         expected = sum(map(len, (*(plan[position] for position in known), *floor)))
+        before, began_ns = read_clocks(), time.monotonic_ns()
         traces = self._run(batches, WARMUP_PASS, expected) if batches else ()
         ended_ns = time.monotonic_ns()
+        self._warmup_s += (ended_ns - began_ns) / 1e9
+        self._warmup_idle_s += read_clocks().idle_s - before.idle_s
         tokens = sum(sample.output_tokens for trace in traces for sample in trace.samples())
         return WarmedUp(tokens, ended_ns)
 
@@ -250,11 +258,14 @@ class LocalExecutor:
 
     def run_pass(self, kind: PassKind, begun_ns: int) -> Window:
         """Run every request of this share once."""
-        passes = self._passes[kind]
+        passes, before = self._passes[kind], read_clocks()
         number = len(passes.windows) if kind == "measure" else PREFILL_PASS
         passes.traces += self._run(passes.plan, number)
         window = Window(begun_ns, time.monotonic_ns())
         passes.windows.append(window)
+        after = read_clocks()
+        passes.slept_s += after.slept_s - before.slept_s
+        passes.idle_s += after.idle_s - before.idle_s
         return window
 
     def step_times_ns(self, kind: PassKind) -> Sequence[int]:
@@ -270,13 +281,21 @@ class LocalExecutor:
 
     def collect(self) -> Collected:
         """Give the report of the engine and the raw samples of this share."""
-        report, windows = self._engine.inspect(), self._passes["measure"].windows
+        report, measured = self._engine.inspect(), self._passes["measure"]
+        share = self._warmup_idle_s / self._warmup_s if self._warmup_s else math.nan
+        suspended_s, idle_s, warmup_idle_share = (
+            None if math.isnan(each) else round(max(0.0, each), 3)
+            for each in (measured.slept_s, measured.idle_s, share)
+        )
         raw = RawProcessResult(
             process_index=self._share.process,
-            window=Window(windows[0].t0_ns, windows[-1].t1_ns),
-            passes=tuple(windows),
+            window=Window(measured.windows[0].t0_ns, measured.windows[-1].t1_ns),
+            passes=tuple(measured.windows),
             requests=self.samples("measure"),
             memory=report.memory,
+            suspended_s=suspended_s,
+            idle_s=idle_s,
+            warmup_idle_share=warmup_idle_share,
         )
         return Collected(report, (raw,))
 

@@ -36,11 +36,13 @@ class Request:
         index: Position of the prompt in the dataset.
         token_ids: The prompt, tokenised and truncated.
         max_new_tokens: Most tokens it may produce.
+        full_length: Whether it goes on to that many whatever the model says, as in a warm-up.
     """
 
     index: int
     token_ids: tuple[int, ...]
     max_new_tokens: int
+    full_length: bool = False
 
     @property
     def positions(self) -> int:

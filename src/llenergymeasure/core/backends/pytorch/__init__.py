@@ -89,8 +89,8 @@ FACTS = BackendFacts(
         "int4": "bitsandbytes NF4",
         "random_weights": "drawn by transformers from random_seed",
         "sampling": "one stream of PyTorch's random numbers a pass, from random_seed",
-        "beam_search": "inside generate; times are those of search steps; it ends at every end of "
-        "sequence of the model",
+        "beam_search": "inside generate; TTFT and ITL are those of search steps, E2E ends with the "
+        "search of the batch; it ends at every end of sequence of the model",
         "speculation": "transformers decides how many tokens are drafted, one request at a time",
         "warm_up": "a warm-up batch is one batch; torch_compile ({torch_compile}) compiles in it",
         "threads": "{num_threads}",

@@ -17,6 +17,7 @@ from llenergymeasure.core.backends.pytorch.trace import (
     BudgetCriterion,
     BurstClock,
     CudaStamps,
+    ForwardCount,
     HostStamps,
     PyTorchTrace,
     TokenClock,
@@ -80,6 +81,10 @@ class PyTorchEngine:
             # hands its own to the model inside, or does not, depending on its kind.
             inner = generating_model(loaded)
             loaded.generation_config = inner.generation_config = GenerationConfig()
+        self._searches = config.decoder.decoding_strategy == "beam"
+        self._drafts = ForwardCount()
+        if draft is not None:
+            draft.register_forward_hook(self._drafts)
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
         for gpu in self._gpus:  # loading ends when the weights are there
             torch.cuda.synchronize(gpu)
@@ -97,7 +102,7 @@ class PyTorchEngine:
         how long the warm-up took.
         """
         self._torch.manual_seed(self._config.random_seed)
-        trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids)
+        trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids, self._searches)
         with translated("generate", self._config), self._torch.inference_mode():
             for batch in batches:
                 trace.batches.append(self._generate(batch))
@@ -114,8 +119,11 @@ class PyTorchEngine:
             *flops_notes(self._config),
             *self.tokenizer.pad_notes(self._token_rows, self._pad_id),
         ]
-        if self._config.decoder.decoding_strategy == "beam":
-            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
+        if self._searches:
+            notes.append(
+                "TTFT and ITL are of search steps, since no token is final before a search ends; "
+                "E2E goes on until then, and TPOT is null"
+            )
         quota, threads = allowance().cpu_quota, self._torch.get_num_threads()
         if quota is not None and threads > quota:
             notes.append(f"{threads} threads share a quota of {quota:g} CPUs (pytorch.num_threads)")
@@ -152,23 +160,29 @@ class PyTorchEngine:
         place = self._input_device()
         stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
         ids, mask = self._inputs(batch)  # (batch, longest prompt)
+        most = max(request.max_new_tokens for request in batch)
+        chosen = decoding_options(self._config.decoder)
+        if self._eos_ids and any(request.full_length for request in batch):
+            chosen["min_new_tokens"] = most
         options = GenerationConfig(
-            max_new_tokens=max(request.max_new_tokens for request in batch),
+            max_new_tokens=most,
             pad_token_id=self._pad_id,
             eos_token_id=sorted(self._eos_ids) or None,
             use_cache=True,
-            **decoding_options(self._config.decoder),
+            **chosen,
         )
         clock: TokenClock | BurstClock = (
             BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
         )
+        drafted_before = self._drafts.passes
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=options,
             **self._hooks(batch, clock, ids.shape[1]),
         ).cpu()  # (batch, longest prompt + new tokens)
-        return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns())
+        drafted = None if self._draft is None else self._drafts.passes - drafted_before
+        return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns(), drafted)
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Pad on the left, so that every row's last prompt token stands beside its first answer."""

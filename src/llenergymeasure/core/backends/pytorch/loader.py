@@ -167,6 +167,7 @@ def _load_model(config: ExperimentConfig, kind: str, path: str) -> Loaded:
         shape, rest = AutoConfig.from_pretrained(
             path, trust_remote_code=config.trust_remote_code, return_unused_kwargs=True, **extra
         )
+        torch.manual_seed(config.random_seed)  # a shape and a seed are one model, whoever asks
         with torch.device(device):
             return Loaded(AutoModelForCausalLM.from_config(shape, **options, **rest), "random")
     if config.precision in _BITSANDBYTES:

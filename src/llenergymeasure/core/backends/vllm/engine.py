@@ -158,13 +158,20 @@ class VLLMEngine:
         config = self._config
         if self._decoding != "beam":
             stop = {"stop_token_ids": list(self._ends)}
-            budgets = [request.max_new_tokens for request in requests]
-            options = [{**sampling_arguments(config, budget), **stop} for budget in budgets]
+            full = {"ignore_eos": True, "stop_token_ids": []}
+            options = [
+                {
+                    **sampling_arguments(config, request.max_new_tokens),
+                    **(full if request.full_length else stop),
+                }
+                for request in requests
+            ]
             yield self._library.generate(requests, options, progress)
             return
-        for budget, crowd in groupby(sorted(requests, key=_budget), key=_budget):
+        for (budget, is_full), crowd in groupby(sorted(requests, key=_length), key=_length):
+            ignores = config.ignores_eos or is_full
             found = self._library.beam_search(
-                list(crowd), beam_arguments(config.decoder, budget, config.ignores_eos)
+                list(crowd), beam_arguments(config.decoder, budget, ignores)
             )
             progress(len(found.requests))
             yield found
@@ -195,8 +202,9 @@ class VLLMEngine:
             yield _SAMPLING_NOTE
         if self._decoding == "beam":
             yield (
-                "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "
-                "of a search is a request of its own, which reuses the prefix cache"
+                "vLLM tells no times of the steps of a beam search: TTFT, TPOT and ITL are null, "
+                "and E2E goes on until it hands back all answers of the same length; every step is "
+                "a request of its own, which reuses the prefix cache"
             )
         if ignored := sorted({*self._ends} - {*self._ends_in_force()}):
             yield (
@@ -237,8 +245,8 @@ def weights_note(
     return None
 
 
-def _budget(request: Request) -> int:
-    return request.max_new_tokens
+def _length(request: Request) -> tuple[int, bool]:
+    return request.max_new_tokens, request.full_length
 
 
 class VLLMBackend:
