@@ -178,8 +178,8 @@ def report(rows: Sequence[dict[str, Any]], output: Path) -> int:
     whole = [row["whole_estimate_mb"] / row["whole_mb"] for row in rows]
     summary = (
         f"{len(rows)} runs; estimate / growth from {ratios[0]:.2f} to {ratios[-1]:.2f}, in the "
-        f"median {statistics.median(ratios):.2f}; {near} within {LOWEST} to {HIGHEST}, {low} below. "
-        f"Of the whole process the estimate is {min(whole):.2f} to {max(whole):.2f} of the peak."
+        f"median {statistics.median(ratios):.2f}; {near} within {LOWEST} to {HIGHEST}, {low} "
+        f"below. Of the peak of the whole process it is {min(whole):.2f} to {max(whole):.2f}."
     )
     facts = {
         "machine": machine.describe(),
