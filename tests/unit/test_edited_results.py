@@ -35,7 +35,7 @@ STORED = Path(__file__).parents[1] / "data" / "stored_2.0"
 SOME = pytest.mark.parametrize(
     "most", [pytest.param(120, id="some"), pytest.param(10**9, id="every", marks=EXHAUSTIVE)]
 )
-FREE = ("resolved.backend", "resolved.dataset.provenance", "environment.", "config.")
+FREE = ("resolved.backend", "resolved.dataset.provenance", "environment.", "config.", "thermal.")
 """What takes any name or value."""
 
 WINDOWS = (WindowReadings("measure", Window(T0_NS, T0_NS + 3_200_000_000), make_readings()),)
