@@ -20,7 +20,7 @@ VLLM_PYTEST = VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON="$$(realpath -s 
 	$(VLLM)/bin/python -m pytest --tb=short -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-recorded bench-sampler bench-search bench-startup bench-study bench-vllm gpu-check clean
+.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-memory bench-recorded bench-sampler bench-search bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -115,6 +115,9 @@ bench-search: setup ## look for the load and sensor at which energy's intervals 
 bench-sampler: setup ## what the NVML sampler takes of a core and of the work's speed, on simulated devices
 	PYTHONPATH=. $(BIN)/python benchmarks/sampler_cost.py
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling_throughput.py
+
+bench-memory: setup ## estimated memory against what a model takes on this CPU (15 minutes; 6 GiB)
+	$(BIN)/python benchmarks/memory_estimates.py
 
 bench-startup: ## time to --help, --version and import
 	$(PYTHON) benchmarks/startup.py

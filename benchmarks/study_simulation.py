@@ -128,7 +128,7 @@ class Analysis(NamedTuple):
         told = self.told
         errors = np.median(self.error[told].reshape(len(told), -1), axis=1)
         freedoms = np.median(self.freedom[told].reshape(len(told), -1), axis=1)
-        coming = np.round(freedoms).astype(int)
+        coming = freedoms.astype(int)
         times = {one: detectable(self.family, self.of_all, one) for one in set(coming.tolist())}
         return np.asarray(errors * [times[one] for one in coming.tolist()], np.float64)
 
@@ -174,7 +174,8 @@ def _noise(residual: Floats, free: Floats, of_all: Floats) -> tuple[Floats, Floa
     alone = ((family - 1) * square - of_all[:, None]) / (family - 2)
     alone = np.maximum(alone, 0.02 * of_all[:, None])
     known = free * family / (family - 1)
-    drawn = (2 * of_all[:, None] + known * alone) / (2 + known)
+    drawn = (3 + known) * of_all[:, None] + 2 * known * alone
+    drawn /= 3 + 3 * known
     pair = drawn[:, :, None] + drawn[:, None, :]
     doubt = drawn**2 / (2 + known)
     return pair / 2, pair**2 / (doubt[:, :, None] + doubt[:, None, :])

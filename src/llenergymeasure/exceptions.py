@@ -118,6 +118,7 @@ class ExperimentError(LLEMError):
     Attributes:
         config: The configuration that was asked for, as plain data.
         cause: What the failing part said, or ``None``.
+        rescued: Folder that holds what was measured, where its own directory did not take it.
     """
 
     code = "experiment"
@@ -129,10 +130,12 @@ class ExperimentError(LLEMError):
         where: str | None = None,
         config: dict[str, object] | None = None,
         cause: str | None = None,
+        rescued: str | None = None,
     ) -> None:
         super().__init__(message, where=where)
         self.config = config
         self.cause = cause
+        self.rescued = rescued
 
 
 class StudyError(LLEMError):

@@ -83,7 +83,7 @@ def test_memory_is_estimated_and_held_against_the_machine(show):
 def test_memory_is_held_against_what_a_container_or_a_job_is_allowed():
     limit = "memory.max of the control group /job"
     config = random_model()
-    for allowed_mb, fits in ((40.0, True), (10.0, False)):
+    for allowed_mb, fits in ((600.0, True), (300.0, False)):
         allowed = Allowance(allowed_mb, limit, cpus=8, cpu_quota=None)
         found = memory_plan(config, TINY, (), allowed=allowed)
         assert (found["capacity_mb"], found["fits"]) == (allowed_mb, fits)
@@ -93,7 +93,7 @@ def test_memory_is_held_against_what_a_container_or_a_job_is_allowed():
 def test_a_model_that_does_not_fit_is_said_not_to(show):
     text = show(
         ExperimentConfig(
-            model="random:llama-3.1-8b",
+            model="random:llama-3.2-1b",
             precision="fp32",
             max_new_tokens=100_000,
             n=1000,
@@ -230,3 +230,13 @@ def test_whether_torch_uses_gpus_is_told_as_torch_tells_it() -> None:
     import torch
 
     assert this_machine().torch_uses_gpus is torch.backends.cuda.is_built()
+
+
+def test_an_unknown_model_type_is_said_to_be_estimated(show, tmp_path):
+    shape = {**catalogue.config("tiny-llama"), "model_type": "biogpt"}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    config = ExperimentConfig(model=f"random:{tmp_path}", pytorch={"device": "cpu"})
+
+    assert "estimated from an unknown model type: model type 'biogpt'" in show(config)
+    assert "biogpt" in json.loads(show(config, as_json=True))["memory"]["doubt"]
+    assert "unknown model type" not in show(random_model())

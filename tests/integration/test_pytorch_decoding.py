@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from llenergymeasure.config.models import DecoderConfig
 from llenergymeasure.core.backends.pytorch.engine import PyTorchEngine, decoding_options
+from llenergymeasure.core.metrics import latency_result
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import (
     OFTEN,
@@ -75,6 +77,52 @@ def test_beam_search_gives_the_tokens_of_plain_transformers(stopping, tokens_of)
 
     assert tokens_of(stopping, decoder=beam) == plainly(stopping, 12, num_beams=3)
     assert tokens_of(stopping, decoder=beam) != tokens_of(stopping)
+
+
+def test_times_of_a_search_go_on_until_its_batch_ends_and_e2e_until_it_is_handed_back(
+    engines, stopping
+):
+    beam = {"decoding_strategy": "beam", "num_beams": 3}
+    engine = engines.get(stopping, decoder=beam, pytorch={"batch_size": 4})
+    samples = run(engine, requests(engine, TEXTS, [24] * 4)).samples()
+    latency = latency_result(samples, searches=True)
+
+    assert any(sample.output_tokens < sample.executed_output_tokens for sample in samples)
+    for sample in samples:
+        assert len(sample.gaps_ns) == sample.executed_output_tokens - 1
+        assert sample.first_token_ns + sum(sample.gaps_ns) == sample.last_token_ns
+        assert sample.last_token_ns <= sample.delivered_ns
+    (delivered_ns,) = {sample.delivered_ns for sample in samples}
+    assert latency.e2e_ms.minimum == (delivered_ns - samples[0].scheduled_ns) / 1e6
+    assert latency.tpot_ms is None
+    assert any("TPOT is null" in note for note in engine.inspect().notes)
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {},
+        SAMPLING,
+        {"min_new_tokens": 2},
+        {"decoding_strategy": "beam", "num_beams": 2},
+        "speculative",
+    ],
+    ids=str,
+)
+def test_a_request_of_full_length_goes_on_where_the_model_stops_at_once(load, tmp_path, decoder):
+    ending = save_model(tmp_path / "ending", eos_token_id=list(range(3, 1020)))
+    if decoder == "speculative":
+        decoder = speculating(ending)
+    batch_size = 1 if "draft_model" in decoder else 4
+    engine = load(ending, decoder=decoder, pytorch={"batch_size": batch_size})
+    made = requests(engine, TEXTS, [24, 5, 24, 24])
+    stopped = [one.output_tokens for one in run(engine, made).samples()]
+    warm = [replace(request, full_length=True) for request in made]
+    full = [one.output_tokens for one in run(engine, warm).samples()]
+
+    assert min(stopped) <= 3, "or there was nothing to go on from"
+    assert full == [24, 5, 24, 24]
+    assert [one.output_tokens for one in run(engine, made).samples()] == stopped
 
 
 def test_rows_of_a_batch_under_beam_search_keep_their_own_budgets(load, model):
@@ -196,6 +244,57 @@ def test_a_draft_of_the_same_weights_delivers_several_tokens_at_once(load, stopp
         assert sample.output_tokens == len(plain[sample.request])
         assert len(sizes) <= sample.output_tokens - 1
     assert any("draft" in note for note in report.notes)
+
+
+@pytest.fixture
+def drafted(monkeypatch) -> list[int]:
+    """Tokens that transformers itself takes as candidates, a list entry a step."""
+    from transformers.generation.candidate_generator import AssistedCandidateGenerator
+
+    lengths: list[int] = []
+    get = AssistedCandidateGenerator.get_candidates
+
+    def noted(self, input_ids, **others):
+        candidates, logits = get(self, input_ids, **others)
+        lengths.append(candidates.shape[1] - input_ids.shape[1])
+        return candidates, logits
+
+    monkeypatch.setattr(AssistedCandidateGenerator, "get_candidates", noted)
+    return lengths
+
+
+def test_drafted_tokens_are_those_that_were_proposed_and_accepted_ones_those_gained(
+    load, stopping, tmp_path, drafted
+):
+    draft = save_model(tmp_path / "draft", seed=9, hidden_size=32, num_hidden_layers=1)
+    for which, rate in ((draft, 0.1), (stopping, 1.0)):
+        drafted.clear()
+        engine = load(stopping, decoder={**speculating(which), "ignore_eos": True})
+        samples = run(engine, requests(engine, TEXTS, [24] * 4)).samples()
+
+        assert sum(sample.drafted_tokens for sample in samples) == sum(drafted) > 0
+        for sample in samples:
+            steps = len(sample.gaps_ns) + 1
+            assert sample.accepted_tokens == sample.output_tokens - steps
+        accepted = sum(sample.accepted_tokens for sample in samples)
+        assert accepted / sum(drafted) == pytest.approx(rate, abs=0.1)
+
+
+def test_without_a_draft_nothing_is_drafted(engines, model):
+    engine = engines.get(model)
+    (sample,) = run(engine, requests(engine, TEXTS[:1], [4])).samples()
+
+    assert (sample.drafted_tokens, sample.accepted_tokens) == (None, None)
+
+
+def test_a_random_draft_has_the_weights_of_a_random_model_of_its_shape_and_seed(load):
+    """Another draw of them would agree with the model at chance alone."""
+    tiny = "random:tiny-llama"
+    engine = load(tiny, decoder={"speculative_decoding": True, "draft_model": tiny})
+    samples = run(engine, requests(engine, TEXTS[:2], [12] * 2)).samples()
+
+    drafted = sum(sample.drafted_tokens for sample in samples)
+    assert sum(sample.accepted_tokens for sample in samples) >= 0.9 * drafted > 0
 
 
 def test_another_draft_changes_the_steps_but_not_the_tokens(stopping, tokens_of, tmp_path):

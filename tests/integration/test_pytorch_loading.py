@@ -14,6 +14,7 @@ import torch
 
 from llenergymeasure import run_experiment
 from llenergymeasure.core.models import tokenizer_files
+from llenergymeasure.core.models.counted import count
 from llenergymeasure.exceptions import BackendError, ConfigError
 from tests.support.models import (
     SHAPE,
@@ -62,11 +63,12 @@ def test_null_fields_are_resolved_in_the_result(model):
     assert result.config.pytorch is None
 
 
-def test_a_model_that_is_no_transformer_is_measured_without_flops(tmp_path):
-    from transformers import MambaConfig, MambaForCausalLM
+def test_a_model_of_an_unknown_type_is_measured_without_flops(tmp_path):
+    from transformers import BioGptConfig, BioGptForCausalLM
 
-    shape = {"vocab_size": 1024, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
-    MambaForCausalLM(MambaConfig(**shape)).save_pretrained(tmp_path)
+    shape = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    model = BioGptForCausalLM(BioGptConfig(**shape, num_attention_heads=4))
+    model.save_pretrained(tmp_path)
     for path in tokenizer_files.own_files(tokenizer_files.packaged()):
         shutil.copy(path, tmp_path)
     result = run_experiment(
@@ -79,8 +81,9 @@ def test_a_model_that_is_no_transformer_is_measured_without_flops(tmp_path):
     )
 
     assert result.throughput.output_tokens > 0
-    assert (result.flops, result.resolved.model.parameters) == (None, None)
-    assert any("FLOPs are unknown" in note for note in result.reproducibility_notes)
+    assert result.flops is None
+    assert result.resolved.model.parameters == count(model).total
+    assert any("FLOPs, MFU and MBU are null" in note for note in result.reproducibility_notes)
 
 
 def test_the_commit_of_a_model_is_the_one_transformers_resolved(load, model):
@@ -184,6 +187,8 @@ def test_the_report_describes_the_model(engines, model):
 
     assert report.weights == "pretrained"
     assert report.architecture.vocabulary == SHAPE["vocab_size"]
+    assert report.counted.total == report.architecture.parameters
+    assert report.doubt is None
     assert report.context_limit == SHAPE["max_position_embeddings"]
     assert report.tokenizer_sha256 == sha256((model / "tokenizer.json").read_bytes()).hexdigest()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import resource
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 from tests.support.cli import Llem, wait_for
 from tests.support.injectors import NAP_AT, is_napping, slow_disk
 from tests.support.small_disk import SmallDisk, small_disk_at
-from tests.support.study_run import NO_GAPS, Left, leftovers, scripted_study
+from tests.support.study_run import NO_GAPS, Left, leftovers, misbehaving_study, scripted_study
 
 
 @pytest.fixture
@@ -119,3 +122,87 @@ def test_a_study_in_a_directory_that_became_read_only_says_what_to_do(
     assert "copy it to such a disk and resume the copy" in done.err
     assert len(left.results) == 2
     assert list(small_disk.path.iterdir()) == [left.study.root]
+
+
+def rescued_in(text: str) -> Path:
+    """Give the folder that a message names."""
+    found = re.search(r"kept in ([^\s;]+)", text)
+    assert found is not None, text
+    return Path(found[1])
+
+
+def completed_in(folder: Path) -> int:
+    """Count the requests of a result, of a backend that this process does not know."""
+    result = json.loads((folder / "result.json").read_bytes())
+    return int(result["throughput"]["requests_completed"])
+
+
+def test_what_was_measured_in_a_directory_that_vanished_is_rescued_told_and_counts_again(
+    llem: Llem,
+) -> None:
+    done = llem("run", misbehaving_study(llem, "well", "vanish"))
+
+    assert done.code == 1
+    left = Left.by(llem)
+    (failed,) = left.summary["failed"]
+    rescued = Path(failed["rescued"])
+    assert rescued.parent == llem.folder / "tmp"
+    assert "failed in save" in done.err
+    assert f"what was measured is kept in {rescued}" in done.err
+    assert f"what was measured is kept in {rescued}" in done.out
+    assert failed["log_tail"] == "about to vanish"
+    assert completed_in(rescued) == 1
+
+    directory = Path(failed["directory"])
+    shutil.copytree(rescued, llem.folder / directory, dirs_exist_ok=True)
+    (llem.folder / "mended").touch()
+    again = llem("run", "--resume", left.path)
+    assert again.code == 0, again.err
+    assert "2 already done" in again.err
+
+
+def test_why_an_experiment_failed_is_told_though_its_directory_has_gone(llem: Llem) -> None:
+    done = llem("run", misbehaving_study(llem, "well", "vanish and refuse"))
+    assert done.code == 1
+    (failed,) = Left.by(llem).summary["failed"]
+    assert failed["message"] == "RuntimeError: no such driver"
+    assert (failed["code"], failed["phase"]) == ("internal", "load")
+    assert "no such driver" in failed["log_tail"]
+    assert list((llem.folder / "tmp").glob("llem-rescued-*")) == []
+
+
+def test_a_study_whose_directory_vanishes_says_where_the_last_experiment_is_kept(
+    llem: Llem,
+) -> None:
+    done = llem("run", misbehaving_study(llem, "vanish with all", "well"))
+    assert done.code == 1
+    assert "is gone; put it back to resume the study" in done.err
+    last = done.err[done.err.index("is gone; put it back") :]
+    assert "what 0001_thirdparty_bf16_c1 measured is kept in" in last
+    assert completed_in(rescued_in(last)) == 1
+
+
+def test_the_library_says_where_it_is_kept_in_its_exception(llem: Llem) -> None:
+    study = misbehaving_study(llem, "vanish with all", "well")
+    done = llem.script(
+        "from llenergymeasure import run_study, ExperimentResult\n"
+        "try:\n"
+        f"    run_study({study!r}, output_dir='results')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    assert done.out.startswith("StudyError "), done.err
+    assert completed_in(rescued_in(done.out)) == 1
+
+
+def test_a_disk_that_turns_read_only_while_an_experiment_runs_costs_nothing(
+    llem: Llem, small_disk: SmallDisk
+) -> None:
+    small_disk.grow()
+    done = llem("run", misbehaving_study(llem, "remount", "well"), "-o", "disk")
+    subprocess.run(["umount", str(small_disk.path)], check=True)  # what lies over it
+    assert done.code == 1
+    assert "Read-only file system" in done.err
+    last = done.err[done.err.index("what 0001_") :]
+    assert completed_in(rescued_in(last)) == 1
+    assert Left.by(llem, "disk").resume_line in done.err

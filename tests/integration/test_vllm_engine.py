@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -18,6 +19,7 @@ from llenergymeasure.core.backends.shared.engines import ServedTrace
 from llenergymeasure.core.backends.vllm.arguments import DECIDED_ELSEWHERE, ELSEWHERE
 from llenergymeasure.core.backends.vllm.engine import VLLMEngine
 from llenergymeasure.core.backends.vllm.problems import is_cpu_build, known_methods
+from llenergymeasure.core.metrics import latency_result
 from llenergymeasure.core.workload import asked_of, departures
 from llenergymeasure.exceptions import BackendError
 from tests.support.models import OFTEN, greedy_tokens, mixed_prompts, save_model
@@ -263,6 +265,18 @@ def test_a_prompt_that_the_context_cannot_hold_names_our_fields(engine, long):
         run(engine, requests([(long * 6)[:520]], [1]))
 
 
+@pytest.mark.parametrize("decoder", [{}, {"decoding_strategy": "beam", "num_beams": 2}], ids=str)
+def test_a_request_of_full_length_goes_on_where_the_model_would_stop(engine, prompts, decoder):
+    asked = as_if(engine, decoder=decoder)
+    made = requests(prompts, [24] * len(prompts))
+    warm = [replace(request, full_length=True) for request in made]
+    full = [sample.output_tokens for sample in run(asked, warm).samples()]
+
+    assert full == [24] * len(prompts)
+    if not decoder:
+        assert min(sample.output_tokens for sample in run(asked, made).samples()) < 24
+
+
 def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
     asked = ignoring_eos(engine, decoding_strategy="beam", num_beams=2)
     budgets = [5, 3, 5]
@@ -274,6 +288,10 @@ def test_beam_search_gives_the_tokens_asked_for_and_no_times(engine, prompts):
         assert sample.issued_ns <= sample.scheduled_ns < sample.delivered_ns
         assert sample.cached_input_tokens is None, "each step finds its own past there"
     assert any("beam search" in note for note in asked.inspect().notes)
+    latency = latency_result(samples, searches=True)
+    assert latency.e2e_ms is not None
+    assert latency.e2e_ms.count == 3
+    assert (latency.ttft_ms, latency.tpot_ms, latency.itl_ms) == (None, None, None)
 
 
 def test_a_search_is_as_wide_as_it_is_asked_to_be(wide):
@@ -321,6 +339,8 @@ def test_the_report_says_what_is_in_force(engine, prompts):
     assert report.compute_devices == 1
     assert report.weights == "pretrained"
     assert report.architecture.layers == 2
+    assert report.counted.total == report.counted.text == report.architecture.parameters
+    assert report.doubt is None
 
 
 @pytest.mark.skipif(not is_cpu_build(), reason="on a GPU it is device memory")
@@ -392,6 +412,11 @@ def test_a_draft_model_proposes_and_the_model_decides(model, shared_drafted):
 
     assert tokens(trace) == greedy_tokens(model, prompts, [12] * 4, OFTEN)
     assert report.resolved["num_speculative_tokens"] == 5
+    for sample in trace.samples():
+        steps = len(sample.gaps_ns) + 1
+        assert 5 * (steps - 1) >= sample.drafted_tokens >= sample.accepted_tokens
+        assert sample.accepted_tokens >= sample.output_tokens - steps, "beyond the last one as well"
+    assert sum(sample.drafted_tokens for sample in trace.samples()) > 0
     assert any("drafting" in note for note in report.notes)
 
 

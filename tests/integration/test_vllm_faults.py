@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,8 @@ from llenergymeasure.core.backends.shared.processes import MARK
 from llenergymeasure.core.backends.vllm.engine import VLLMBackend
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ExperimentError
-from tests.support.vllm_engines import QUICK, vllm_config
+from tests.support.models import edit_weights, save_model
+from tests.support.vllm_engines import HEADS, QUICK, vllm_config
 
 TINY = "random:tiny-llama"
 
@@ -144,3 +146,29 @@ def test_an_engine_core_that_is_stopped_or_killed_while_loading_ends_the_load(
 
     assert re.search(said, message)
     assert time.monotonic() - sent_s[0] < 90
+
+
+def unfit(tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+    folder = edit_weights(save_model(tmp_path / "model", **HEADS), change)
+    with pytest.raises(BackendError) as caught:
+        VLLMBackend().load(vllm_config(model=str(folder)), tmp_path)
+    assert caught.value.where == "load"
+    return caught.value.message
+
+
+def test_a_tensor_that_vllm_would_leave_as_the_memory_was_is_refused_by_name(tmp_path):
+    gone = "model.layers.1.self_attn.k_proj.weight"
+
+    said = unfit(tmp_path, lambda tensors: {k: v for k, v in tensors.items() if k != gone})
+
+    assert f"do not fit its config.json: 1 tensor is missing, such as {gone}" in said
+
+
+def test_a_tensor_without_a_place_is_refused_with_what_helps(tmp_path):
+    def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("layers.1", "blocks.1"): one for name, one in tensors.items()}
+
+    said = unfit(tmp_path, renamed)
+
+    assert "no module or parameter named" in said
+    assert "name a checkpoint that was saved with it" in said

@@ -68,6 +68,13 @@ MAMBA: dict[str, Any] = {
     "vocab_size": 128,
     "state_size": 8,
 }
+SPARSE: dict[str, Any] = {
+    **SMALL,
+    "moe_intermediate_size": 32,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
+DIMS = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {**SMALL},
     "llama with biases": {**SMALL, "attention_bias": True, "mlp_bias": True},
@@ -170,6 +177,43 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "nemotron": {**SMALL},
     "olmo3": {**SMALL, "sliding_window": 5},
     "seed_oss": {**SMALL, "head_dim": 16},
+    "cwm": {**SMALL, "head_dim": 16, "sliding_window": 5},
+    "exaone_moe": {**SPARSE, "head_dim": 16, "sliding_window": 5, "first_k_dense_replace": 2},
+    "granite_swa": {**SMALL, "sliding_window": 5},
+    "granitemoe_swa": {
+        **SMALL,
+        "sliding_window": 5,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "hy_v3": {**SPARSE, "head_dim": 16},
+    "internlm3": {**SMALL, "head_dim": 16, "attention_bias": True, "mlp_bias": True},
+    "iquestcoder": {**SMALL, "head_dim": 16},
+    "mellum": {
+        **SPARSE,
+        "head_dim": 16,
+        "sliding_window": 5,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "minicpm3": {key: LATENT[key] for key in SMALL | dict.fromkeys(DIMS)},
+    "ministral3": {**SMALL, "head_dim": 16, "sliding_window": 5},
+    "phimoe": {
+        **SMALL,
+        "attention_bias": True,
+        "lm_head_bias": True,
+        "sliding_window": 5,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "solar_open": {
+        **SMALL,
+        "head_dim": 16,
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "vaultgemma": {**SMALL, "head_dim": 16, "sliding_window": 5},
+    "youtu": {key: LATENT[key] for key in SMALL | dict.fromkeys(DIMS)},
     "mistral with a window": {**SMALL, "sliding_window": 5},
     "qwen2 with windows": {
         **SMALL,

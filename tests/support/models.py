@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,7 @@ def save_model(
     _use_one_thread()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, **shape}))
-    model.save_pretrained(folder)
-    for path in tokenizer_files.own_files(tokenizer_files.packaged()):
-        shutil.copy(path, folder)
+    with_packaged_tokenizer(model, folder)
     _update(folder / "generation_config.json", shipped or {})
     return folder
 
@@ -148,3 +146,51 @@ def mixed_prompts(n: int) -> list[str]:
     path = files("llenergymeasure.datasets") / "builtin" / "mixed-1k.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [line["prompt"] for line in lines if "prompt" in line][:n]
+
+
+def save_encoder_decoder(folder: Path) -> Path:
+    """Write a BART with the packaged tokenizer."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    widths = {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "d_model": 16}
+    layers = {"encoder_layers": 1, "decoder_layers": 1}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    shape = BartConfig(vocab_size=1024, max_position_embeddings=64, **widths, **layers, **heads)
+    return with_packaged_tokenizer(BartForConditionalGeneration(shape), folder)
+
+
+def save_encoder(folder: Path) -> Path:
+    """Write a BERT with the packaged tokenizer."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    shape = BertConfig(
+        vocab_size=1024,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    return with_packaged_tokenizer(BertForMaskedLM(shape), folder)
+
+
+def with_packaged_tokenizer(model: Any, folder: Path) -> Path:
+    """Write a model, and the packaged tokenizer beside it."""
+    model.save_pretrained(folder)
+    for path in tokenizer_files.own_files(tokenizer_files.packaged()):
+        shutil.copy(path, folder)
+    return folder
+
+
+def edit_config(folder: Path, **changes: Any) -> Path:
+    """Change fields of a model's ``config.json``."""
+    _update(folder / "config.json", changes)
+    return folder
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """Change the tensors of a checkpoint, by name."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, {"format": "pt"})
+    return folder

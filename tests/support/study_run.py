@@ -36,7 +36,7 @@ sweep: {{thirdparty.shout: [{shouts}]}}
 execution: {{n_cycles: {cycles}, cycle_order: interleaved, {execution}}}
 """
 BACKEND = """
-import ctypes, os, signal, subprocess, sys, time
+import ctypes, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 
@@ -65,6 +65,12 @@ WAYS = {
     "                for other in log.parent.parent.glob('0001_*/result.json'):\n"
     "                    other.unlink()",
     "refuse": "raise RuntimeError('no such driver')",
+    "vanish": "shutil.rmtree(Path(os.readlink('/proc/self/fd/1')).parent)",
+    "vanish and refuse": "shutil.rmtree(Path(os.readlink('/proc/self/fd/1')).parent)\n"
+    "                raise RuntimeError('no such driver')",
+    "vanish with all": "shutil.rmtree(Path(os.readlink('/proc/self/fd/1')).parents[3])",
+    "remount": "line = 'mount --bind disk disk && mount -o remount,ro,bind disk'\n"
+    "                subprocess.run(line, shell=True, check=True)",
 }
 """What a load can come to, by the word in ``thirdparty.shout`` that asks for it."""
 

@@ -7,9 +7,11 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, DeviceTarget
 from llenergymeasure.domain.results import BaselineResult, CPULoad, CPUThrottling, ExperimentResult
+from llenergymeasure.domain.samples import Window
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.orchestration.assemble import ResultCollector
 from tests.support.known_power import KnownPower, constant
@@ -86,6 +88,60 @@ def test_a_share_of_the_peak_needs_all_the_work_to_be_done_in_the_window(first, 
     assert [note[:24] for note in told] == (["2 prompt tokens were in "] if cached else [])
 
 
+TINY = ModelArchitecture.from_config(catalogue.config("tiny-llama"))
+
+
+def of_model(first, **report):
+    """Give the result of a model whose engine reports this."""
+    return collect(replace(first, report=replace(first.report, weights="random", **report)))
+
+
+def test_parameters_are_those_that_were_counted_on_the_loaded_model(first):
+    counted = Counted(total=TINY.parameters + 500, text=TINY.parameters, active=TINY.parameters)
+    result = of_model(first, architecture=TINY, counted=counted)
+
+    model = result.resolved.model
+    assert (model.parameters, model.parameters_source) == (TINY.parameters + 500, "counted")
+    assert model.parameters_active == TINY.parameters
+    assert result.flops is not None, "the language model is as its configuration reads"
+
+
+def test_without_a_count_parameters_are_analytic(first):
+    model = of_model(first, architecture=TINY).resolved.model
+
+    assert (model.parameters, model.parameters_source) == (TINY.parameters, "analytic")
+
+
+def doubtful_reports():
+    more = round(TINY.parameters * 1.01)
+    return {
+        "unread": {"architecture": None},
+        "another count": {"architecture": TINY, "counted": Counted(more, more, more)},
+        "unknown layers": {"architecture": replace(TINY, doubt="layers of kind 'conv'")},
+    }
+
+
+@pytest.mark.parametrize("report", doubtful_reports().values(), ids=doubtful_reports())
+def test_what_the_formulas_do_not_know_is_null_with_the_reason(first, report):
+    result = of_model(first, **report)
+
+    assert (result.flops, result.flops_total) == (None, None)
+    doubt = result.resolved.model.doubt
+    assert doubt
+    (note,) = [one for one in result.reproducibility_notes if "FLOPs, MFU and MBU are null" in one]
+    assert doubt in note
+    assert "FLOPs are not known" in result.summary()
+    counted = report.get("counted")
+    assert result.resolved.model.parameters == (counted and counted.total), "never a wrong one"
+
+
+def test_a_backend_without_a_model_needs_no_word_about_its_parameters(first):
+    result = collect(first)
+
+    assert (result.flops, result.resolved.model.doubt) == (None, None)
+    assert result.resolved.model.parameters is None
+
+
 def test_a_baseline_that_was_not_taken_leaves_the_adjusted_figure_unknown(first):
     skipped = BaselineResult(
         device_idle_w=None, loaded_idle_w=None, duration_s=None, skipped="not measured"
@@ -149,6 +205,80 @@ def test_bandwidth_is_unknown_where_a_step_gives_several_tokens(first, speculati
 
     assert (collect(known).flops.mbu is None) is speculative
     assert collect(known).flops.mfu > 0
+
+
+def drafting(first, model, draft, weights):
+    """Give what was measured as if a model had drafted."""
+    decoder = {"speculative_decoding": True, "draft_model": draft}
+    config = ExperimentConfig(model=model, decoder=decoder)
+    order = first.order.model_copy(update={"config": config})
+    return replace(first, order=order, report=replace(first.report, weights=weights))
+
+
+def test_what_was_drafted_and_accepted_is_counted_and_has_its_energy(first):
+    known = drafting(first, "m", "d", "pretrained")
+    samples = [make_sample(n, drafted_tokens=8, accepted_tokens=n) for n in range(3)]
+    result = collect(known, make_process(0, requests=tuple(samples)))
+
+    assert (result.throughput.drafted_tokens, result.throughput.accepted_tokens) == (24, 3)
+    assert result.throughput.acceptance_rate == 0.125
+    assert result.energy.per_accepted_token_j == pytest.approx(result.energy_total_j / 3)
+    assert "3 of 24 drafted tokens accepted (12.5 %)" in result.summary()
+    assert "per accepted token" in result.summary()
+    assert not any("draft" in note for note in result.reproducibility_notes)
+
+
+@pytest.mark.parametrize(
+    ("model", "draft", "weights", "said"),
+    [
+        ("random:tiny-llama", "random:tiny-llama", "random", "the most that drafting can"),
+        ("random:tiny-llama", "random:qwen2.5-0.5b", "random", "the least that drafting can"),
+        ("random:tiny-llama", "d", "random", "the least that drafting can save"),
+        ("m", "random:tiny-llama", "pretrained", "the least that drafting can save"),
+    ],
+)
+def test_an_acceptance_rate_of_random_weights_says_what_it_is(first, model, draft, weights, said):
+    known = drafting(first, model, draft, weights)
+    sample = make_sample(0, drafted_tokens=8, accepted_tokens=1)
+    (told,) = [
+        note
+        for note in collect(known, make_process(0, requests=(sample,))).reproducibility_notes
+        if "draft" in note
+    ]
+
+    assert said in told
+
+
+def test_an_engine_that_does_not_count_drafts_is_told_of(first):
+    result = collect(drafting(first, "m", "d", "pretrained"))
+
+    assert result.throughput.drafted_tokens is None
+    assert any("does not tell how many tokens were drafted" in one
+               for one in result.reproducibility_notes)  # fmt: skip
+
+
+def test_end_to_end_and_its_product_with_energy_are_until_a_search_delivers(first):
+    config = ExperimentConfig(model="m", decoder={"decoding_strategy": "beam", "num_beams": 2})
+    searched = replace(first, order=first.order.model_copy(update={"config": config}))
+    late = make_sample(0)
+    late = replace(late, delivered_ns=late.scheduled_ns + 200_000_000)
+    result = collect(searched, make_process(0, requests=(late,)))
+
+    assert result.latency.e2e_ms.p50 == 200.0, "its last step was done after 30 ms"
+    assert result.energy.edp_js == pytest.approx(result.energy.per_request_j * 0.2)
+    assert result.tpot_ms is None
+    assert "no token is final before a search ends" in result.summary()
+
+
+def test_a_stop_inside_the_window_makes_the_result_invalid(first):
+    sample = make_sample(0, output_tokens=6, gaps_ns=(10_000_000,) * 4 + (900_000_000_000,))
+    window = Window(sample.issued_ns, sample.first_token_ns + 901_000_000_000)
+    result = collect(first, make_process(0, requests=(sample,), window=window, suspended_s=0.0))
+
+    assert result.throughput.stalled_s == pytest.approx(900, abs=0.1)
+    assert result.throughput.suspended_s == 0.0
+    assert result.measurement_warnings[0] == "stalled"
+    assert result.trust.verdict == "invalid"
 
 
 def test_a_baseline_without_a_figure_says_why(tmp_path):

@@ -81,6 +81,30 @@ def test_warm_up_tells_its_tokens_and_every_finished_request(tmp_path: Path) -> 
     assert executor.warm_up(0).tokens == 0
 
 
+def test_a_warm_up_is_of_full_length_where_the_model_stops_after_one_token(tmp_path: Path) -> None:
+    stops = {"ttft_ms": 1.0, "itl_ms": 0.1, "batch_size": 2, "output_tokens": 1}
+    config = scripted_config(scripted=stops, max_new_tokens=24)
+    executor = LocalExecutor(ScriptedBackend(), make_order(config, tmp_path), Listener())
+    executor.load()
+    executor.prepare()
+    assert executor.warm_up(1).tokens == 2 * 24
+    executor.run_pass("measure", 0)
+    assert [one.output_tokens for one in executor.samples("measure")] == [1] * 4
+
+
+def test_clocks_of_the_passes_and_of_the_warm_up_are_kept(tmp_path: Path) -> None:
+    """The script sleeps, in both alike; the machine does not."""
+    executor = ready(tmp_path, ALL_PROMPTS)
+    executor.warm_up(2)
+    executor.run_pass("measure", 0)
+    (raw,) = executor.collect().processes
+    assert raw.suspended_s == 0.0
+    assert raw.idle_s is not None
+    assert raw.idle_s > 0.005, "two batches of 6 ms"
+    assert raw.warmup_idle_share is not None
+    assert 0.3 < raw.warmup_idle_share <= 1.0
+
+
 def test_a_warm_up_batch_by_batch_has_the_shapes_of_the_plan_and_is_expected_at_once(
     tmp_path: Path,
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import load_settings
+from llenergymeasure.core.models import catalogue
 from llenergymeasure.study.estimate import ASSUMED_AT_MOST_S, CPU, Rates
 from llenergymeasure.study.forecast import Machine, TimeLimits
 
@@ -93,3 +96,27 @@ def test_a_larger_model_gets_more_time(tmp_path: Path) -> None:
 
 def test_a_model_that_nobody_knows_has_a_limit_too(tmp_path: Path) -> None:
     assert limits(tmp_path, Machine(None)).of(config(model="no/such-model", backend="scripted")) > 0
+
+
+def test_a_model_type_that_is_not_known_is_given_the_time_of_an_unknown_shape(
+    tmp_path: Path,
+) -> None:
+    shape = {**catalogue.config("tiny-llama"), "model_type": "surprise"}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    told = limits(tmp_path, Machine(None))
+
+    doubtful = told.of(config(model=f"random:{tmp_path}"))
+    assert doubtful == told.of(config(model="org/absent")) > told.of(config())
+
+
+def test_loading_has_half_an_hour_and_what_reading_the_weights_takes(tmp_path: Path) -> None:
+    given, free = limits(tmp_path, Machine(GPU), 60.0), limits(tmp_path, Machine(GPU))
+    small, large = config(), config(model="random:llama-3.1-8b")
+
+    assert (
+        1800
+        < free.of_loading(small)
+        < free.of_loading(large)
+        < free.of_loading(config(model="o/n"))
+    )
+    assert given.of_loading(large) == math.inf, "execution.timeout_s says what there is"

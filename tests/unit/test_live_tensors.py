@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llenergymeasure.config.models import DecoderConfig
-from llenergymeasure.core.live_tensors import Generation, peak_bytes
+from llenergymeasure.core.live_tensors import MAPPED_BYTES, Generation, peak_bytes
 from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 
@@ -45,6 +45,20 @@ def test_eager_attention_in_16_bits_has_its_scores_in_both_types() -> None:
     assert peak_bytes(TINY, call) == (
         500 * (CACHE / 2 + 2 * EVERYWHERE) + attention + repeated + scores + mask
     )
+
+
+def test_the_heap_of_a_cpu_takes_twice_what_is_alive() -> None:
+    mlp = 2 * 256 + 3 * 640
+    taken = peak_bytes(TINY, replace(ONE, in_heap=True))
+    assert taken == 2 * 100 * (CACHE + 4 * (EVERYWHERE + mlp))
+
+
+def test_blocks_that_are_mapped_one_by_one_leave_no_holes() -> None:
+    long = replace(ONE, rows=40, prompt_tokens=2000, context_tokens=2001)
+    holes = peak_bytes(TINY, replace(long, in_heap=True)) - peak_bytes(TINY, long)
+    positions = 80_000 * 64 * 4  # all other blocks are larger than what is mapped
+    assert positions < MAPPED_BYTES < 80_000 * 2 * 64 * 4
+    assert holes == 2 * positions
 
 
 def test_a_long_answer_is_worst_at_its_end() -> None:

@@ -69,7 +69,7 @@ def test_prompts_that_differ_in_length_take_a_mask() -> None:
         estimate_memory(experiment(**given, pytorch={"batch_size": 8}), LLAMA_8B)
         for given in (alike, {})
     )
-    mask_mb = 8 * 512 * 512 * (1 + 2) / MIB
+    mask_mb = 8 * 512 * 512 / MIB  # of bool
     assert padded.activations_mb == pytest.approx(same.activations_mb + mask_mb)
 
 
@@ -119,10 +119,12 @@ def test_activations_are_what_the_worst_moment_has_beside_the_whole_cache() -> N
     assert estimate.activations_mb == beside / MIB
 
 
-def test_on_a_cpu_the_engine_itself_counts() -> None:
+def test_on_a_cpu_the_heap_and_the_engine_itself_count() -> None:
     gpu, cpu = (estimate_memory(experiment(), TINY, on_cpu=on_cpu) for on_cpu in (False, True))
     assert gpu.engine_mb == 0
-    assert cpu.total_mb == gpu.total_mb + cpu.engine_mb > gpu.total_mb
+    assert cpu.engine_mb > cpu.first_use_mb > 5
+    assert cpu.growth_mb == 2 * gpu.growth_mb + cpu.first_use_mb
+    assert cpu.total_mb == cpu.weights_mb + 2 * gpu.growth_mb + cpu.engine_mb
 
 
 def test_synthetic_prompts_have_their_exact_length() -> None:

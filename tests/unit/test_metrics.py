@@ -123,6 +123,41 @@ def test_a_failed_request_is_counted_and_is_in_no_average() -> None:
     assert (work.input_tokens, work.output_tokens) == (12, 8)
 
 
+def test_of_a_search_e2e_is_until_the_answer_was_handed_back_and_there_is_no_tpot() -> None:
+    """Its last step but one gave the last token of the answer; nobody knew until its end."""
+    latency = latency_result([SAMPLE], searches=True)
+    assert latency.e2e_ms
+    assert latency.e2e_ms.p50 == 65, "from scheduled at 15 ms to delivered at 80 ms"
+    assert latency.tpot_ms is None
+    assert latency.ttft_ms == latency_result([SAMPLE]).ttft_ms
+
+
+def test_of_a_search_without_times_of_steps_e2e_is_known() -> None:
+    untold = replace(SAMPLE, first_token_ns=None, last_token_ns=None, gaps_ns=None)
+    latency = latency_result([untold], searches=True)
+    assert latency.e2e_ms
+    assert latency.e2e_ms.p50 == 65
+    assert (latency.ttft_ms, latency.tpot_ms, latency.itl_ms) == (None, None, None)
+
+
+def test_drafted_and_accepted_tokens_are_those_of_completed_requests() -> None:
+    told = replace(SAMPLE, drafted_tokens=10, accepted_tokens=3)
+    more = replace(SAMPLE, drafted_tokens=5, accepted_tokens=0)
+    work = throughput(told, more, replace(told, finish="failed"))
+    assert (work.drafted_tokens, work.accepted_tokens) == (15, 3)
+    assert work.acceptance_rate == pytest.approx(0.2)
+    assert energy(recording(60.0), work).per_accepted_token_j == pytest.approx(20.0)
+
+
+def test_without_drafts_nothing_is_accepted_and_no_rate_is_nought() -> None:
+    work = throughput(SAMPLE)
+    assert (work.drafted_tokens, work.accepted_tokens, work.acceptance_rate) == (None, None, None)
+    assert energy(recording(60.0), work).per_accepted_token_j is None
+    rejected = throughput(replace(SAMPLE, drafted_tokens=8, accepted_tokens=0))
+    assert rejected.acceptance_rate == 0.0
+    assert energy(recording(60.0), rejected).per_accepted_token_j is None
+
+
 def test_percentiles_are_of_the_pooled_samples() -> None:
     spans_ms = np.random.default_rng(3).permutation(np.arange(1, 202)) * 1.5
     samples = [

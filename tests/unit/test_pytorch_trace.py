@@ -32,7 +32,11 @@ def counting(values: list[int]):
 
 
 def traced(
-    rows: list[list[int]], times: list[int], budgets: list[int] | None = None
+    rows: list[list[int]],
+    times: list[int],
+    budgets: list[int] | None = None,
+    *,
+    searches: bool = False,
 ) -> tuple[Any, ...]:
     """Samples of one batch: 2 prompt tokens a row, and an answer each."""
     clock = TokenClock(counting(times))
@@ -43,7 +47,7 @@ def traced(
     budgets = budgets or [len(row) for row in rows]
     batch = tuple(Request(n, (7, 7), budget) for n, budget in enumerate(budgets))
     output = torch.tensor([[7, 7, *row] for row in rows])
-    trace = PyTorchTrace(3, 1, frozenset({EOS}))
+    trace = PyTorchTrace(3, 1, frozenset({EOS}), searches)
     trace.batches.append(BatchTrace(batch, stamps, clock, 2, output, 99))
     return trace.samples()
 
@@ -73,6 +77,15 @@ def test_an_end_of_sequence_beyond_the_budget_is_not_the_reason_of_the_end():
     assert (sample.output_tokens, sample.finish) == (2, "length")
 
 
+def test_a_search_goes_on_after_the_last_token_of_the_answer_it_finds():
+    full, early = traced([[4, 4, 4, 4], [4, EOS, PAD, PAD]], [10, 20, 30, 40], searches=True)
+
+    assert (early.output_tokens, early.finish) == (2, "stop")
+    assert early.gaps_ns == full.gaps_ns == (10, 10, 10)
+    assert early.last_token_ns == full.last_token_ns == 40
+    assert early.gap_tokens is None
+
+
 def test_one_token_each_is_told_by_leaving_the_sizes_out():
     (sample,) = traced([[4, 4, 4]], [10, 20, 35])
 
@@ -88,7 +101,7 @@ def burst(lengths: list[int], row: list[int]) -> Any:
     trace = PyTorchTrace(0, 1, frozenset({EOS}))
     output = torch.tensor([[7, 7, *row]])
     batch = (Request(0, (7, 7), len(row)),)
-    trace.batches.append(BatchTrace(batch, HostStamps(), clock, 2, output, 99))
+    trace.batches.append(BatchTrace(batch, HostStamps(), clock, 2, output, 99, drafted=9))
     return trace.samples()[0]
 
 
@@ -98,6 +111,7 @@ def test_bursts_keep_their_sizes():
     assert sample.output_tokens == 8
     assert sample.gaps_ns == (10, 10)
     assert sample.gap_tokens == (1, 4)
+    assert (sample.drafted_tokens, sample.accepted_tokens) == (9, 2 + 0 + 3)
 
 
 def test_a_burst_that_overshoots_the_end_of_sequence_counts_up_to_it():
@@ -105,6 +119,7 @@ def test_a_burst_that_overshoots_the_end_of_sequence_counts_up_to_it():
 
     assert sample.output_tokens == 5
     assert sample.gap_tokens == (2,)
+    assert sample.accepted_tokens == 2 + 1
 
 
 def test_budgets_of_rows_hold_for_each_of_their_beams():

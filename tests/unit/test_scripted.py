@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def test_requests_produce_the_tokens_of_the_script_but_never_more_than_they_may(
 
     assert [sample.output_tokens for sample in samples] == [3, 2, 3]
     assert [sample.finish for sample in samples] == ["stop", "length", "length"]
+
+
+def test_a_request_of_full_length_does_not_end_where_the_script_says():
+    warm = [replace(request, full_length=True) for request in requests(5, 2)]
+    samples = play(engine(output_tokens=1, batch_size=4), [*warm, *requests(4)])
+
+    assert [sample.output_tokens for sample in samples] == [5, 2, 1]
 
 
 def test_requests_without_a_scripted_count_produce_what_they_may():

@@ -11,6 +11,7 @@ from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.orchestration.order import Start, WorkOrder
 from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.study.events import Callbacks, Outcome
 from llenergymeasure.study.supervise import EventReader, WorkerProgress, supervise
 from tests.support.make_result import make_result
@@ -211,3 +212,61 @@ def test_a_listener_that_breaks_does_not_leave_the_worker_running(
         outcome_of(job, directory, order, calls=Callbacks(listener))
 
     assert job.asked == ["kill"]
+
+
+def test_a_failure_that_the_directory_did_not_take_is_read_where_the_worker_left_it(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    order = order.model_copy(update={"rescue": "llem-rescued-of-this-test"})
+    *_, place = order.rescues()
+    told = FailedExperiment(config=order.config, phase="save", code="experiment", message="full")
+    place.root.mkdir(parents=True)
+    DirectoryRepository(place).save_failure(told.model_copy(update={"rescued": str(place.root)}))
+    place.result.write_text("{}")
+
+    failure = failed(outcome_of(Worker(1), directory, order))
+
+    assert (failure.message, failure.rescued) == ("full", str(place.root))
+    assert [path.name for path in place.root.iterdir()] == ["result.json"], "it keeps what counts"
+    assert directory.error.is_file(), "it has room again"
+
+
+def test_a_directory_that_vanished_with_everything_is_said(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    gone = ExperimentDirectory(directory.root / "gone")
+    failure = failed(outcome_of(Worker(1), gone, order))
+    assert failure.message.endswith(f"its directory {gone.root} is gone, and what it said with it")
+
+
+def test_loading_has_a_limit_of_its_own(directory: ExperimentDirectory, order: WorkOrder) -> None:
+    directory.events.write_text(line("load", time.monotonic_ns() - 10 * S))
+    job = Worker(None, None)
+
+    outcome = supervise(job, directory, order, CALLS, within_s=60, loading_within_s=5).outcome  # type: ignore[arg-type] # as much of a job as is asked for
+
+    failure = failed(outcome)
+    assert (failure.code, failure.phase, job.asked) == ("timeout", "load", ["kill"])
+    assert failure.message.startswith("loading the model and preparing its prompts took longer")
+    assert "execution.timeout_s" in failure.message
+
+
+def test_what_comes_after_loading_is_not_held_to_its_limit(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    then_ns = time.monotonic_ns() - 10 * S
+    directory.events.write_text(line("load", then_ns) + line("warmup", then_ns + S))
+    job = Worker(None, None, 0)
+
+    outcome = supervise(job, directory, order, CALLS, within_s=60, loading_within_s=5).outcome  # type: ignore[arg-type] # as much of a job as is asked for
+
+    assert (failed(outcome).code, job.asked) == ("no_result", [])
+
+
+def test_loading_is_counted_over_its_phases_and_from_its_beginning() -> None:
+    progress = WorkerProgress()
+    for phase, at_s in [("load", 2), ("prepare", 5)]:
+        progress.note(Event(at_s * S, "initialising", phase))
+    assert progress.loading_s(8 * S) == pytest.approx(6)
+    progress.note(Event(9 * S, "initialising", "warmup"))
+    assert progress.loading_s(20 * S) == 0

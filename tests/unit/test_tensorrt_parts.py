@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,14 @@ def test_every_end_of_sequence_ends_an_answer_unless_it_is_ignored() -> None:
     assert heeded["include_stop_str_in_output"]
     assert ignored["ignore_eos"]
     assert "stop_token_ids" not in ignored
+
+
+def test_a_request_of_full_length_ignores_every_end_of_sequence() -> None:
+    full = replace(REQUEST, full_length=True)
+    arguments = sampling_arguments(configuration(), full, ENDS, 0)
+
+    assert arguments["ignore_eos"]
+    assert "stop_token_ids" not in arguments
 
 
 def test_no_request_must_have_more_tokens_than_it_may() -> None:

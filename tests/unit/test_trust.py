@@ -125,6 +125,8 @@ CASES: dict[str, Evidence] = {
     "no_energy_source": replace(SOUND, energy_asked=False, no_source="auto: none is used"),
     "failed_requests": work(requests_failed=3),
     "cpu_shared": replace(SOUND, cpu_load=CPULoad(own_share=0.5, other_share=0.051)),
+    "stalled": work(stalled_s=3.1),
+    "stalled_briefly": work(stalled_s=2.9),
     "cpu_throttled": replace(SOUND, cpu_throttling=held_back(0.61)),
     "window_short": work(window_s=9.99),
     "modelled_energy": energy(components=(METER.model_copy(update={"kind": "modelled"}),)),
@@ -189,6 +191,21 @@ def test_every_flag_that_an_estimate_can_carry_has_a_finding() -> None:
     shown_by_a_rule_of_devices = {"foreign_process", "processes_unknown"}
     shown = {code for code, finding in FINDINGS.items() if finding.shows}
     assert carried - shown <= shown_by_a_rule_of_devices
+
+
+def test_a_machine_that_slept_makes_a_result_invalid_however_short_that_was() -> None:
+    verdict = assess(work(suspended_s=0.5))
+    assert [reason.code for reason in verdict.reasons] == ["stalled"]
+    assert verdict.verdict == "invalid"
+    assert "slept for 0.5 s" in verdict.reasons[0].detail
+    assert assess(work(suspended_s=0.002, stalled_s=0.0)).reasons == ()
+
+
+def test_a_standstill_and_a_sleep_are_one_finding() -> None:
+    (reason,) = assess(work(suspended_s=9.0, stalled_s=1.2)).reasons
+    assert reason.code == "stalled"
+    assert "slept for 9 s" in reason.detail
+    assert "1.2 s of 60 s (2 %)" in reason.detail
 
 
 def test_a_single_sample_of_hardware_slowdown_is_a_blip() -> None:

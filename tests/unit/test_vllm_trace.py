@@ -54,6 +54,19 @@ def test_statistics_of_vllm_become_nanoseconds_and_zero_is_no_time():
     assert made == Finished(2, (5,), "stop", 3, 9, 1, 1_000_000_000, 1_500_000_000, None, "a")
 
 
+def test_drafts_of_a_request_are_those_that_vllm_counted():
+    drafts = SimpleNamespace(histogram=[4, 2, 0, 1], num_draft_tokens=35)
+    answer = SimpleNamespace(token_ids=[5], finish_reason="stop", spec_decode_metrics=drafts)
+    output = SimpleNamespace(
+        outputs=[answer], metrics=None, prompt_token_ids=[1, 2], num_cached_tokens=1
+    )
+    done = told("a", output, 3, 9)
+    made = ServedTrace("vLLM", 0, [(REQUEST, 1)], [done]).samples()[0]
+
+    assert (made.drafted_tokens, made.accepted_tokens) == (35, 0 * 4 + 1 * 2 + 3 * 1)
+    assert sample().drafted_tokens is None, "nothing was drafted"
+
+
 def test_a_sample_has_the_times_of_its_request_and_of_the_steps():
     made = sample()
 

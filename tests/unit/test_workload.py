@@ -94,6 +94,13 @@ def test_the_largest_batch_warms_up_first() -> None:
     assert shape(warmup_batches(plan, 1, IDS, seed=1)[0]) == shape(plan[2])
 
 
+def test_warm_up_goes_on_to_its_full_length_and_the_measured_requests_do_not() -> None:
+    plan = [batch(9, 8, 2), batch(3)]
+    warm = warmup_batches(plan, 3, IDS, seed=7)
+    assert all(request.full_length for one in warm for request in one)
+    assert not any(request.full_length for one in plan for request in one)
+
+
 def test_warm_up_is_spread_over_the_plan() -> None:
     plan = [batch(length) for length in range(1, 101)]
     warm = warmup_batches(plan, 5, IDS, seed=1)
@@ -157,4 +164,18 @@ def test_under_a_chat_template_the_text_is_cut_and_the_template_stays_whole() ->
 def test_a_chat_template_longer_than_the_limit_is_refused() -> None:
     asked = config(apply_chat_template=True, max_input_tokens=4, n=1)
     with pytest.raises(ConfigError, match="the chat template alone has 5 tokens"):
+        build_requests([Prompt(text="x" * 100)], Template(), asked)
+
+
+def test_a_token_that_the_model_does_not_have_is_told_with_its_prompt() -> None:
+    prompts = [Prompt(text="ab"), Prompt(text="z")]
+    rows = ord("z")
+    assert build_requests(prompts, Letters(), config(n=1), token_rows=rows).requests
+    with pytest.raises(ConfigError, match=f"prompt 2 of the dataset has token {rows}, which"):
+        build_requests(prompts, Letters(), config(n=2), token_rows=rows)
+
+
+def test_a_template_that_fills_the_limit_leaves_nothing_to_a_prompt() -> None:
+    asked = config(apply_chat_template=True, max_input_tokens=5, n=1)
+    with pytest.raises(ConfigError, match="leaves nothing of max_input_tokens: 5 to a prompt"):
         build_requests([Prompt(text="x" * 100)], Template(), asked)

@@ -14,7 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 from llenergymeasure._version import __version__
-from llenergymeasure.cli.failure import WRONG_FLAGS, FailureReport, Interrupts, let_go_of
+from llenergymeasure.cli.failure import (
+    WRONG_FLAGS,
+    FailureReport,
+    Interrupts,
+    let_go_of,
+    take_any_text,
+)
 
 _COMMANDS = {
     "run": "Measure an experiment or a study, from a YAML file or from flags.",
@@ -113,6 +119,8 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    take_any_text(sys.stdout)
+    take_any_text(sys.stderr)
     report = FailureReport(
         as_json="--json" in arguments, verbose=not {"-v", "--verbose"}.isdisjoint(arguments)
     )

@@ -215,6 +215,8 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
     reason = failure.message.strip().partition("\n")[0]
     indent = " " * 4
     lines = wrapped(reason, indent, indent)
+    if failure.rescued is not None:
+        lines.append(f"{indent}what was measured is kept in {failure.rescued}")
     if directory is None or not directory.root.is_dir():
         return lines
     place = f"log: {directory.log}" if directory.log.is_file() else f"in {directory.root}"

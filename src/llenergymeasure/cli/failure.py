@@ -8,7 +8,9 @@ closed (SIGHUP), unless ``nohup`` has it ignored.
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
+import io
 import json
 import os
 import signal
@@ -30,6 +32,7 @@ INTERRUPTED = 130
 """Exit code of a run that the user interrupted (128 + SIGINT)."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AS_GIVEN = "llenergymeasure.as_given"
 _STILL_STOPPING = b"\nllem: stopping; press Ctrl-C once more to leave without tidying up\n"
 
 
@@ -80,8 +83,9 @@ class FailureReport:
             print(f"llem: {redact(message)}", file=sys.stderr, flush=True)  # noqa: T201
         if self.as_json:
             body = {"code": kind, "message": redact(message), "where": where and redact(where)}
+            text = json.dumps({"error": body}, ensure_ascii=False)
             with contextlib.suppress(OSError, ValueError):
-                print(json.dumps({"error": body}, ensure_ascii=False), flush=True)  # noqa: T201
+                print(text.encode(errors="backslashreplace").decode(), flush=True)  # noqa: T201
         return code
 
 
@@ -89,6 +93,25 @@ def tell(line: str) -> None:
     """Print a line to standard error; one that takes none must not end what goes on."""
     with contextlib.suppress(OSError, ValueError):
         typer.echo(line, err=True)
+
+
+def take_any_text(stream: TextIO | None) -> None:
+    """Have a stream print a path byte for byte as the system gave it, and spell what it lacks.
+
+    By itself it refuses the one, and where its encoding is small the other.
+    """
+    codecs.register_error(_AS_GIVEN, _as_given)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=_AS_GIVEN)
+
+
+def _as_given(error: UnicodeError) -> tuple[bytes, int]:
+    assert isinstance(error, UnicodeEncodeError), "a stream that is read"
+    text = error.object[error.start : error.end]
+    try:
+        return text.encode("ascii", "surrogateescape"), error.end
+    except UnicodeEncodeError:
+        return text.encode("ascii", "backslashreplace"), error.end
 
 
 def let_go_of(stream: TextIO | None) -> None:

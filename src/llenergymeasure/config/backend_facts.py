@@ -51,7 +51,8 @@ class BackendFacts(PluginEntry):
         pass_tokens: Most tokens of one pass through the model, or ``None`` without a limit.
         runs_transformers: Whether it runs the modules of transformers one by one, so that their
             code tells what is in memory at once.
-        first_use_mb: What it takes of RAM by itself once it computes on a CPU, MiB.
+        resident_mb: What its process has of RAM without a model, interpreter and libraries, MiB.
+        first_use_mb: What comes to that once it computes on a CPU, MiB, by precision.
         shard_fields: Fields of the section whose product is the number of devices a copy of the
             model is spread over.
         differs: What it does in its own way, by the key of a row of ``study.equal_terms``; a name
@@ -78,7 +79,8 @@ class BackendFacts(PluginEntry):
     default_batch: int = 1
     pass_tokens: int | None = None
     runs_transformers: bool = False
-    first_use_mb: float = 0.0
+    resident_mb: float = 0.0
+    first_use_mb: Mapping[str, float] = field(default_factory=dict)
     shard_fields: tuple[str, ...] = ()
     differs: Mapping[str, str] = field(default_factory=dict)
     plain_fields: tuple[str, ...] = ()

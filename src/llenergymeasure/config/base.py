@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -13,7 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
 from llenergymeasure.config.secrets import ADVICE, redact, secret_paths
 
@@ -21,7 +22,52 @@ COMBINATION = "invalid_combination"
 """Type of the errors that this package's own validators raise."""
 
 
-class ConfigModel(BaseModel):
+def as_unicode(text: str) -> str:
+    r"""Spell what is no Unicode, such as a byte of a path in another encoding, as ``\udcff``.
+
+    Python gives such a byte as half of a surrogate pair (PEP 383), which no UTF-8 can hold. In JSON
+    the spelling is the escape that stands for it; elsewhere it can at least be read.
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
+class TextModel(BaseModel):
+    """A model whose JSON takes any text that the system gives: a path may be in any encoding.
+
+    pydantic itself neither writes nor reads half of a surrogate pair.
+    """
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Give it as JSON, as pydantic does where that can; see :func:`as_unicode`."""
+        try:
+            return super().model_dump_json(**options)
+        except PydanticSerializationError:
+            indent = options.pop("indent", None)
+            data = self.model_dump(mode="json", **options)
+            separators = (",", ":") if indent is None else None
+            text = json.dumps(data, indent=indent, separators=separators, ensure_ascii=False)
+            return as_unicode(text)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Build it from JSON, as pydantic does where that can.
+
+        Raises:
+            ValidationError: It is no JSON, or not of this model.
+        """
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as error:
+            if [line["type"] for line in error.errors()] != ["json_invalid"]:
+                raise
+            try:
+                data = json.loads(json_data)
+            except ValueError:
+                raise error from None
+            return cls.model_validate(data, **options)
+
+
+class ConfigModel(TextModel):
     """A frozen model that rejects unknown fields and names the nearest valid one.
 
     Types are strict (``n: true`` is not 1), and an error never echoes the value it rejects, since

@@ -23,7 +23,7 @@ def canonical_hash(data: Any) -> str:
     Canonical means sorted keys, no white space, UTF-8.
     """
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def design_hash(fingerprints: Iterable[str], *, cold_start: bool = False) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
+from pydantic_core import PydanticCustomError
 
 from llenergymeasure.config.backend_configs import (
     Count,
@@ -124,13 +125,19 @@ class LoRAConfig(ConfigModel):
     merge_weights: bool = Field(False, description="Fold the adapter into the weights at load.")
 
 
+def _not_empty(text: str) -> str:
+    # Not min_length, for which pydantic wants Unicode: a path may be in any encoding.
+    if not text:
+        raise PydanticCustomError("string_too_short", "must not be empty")
+    return text
+
+
 class ExperimentFields(ConfigModel):
     """What an experiment says; rules of one field are checked, rules of several are not."""
 
-    model: str = Field(
-        min_length=1,
+    model: Annotated[str, AfterValidator(_not_empty)] = Field(
         description="Hub id, local directory, or random:<architecture> for random weights.",
-        json_schema_extra={"is_path": ""},
+        json_schema_extra={"is_path": "", "minLength": 1},
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")

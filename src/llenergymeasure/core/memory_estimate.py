@@ -28,8 +28,10 @@ class MemoryEstimate:
     Attributes:
         weights_mb: Weights, MiB.
         kv_cache_mb: Keys and values of the requests served at once, at full length, MiB.
-        activations_mb: What is alive beside that at the worst moment, logits included, MiB.
-        engine_mb: What the engine itself takes once it computes, where it is known, MiB.
+        activations_mb: What is taken beside that at the worst moment, MiB; logits are in it, and on
+            a CPU the holes of the heap.
+        engine_mb: What the engine itself takes of RAM, MiB; 0 where that is not known.
+        first_use_mb: What of that comes once it computes, MiB.
         shards: Devices the model is spread over.
         rows: Rows computed at once, beams included.
         input_tokens: Tokens of a prompt, as assumed.
@@ -40,6 +42,7 @@ class MemoryEstimate:
     kv_cache_mb: float
     activations_mb: float
     engine_mb: float
+    first_use_mb: float
     shards: int
     rows: int
     input_tokens: int
@@ -48,12 +51,12 @@ class MemoryEstimate:
     @property
     def growth_mb(self) -> float:
         """What comes to a model that is loaded, MiB."""
-        return self.kv_cache_mb + self.activations_mb + self.engine_mb
+        return self.kv_cache_mb + self.activations_mb + self.first_use_mb
 
     @property
     def total_mb(self) -> float:
         """Sum of the items, MiB."""
-        return self.weights_mb + self.growth_mb
+        return self.weights_mb + self.kv_cache_mb + self.activations_mb + self.engine_mb
 
     @property
     def per_device_mb(self) -> float:
@@ -77,7 +80,7 @@ def estimate_memory(
     context = int(min(inputs + config.max_new_tokens, longest))
     quantised = str(getattr(section, "kv_cache_dtype", None) or "").startswith(("fp8", "int8"))
     value_bytes = compute_bytes(config.precision)
-    kv_bytes = rows * context * architecture.kv_bytes_per_token(1 if quantised else value_bytes)
+    kv_bytes = rows * architecture.kv_bytes(context, 1 if quantised else value_bytes)
     if facts.runs_transformers:
         call = live_tensors.Generation(
             rows=rows,
@@ -87,16 +90,19 @@ def estimate_memory(
             eager=getattr(section, "attn_implementation", None) == "eager",
             padded=rows > 1 and isinstance(config.dataset, str),
             decoder=config.decoder,
+            in_heap=on_cpu,
         )
         beside_bytes = live_tensors.peak_bytes(architecture, call) - kv_bytes
     else:
         passing = min(rows * inputs, facts.pass_tokens or rows * inputs)
         beside_bytes = activation_bytes(architecture, config.precision, passing, rows)
+    first_use_mb = facts.first_use_mb.get(config.precision, 0.0) if on_cpu else 0.0
     return MemoryEstimate(
         weights_mb=weight_bytes(architecture, config.precision) / MIB,
         kv_cache_mb=kv_bytes / MIB,
         activations_mb=beside_bytes / MIB,
-        engine_mb=facts.first_use_mb if on_cpu else 0.0,
+        engine_mb=facts.resident_mb + first_use_mb if on_cpu else 0.0,
+        first_use_mb=first_use_mb,
         shards=facts.shards(section),
         rows=rows,
         input_tokens=inputs,

@@ -34,7 +34,10 @@ _DIFFERENTIAL = (
 
 
 def latency_result(
-    samples: Sequence[RequestSample], start: LatencyStart = "scheduled"
+    samples: Sequence[RequestSample],
+    start: LatencyStart = "scheduled",
+    *,
+    searches: bool = False,
 ) -> LatencyResult:
     """Pool the times of completed requests, all in ms.
 
@@ -54,11 +57,17 @@ def latency_result(
             count from ``due``, however late the request was handed over: what a user waits.
             Counting from later leaves out the waits that a slow server itself causes (coordinated
             omission, https://www.scylladb.com/2021/04/22/on-coordinated-omission/).
+        searches: Whether answers were searched for with beams. None of their tokens is final before
+            the search ends, so E2E is until an answer was handed back, and there is no TPOT; TTFT
+            and ITL are of the steps of the search, where the engine tells them.
     """
     done = _completed(samples)
     due = start == "due"
     firsts = ((s.first_token_ns, s.due_ns if due else s.scheduled_ns) for s in done)
-    lasts = ((s.last_token_ns, s.due_ns if due else s.scheduled_ns) for s in done)
+    lasts = (
+        (s.delivered_ns if searches else s.last_token_ns, s.due_ns if due else s.scheduled_ns)
+        for s in done
+    )
     decoded = [
         (s.last_token_ns - s.first_token_ns) / (s.output_tokens - 1)
         for s in done
@@ -68,20 +77,22 @@ def latency_result(
     return LatencyResult(
         counted_from=start,
         ttft_ms=_distribution(_between_ns(firsts)),
-        tpot_ms=_distribution(decoded),
+        tpot_ms=None if searches else _distribution(decoded),
         itl_ms=_distribution(chain.from_iterable(s.gaps_ns for s in done if s.gaps_ns)),
         e2e_ms=_distribution(_between_ns(lasts)),
         queue_ms=_distribution(_between_ns(queue)),
     )
 
 
-def throughput_result(
+def throughput_result(  # noqa: PLR0913 - all that is told of the work meets here, by name
     samples: Sequence[RequestSample],
     window: Window,
     *,
     passes: int,
     prompts_truncated: int,
     pads: bool = True,
+    stalled_s: float | None = None,
+    suspended_s: float | None = None,
 ) -> ThroughputResult:
     """Count the work of completed requests and divide it by the window.
 
@@ -91,12 +102,17 @@ def throughput_result(
         passes: Passes over the prompts in the window.
         prompts_truncated: Prompts cut to ``max_input_tokens``, of one pass.
         pads: Whether the engine works on padded batches; where not, padding waste is ``None``.
+        stalled_s: How long nothing came of the work; see :mod:`~llenergymeasure.core.stalls`.
+        suspended_s: How long the machine slept meanwhile.
     """
     done = _completed(samples)
     inputs = sum(s.input_tokens for s in done)
     outputs = sum(s.output_tokens for s in done)
     # Of prompts, and of rows that waited for their batch.
     computed = sum(s.computed_input_tokens + s.computed_output_tokens for s in done)
+    drafts = [s for s in done if s.drafted_tokens is not None]
+    drafted = sum(s.drafted_tokens or 0 for s in drafts) if drafts else None
+    accepted = sum(s.accepted_tokens or 0 for s in drafts) if drafts else None
     return ThroughputResult(
         window_s=window.seconds,
         passes=passes,
@@ -109,6 +125,11 @@ def throughput_result(
         requests_per_second=_ratio(len(done), window.seconds),
         prompts_truncated=prompts_truncated,
         padding_waste=_ratio(computed - inputs - outputs, computed) if pads else None,
+        drafted_tokens=drafted,
+        accepted_tokens=accepted,
+        acceptance_rate=_ratio(accepted, drafted),
+        stalled_s=stalled_s,
+        suspended_s=suspended_s,
     )
 
 
@@ -155,6 +176,7 @@ def energy_result(  # noqa: PLR0913 - every figure of energy meets here, by name
         interval95_j=recording.energy.half_j,
         stretch_s=recording.stretch_s,
         per_output_token_j=_ratio(work_j, throughput.output_tokens),
+        per_accepted_token_j=_ratio(work_j, throughput.accepted_tokens),
         per_request_j=per_request_j,
         tokens_per_j=_ratio(throughput.output_tokens, work_j),
         mean_power_w=_ratio(work_j, window_s),

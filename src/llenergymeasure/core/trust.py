@@ -31,6 +31,8 @@ THROTTLED_SHARE = 0.01  # of the window
 DRIFT_SHARE = 0.01  # of power or clock, between halves that did the same work
 START_TOLERANCE_C = 3.0
 LIMIT_TOLERANCE_W = 0.5  # limits are set in whole watts and read back in milliwatts
+STALLED_SHARE = 0.05  # of the window: more than that is no longer the speed of the work
+SLEPT_S = 0.1  # two clocks are read one after the other
 
 EVENTS = {
     "hardware_thermal_slowdown": ("hardware_thermal", 1),
@@ -69,7 +71,7 @@ class Evidence:
 
     throughput: ThroughputResult
     batches: int
-    weights: Literal["pretrained", "random", "none"]
+    weights: Literal["pretrained", "random", "unknown", "none"]
     energy_asked: bool
     energy: EnergyRecording
     target: DeviceTarget
@@ -119,6 +121,8 @@ def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
 def found(evidence: Evidence) -> Iterator[Found]:
     """Ask every rule that there is evidence for."""
     yield from _of_the_work(evidence)
+    if evidence.throughput.stalled_s or evidence.throughput.suspended_s:
+        yield from _stalls(evidence.throughput)
     yield from _of_the_energy(evidence)
     if evidence.energy.device_state or evidence.target.kind == "gpu":
         yield from _of_the_devices(evidence)
@@ -165,6 +169,20 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
             "drift_not_assessable",
             f"{evidence.batches} {noun} and one pass; it takes {FEW_BATCHES} batches or two passes",
         )
+
+
+def _stalls(work: ThroughputResult) -> Iterator[Found]:
+    """Find that the work stood still: as its samples tell, or with all of the machine."""
+    slept_s, stalled_s = work.suspended_s or 0.0, work.stalled_s or 0.0
+    share = stalled_s / (work.window_s or 1.0)
+    said = []
+    if slept_s > SLEPT_S:
+        said.append(f"the machine slept for {slept_s:.3g} s during the window")
+    if stalled_s:
+        of = f"{stalled_s:.3g} s of {work.window_s:.3g} s ({100 * share:.2g} %)"
+        said.append(f"nothing came of the work for {of}")
+    is_long = slept_s > SLEPT_S or share > STALLED_SHARE
+    yield from _where("stalled" if is_long else "stalled_briefly", said)
 
 
 def _of_the_energy(evidence: Evidence) -> Iterator[Found]:

@@ -47,6 +47,7 @@ def build_requests(
     tokenizer: Tokenizer,
     config: ExperimentConfig,
     context_limit: int | None = None,
+    token_rows: int | None = None,
 ) -> Workload:
     """Turn the first ``n`` prompts into requests.
 
@@ -59,23 +60,21 @@ def build_requests(
         tokenizer: The tokenizer of the measured model.
         config: What to measure.
         context_limit: Most tokens of prompt and answer together that the engine takes.
+        token_rows: Rows of the model's table of embeddings, where they are known.
 
     Raises:
-        ConfigError: A prompt has no tokens, or does not fit the context with its answer.
+        ConfigError: A prompt has no tokens, or one that the model does not have, or does not fit
+            the context with its answer.
     """
     limit, requests, truncated = config.max_input_tokens, [], 0
     for index, prompt in enumerate(prompts[: config.n]):
         tokens = prompt.token_ids
         if tokens is None:
             tokens = tuple(tokenizer.encode(prompt.text or ""))
-        if not tokens:
-            raise ConfigError(
-                f"prompt {index + 1} of the dataset has no tokens; remove it, or set n: {index} to "
-                "stop before it",
-                where=f"dataset, prompt {index + 1}",
-            )
         if limit is not None and len(tokens) > limit:
             tokens, truncated = _cut(tokens, prompt, tokenizer, config), truncated + 1
+        if not tokens or max(tokens) >= (token_rows or math.inf):
+            raise _unfit(index, tokens, token_rows)
         requests.append(Request(index, tokens, prompt.max_new_tokens or config.max_new_tokens))
 
     too_long = [each for each in requests if each.positions > (context_limit or math.inf)]
@@ -89,6 +88,19 @@ def build_requests(
             where="max_input_tokens",
         )
     return Workload(tuple(requests), truncated)
+
+
+def _unfit(index: int, tokens: tuple[int, ...], token_rows: int | None) -> ConfigError:
+    """Say why a prompt can not be given to a model."""
+    if tokens:
+        what = (
+            f"has token {max(tokens)}, which the model's table of {token_rows} embeddings does not "
+            "have; leave that text out, or name a model whose tokenizer is its own"
+        )
+    else:
+        what = f"has no tokens; remove it, or set n: {index} to stop before it"
+    number = index + 1
+    return ConfigError(f"prompt {number} of the dataset {what}", where=f"dataset, prompt {number}")
 
 
 def batches_for(engine: InferenceEngine, requests: Sequence[Request]) -> tuple[Batch, ...]:
@@ -129,7 +141,9 @@ def warmup_batches(
     The largest batch (rows x longest row, answer included) comes first, so that memory is grown
     and kernels are chosen before the window; the others are spread evenly over the plan, which is
     gone through again where ``n`` is larger. Every request keeps its number of tokens and its
-    ``max_new_tokens``. Equal arguments give equal batches, made at once or one by one.
+    ``max_new_tokens``, and goes on to these whatever the model says: one that ended early would
+    leave the later steps to the window. Equal arguments give equal batches, made at once or one by
+    one.
 
     Args:
         plan: The measured batches.
@@ -161,7 +175,9 @@ def warmup_batches(
             (one, ids[generator.integers(0, len(ids), len(one.token_ids))].tolist())
             for one in plan[tour[number] if number < len(tour) else tour[0]]
         ]
-        batches.append(tuple(replace(one, token_ids=tuple(tokens)) for one, tokens in drawn))
+        batches.append(
+            tuple(replace(one, token_ids=tuple(tokens), full_length=True) for one, tokens in drawn)
+        )
     return tuple(batches)
 
 
@@ -174,13 +190,13 @@ def _cut(
     if not config.apply_chat_template or text is None:
         return tokens[:limit]
     while text and len(tokens) > limit:
-        keep = min(len(text) - 1, len(text) * limit // len(tokens))
+        keep = min(len(text) - 1, max(1, len(text) * limit // len(tokens)))
         text = text[:keep]
         tokens = tuple(tokenizer.encode(text))
-    if len(tokens) > limit:
+    if not text:
         raise ConfigError(
-            f"the chat template alone has {len(tokens)} tokens, more than max_input_tokens: "
-            f"{limit}; raise it, or set it to null",
+            f"the chat template alone has {len(tokens)} tokens, which leaves nothing of "
+            f"max_input_tokens: {limit} to a prompt; raise it, or set it to null",
             where="max_input_tokens",
         )
     return tokens

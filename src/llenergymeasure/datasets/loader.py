@@ -71,6 +71,22 @@ def dataset_problems(
     return []
 
 
+def dataset_hash(spec: str | SyntheticDataset, cache_dir: Path) -> str | None:
+    """Hash the prompts of a dataset (``Dataset.sha256``) as they are now.
+
+    Gives ``None`` where that cannot be told before a model is loaded: it is drawn from the model's
+    tokenizer, is not on this machine, or is not right.
+    """
+    if isinstance(spec, SyntheticDataset):
+        return None
+    if spec == "aienergyscore" and not aienergyscore.is_cached(cache_dir):
+        return None
+    try:
+        return jsonl.read_dataset(_locate(spec, cache_dir), spec, n=1).sha256
+    except PreFlightError:
+        return None
+
+
 def _locate(spec: str, cache_dir: Path) -> Path:
     if spec == "mixed-1k":
         return Path(__file__).with_name("builtin") / "mixed-1k.jsonl"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from llenergymeasure.config.base import TextModel
 
 
-class Record(BaseModel):
+class Record(TextModel):
     """Frozen data; fields that a later version adds are ignored on load."""
 
     model_config = ConfigDict(

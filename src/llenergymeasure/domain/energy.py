@@ -256,6 +256,11 @@ class EnergyResult(Record):
         "unknown", description="Gain and offset of the sensor itself; not known without a meter."
     )
     per_output_token_j: float | None = Field(description="total_j / output tokens, J.")
+    per_accepted_token_j: float | None = Field(
+        None,
+        description="total_j / drafted tokens that the model accepted, J; null without speculative "
+        "decoding.",
+    )
     per_request_j: float | None = Field(description="total_j / completed requests, J.")
     tokens_per_j: float | None = Field(description="Output tokens / total_j.")
     mean_power_w: float | None = Field(description="total_j / window, W.")

@@ -20,7 +20,9 @@ from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 
 # 2.0  first schema of this layout
-# 2.1  place, files and a checksum: a change from outside is noticed
+# 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
+#      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was
+#      made by earlier rules says so; weights may be unknown
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -52,13 +54,17 @@ class LatencyResult(Record):
     )
     tpot_ms: Distribution | None = Field(
         description="Time per output token: (E2E - TTFT) / (output tokens - 1), ms; only of "
-        "requests with at least two tokens."
+        "requests with at least two tokens; null for beam search, which delivers all "
+        "tokens together."
     )
     itl_ms: Distribution | None = Field(
-        description="Inter-token latency: each gap between successive token arrivals, ms; null "
-        "where the engine tells no token times."
+        description="Inter-token latency: each gap between successive token arrivals, or steps of "
+        "a beam search, ms; null where the engine tells no token times."
     )
-    e2e_ms: Distribution | None = Field(description="End to end: last token - start, ms.")
+    e2e_ms: Distribution | None = Field(
+        description="End to end: last token - start, ms; of a beam search, answer handed back - "
+        "start."
+    )
     queue_ms: Distribution | None = Field(
         description="Waiting: request scheduled - request issued, or due, ms."
     )
@@ -105,6 +111,26 @@ class ThroughputResult(Record):
     padding_waste: float | None = Field(
         description="Computed token positions that held no useful token (padding of prompts, rows "
         "that had ended) / all computed positions; null for engines that do not pad."
+    )
+    drafted_tokens: int | None = Field(
+        None,
+        description="Tokens that were drafted for completed requests; null without speculative "
+        "decoding, and where the engine does not tell.",
+    )
+    accepted_tokens: int | None = Field(
+        None, description="Those of them that the model accepted; null as for drafted_tokens."
+    )
+    acceptance_rate: float | None = Field(None, description="Accepted / drafted tokens.")
+    stalled_s: float | None = Field(
+        None,
+        description="How long nothing came of the work, in stretches of more than 1 s that were "
+        "ten times as long as is usual in this window or more, less what is usual, s; null where "
+        "the engine does not tell when tokens came.",
+    )
+    suspended_s: float | None = Field(
+        None,
+        description="Time that the machine slept meanwhile, which the monotonic clock leaves out, "
+        "s; null where that is not known.",
     )
 
 
@@ -239,10 +265,31 @@ class ModelInfo(Record):
     """The model that was measured."""
 
     name: str = Field(description="As the configuration names it.")
-    weights: Literal["pretrained", "random", "none"] = Field(description="Where weights came from.")
+    weights: Literal["pretrained", "random", "unknown", "none"] = Field(
+        description="Where weights came from; unknown where the engine does not tell whether all "
+        "of them are those of the checkpoint."
+    )
     commit: str | None = Field(None, description="Commit of the weights, for a model on the Hub.")
-    parameters: int | None = Field(None, description="Parameters, from the architecture.")
-    parameters_active: int | None = Field(None, description="Parameters active for a token.")
+    parameters: int | None = Field(
+        None,
+        description="Parameters, towers for images or sound included, adapters and drafting models "
+        "left out; one that several layers share counts once. null where nothing tells them.",
+    )
+    parameters_active: int | None = Field(
+        None,
+        description="Those of the language model that take part in one token: all but the experts "
+        "it does not visit.",
+    )
+    parameters_source: Literal["counted", "analytic"] | None = Field(
+        None,
+        description="counted, on the loaded model; or analytic, by formulas from its config.json, "
+        "where the engine does not tell. null for results of schema 2.0, all of them analytic.",
+    )
+    doubt: str | None = Field(
+        None,
+        description="Why FLOPs, MFU and MBU are null: what the formulas do not know of the model, "
+        "or how the loaded model differs from them.",
+    )
     tokenizer_sha256: str | None = Field(None, description="Hash of the tokenizer's files.")
 
 
@@ -274,6 +321,12 @@ class ResolvedSettings(Record):
         None,
         description="Which run of its study measured it, from 1; a resume begins another. null "
         "outside a study.",
+    )
+    inputs: dict[str, str] = Field(
+        {},
+        description="Identity of each input, by the field that names it: dataset, tokenizer, "
+        "model, lora, decoder.draft_model; what is not known is absent. Results of a configuration "
+        "are pooled only where they agree.",
     )
 
 
@@ -366,6 +419,11 @@ class ExperimentResult(Record):
     trust: TrustVerdict = Field(description="How far to trust it.")
     measurement_warnings: tuple[str, ...] = Field((), description="Stable codes of findings.")
     reproducibility_notes: tuple[str, ...] = Field((), description="What a repeat depends on.")
+    earlier_rules: tuple[str, ...] = Field(
+        (),
+        description="Which figures were made by rules that have changed since; of a result of an "
+        "earlier schema, once it is loaded.",
+    )
     files: dict[str, str] = Field(
         {}, description="SHA-256 of each file of raw samples that lies beside it, by name."
     )
@@ -416,6 +474,10 @@ class FailedExperiment(Record):
         {}, description="Settings in which its configuration differs from others of the study."
     )
     directory: str | None = Field(None, description="Where its files lie; null if not kept.")
+    rescued: str | None = Field(
+        None,
+        description="Folder that holds what was measured, where its own directory did not take it.",
+    )
 
 
 Outcome = ExperimentResult | FailedExperiment

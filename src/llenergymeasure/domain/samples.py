@@ -35,7 +35,9 @@ class RequestSample:
     issued_ns: Annotated[int, "Handed to the engine, ns."]
     scheduled_ns: Annotated[int, "Work on it began, ns."]
     first_token_ns: Annotated[int | None, "Its first token was there, ns."]
-    last_token_ns: Annotated[int | None, "Its last token was there, ns."]
+    last_token_ns: Annotated[
+        int | None, "Its last token was there; of a beam search, its last step was done, ns."
+    ]
     delivered_ns: Annotated[int | None, "Handed back; in a static batch, its end, ns."]
     gaps_ns: Annotated[
         tuple[int, ...] | None, "Between successive arrivals of tokens, ns; null: not told."
@@ -49,6 +51,12 @@ class RequestSample:
         int | None, "Prompt tokens found in the prefix cache, and not computed; null: not told."
     ] = None
     due_ns: Annotated[int | None, "To be handed to the engine, ns; null: with its batch."] = None
+    drafted_tokens: Annotated[
+        int | None, "Tokens that were drafted for it; null: none were, or it is not told."
+    ] = None
+    accepted_tokens: Annotated[
+        int | None, "Those of them that the model accepted; null as for drafted_tokens."
+    ] = None
 
     @property
     def computed_input_tokens(self) -> int:
@@ -126,6 +134,10 @@ class RawProcessResult:
         requests: Every request of every pass.
         memory: What the process needed.
         energy: What its energy source recorded over the window.
+        suspended_s: How long the machine slept inside the window; ``None`` where no clock tells.
+        idle_s: How long the thread that drives the engine neither ran nor waited for a CPU inside
+            the window; ``None`` as before.
+        warmup_idle_share: The same as a share of the warm-up, ``None`` without one.
     """
 
     process_index: int
@@ -134,3 +146,6 @@ class RawProcessResult:
     requests: tuple[RequestSample, ...]
     memory: MemoryReading
     energy: EnergyRecording = field(default_factory=lambda: EnergyRecording(source="none"))
+    suspended_s: float | None = None
+    idle_s: float | None = None
+    warmup_idle_share: float | None = None

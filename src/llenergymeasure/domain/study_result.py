@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain import Record
+from llenergymeasure.domain.earlier_rules import OF_STUDIES, earlier
 from llenergymeasure.domain.experiment_result import (
     ExperimentResult,
     FailedExperiment,
@@ -27,13 +28,8 @@ if TYPE_CHECKING:
 # 2.0  first schema of this layout; notes were sentences
 # 2.1  notes are records
 # 2.2  the detectable effect is that of the next study; noise need not be alike; a note may have a
-#      remedy
+#      remedy; results of other inputs or versions are figures of their own
 STUDY_SCHEMA_VERSION = "2.2"
-_EARLIER_EFFECT = (
-    "the differences that show in 4 of 5 studies are as large as this study's estimate of its "
-    "noise makes them; the next study, which does not know the noise either, shows them in 53 to "
-    "73 % of cases"
-)
 
 
 class Metric(NamedTuple):
@@ -115,6 +111,12 @@ class ConfigurationResult(Record):
     settings: dict[str, Any] = Field(description="Settings in which the configurations differ.")
     fingerprint: str = Field(description="measurement_config_hash of its experiments.")
     devices: tuple[str, ...] = Field((), description="Where it ran: GPUs by UUID, or the CPU.")
+    conditions: dict[str, str] = Field(
+        {},
+        description="What sets these results off from others of the configuration, where not all "
+        "had the same inputs (dataset, tokenizer, model, lora, decoder.draft_model) or ran on the "
+        "same versions.",
+    )
     n_cycles: int = Field(description="Results behind its figures.")
     invalid: int = Field(0, description="Results left out because their verdict is invalid.")
     figures: dict[str, Figure] = Field(description="By the name of the headline field.")
@@ -273,10 +275,12 @@ class StudyResult(Record):
         notes = data.get("notes") or ()
         if all(isinstance(note, str) for note in notes):  # 2.0; all else is for the field to judge
             notes = _read_sentences(notes)
-        changes: dict[str, Any] = {"schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
-        if data.get("sensitivity"):
-            changes["earlier_rules"] = (_EARLIER_EFFECT,)
-        return {**data, **changes}
+        return {
+            **data,
+            "schema_version": STUDY_SCHEMA_VERSION,
+            "notes": notes,
+            "earlier_rules": earlier(OF_STUDIES, data),
+        }
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""

@@ -75,6 +75,14 @@ FINDINGS: dict[str, Finding] = {
         remedy="keep the driver loaded with nvidia-smi -pm 1, and repeat",
         shows="the energy counter started again inside the window",
     ),
+    "stalled": _invalid(
+        meaning="The work stood still for more than 5 % of the window (stopped, frozen, without "
+        "CPU or memory, or while a kernel was compiled), or the machine slept. Rates and energy "
+        "are not those of the work.",
+        remedy="let nothing suspend the machine or stop the process (a laptop's lid, kill -STOP, a "
+        "frozen container, an overcommitted host), and repeat; where kernels were compiled, raise "
+        "warmup.n_warmup",
+    ),
     "failed_requests": _caution(
         meaning="Failed requests took time and energy, and are in no average.",
         remedy="read the errors in requests.parquet and log.txt, mend their cause and repeat",
@@ -83,6 +91,12 @@ FINDINGS: dict[str, Finding] = {
         meaning="Other work on the machine had more than 5 % of its CPU time, so it delayed the "
         "experiment, and its energy is in a figure for the whole CPU.",
         remedy="end other programs (top lists them) and repeat",
+    ),
+    "stalled_briefly": _caution(
+        meaning="The work stood still for 1 s or more at a time, but for less than 5 % of the "
+        "window: the slowest latencies are those of the standstill, and rates a little low.",
+        remedy="let nothing stop the process, and repeat; where kernels were compiled, raise "
+        "warmup.n_warmup",
     ),
     "cpu_throttled": _caution(
         meaning="A quota on CPU time, of a container or a job, stopped its processes again and "

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from llenergymeasure.core import flops, metrics, trust
+from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.core import flops, metrics, stalls, trust
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures, other_arithmetic
+from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     Distribution,
     EnergyResult,
     ExperimentResult,
     FlopsResult,
+    LatencyResult,
     MemoryResult,
     ModelInfo,
     MultiGPUResult,
@@ -44,8 +48,8 @@ class ResultCollector:
         """Pool the samples, then compute every figure from the pool."""
         first, pooled = self.first, pool(processes)
         config = first.order.config
-        latency = metrics.latency_result(pooled.requests, first.work.latency_start)
-        throughput = self._throughput(pooled)
+        latency = self._latency(pooled)
+        throughput = self._throughput(processes, pooled)
         energy = self._energy(pooled, throughput, latency.e2e_ms)
         work = self._flops(processes, pooled)
         verdict = self._trust(pooled, throughput)
@@ -76,14 +80,21 @@ class ResultCollector:
             cpu_load=first.measured.cpu_load,
             cpu_throttling=first.measured.cpu_throttling,
             multi_gpu=self._multi_gpu(),
-            co2_estimate=metrics.estimate_co2(
-                energy.total_j, self.environment, pooled.energy.codecarbon_grams
-            ),
+            co2_estimate=self._co2(energy, pooled),
             environment=self.environment,
             trust=verdict,
             measurement_warnings=trust.warning_codes(verdict),
             reproducibility_notes=tuple(_notes(first, pooled)),
         )
+
+    def _latency(self, pooled: PooledSamples) -> LatencyResult:
+        beams = self.first.order.config.decoder.decoding_strategy == "beam"
+        start = self.first.work.latency_start
+        return metrics.latency_result(pooled.requests, start, searches=beams)
+
+    def _co2(self, energy: EnergyResult, pooled: PooledSamples) -> CO2Estimate | None:
+        grams = pooled.energy.codecarbon_grams
+        return metrics.estimate_co2(energy.total_j, self.environment, grams)
 
     def _multi_gpu(self) -> MultiGPUResult | None:
         devices = self.first.target.gpu_uuids
@@ -100,13 +111,20 @@ class ResultCollector:
             pass_seconds=tuple(one.seconds for one in pooled.passes),
         )
 
-    def _throughput(self, pooled: PooledSamples) -> ThroughputResult:
+    def _throughput(
+        self, processes: Sequence[RawProcessResult], pooled: PooledSamples
+    ) -> ThroughputResult:
+        warm = self.first.warmup.batches > 0
+        each = [stalls.stalled_s(one, warm=warm) for one in processes]
+        slept = [one.suspended_s for one in processes]
         return metrics.throughput_result(
             pooled.requests,
             pooled.window,
             passes=len(pooled.passes),
             prompts_truncated=self.first.work.truncated,
             pads=self.first.report.pads,
+            stalled_s=max((one for one in each if one is not None), default=None),
+            suspended_s=max((one for one in slept if one is not None), default=None),
         )
 
     def _energy(
@@ -137,7 +155,7 @@ class ResultCollector:
     ) -> FlopsResult | None:
         report, config = self.first.report, self.first.order.config
         shape, beams = report.architecture, config.decoder.num_beams or 1
-        if shape is None:
+        if shape is None or report.doubt is not None:
             return None
         gpus, used = self.environment.gpus, self.first.target.gpu_uuids
         kinds = {gpu.name for gpu in gpus if gpu.uuid in used}
@@ -191,16 +209,21 @@ def _cached_tokens(pooled: PooledSamples) -> int:
 
 
 def _resolved(first: Measurement) -> ResolvedSettings:
-    shape = first.report.architecture
+    report = first.report
+    shape = report.architecture if report.doubt is None else None
+    analytic = shape and Counted(shape.parameters, shape.parameters, shape.parameters_active)
+    held = report.counted or analytic
     return ResolvedSettings(
-        backend=first.report.resolved,
+        backend=report.resolved,
         model=ModelInfo(
             name=first.order.config.model,
-            weights=first.report.weights,
-            commit=first.report.model_commit,
-            parameters=shape.parameters if shape else None,
-            parameters_active=shape.parameters_active if shape else None,
-            tokenizer_sha256=first.report.tokenizer_sha256,
+            weights=report.weights,
+            commit=report.model_commit,
+            doubt=report.doubt,
+            tokenizer_sha256=report.tokenizer_sha256,
+            parameters=held and held.total,
+            parameters_active=held and held.active,
+            parameters_source=held and ("counted" if report.counted else "analytic"),
         ),
         dataset=first.work.dataset,
         energy_source=first.selection.name,
@@ -208,6 +231,7 @@ def _resolved(first: Measurement) -> ResolvedSettings:
         start_method=first.order.start_method,
         start_reason=first.order.start_reason,
         session=first.order.session,
+        inputs=dict(first.work.inputs),
     )
 
 
@@ -226,6 +250,8 @@ def _thermal(devices: Sequence[DeviceState]) -> ThermalResult | None:
 def _notes(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
     config = first.order.config
     yield from first.report.notes
+    if (doubt := first.report.doubt) is not None:
+        yield f"FLOPs, MFU and MBU are null: {doubt}"
     if cached := _cached_tokens(pooled):
         yield (
             f"{cached} prompt tokens were in the engine's prefix cache and not computed: executed "
@@ -234,9 +260,30 @@ def _notes(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
     yield from departures(pooled.requests, first.work.asked, ignores_eos=config.ignores_eos)
     if (other := other_arithmetic(config.precision, first.report.resolved)) is not None:
         yield other
+    if config.decoder.draft_model is not None:
+        yield from _of_drafts(first, pooled)
     if first.report.weights == "random":
         own = first.report.own_weight_seed
         seed = "a seed of the engine's own" if own else f"seed {config.random_seed}"
         yield f"weights are random, {seed}"
     if config.decoder.decoding_strategy == "sampling":
         yield f"tokens are sampled, seed {config.random_seed}"
+
+
+def _of_drafts(first: Measurement, pooled: PooledSamples) -> Iterator[str]:
+    """Say what an acceptance rate is worth, and where there is none."""
+    config = first.order.config
+    draft = config.decoder.draft_model or ""
+    if all(one.drafted_tokens is None for one in pooled.requests):
+        yield "the engine does not tell how many tokens were drafted and accepted"
+    is_random = draft.startswith(RANDOM_PREFIX)
+    if draft == config.model and is_random and config.lora is None:
+        yield (
+            "model and drafting model have the same random weights, by shape and seed, so that all "
+            "drafts are accepted, but for rounding: the most that drafting can save"
+        )
+    elif draft != config.model and (is_random or first.report.weights == "random"):
+        yield (
+            "model and drafting model have nothing in common where the weights of one are random: "
+            "drafts are accepted by chance alone, the least that drafting can save"
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ from llenergymeasure.core.backends.protocol import (
     PassTrace,
 )
 from llenergymeasure.core.energy.estimation.aliasing import step_times_ns
+from llenergymeasure.core.models import identity
+from llenergymeasure.core.stalls import read_clocks
 from llenergymeasure.core.workload import (
     AskedTokens,
     asked_of,
@@ -44,6 +47,7 @@ class PreparedWork:
         dataset: Where the prompts are from.
         asked: What each request asks for, by position in the dataset; of all processes.
         latency_start: What the times of a request count from.
+        inputs: Identity of each input, by the field that names it.
     """
 
     batches: int
@@ -51,6 +55,7 @@ class PreparedWork:
     dataset: DatasetInfo
     asked: tuple[AskedTokens, ...]
     latency_start: LatencyStart
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +164,14 @@ ALL_PROMPTS = Share(0, 1)
 
 @dataclass(slots=True)
 class _Passes:
-    """Passes of one kind: the batches, and what came of them."""
+    """Passes of one kind: the batches, what came of them, and what clocks say of the passes."""
 
     plan: tuple[Batch, ...] = ()
     windows: list[Window] = field(default_factory=list)
     traces: list[PassTrace] = field(default_factory=list)
     samples: tuple[RequestSample, ...] | None = None
+    slept_s: float = 0.0
+    idle_s: float = 0.0
 
 
 class LocalExecutor:
@@ -183,6 +190,7 @@ class LocalExecutor:
         self._loader, self._order, self._config = loader, order, order.config
         self._audience, self._share = audience, share
         self._loaded: InferenceEngine | None = None
+        self._warmup_s = self._warmup_idle_s = 0.0
         self._passes: dict[PassKind, _Passes] = {"measure": _Passes(), "prefill": _Passes()}
 
     def start(self) -> None:
@@ -201,8 +209,17 @@ class LocalExecutor:
             cache_dir=self._order.cache_dir,
             ordinary_ids=engine.tokenizer.ordinary_ids(),
         )
-        limit = engine.inspect().context_limit
-        work = build_requests(dataset.prompts, engine.tokenizer, config, context_limit=limit)
+        report = engine.inspect()
+        work = build_requests(
+            dataset.prompts,
+            engine.tokenizer,
+            config,
+            context_limit=report.context_limit,
+            token_rows=report.token_rows,
+        )
+        tokenizer = report.tokenizer_sha256
+        inputs = {"dataset": dataset.sha256} | ({"tokenizer": tokenizer} if tokenizer else {})
+        inputs |= identity.of_models(config, report.model_commit)
         info = DatasetInfo(
             name=dataset.name,
             size=dataset.size,
@@ -216,7 +233,7 @@ class LocalExecutor:
             tuple(replace(request, max_new_tokens=1) for request in batch) for batch in plan
         )
         asked = asked_of(work.requests)
-        return PreparedWork(len(plan), work.truncated, info, asked, work.latency_start)
+        return PreparedWork(len(plan), work.truncated, info, asked, work.latency_start, inputs)
 
     def warm_up(self, count: int, first: int = 0) -> WarmedUp:
         """Run warm-up batches."""
@@ -227,8 +244,11 @@ class LocalExecutor:
         known = warmup_tour(plan, n)[:n] if batches and not first else ()
         floor = [batch for number, batch in zip(numbers, batches, strict=False) if number >= n]
         expected = sum(map(len, (*(plan[position] for position in known), *floor)))
+        before, began_ns = read_clocks(), time.monotonic_ns()
         traces = self._run(batches, WARMUP_PASS, expected) if batches else ()
         ended_ns = time.monotonic_ns()
+        self._warmup_s += (ended_ns - began_ns) / 1e9
+        self._warmup_idle_s += read_clocks().idle_s - before.idle_s
         tokens = sum(sample.output_tokens for trace in traces for sample in trace.samples())
         return WarmedUp(tokens, ended_ns)
 
@@ -238,11 +258,14 @@ class LocalExecutor:
 
     def run_pass(self, kind: PassKind, begun_ns: int) -> Window:
         """Run every request of this share once."""
-        passes = self._passes[kind]
+        passes, before = self._passes[kind], read_clocks()
         number = len(passes.windows) if kind == "measure" else PREFILL_PASS
         passes.traces += self._run(passes.plan, number)
         window = Window(begun_ns, time.monotonic_ns())
         passes.windows.append(window)
+        after = read_clocks()
+        passes.slept_s += after.slept_s - before.slept_s
+        passes.idle_s += after.idle_s - before.idle_s
         return window
 
     def step_times_ns(self, kind: PassKind) -> Sequence[int]:
@@ -258,13 +281,21 @@ class LocalExecutor:
 
     def collect(self) -> Collected:
         """Give the report of the engine and the raw samples of this share."""
-        report, windows = self._engine.inspect(), self._passes["measure"].windows
+        report, measured = self._engine.inspect(), self._passes["measure"]
+        share = self._warmup_idle_s / self._warmup_s if self._warmup_s else math.nan
+        suspended_s, idle_s, warmup_idle_share = (
+            None if math.isnan(each) else round(max(0.0, each), 3)
+            for each in (measured.slept_s, measured.idle_s, share)
+        )
         raw = RawProcessResult(
             process_index=self._share.process,
-            window=Window(windows[0].t0_ns, windows[-1].t1_ns),
-            passes=tuple(windows),
+            window=Window(measured.windows[0].t0_ns, measured.windows[-1].t1_ns),
+            passes=tuple(measured.windows),
             requests=self.samples("measure"),
             memory=report.memory,
+            suspended_s=suspended_s,
+            idle_s=idle_s,
+            warmup_idle_share=warmup_idle_share,
         )
         return Collected(report, (raw,))
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -105,10 +106,15 @@ class FleetExecutor:
 
     def collect(self) -> Collected:
         """Read what every process left in its file, and unite their reports."""
-        reports: list[EngineReport] = self._all("collect")
-        indices = range(len(self._ranks))
-        shares = tuple(read_process(self._directory.process(index)) for index in indices)
-        return Collected(_united(reports), shares)
+        told: list[tuple[EngineReport, str]] = self._all("collect")
+        files = [Path(file) for _, file in told]
+        shares = tuple(map(read_process, files))
+        for file in files:
+            if file.parent != self._directory.root.absolute():  # which did not take it
+                with suppress(OSError):
+                    file.unlink()
+                    file.parent.rmdir()
+        return Collected(_united([report for report, _ in told]), shares)
 
     def close(self) -> None:
         """End every process: those at rest in good order, the others at once."""

@@ -34,6 +34,7 @@ from llenergymeasure.core.energy.selection import Selection, get_active_energy_b
 from llenergymeasure.core.energy.stored import BaselineCache, DeviceIdentity
 from llenergymeasure.core.environment import cpu_load, read_cpu_times
 from llenergymeasure.core.metrics import load_result
+from llenergymeasure.core.models import identity
 from llenergymeasure.domain.energy import EnergyRecording
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.results import (
@@ -207,6 +208,8 @@ class ExperimentOrchestrator:
         load = self._load(executor, selection.source)
         self._machine.enter("prepare")
         work = executor.prepare()
+        if self._order.inputs:
+            identity.refuse_others(self._config, self._order.inputs, work.inputs)
         if not baseline.skipped:
             self._machine.enter("idle")
             baseline.measure_loaded()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
+import tempfile
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,6 +15,7 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.user_config import EffectiveSettings, data_path
+from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.results import StudyPlace
 from llenergymeasure.exceptions import ExperimentError
@@ -37,6 +41,11 @@ class Start(NamedTuple):
 
     method: str = "inline"
     reason: str | None = None
+
+
+def new_rescue() -> str:
+    """Make a name that nobody has used, or can guess."""
+    return f"llem-rescued-{secrets.token_hex(8)}"
 
 
 class WorkOrder(Record):
@@ -73,6 +82,16 @@ class WorkOrder(Record):
         description="Temperature at t0 of each device in an earlier experiment that this one is "
         "compared with, by UUID, degrees Celsius.",
     )
+    inputs: dict[str, str] = Field(
+        {},
+        description="Identity of each input in the results that this one is to stand beside, by "
+        "field; with other inputs it is not measured.",
+    )
+    rescue: str | None = Field(
+        None,
+        description="Name of the folder for what the experiment's directory does not take: in the "
+        "temporary directory, or in rescued/ of the cache where that goes with a container.",
+    )
     session: int | None = Field(
         None, description="Which run of its study this is, from 1: more after each resume."
     )
@@ -107,6 +126,16 @@ class WorkOrder(Record):
             cold_start=cold_start,
             runner=user.runner(config.backend),
         )
+
+    def rescues(self) -> tuple[ExperimentDirectory, ...]:
+        """Give the places for what the experiment's directory does not take, the first one first.
+
+        Only folders of the host outlive a container, such as the cache.
+        """
+        name = self.rescue or new_rescue()
+        temporary = () if IMAGE_VARIABLE in os.environ else (Path(tempfile.gettempdir()),)
+        folders = (*temporary, self.cache_dir / "rescued")
+        return tuple(ExperimentDirectory(folder / name) for folder in folders)
 
     def write(self, directory: ExperimentDirectory) -> None:
         """Write ``config.json``; leave no empty directory where that fails.

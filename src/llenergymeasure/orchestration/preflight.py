@@ -26,11 +26,13 @@ from llenergymeasure.core.energy.selection import (
     energy_problems,
     get_active_energy_backend,
 )
+from llenergymeasure.core.models import tokenizers
 from llenergymeasure.core.models.sources import (
     adapter_problems,
     model_problems,
     resolve,
     template_problems,
+    vocabulary_problems,
     weight_problems,
 )
 from llenergymeasure.datasets.loader import dataset_problems
@@ -146,14 +148,23 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
         yield _Part(("model", *weights), lambda: _model_problems(config, offline=offline), "model")
         if config.passthrough_kwargs is None:  # load_format, gguf_file, subfolder
             yield _Part(("weights", config.model), lambda: weight_problems(config.model), "model")
+        yield _Part(
+            ("vocabulary", config.model, config.revision),
+            lambda: vocabulary_problems(config.model, config.revision),
+            "model",
+        )
         if config.apply_chat_template:
-            template = ("template", config.model)
-            yield _Part(template, lambda: template_problems(config.model), "model")
+            template = ("template", config.model, config.revision, config.max_input_tokens)
+            yield _Part(template, lambda: _template_problems(config), "model")
     yield _Part(
         ("dataset", str(config.dataset), config.n, order.model_cache_dir),
         lambda: dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
         "dataset",
     )
+
+
+def _template_problems(config: ExperimentConfig) -> list[Problem]:
+    return template_problems(config.model) or tokenizers.trial_problems(config)
 
 
 def _lock_problems() -> list[Problem]:

@@ -11,6 +11,7 @@ import json
 import logging
 import queue
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from typing import Any, TypedDict
 from llenergymeasure import lifeline
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.backends.protocol import EngineReport
-from llenergymeasure.exceptions import LLEMError
+from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import captured_output
 from llenergymeasure.orchestration.events import PROGRESS_PERIOD_NS
 from llenergymeasure.orchestration.executor import LocalExecutor, Share
@@ -94,10 +95,16 @@ class CommandLoop:
         self._teller.catch_up()
         self._channel.send(("done", value))
 
-    def _collect(self) -> EngineReport:
+    def _collect(self) -> tuple[EngineReport, str]:
+        """Leave the samples where they can be; the coordinating process rescues what it reads."""
         collected = self._executor.collect()
-        write_process(collected.processes[0], self._samples)
-        return collected.report
+        try:
+            write_process(collected.processes[0], self._samples)
+        except ExperimentError:
+            folder = Path(tempfile.mkdtemp(prefix="llem-share-"))
+            self._samples = folder / self._samples.name
+            write_process(collected.processes[0], self._samples)
+        return collected.report, str(self._samples)
 
 
 class Failure(TypedDict):

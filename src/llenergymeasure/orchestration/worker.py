@@ -14,10 +14,9 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,6 +40,8 @@ from llenergymeasure.results.persistence import DirectoryRepository
 from llenergymeasure.state.machine import StateMachine
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_OWN_LOG = Path("/proc/self/fd/1")  # there when its name has gone with the directory
+_WITH_LOG = ("fork", "spawn")
 
 
 class Interruption:
@@ -117,7 +118,7 @@ def run(
         except OSError as error:
             what = f"cannot write {error.filename}: {error.strerror}"
             said = f"{what}; put results elsewhere with --output"
-            return _fail(repository, order, "start", "experiment", said)
+            return _fail(repository, order, "start", ("experiment", said))
         stack.enter_context(interruption.noticed())
         search_path = with_programs_of(sys.executable, os.environ.get("PATH", os.defpath))
         stack.enter_context(variables({"PATH": search_path}))
@@ -153,17 +154,18 @@ def _run_phases(
         if not isinstance(error, LLEMError):
             traceback.print_exception(error)
             said = f"{type(error).__name__}: {error}"
-            return _fail(repository, order, machine.phase, "internal", said)
+            return _fail(repository, order, machine.phase, ("internal", said))
         for note in getattr(error, "__notes__", ()):
             sys.stderr.write(f"{note}\n")  # which is log.txt here
-        return _fail(repository, order, machine.phase, error.code, error.message)
+        rescued = error.rescued if isinstance(error, ExperimentError) else None
+        return _fail(repository, order, machine.phase, (error.code, error.message), rescued)
 
 
 def _interrupt(repository: DirectoryRepository, order: WorkOrder, phase: str) -> KeyboardInterrupt:
     directory = repository.directory
     if directory.result.is_file():
         return KeyboardInterrupt(f"interrupted after the result was written to {directory.root}")
-    _fail(repository, order, phase, "interrupted", "interrupted by the user")
+    _fail(repository, order, phase, ("interrupted", "interrupted by the user"))
     return KeyboardInterrupt(f"interrupted in phase '{phase}'; no result was written")
 
 
@@ -180,52 +182,61 @@ def _measure_and_save(
     ).run()
     machine.enter("save")
     collector: MetricsCollector = ResultCollector(measurement, snapshot)
-    result = collector(measurement.processes)
     try:
-        return _save(repository, measurement, result)
+        return _save(repository, measurement, collector)
     except ExperimentError as error:
-        raise _rescued(error, measurement, result) from None
+        error.rescued = _elsewhere(order, lambda kept: _save(kept, measurement, collector))
+        raise
 
 
 def _save(
-    repository: ResultsRepository, made: Measurement, result: ExperimentResult
+    repository: ResultsRepository, made: Measurement, collector: MetricsCollector
 ) -> ExperimentResult:
+    """Save raw samples before anything is derived from them: whatever comes then, they are kept."""
     files = repository.save_samples(made.processes, made.windows)
-    whole = result.model_copy(update={"files": dict(files)})
-    repository.save_result(whole)
-    return whole
+    result = collector(made.processes).model_copy(update={"files": dict(files)})
+    repository.save_result(result)
+    return result
 
 
-def _rescued(
-    error: ExperimentError, made: Measurement, result: ExperimentResult
-) -> ExperimentError:
-    """Keep what was measured in the temporary directory of the system, and say so.
+def _elsewhere(order: WorkOrder, save: Callable[[DirectoryRepository], object]) -> str | None:
+    """Save what the experiment's directory does not take where the order says; tell the folder.
 
-    Gives the error as it was where there is no room either.
+    Gives ``None`` where there is no room either.
     """
-    try:
-        root = Path(tempfile.mkdtemp(prefix="llem-rescued-"))
-    except OSError:
-        return error
-    try:
-        _save(DirectoryRepository(ExperimentDirectory(root)), made, result)
-    except ExperimentError:
-        shutil.rmtree(root, ignore_errors=True)
-        return error
-    return ExperimentError(
-        f"{error.message}\n  what was measured is kept in {root}",
-        where=error.where,
-        cause=error.cause,
-    )
+    for place in order.rescues():
+        try:
+            place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save(DirectoryRepository(place))
+        except (ExperimentError, OSError):
+            if not place.result.exists():  # half of it says nothing
+                shutil.rmtree(place.root, ignore_errors=True)
+        else:
+            return str(place.root)
+    return None
 
 
 def _fail(
-    repository: ResultsRepository, order: WorkOrder, phase: str, code: str, message: str
+    repository: DirectoryRepository,
+    order: WorkOrder,
+    phase: str,
+    told: tuple[str, str],
+    rescued: str | None = None,
 ) -> FailedExperiment:
-    failure = FailedExperiment(config=order.config, phase=phase, code=code, message=redact(message))
-    # A full disk may refuse this too; the caller still has the failure itself.
-    with contextlib.suppress(ExperimentError):
+    """Leave a failure of a code and a message, and what else is kept of the experiment."""
+    code, message = told
+    failure = FailedExperiment(
+        config=order.config, phase=phase, code=code, message=redact(message), rescued=rescued
+    )
+    try:
         repository.save_failure(failure)
+    except ExperimentError:
+        # The caller still has the failure itself; a process that waits for this one looks there.
+        if order.rescue is not None:
+            sys.stderr.flush()
+            said = tail(_OWN_LOG) if order.start_method in _WITH_LOG else ""
+            aside = failure.model_copy(update={"log_tail": said})
+            _elsewhere(order, lambda kept: kept.save_failure(aside))
     return failure
 
 
@@ -241,11 +252,14 @@ def error_of(
     """
     said = tail(directory.log)
     hint = f"\n  what the engine printed: {directory.log}" if kept and said else ""
+    if failure.rescued is not None:
+        hint += f"\n  what was measured is kept in {failure.rescued}"
     error = ExperimentError(
         f"the experiment failed in phase '{failure.phase}': {failure.message}{hint}",
         where=failure.phase,
         config=failure.config.model_dump(mode="json"),
         cause=failure.code,
+        rescued=failure.rescued,
     )
     if said:
         error.add_note(f"the engine's last words:\n{said}")

@@ -49,6 +49,7 @@ def sections(result: ExperimentResult) -> Iterator[Section]:
     yield Section("work", tuple(_work(result)))
     yield Section("latency", (_latency(result),))
     yield Section("trust", tuple(_trust(result)))
+    yield Section("earlier", tuple(fact("Old rules", result.earlier_rules)))
 
 
 def _subject(result: ExperimentResult) -> Iterator[Fact]:
@@ -162,6 +163,7 @@ def _shares(result: ExperimentResult) -> Iterator[str]:
     energy, work = result.energy, result.throughput
     for share, count, noun in (
         (energy.per_output_token_j, work.output_tokens, "output token"),
+        (energy.per_accepted_token_j, work.accepted_tokens, "accepted token"),
         (energy.per_request_j, work.requests_completed, "request"),
     ):
         if share is not None:
@@ -241,6 +243,8 @@ def _work(result: ExperimentResult) -> Iterator[Fact]:
         used = ", ".join(f"{name} {fmt.percent(one)}" for name, one in shares if one is not None)
         peak = f" of the peak of {flops.peak_source}" if flops.peak_source else ""
         yield Fact("Compute", (did, f"{used}{peak}") if used else (did,))
+    elif (doubt := result.resolved.model.doubt) is not None:
+        yield Fact("Compute", (f"FLOPs are not known: {doubt}",))
 
 
 def _amount(result: ExperimentResult) -> Iterator[str]:
@@ -253,6 +257,10 @@ def _amount(result: ExperimentResult) -> Iterator[str]:
         f"{fmt.count(work.input_tokens, 'input token')}, "
         f"{fmt.count(work.output_tokens, 'output token')}"
     )
+    if work.drafted_tokens is not None:
+        rate = work.acceptance_rate
+        share = "" if rate is None else f" ({fmt.percent(rate)})"
+        yield f"{work.accepted_tokens:,} of {work.drafted_tokens:,} drafted tokens accepted{share}"
     if work.padding_waste:
         yield f"{fmt.percent(work.padding_waste)} of computed positions were padding"
         backend, in_force = result.config.backend, result.resolved.backend
@@ -279,7 +287,8 @@ def _latency(result: ExperimentResult) -> Fact | Table:
     for field, label, absent in _LATENCIES:
         times_ms: Distribution | None = getattr(result.latency, field)
         if times_ms is None:
-            rows.append((label, absent))
+            searched = field != "e2e_ms" and result.config.decoder.decoding_strategy == "beam"
+            rows.append((label, "no token is final before a search ends" if searched else absent))
         else:
             quantiles = (times_ms.p50, times_ms.p95, times_ms.p99)
             rows.append((label, *map(fmt.milliseconds, quantiles), f"{times_ms.count:,}"))

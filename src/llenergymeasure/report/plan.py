@@ -15,6 +15,7 @@ from llenergymeasure.study.forecast import Forecast
 ORDER_SHOWN = 40
 SKIPS_SHOWN = 3
 _UNORDERED = ("sequential", "interleaved")
+_GUESSED = "estimated from an unknown model type"
 
 
 def study_data(forecast: Forecast) -> dict[str, Any]:
@@ -108,6 +109,8 @@ def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
     if memory["capacity_mb"] is not None:
         verdict = "fits" if memory["fits"] else "DOES NOT FIT"
         yield f"            {verdict}: {memory['device']} has {memory['capacity_mb']:,.0f} MiB"
+    if memory["doubt"] is not None:
+        yield from wrapped(f"{_GUESSED}: {memory['doubt']}", " " * 12, " " * 12)
 
 
 def _experiment_duration(duration: Mapping[str, float | None]) -> Iterator[str]:
@@ -180,6 +183,12 @@ def _table(forecast: Forecast) -> Iterator[str]:
     if misfits := sum(row.memory.get("fits") is False for row in rows):
         needs = "needs" if misfits == 1 else "need"
         yield f"{written.count(misfits, 'configuration')} (marked >) {needs} more than there is"
+    doubts = Counter(row.memory["doubt"] for row in rows if row.memory.get("doubt"))
+    for doubt, count in doubts.items():
+        yield from wrapped(
+            f"memory and time of {written.count(count, 'configuration')} are {_GUESSED}: {doubt}",
+            rest="  ",
+        )
 
 
 def _memory(memory: Mapping[str, Any]) -> str:

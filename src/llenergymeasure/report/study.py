@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure.config.settings_words import described
+from llenergymeasure.core.models.identity import short
 from llenergymeasure.domain.study_result import (
     ENERGY_PER_TOKEN,
     MEMORY,
@@ -110,9 +111,9 @@ def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) 
 
     The two can differ: a comparison takes out drift and what the runs of a cycle share.
     """
-    boards = _boards(study)
+    places = _places(study)
     rows = [
-        _Row(one, one.figures[metric.name], _name(one, boards))
+        _Row(one, one.figures[metric.name], _name(one, places))
         for one in study.configurations
         if metric.name in one.figures
     ]
@@ -134,15 +135,19 @@ def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) 
     )
 
 
-def _boards(study: StudyResult) -> dict[tuple[str, ...], int]:
-    """Number the sets of devices that configurations ran on; empty where there is only one."""
-    sets = dict.fromkeys(one.devices for one in study.configurations)
-    return {devices: number for number, devices in enumerate(sets, 1)} if len(sets) > 1 else {}
+def _places(study: StudyResult) -> dict[tuple[str, ...], int]:
+    """Number where and with what configurations ran; empty where that is the same for all."""
+    found = dict.fromkeys(_place(one) for one in study.configurations)
+    return {place: number for number, place in enumerate(found, 1)} if len(found) > 1 else {}
 
 
-def _name(one: ConfigurationResult, boards: Mapping[tuple[str, ...], int]) -> str:
-    """Name a row: ``#2``, or ``#2@1`` where there are several boards."""
-    return f"#{one.id}@{boards[one.devices]}" if boards else f"#{one.id}"
+def _place(one: ConfigurationResult) -> tuple[str, ...]:
+    return (*one.devices, *(f"{name} {short(value)}" for name, value in one.conditions.items()))
+
+
+def _name(one: ConfigurationResult, places: Mapping[tuple[str, ...], int]) -> str:
+    """Name a row: ``#2``, or ``#2@1`` where not all ran in the same place with the same."""
+    return f"#{one.id}@{places[_place(one)]}" if places else f"#{one.id}"
 
 
 def _reference(rows: Sequence[_Row], compared: Sequence[Comparison]) -> int:
@@ -196,12 +201,12 @@ def _figures(study: StudyResult) -> Iterator[Table]:
     rows = [one for one in study.configurations if any(m.name in one.figures for m in metrics)]
     if not rows:
         return
-    boards = _boards(study)
+    places = _places(study)
     cells = []
     for one in rows[:_MOST_ROWS]:
         told = (one.figures.get(metric.name) for metric in metrics)
         shown = ("-" if figure is None else _value(figure, 1.0) for figure in told)
-        cells.append((_name(one, boards), *shown))
+        cells.append((_name(one, places), *shown))
     yield Table("figures", ("", *(f"{m.title}, {m.unit}" for m in metrics)), tuple(cells))
 
 
@@ -224,12 +229,13 @@ def _reading(study: StudyResult) -> Iterator[Text]:
             "The last column compares with the configuration named there; its intervals hold "
             "together. = marks what is not shown to differ: that is no proof of being equal."
         )
-    for devices, number in _boards(study).items():
-        yield Text(f"@{number} is {' and '.join(devices) or 'a device not known'}.")
+    for place, number in _places(study).items():
+        yield Text(f"@{number} is {' and '.join(place) or 'a device not known'}.")
     if len(study.configurations) > len({one.id for one in study.configurations}):
+        where = "place" if any(one.conditions for one in study.configurations) else "board"
         yield Text(
-            "Configurations are compared board by board; what that gives over all boards stands "
-            "once, at the first row of each."
+            f"Configurations are compared {where} by {where}; what that gives over all {where}s "
+            "stands once, at the first row of each."
         )
     yield from (Text(f"- by an earlier rule: {text}") for text in study.earlier_rules)
     yield from _notes(study)
@@ -270,6 +276,11 @@ def _left_out(study: StudyResult) -> Iterator[Text]:
         if ones[0].directory is not None:
             first = "first " if len(ones) > 1 else ""
             yield Text(f"{first}in {ones[0].directory}", 2, whole=True)
+        kept = [one.rescued for one in ones if one.rescued is not None]
+        for place in kept[:_MOST_FAILING]:
+            yield Text(f"what was measured is kept in {place}", 2, whole=True)
+        if len(kept) > _MOST_FAILING:
+            yield Text(f"and in {len(kept) - _MOST_FAILING:,} more places: {_ALL}", 2)
     yield from _more("Failed", len(alike))
     skips = Counter(one.reason for one in study.skipped)
     for reason, count in skips.most_common(_MOST_REASONS):

@@ -110,7 +110,7 @@ def make_column(values: Sequence[Any], kind: Kind) -> pa.Array:
     there = [value is not None for value in values]
     buffers, inside = [None if all(there) else _bits(there)], []
     if kind == "string":
-        texts = [b"" if value is None else value.encode() for value in values]
+        texts = [(value or "").encode(errors="backslashreplace") for value in values]
         buffers += [_offsets(texts), pa.py_buffer(b"".join(texts))]
     elif kind == "list<int64>":
         cells = [() if value is None else value for value in values]

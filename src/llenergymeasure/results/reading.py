@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from llenergymeasure.config.models import STORED
+from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS, earlier
 from llenergymeasure.domain.results import ExperimentResult, TrustReason, TrustVerdict
 from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 from llenergymeasure.exceptions import LLEMError, NotUnderstoodError
@@ -118,10 +119,10 @@ def _version(text: Any) -> tuple[int, ...] | None:
 
 
 def _built(model: type[Result], data: dict[str, Any], file: Path) -> Result:
+    stated = {key: value for key, value in data.items() if key != SEAL}
+    stated["earlier_rules"] = earlier(OF_EXPERIMENTS, data)
     try:
-        return model.model_validate(
-            {key: value for key, value in data.items() if key != SEAL}, context=STORED
-        )
+        return model.model_validate(stated, context=STORED)
     except ValidationError as error:
         lines = error.errors(include_url=False, include_input=False)
         places = [".".join(map(str, line["loc"])) or "the whole" for line in lines]

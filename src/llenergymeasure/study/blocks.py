@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 DRIFT_FREEDOM = 6  # least degrees of freedom of which one is spent on drift
 FEWEST_ALONE = 5  # configurations from which the noise of each can be told from the others'
-_PRIOR_FREEDOM = 2.0  # that the noise of all counts for beside what is known of one configuration
 _LEAST_VARIANCE = 0.02  # of that of all: below lies luck, and not a configuration without noise
 
 
@@ -104,9 +103,10 @@ class BlockFit:
     _left: Floats  # (configurations, blocks), mean residual; NaN where there is none
     _alone: _Alone
 
-    def standard_error(self, first: int, second: int) -> float:
+    def error(self, first: int, second: int) -> Noise:
         """Standard error of a difference of two effects, by their positions."""
-        return self.noise(first, second).sd * sqrt(self.variance_factor(first, second))
+        noise = self.noise(first, second)
+        return noise._replace(sd=noise.sd * sqrt(self.variance_factor(first, second)))
 
     def noise(self, first: int, second: int) -> Noise:
         """Noise by which two configurations are judged."""
@@ -165,7 +165,8 @@ def usual_freedom(configurations: int, cycles: int) -> int:
     of_all -= of_all >= DRIFT_FREEDOM
     if configurations == 2:
         return of_all
-    own = cycles if configurations < FEWEST_ALONE else 2 * int(cycles - 1 + _PRIOR_FREEDOM)
+    # Of two with cycles + 1 each, a little less than the sum: no two seem equally noisy.
+    own = cycles if configurations < FEWEST_ALONE else 2 * cycles + 1
     return min(own, of_all)
 
 
@@ -223,9 +224,10 @@ def _alone(config: Whole, group: Whole, residual: Floats, free: Floats, of_all: 
     known = linked >= 3
     own = ((linked - 1) * square - of_all) / np.where(known, linked - 2, 1)
     freedom = np.where(known, told * linked / np.maximum(linked - 1, 1), 0.0)
-    drawn = _PRIOR_FREEDOM * of_all + freedom * np.maximum(own, _LEAST_VARIANCE * of_all)
-    freedom += _PRIOR_FREEDOM
-    return _Alone(linked, drawn / freedom, freedom)
+    # What is known of one counts by its freedom, all the others for a half of that and 1.5 more.
+    weight = freedom / (1.5 + 1.5 * freedom)
+    drawn = of_all + weight * (np.maximum(own, _LEAST_VARIANCE * of_all) - of_all)
+    return _Alone(linked, drawn, freedom + 2)
 
 
 class _Projection(NamedTuple):

@@ -33,7 +33,7 @@ from llenergymeasure.domain.study_result import (
 )
 from llenergymeasure.results.files import write_atomically, write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.study import statistics
+from llenergymeasure.study import likeness, statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
 from llenergymeasure.study.equal_terms import unequal_terms
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
@@ -62,7 +62,7 @@ class SlotOutcome(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """One result that is trusted, and where it belongs."""
+    """One result, where it belongs, and how often what must agree had changed before it."""
 
     configuration: int
     cycle: int
@@ -70,6 +70,7 @@ class _Run(NamedTuple):
     devices: Devices
     result: ExperimentResult
     directory: ExperimentDirectory | None = None
+    epoch: int = 0
 
     @property
     def session(self) -> int:
@@ -96,6 +97,7 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
             place = slot.configuration + 1, slot.cycle, slot.number
             every.append(_Run(*place, devices_of(found), found, directory))
             files.append(None if directory is None else str(directory.result))
+    every = _with_epochs(every)
     trusted = [run for run in every if run.result.trust.verdict != "invalid"]
     comparisons, sensitivity, notes = _compare(trusted, plan.execution.n_cycles)
     settings = varied_settings(plan.experiments)
@@ -124,6 +126,13 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
     )
 
 
+def _with_epochs(every: Sequence[_Run]) -> list[_Run]:
+    in_time = sorted(every, key=lambda run: (run.session, run.slot))
+    numbers = likeness.epochs([run.result for run in in_time])
+    by_slot = {run.slot: number for run, number in zip(in_time, numbers, strict=True)}
+    return [run._replace(epoch=by_slot[run.slot]) for run in every]
+
+
 def _protocol(execution: ExecutionPlan, every: Sequence[_Run]) -> StudyProtocol:
     methods = sorted({run.result.resolved.start_method for run in every})
     return StudyProtocol(
@@ -144,7 +153,9 @@ def _notes(
 ) -> Iterator[Note]:
     yield from (Note(kind="start", text=text) for text in _about_starts(every))
     yield from (Note(kind="trust", text=text) for text in _about_trust(every))
-    yield from unequal_terms([(run.configuration, run.result) for run in trusted])
+    numbered = [(run.configuration, run.result) for run in trusted]
+    yield from (Note(kind="trust", text=text) for text in likeness.unlike(numbered))
+    yield from unequal_terms(numbered)
     yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))
     yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
     yield from (Note(kind="resume", text=text) for text in _about_again(done))
@@ -185,21 +196,37 @@ def _configurations(
     experiments: Sequence[ExperimentConfig],
     settings: Sequence[Mapping[str, Any]],
 ) -> Iterator[ConfigurationResult]:
-    """Give the figures of each configuration on each set of devices it ran on."""
+    """Give the figures of each configuration on each set of devices, of what ran alike."""
     cells: dict[tuple[int, Devices], list[_Run]] = defaultdict(list)
     for run in every:
         cells[run.configuration, run.devices].append(run)
-    for (configuration, devices), runs in sorted(cells.items()):
+    for (configuration, devices), runs, apart in _alike(sorted(cells.items())):
         trusted = [run for run in runs if run.result.trust.verdict != "invalid"]
         yield ConfigurationResult(
             id=configuration,
             settings=dict(settings[configuration - 1]),
             fingerprint=experiments[configuration - 1].fingerprint(),
             devices=devices,
+            conditions=apart,
             n_cycles=len(trusted),
             invalid=len(runs) - len(trusted),
             figures=dict(_figures(trusted)),
         )
+
+
+def _alike(
+    cells: Iterable[tuple[tuple[int, Devices], Sequence[_Run]]],
+) -> Iterator[tuple[tuple[int, Devices], list[_Run], dict[str, str]]]:
+    """Part each cell into what may be pooled, with what sets a part off where there are several."""
+    for cell, runs in cells:
+        found = [likeness.conditions(run.result) for run in runs]
+        apart = likeness.differing(found)
+        numbers = likeness.kinds(found)
+        for number in dict.fromkeys(numbers):
+            chosen = [place for place, each in enumerate(numbers) if each == number]
+            known = {name: value for place in chosen for name, value in found[place].items()}
+            own = {name: known[name] for name in apart if name in known}
+            yield cell, [runs[place] for place in chosen], likeness.plain(own)
 
 
 def _figures(runs: Sequence[_Run]) -> Iterator[tuple[str, Figure]]:
@@ -219,7 +246,7 @@ def _observed(runs: Sequence[_Run]) -> _Observed:
                 run,
                 Observation(
                     run.configuration,
-                    (places[run.devices], run.cycle, run.session),
+                    (places[run.devices], run.epoch, run.cycle, run.session),
                     value,
                     run.slot,
                     _common(run, metric),

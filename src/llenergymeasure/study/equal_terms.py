@@ -108,6 +108,11 @@ def unequal_work(results: Iterable[Numbered]) -> Iterator[str]:
         groups[result.config.model_dump_json(include=_WORKLOAD)].setdefault(configuration, result)
     for members in groups.values():
         yield from _unequal_members(members)
+        prompts = {result.resolved.dataset.sha256 for result in members.values()}
+        if len(prompts) > 1 and all(
+            isinstance(one.config.dataset, str) for one in members.values()
+        ):
+            yield "the configurations did not get the same prompts: their dataset changed meanwhile"
         tokenizers = {result.resolved.model.tokenizer_sha256 for result in members.values()}
         if len(tokenizers - {None}) > 1:
             yield "the engines did not get the same prompts: their tokenizers differ"

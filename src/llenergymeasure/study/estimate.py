@@ -37,6 +37,7 @@ SCRIPTED_START_S = 0.5
 READ_BYTES_S = 0.5e9
 TIMEOUT_SLACK_S = 300.0
 TIMEOUT_FACTOR = 10.0
+LOADING_SLACK_S = 1800.0
 CLOCK_FACTOR = 2.0
 ASSUMED_AT_MOST_S = 12 * 3600.0  # 8 billion on a CPU are expected to take 8 hours by default
 
@@ -129,9 +130,8 @@ def duration(
     floor_s = config.warmup.thermal_floor_seconds if measured and not cold_start else 0.0
     window_s = pass_s * max(1, math.ceil(least_s / pass_s)) if pass_s else least_s
     work_s = warmup_s + pass_s
-    read = 0.0 if architecture is None else weight_bytes(architecture, config.precision)
     scripted = isinstance(config.section, ScriptedConfig)
-    load_s = SCRIPTED_START_S if scripted else START_S + read / READ_BYTES_S
+    load_s = SCRIPTED_START_S if scripted else _load_s(config, architecture)
     clock_s = _baseline_s(config, measured) + max(0.0, floor_s - warmup_s) + window_s - pass_s
     return Duration(load_s, work_s, clock_s)
 
@@ -163,6 +163,22 @@ def timeout_s(
     if architecture is None:
         computed_s = min(computed_s, ASSUMED_AT_MOST_S)
     return TIMEOUT_SLACK_S + computed_s + CLOCK_FACTOR * expected.clock_s
+
+
+def loading_limit_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:
+    """Say after how many seconds loading a model hangs rather than works.
+
+    Half an hour, in which a model may have to be fetched, and 10 times what starting the process
+    and reading the weights is expected to take. A model whose shape is not known is taken to be
+    one of 70 billion parameters.
+    """
+    known = architecture or ModelArchitecture.from_config(_LLAMA_2_70B)
+    return LOADING_SLACK_S + TIMEOUT_FACTOR * _load_s(config, known)
+
+
+def _load_s(config: ExperimentConfig, architecture: ModelArchitecture | None) -> float:
+    read = 0.0 if architecture is None else weight_bytes(architecture, config.precision)
+    return START_S + read / READ_BYTES_S
 
 
 def _batch_s(

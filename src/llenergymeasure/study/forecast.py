@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from llenergymeasure.study.estimate import (
     Rates,
     duration,
     first_look_s,
+    loading_limit_s,
     rates_of,
     timeout_s,
 )
@@ -168,6 +170,8 @@ def memory_plan(
 ) -> dict[str, Any]:
     """Hold the memory an experiment needs against what its devices have, MiB.
 
+    ``doubt`` says why the shape of the model, and with it the estimate, may be wrong; or is null.
+
     Args:
         config: The experiment.
         architecture: Shape of its model; ``None`` where it is not known.
@@ -188,6 +192,7 @@ def memory_plan(
         "total_mb": round(copies * estimate.total_mb, 1),
         "rows": estimate.rows,
         "context_tokens": estimate.context_tokens,
+        "doubt": architecture.doubt,
         **_room(config, estimate, copies, _visible(gpus, environ), allowed or allowance()),
     }
 
@@ -293,7 +298,16 @@ class TimeLimits:
         """Give the limit in seconds."""
         if self._given_s is not None:
             return self._given_s
-        return timeout_s(config, self.shape(config), self.rates(config))
+        shape = self.shape(config)
+        known = shape if shape is None or shape.doubt is None else None
+        return timeout_s(config, known, self.rates(config))
+
+    def of_loading(self, config: ExperimentConfig) -> float:
+        """Give the limit of loading the model and preparing its prompts, s.
+
+        Infinite where ``execution.timeout_s`` says what there is for all of the experiment.
+        """
+        return math.inf if self._given_s else loading_limit_s(config, self.shape(config))
 
     def rates(self, config: ExperimentConfig) -> Rates:
         """Give the rates of the device that an experiment runs on."""

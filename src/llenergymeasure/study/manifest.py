@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure._version import __version__
-from llenergymeasure.config.base import unlike
+from llenergymeasure.config.base import as_unicode, unlike
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import STORED, ExperimentConfig
 from llenergymeasure.config.study import CycleOrder, StartMethod
@@ -114,6 +114,11 @@ class StudyPlan(Record):
     merged: int = Field(0, description="Combinations that equal an earlier one.")
     skipped: tuple[Skipped, ...] = Field((), description="Combinations that are not run.")
     experiments: tuple[ExperimentConfig, ...] = Field(description="The distinct configurations.")
+    inputs: dict[str, dict[str, str]] = Field(
+        {},
+        description="Identity of each input that lay on this machine when the study began, by "
+        "field and by what configurations call it.",
+    )
     slots: tuple[Slot, ...] = Field(
         description="Order of running: number, index into experiments, cycle."
     )
@@ -203,7 +208,8 @@ def manifest_text(plan: StudyPlan, progress: ProgressView | None) -> str:
     first = {key: value for key, value in data.items() if key not in last}
     view = {} if progress is None else {"progress": progress.model_dump(mode="json")}
     whole = {**first, **view, **last}
-    return "{\n" + ",\n".join(_parts({**whole, SEAL: checksum(whole)})) + "\n}\n"
+    text = ",\n".join(_parts({**whole, SEAL: checksum(whole)}))
+    return as_unicode(f"{{\n{text}\n}}\n")
 
 
 class NotedPlan(NamedTuple):

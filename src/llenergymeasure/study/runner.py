@@ -16,26 +16,30 @@ from typing import Any
 
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
+from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
-from llenergymeasure.exceptions import ExperimentError, StudyError
+from llenergymeasure.exceptions import BackendError, ExperimentError, StudyError
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
-from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.orchestration.events import Event, Listener
+from llenergymeasure.orchestration.order import WorkOrder, new_rescue
+from llenergymeasure.overtime import Guard, LastWords
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
 from llenergymeasure.results.files import set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
 from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
 from llenergymeasure.study.forecast import TimeLimits
+from llenergymeasure.study.likeness import Inputs
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 from llenergymeasure.study.prepare import find_study
 from llenergymeasure.study.resume import MALFORMED, StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
-from llenergymeasure.study.supervise import supervise
+from llenergymeasure.study.supervise import LOADING, loads_too_long, supervise
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class StudyRunner:
         """Run a study of one experiment, which needs no plan: here, or where its backend runs."""
         config = grid.cold(experiment) if study.cold_start else experiment
         order = WorkOrder.of(config, self.settings, cold_start=study.cold_start)
+        if order.runner != preflight.LOCAL:
+            order = order.model_copy(update={"rescue": new_rescue()})
         kept = self.results_dir is not None
         with (
             _checked(order, self.settings, self.calls) as run,
@@ -116,6 +122,9 @@ class StudyRunner:
         with RunnerPool(plan.execution.start_method) as runners:
             # The checks come first, so that a study that cannot run leaves no directory.
             self._check(runners, plan, range(len(plan.experiments)))
+            inputs = Inputs()
+            inputs.look(plan.experiments, self.settings.config.model_cache_path())
+            plan = plan.model_copy(update={"inputs": inputs.as_data()})
             with self._directory(plan) as directory, owned(directory):
                 return self._run(plan, directory, runners, look(plan, directory))
 
@@ -131,8 +140,12 @@ class StudyRunner:
                 self._tell(plan, done=len(found.complete))
                 for note in found.notes():
                     self.calls.listener(Noted(note))
-                # What is finished needs no engine any more.
-                self._check(runners, plan, sorted({one.slot.configuration for one in found.left}))
+                # What is finished needs no engine any more, and no prompts.
+                left = sorted({one.slot.configuration for one in found.left})
+                self._check(runners, plan, left)
+                inputs = Inputs(plan.inputs, (result for _, result in found.complete))
+                configs = [plan.experiments[number] for number in left]
+                inputs.refuse_others(configs, self.settings.config.model_cache_path())
                 try:
                     set_aside(rejected, MALFORMED)
                 except OSError as error:
@@ -173,16 +186,21 @@ class StudyRunner:
         try:
             return session.run(found)
         except KeyboardInterrupt as interrupt:
-            message = (str(interrupt) or "interrupted") + self._advice(directory)
-            raise KeyboardInterrupt(message) from None
+            message = str(interrupt) or "interrupted"
+            raise KeyboardInterrupt(message + self._advice(session, directory)) from None
         except (StudyError, ExperimentError) as error:
-            raise StudyError(error.message + self._advice(directory), where=error.where) from error
+            message = error.message + self._advice(session, directory)
+            raise StudyError(message, where=error.where) from error
 
-    def _advice(self, directory: StudyDirectory) -> str:
-        """Say how a study that is still there goes on."""
-        if not self._keeps() or not directory.root.is_dir():
-            return ""
-        return f"\n  go on with: llem run --resume {shlex.quote(str(directory.root))}"
+    def _advice(self, session: StudySession, directory: StudyDirectory) -> str:
+        """Say where else something is kept, and how a study that is still there goes on."""
+        lines = []
+        for root, rescued in session.rescued():
+            counts = f"; copied into {shlex.quote(str(root))} it counts" if self._keeps() else ""
+            lines.append(f"what {root.name} measured is kept in {shlex.quote(rescued)}{counts}")
+        if self._keeps() and directory.root.is_dir():
+            lines.append(f"go on with: llem run --resume {shlex.quote(str(directory.root))}")
+        return "".join(f"\n  {line}" for line in lines)
 
     def _keeps(self) -> bool:
         return self.results_dir is not None or self.resume is not None
@@ -237,22 +255,76 @@ def _checked(
     order: WorkOrder, settings: EffectiveSettings, calls: Callbacks
 ) -> Iterator[Callable[[ExperimentDirectory], Outcome]]:
     """Check that an experiment can run, and give the way to run it."""
-    limit_s = cache(lambda: TimeLimits(settings, None).of(order.config))
+    limits = TimeLimits(settings, None)
+    limit_s = cache(lambda: limits.of(order.config))
     if order.runner == "local":
         preflight.check(order)
 
         def run_here(directory: ExperimentDirectory) -> Outcome:
-            with no_answer_later_than(limit_s):
-                return worker.run(directory, calls.listener)
+            bounded: contextlib.AbstractContextManager[Listener]
+            if backend_entry(order.config.backend).runs_a_model:
+                loading_s = limits.of_loading(order.config)
+                bounded = loading_bounded(directory, order, calls.listener, loading_s)
+            else:
+                bounded = contextlib.nullcontext(calls.listener)
+            with no_answer_later_than(limit_s), bounded as listener:
+                return worker.run(directory, listener)
 
         yield run_here
         return
-    within_s = limit_s()
+    within_s, loading_within_s = limit_s(), limits.of_loading(order.config)
     with RunnerPool("auto") as runners:
         runners.check([order])
 
         def run(directory: ExperimentDirectory) -> Outcome:
             job = runners.of(order).start(directory)
-            return supervise(job, directory, order, calls, within_s=within_s).outcome
+            return supervise(
+                job,
+                directory,
+                order,
+                calls,
+                within_s=within_s,
+                loading_within_s=loading_within_s,
+            ).outcome
 
         yield run
+
+
+@contextlib.contextmanager
+def loading_bounded(
+    directory: ExperimentDirectory, order: WorkOrder, listener: Listener, within_s: float
+) -> Iterator[Listener]:
+    """Bound the loading of an experiment that runs in this process, whatever it does.
+
+    Args:
+        directory: Where it writes.
+        order: What it is told.
+        listener: Told of every event.
+        within_s: Longest time for loading the model and preparing its prompts, s.
+
+    Yields:
+        What the experiment has to tell of every event instead.
+    """
+    late = BackendError(loads_too_long(within_s), where="load")
+    late.code = "timeout"
+    failure = FailedExperiment(
+        config=order.config, phase="load", code=late.code, message=late.message
+    )
+    words = LastWords(
+        directory.error.absolute(),
+        failure.model_dump_json(indent=2) + "\n",
+        f"\nllem: {late.message}\n",
+    )
+    guard = Guard(within_s, lambda: late, words)
+
+    def listen(event: Event) -> None:
+        if event.phase in LOADING:
+            guard.begin()
+        else:
+            guard.end()
+        listener(event)
+
+    try:
+        yield listen
+    finally:
+        guard.end()

@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain.results import (
@@ -15,7 +16,7 @@ from llenergymeasure.domain.results import (
     StudyResult,
 )
 from llenergymeasure.exceptions import ExperimentError, StudyError
-from llenergymeasure.orchestration.order import Start
+from llenergymeasure.orchestration.order import Start, new_rescue
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
 from llenergymeasure.study.collect import SlotOutcome, study_result, write_summary
@@ -32,6 +33,7 @@ from llenergymeasure.study.events import (
     read_progress,
 )
 from llenergymeasure.study.forecast import TimeLimits
+from llenergymeasure.study.likeness import Inputs, inputs_of
 from llenergymeasure.study.manifest import Slot, StudyPlan, write_manifest
 from llenergymeasure.study.resume import SlotState, StudyState
 from llenergymeasure.study.runners.pool import RunnerPool
@@ -73,6 +75,7 @@ class StudySession:
         self._reader = resume.ResultReader(plan)
         self._known: dict[int, Outcome] = {}  # by slot; the disk may have refused to keep a failure
         self._reference_start_c: dict[str, float] = {}
+        self._inputs = Inputs(plan.inputs)
         self._session = 1
         self._previous: Slot | None = None
         self._reasons: set[str] = set()
@@ -111,6 +114,15 @@ class StudySession:
         self._log.close()
         self._keep_progress()
         return self._summarise()
+
+    def rescued(self) -> list[tuple[Path, str]]:
+        """List experiments whose directory took nothing, and where what they measured is kept."""
+        return [
+            (self._plan.directory(self._directory, slot).root, failure.rescued)
+            for slot in self._plan.slots
+            if isinstance(failure := self._known.get(slot.number), FailedExperiment)
+            and failure.rescued is not None
+        ]
 
     def _summarise(self) -> StudyResult:
         """Read every experiment, and write the summary.
@@ -178,11 +190,14 @@ class StudySession:
             update={
                 "reference_start_c": dict(self._reference_start_c),
                 "session": self._session,
+                "inputs": self._inputs.of(self._plan.config(state.slot)),
+                "rescue": new_rescue(),
                 "place": self._plan.place(state.slot),
             }
         )
         order.write(directory)
         within_s = self._limits.of(order.config)
+        loading_within_s = self._limits.of_loading(order.config)
         try:
             job = self._runners.of(order).start(directory)
         except ExperimentError as error:
@@ -192,7 +207,14 @@ class StudySession:
             return Ended(kept(directory, failure), 0.0)
         try:
             self._tell_start(state, job.start)
-            return supervise(job, directory, order, self._calls, within_s=within_s)
+            return supervise(
+                job,
+                directory,
+                order,
+                self._calls,
+                within_s=within_s,
+                loading_within_s=loading_within_s,
+            )
         except BaseException:
             job.kill()
             raise
@@ -234,7 +256,8 @@ class StudySession:
             self._refer_to(result)
 
     def _refer_to(self, result: ExperimentResult) -> None:
-        """Keep how warm each device was when the first experiment on it began."""
+        """Keep what later results are held against: inputs, and how warm each device was first."""
+        self._inputs.learn(result.config, inputs_of(result))
         if result.thermal is not None:
             self._reference_start_c = {**result.thermal.device_start_c, **self._reference_start_c}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from llenergymeasure.study.runners.protocol import Job
 
 WAITING = "wait"
 """Phase in which an experiment waits for a device that another one uses."""
+
+LOADING = ("load", "prepare")
+"""Phases in which a model is loaded, and prompts become tokens."""
 
 LOOK_EVERY_S = 0.5
 """Between two looks at the events; the end of the worker is noticed at once."""
@@ -50,13 +54,14 @@ class Ended(NamedTuple):
     waited_s: float
 
 
-def supervise(
+def supervise(  # noqa: PLR0913 - its two limits are given by name
     job: Job,
     directory: ExperimentDirectory,
     order: WorkOrder,
     calls: Callbacks,
     *,
     within_s: float,
+    loading_within_s: float = math.inf,
 ) -> Ended:
     """Wait for a worker to end, and read what it left.
 
@@ -66,6 +71,7 @@ def supervise(
         order: What it was told.
         calls: Told of every event, and asked how an interrupt goes.
         within_s: Longest time it may take, without waiting for a device, s.
+        loading_within_s: Longest time for loading the model and preparing its prompts, s.
 
     Returns:
         What came of it; ``error.json`` is written here where the worker could not.
@@ -74,7 +80,7 @@ def supervise(
         KeyboardInterrupt: The user interrupted; the worker is gone, and ``error.json`` says so
             unless the result was already in place.
     """
-    watch = _Watch(job, directory, calls, within_s)
+    watch = _Watch(job, directory, calls, within_s, loading_within_s)
     try:
         code = watch.until_it_ends()
     except KeyboardInterrupt:
@@ -92,11 +98,17 @@ class _Watch:
     """Follows one worker until it has ended."""
 
     def __init__(
-        self, job: Job, directory: ExperimentDirectory, calls: Callbacks, within_s: float
+        self,
+        job: Job,
+        directory: ExperimentDirectory,
+        calls: Callbacks,
+        within_s: float,
+        loading_within_s: float,
     ) -> None:
         self._job, self.directory = job, directory
         self.in_container = job.start.method == "docker"
         self._calls, self.within_s = calls, within_s
+        self.loading_within_s = loading_within_s
         self._events, self.progress = EventReader(directory.events), WorkerProgress()
         self._started_ns = time.monotonic_ns()
         self.timed_out = False
@@ -138,7 +150,8 @@ class _Watch:
     def _left_s(self) -> float:
         now_ns = time.monotonic_ns()
         spent_s = (now_ns - self._started_ns) / 1e9 - self.progress.waited_s(now_ns)
-        return max(0.0, self.within_s - spent_s)
+        loading_s = self.progress.loading_s(now_ns)
+        return max(0.0, min(self.within_s - spent_s, self.loading_within_s - loading_s))
 
 
 def _outcome(
@@ -149,9 +162,13 @@ def _outcome(
     try:
         if directory.result.exists():
             return ExperimentResult.from_json(directory.result)
-        if directory.error.exists():
-            told = read_failure(directory.error)
-            return told if told.log_tail else told.model_copy(update={"log_tail": said})
+        for place in (directory, *order.rescues()):
+            if place.error.exists():
+                told = read_failure(place.error)
+                if place is not directory:
+                    kept(directory, told)
+                    _remove(place)
+                return told if told.log_tail else told.model_copy(update={"log_tail": said})
         what, message = _cause(order, watch, code)
     except (LLEMError, OSError) as error:
         file = directory.result if directory.result.exists() else directory.error
@@ -174,9 +191,18 @@ def kept(directory: ExperimentDirectory, failure: FailedExperiment) -> FailedExp
     return failure
 
 
+def _remove(place: ExperimentDirectory) -> None:
+    """Take away an error that was read, and the folder where nothing else is in it."""
+    with contextlib.suppress(OSError):
+        place.error.unlink()
+        place.root.rmdir()
+
+
 def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]:
     """Give code and message for a worker that left neither result nor error."""
     if watch.timed_out:
+        if watch.progress.loading_s(time.monotonic_ns()) >= watch.loading_within_s:
+            return "timeout", loads_too_long(watch.loading_within_s)
         return "timeout", (
             f"the experiment took longer than {watch.within_s:g} s and was killed; raise "
             "execution.timeout_s if it only needs more time"
@@ -185,12 +211,22 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
         return "killed", _killed(order, -code)
     if code == 0:
         return "no_result", "the worker ended as if all was well but left no result.json"
+    said = f"the worker ended with exit code {code} and left no error.json"
     if code == DOCKER_REFUSED and watch.in_container:
-        return "no_result", (
-            "docker could not start the container; what it said is at the end of "
-            f"{watch.directory.log}"
-        )
-    return "no_result", f"the worker ended with exit code {code} and left no error.json"
+        said = "docker could not start the container; what it said is at the end of "
+        said += str(watch.directory.log)
+    elif not watch.directory.root.is_dir():
+        said += f"; its directory {watch.directory.root} is gone, and what it said with it"
+    return "no_result", said
+
+
+def loads_too_long(within_s: float) -> str:
+    """Say that loading did not end."""
+    return (
+        f"loading the model and preparing its prompts took longer than {within_s:g} s and was "
+        "ended; fetch a model on the Hub beforehand (hf download), or set execution.timeout_s if "
+        "it only needs more time"
+    )
 
 
 def _killed(order: WorkOrder, number: int) -> str:
@@ -266,6 +302,7 @@ class WorkerProgress:
         self.phase = "start"
         self._waited_ns = 0
         self._since_ns: int | None = None
+        self._loading_since_ns: int | None = None
 
     def note(self, event: Event) -> None:
         """Take an event into account."""
@@ -274,7 +311,15 @@ class WorkerProgress:
             self._since_ns = None
         elif self._since_ns is None and event.phase == WAITING:
             self._since_ns = event.t_ns
+        if event.phase not in LOADING:
+            self._loading_since_ns = None
+        elif self._loading_since_ns is None:
+            self._loading_since_ns = event.t_ns
         self.phase = event.phase
+
+    def loading_s(self, now_ns: int) -> float:
+        """Say how long it has been loading; 0 where it is not."""
+        return 0.0 if self._loading_since_ns is None else (now_ns - self._loading_since_ns) / 1e9
 
     def waited_s(self, now_ns: int) -> float:
         """Sum the time spent waiting for a device until now, a wait that lasts included."""

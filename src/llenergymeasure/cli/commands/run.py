@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llenergymeasure.cli.failure import FAILED, tell
+from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.exceptions import FlagError, PreFlightError
@@ -147,9 +148,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     def pressed_again() -> bool:
         return interrupts is not None and interrupts.count > 1
 
-    result, directory = _run(
-        study, settings, pressed_again, resume, given, again=tuple(again or ()), allow_large=yes
-    )
+    result, directory = _run(study, settings, pressed_again, resume, given, again, allow_large=yes)
     _print(result, directory, as_json=as_json, quiet=quiet)
     if result.failed or result.missing:
         raise typer.Exit(FAILED)
@@ -253,7 +252,7 @@ def show_plan(
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        typer.echo(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
     elif not as_json:
         lines = written.experiment_lines(found) if single else written.study_lines(found)
         typer.echo("\n".join(lines))
@@ -288,14 +287,14 @@ def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
     return ask(f"llem: the design has {count:,} combinations; run {experiments:,} experiments?")
 
 
-def _run(  # noqa: PLR0913 - what flags say about running is given by name
+def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by name
     study: StudyConfig | None,
     settings: EffectiveSettings,
     stop: Callable[[], bool],
     resume: Path | None,
     given: dict[str, Any],
+    again: list[int] | None,
     *,
-    again: tuple[int, ...],
     allow_large: bool,
 ) -> tuple[StudyResult, str | None]:
     """Run an experiment or a study, show its progress, and say where it lies."""
@@ -323,7 +322,7 @@ def _run(  # noqa: PLR0913 - what flags say about running is given by name
             resume=resume,
             execution=execution,
             allow_large=allow_large,
-            again=again,
+            again=tuple(again or ()),
         ).run()
     return result, places[-1]
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.counted import Counted, doubt
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import MemoryReading, RequestSample
 from llenergymeasure.exceptions import Problem
@@ -35,11 +36,13 @@ class Request:
         index: Position of the prompt in the dataset.
         token_ids: The prompt, tokenised and truncated.
         max_new_tokens: Most tokens it may produce.
+        full_length: Whether it goes on to that many whatever the model says, as in a warm-up.
     """
 
     index: int
     token_ids: tuple[int, ...]
     max_new_tokens: int
+    full_length: bool = False
 
     @property
     def positions(self) -> int:
@@ -71,30 +74,42 @@ class EngineReport:
 
     Attributes:
         resolved: The value in force for every setting of its section, ``null`` ones included.
-        weights: Whether the weights were trained or are random.
+        weights: Whether all weights were read from a checkpoint, are random, or whether the engine
+            does not tell (``unknown``); ``none`` where there is no model.
         own_weight_seed: Whether random weights come from a seed of the engine's own, whatever
             ``random_seed`` says.
         memory: What the process needs, now.
         architecture: Shape of the model, or ``None`` where the engine does not know.
+        counted: Parameters of the loaded model, without adapters and drafting models, or ``None``
+            where the engine does not tell.
         model_commit: Commit of the weights on the Hub, or ``None`` where they are not from there.
         tokenizer_sha256: Hash of the tokenizer's files, or ``None`` without one.
         context_limit: Most tokens of prompt and answer together, or ``None`` without a limit.
         compute_devices: How many devices share the work.
+        token_rows: Rows of the table of embeddings, or ``None`` where unknown; larger ids are no
+            tokens of the model.
         pads: Whether prompts of unequal length are padded to work on them together.
         notes: What a reader of the result should know.
     """
 
     resolved: dict[str, Any]
-    weights: Literal["pretrained", "random", "none"]
+    weights: Literal["pretrained", "random", "unknown", "none"]
     memory: MemoryReading
     architecture: ModelArchitecture | None = None
+    counted: Counted | None = None
     model_commit: str | None = None
     tokenizer_sha256: str | None = None
     context_limit: int | None = None
     compute_devices: int = 1
     pads: bool = False
     own_weight_seed: bool = False
+    token_rows: int | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing follows from the shape of the model; ``None`` where it holds, or is none."""
+        return None if self.weights == "none" else doubt(self.architecture, self.counted)
 
 
 class Tokenizer(Protocol):

@@ -205,7 +205,7 @@ def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
         "vocabulary": vocabulary,
         "embedding_width": width,
         "tied_embeddings": reader.flag("tie_embedding", tied),
-        "context_limit": reader.find("context"),
+        "context_limit": reader.context_limit,
         "doubt": doubt_of(reader, kinds),
         "outer_matrices": 2 * hidden * width if width != hidden else 0,
         "outer_vectors": outer * norm_width(reader, traits) + head_bias * vocabulary,

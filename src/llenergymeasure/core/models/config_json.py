@@ -20,7 +20,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "window": ("sliding_window", "window_size"),
     "chunk": ("attention_chunk_size",),
     "intermediate": (
-        "block_ff_dim",
         "intermediate_size",
         "n_inner",
         "ffn_dim",
@@ -28,7 +27,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "dense_intermediate": ("intermediate_size_mlp", "shared_intermediate_size"),
     "vocabulary": ("vocab_size", "padded_vocab_size"),
-    "context": ("max_position_embeddings", "n_positions"),  # others bound what was trained on only
+    "context": ("max_position_embeddings", "n_positions"),  # rows of a table of positions, if any
     "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "experts_active": (
         "num_experts_per_tok",
@@ -56,6 +55,17 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "delta_value_heads": ("linear_num_value_heads",),
     "delta_value_dim": ("linear_value_head_dim",),
 }
+_CONTEXTS = (
+    *_NAMES["context"],
+    "n_ctx",
+    "max_seq_len",
+    "max_seq_length",
+    "max_sequence_length",
+    "seq_length",
+    "seq_len",
+    "context_length",
+    "model_max_length",
+)
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
     "qkv_bias": (
@@ -147,6 +157,14 @@ class ConfigReader:
         name, value = next((pair for pair in values if pair[1] is not None), ("", None))
         return None if value is None else _count(name, value) or None
 
+    def states(self, field: str) -> bool:
+        """Tell whether a field is there under any of its names, be it null."""
+        return any(name in self.data for name in _NAMES.get(field, (field,)))
+
+    def name(self, field: str) -> str:
+        """Give the name that most families have for a field."""
+        return _NAMES.get(field, (field,))[0]
+
     def number(self, name: str, default: int) -> int:
         """Read a count that one family has, under its own name.
 
@@ -165,6 +183,19 @@ class ConfigReader:
         """Read what a list says of a layer, or give ``None``."""
         listed = self.entries(name) or ()
         return listed[layer] if layer < len(listed) else None
+
+    @property
+    def context_limit(self) -> int | None:
+        """Most positions of prompt and answer together, by whichever name; ``None`` if unsaid.
+
+        A family without a table of positions states what it was trained for, beyond which its
+        answers mean nothing.
+        """
+        stated = (self.data.get(name) for name in _CONTEXTS)
+        whole = (
+            value for value in stated if isinstance(value, int) and not isinstance(value, bool)
+        )
+        return next((value for value in whole if value > 0), None)
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Read a switch."""
@@ -194,7 +225,7 @@ class ConfigReader:
 
     def intermediate(self, hidden: int) -> int:
         """Give the width of an MLP, which LFM2 derives from the one it states."""
-        width = self.find("intermediate") or 4 * hidden
+        width = self.number("block_ff_dim", 0) or self.find("intermediate") or 4 * hidden
         if not self.flag("block_auto_adjust_ff_dim"):
             return width
         width = 2 * width // 3

@@ -58,6 +58,28 @@ class Hub:
         except _refusals():
             return None
 
+    def commit(
+        self, repo_id: str, revision: str | None, filename: str = CONFIG_FILE, *, ask: bool = False
+    ) -> str | None:
+        """Tell what commit a revision stands for, or ``None`` where that is not known.
+
+        Args:
+            repo_id: Owner and name.
+            revision: Branch, tag or commit.
+            filename: A file of the repository.
+            ask: Whether to ask the Hub, which may have moved a branch on since it was cached.
+        """
+        if ask:
+            from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+            try:
+                url = hf_hub_url(repo_id, filename, revision=revision, endpoint=self.endpoint)
+                return get_hf_file_metadata(url, timeout=self.timeout_s).commit_hash
+            except _refusals():  # the engine will take what is in the cache too
+                pass
+        found = self.cached(repo_id, filename, revision)
+        return found.parent.name if found and found.parent.parent.name == "snapshots" else None
+
     def problem(
         self, repo_id: str, revision: str | None, filename: str = CONFIG_FILE
     ) -> Problem | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from llenergymeasure.core.models.config_json import ConfigReader
-from llenergymeasure.core.models.families import FAMILIES, Traits
+from llenergymeasure.core.models.families import FAMILIES, UNSAID, Traits
 from llenergymeasure.core.models.layers import (
     FeedForward,
     Heads,
@@ -67,6 +67,9 @@ def doubt_of(reader: ConfigReader, kinds: set[str]) -> str | None:
     traits = FAMILIES.get(reader.model_type)
     if traits is None:
         return f"model type '{reader.model_type}' is not known here"
+    for field, families in UNSAID.items():
+        if reader.model_type in families and not reader.states(field):
+            return f"config.json says nothing of {reader.name(field)}"
     known = {"full_attention", *_WINDOWS, *(_LINEAR if traits.linear else ())}
     known |= {"conv"} if reader.find("kernel") else set()
     if strange := sorted(kinds - known):
@@ -102,8 +105,9 @@ def latent_of(reader: ConfigReader) -> LatentAttention | None:
     rank = reader.find("key_value_rank")
     if rank is None:
         return None
-    dims = map(reader.need, ("nope_dim", "rope_dim", "value_dim"))
-    return LatentAttention(reader.find("query_rank"), rank, *dims)
+    value_dim = reader.find("value_dim") or reader.need("hidden") // reader.need("heads")
+    nope_dim, rope_dim = reader.need("nope_dim"), reader.need("rope_dim")
+    return LatentAttention(reader.find("query_rank"), rank, nope_dim, rope_dim, value_dim)
 
 
 def per_layer_embeddings(reader: ConfigReader, layers: int) -> dict[str, int]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, Problem
 
 # https://huggingface.co/docs/transformers/main_classes/model#transformers.PreTrainedModel
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _HUB = Hub()
 
 
@@ -106,7 +110,7 @@ def weight_problems(model: str) -> list[Problem]:
     source = resolve(model)
     if source.kind != "directory" or source.path is None or _missing(source):
         return []
-    if any(path.suffix in _WEIGHTS for path in source.path.rglob("*")):
+    if any(path.suffix in WEIGHTS for path in source.path.rglob("*")):
         return []
     own = model if model.startswith(PATH_PREFIXES) else f"./{model}"
     return [
@@ -115,6 +119,32 @@ def weight_problems(model: str) -> list[Problem]:
             "model",
             f"put them there, or use model: {RANDOM_PREFIX}{own} to measure its shape with random "
             "weights",
+        )
+    ]
+
+
+def vocabulary_problems(model: str, revision: str | None = None) -> list[Problem]:
+    """Find that a tokenizer, where it is on this machine, has tokens that the model has not."""
+    source = resolve(model, revision)
+    if source.kind != "hub" and (source.path is None or _missing(source)):
+        return []  # of the catalogue: its tokenizer is made to fit
+    data, settings = (
+        stated_in(file_of(source, name)) for name in ("tokenizer.json", "tokenizer_config.json")
+    )
+    try:
+        rows = ConfigReader.of(read_config(source) or {}).find("vocabulary")
+        largest = tokenizer_files.outside(data, settings, rows) if data and rows else None
+    except (ConfigError, LookupError, TypeError, AttributeError):  # of a kind not known here
+        largest = None
+    if largest is None:
+        return []
+    return [
+        Problem(
+            f"the tokenizer of '{model}' has tokens up to number {largest}, and the model's table "
+            f"of {rows} embeddings (vocab_size) does not",
+            "model",
+            f"put the tokenizer files that belong to its {CONFIG_FILE} beside it, or name another "
+            "model",
         )
     ]
 
@@ -175,8 +205,7 @@ def commit_of(source: ModelSource, hub: Hub = _HUB) -> str | None:
     """Give the commit of a model on the Hub, where its ``config.json`` is in the cache."""
     if source.kind != "hub":
         return None
-    found = hub.cached(source.name, CONFIG_FILE, source.revision)
-    return found.parent.name if found and found.parent.parent.name == "snapshots" else None
+    return hub.commit(source.name, source.revision)
 
 
 def reference(source: ModelSource, cache_dir: Path) -> str:
@@ -185,7 +214,25 @@ def reference(source: ModelSource, cache_dir: Path) -> str:
     Raises:
         ConfigError: A random model cannot be written.
     """
-    return source.name if source.kind == "hub" else str(materialise(source, cache_dir))
+    return source.name if source.kind == "hub" else plain_path(materialise(source, cache_dir))
+
+
+def plain_path(path: Path) -> str:
+    """Give a path that every engine takes: parts of them read UTF-8 only.
+
+    A path in another encoding is given through a link, which is gone when this process ends.
+    """
+    text = str(path)
+    if as_unicode(text) == text:
+        return text
+    temporary = tempfile.gettempdir()
+    if as_unicode(temporary) != temporary:
+        temporary = "/tmp"  # noqa: S108 - a folder of our own is made in it
+    folder = tempfile.mkdtemp(prefix="llem-link-", dir=temporary)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    link = Path(folder) / "model"
+    link.symlink_to(path.absolute())
+    return str(link)
 
 
 def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None = None) -> Path:

@@ -99,6 +99,31 @@ def check_fits(data: dict[str, Any], vocabulary: int) -> set[int]:
     return taken
 
 
+def outside(data: dict[str, Any], settings: dict[str, Any], rows: int) -> int | None:
+    """Find the largest id that a tokenizer makes of text and that lies outside a model's table.
+
+    Added tokens are left out, but those that begin and end a sequence: most checkpoints have some
+    that no text leads to.
+
+    Args:
+        data: What is in ``tokenizer.json``.
+        settings: What is in ``tokenizer_config.json``.
+        rows: Rows of the table of embeddings.
+
+    Returns:
+        The id, or ``None`` where all are inside.
+    """
+    vocabulary = data["model"]["vocab"]
+    if isinstance(vocabulary, list):  # of Unigram: pieces with their scores
+        vocabulary = {piece[0]: index for index, piece in enumerate(vocabulary)}
+    added = {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
+    named = {_text(settings.get(name)) for name in ("bos_token", "eos_token")}
+    ids = [index for token, index in vocabulary.items() if token not in added]
+    ids += [index for token, index in added.items() if token in named]
+    largest = max(ids, default=0)
+    return largest if largest >= rows else None
+
+
 def padded_settings(tokenizer_config: str) -> str:
     """Mark a ``tokenizer_config.json`` as that of a padded tokenizer.
 

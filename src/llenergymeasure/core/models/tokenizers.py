@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import sources, tokenizer_files
 from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.core.models.sources import ModelSource
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.processes import same_modules
 
 GENERATION_CONFIG = "generation_config.json"
+TRIED_WITHIN_S = 120.0
+"""Longest time for a chat template, the start of an interpreter included."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +58,31 @@ class HFTokenizer:
         """List the ids that stand for text, ascending: no specials, no added tokens, no filler."""
         return self._ordinary_ids
 
-    def pad_id(self, ends: Iterable[int]) -> int:
+    def pad_id(self, ends: Iterable[int], rows: int | None = None) -> int:
         """Choose the filler of padded positions, which engines hide anyway.
 
         Args:
             ends: Ids that end a sequence, for a tokenizer without one.
+            rows: Rows of the model's table of embeddings, where they are known; a filler is one
+                of them.
         """
         own: int | None = self.inner.pad_token_id
-        return min(ends, default=0) if own is None else own
+        known = math.inf if rows is None else rows
+        return next((one for one in (own, *sorted(ends)) if one is not None and one < known), 0)
+
+    def pad_notes(self, rows: int | None, in_force: int) -> Iterator[str]:
+        """Say that the tokenizer's own filler is none that the model knows.
+
+        Args:
+            rows: Rows of the model's table of embeddings, where they are known.
+            in_force: What :meth:`pad_id` chose.
+        """
+        own: int | None = self.inner.pad_token_id
+        if own is not None and own != in_force:
+            yield (
+                f"the tokenizer pads with token {own}, which the model's table of {rows} "
+                f"embeddings does not have; token {in_force} stands in, and attention leaves it out"
+            )
 
     @cached_property
     def sha256(self) -> str | None:
@@ -151,3 +177,70 @@ def _ids(stated: object) -> Iterator[int]:
     for each in stated if isinstance(stated, list | tuple) else (stated,):
         if isinstance(each, int) and not isinstance(each, bool):
             yield each
+
+
+def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -> list[Problem]:
+    """Find that a chat template does not take a prompt, or leaves it no room.
+
+    It is tried in a process of its own: whatever a template does, and however long, ends there.
+    A model on the Hub whose tokenizer is not on this machine yet is left alone.
+
+    Args:
+        config: What to measure, with ``apply_chat_template``.
+        within_s: Longest time.
+    """
+    source = sources.resolve(config.model, config.revision)
+    if source.kind == "random" and source.path is None:
+        return []
+    settings = sources.file_of(source, "tokenizer_config.json")
+    if settings is None or not settings.is_file():
+        return []
+    job = {"reference": str(source.path or source.name), "revision": source.revision}
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter, our own code
+            [sys.executable, "-P", "-m", __name__, json.dumps(job)],
+            env={**os.environ, **same_modules(), "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=within_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return [_unfit(f"does not end within {within_s:g} s")]
+    *_, answer = done.stdout.splitlines() or [""]
+    told = json.loads(answer) if done.returncode == 0 else {}
+    if "error" in told:
+        return [
+            _unfit(f"does not take a prompt by itself, as a lone user message: {told['error']}")
+        ]
+    limit, tokens = config.max_input_tokens, told.get("tokens", 0)
+    if limit is None or tokens < limit:
+        return []
+    what = (
+        f"the chat template alone has {tokens} tokens, which leaves nothing of {limit} to a prompt"
+    )
+    return [Problem(what, "max_input_tokens", "raise it, or set it to null")]
+
+
+def _unfit(what: str) -> Problem:
+    return Problem(
+        f"the chat template of the model's tokenizer {what}",
+        "apply_chat_template",
+        "remove it, or choose a model whose template takes user messages alone",
+    )
+
+
+def _try_template(reference: str, revision: str | None) -> dict[str, Any]:
+    """Wrap prompts in a chat template; tell its own tokens, or what stops it."""
+    tokenizer = load_tokenizer(reference, revision, apply_chat_template=True)
+    try:
+        tokenizer.encode("a")
+        return {"tokens": len(tokenizer.encode(""))}
+    except Exception as error:  # noqa: BLE001 - a template raises whatever it likes
+        return {"error": f"{error}".strip().partition("\n")[0] or type(error).__name__}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_try_template(**json.loads(sys.argv[1]))))  # noqa: T201 - the answer

@@ -89,8 +89,8 @@ FACTS = BackendFacts(
         "int4": "bitsandbytes NF4",
         "random_weights": "drawn by transformers from random_seed",
         "sampling": "one stream of PyTorch's random numbers a pass, from random_seed",
-        "beam_search": "inside generate; times are those of search steps; it ends at every end of "
-        "sequence of the model",
+        "beam_search": "inside generate; TTFT and ITL are those of search steps, E2E ends with the "
+        "search of the batch; it ends at every end of sequence of the model",
         "speculation": "transformers decides how many tokens are drafted, one request at a time",
         "warm_up": "a warm-up batch is one batch; torch_compile ({torch_compile}) compiles in it",
         "threads": "{num_threads}",
@@ -98,7 +98,8 @@ FACTS = BackendFacts(
     runs_transformers=True,
     # Code of libtorch and its kernels, thread pools, and buffers of MKL and oneDNN, by measurement
     # (benchmarks/memory_estimates.py); of torch 2.13 and transformers 5.23 on x86.
-    first_use_mb=7.0,
+    resident_mb=390.0,
+    first_use_mb={"fp32": 8.0, "fp16": 16.0, "bf16": 16.0},
     plain_fields=("batching_strategy", "attn_implementation"),
     less_padding=("batching_strategy", "dynamic"),
     # transformers imports most of itself on first use, so what loading and generating need is named

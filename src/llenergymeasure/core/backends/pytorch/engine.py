@@ -6,11 +6,10 @@ import gc
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import DecoderConfig, ExperimentConfig
-from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.protocol import Batch, EngineReport, Progress, Request
 from llenergymeasure.core.backends.pytorch.trace import (
@@ -18,6 +17,7 @@ from llenergymeasure.core.backends.pytorch.trace import (
     BudgetCriterion,
     BurstClock,
     CudaStamps,
+    ForwardCount,
     HostStamps,
     PyTorchTrace,
     TokenClock,
@@ -32,6 +32,8 @@ from llenergymeasure.core.backends.shared.engines import (
 )
 from llenergymeasure.core.backends.shared.errors import OUT_OF_MEMORY, Words, first_lines
 from llenergymeasure.core.backends.shared.memory import CudaMemory, ResidentSet
+from llenergymeasure.core.models.config_json import ConfigReader
+from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.models.tokenizers import HFTokenizer
 from llenergymeasure.exceptions import BackendError
 
@@ -45,15 +47,20 @@ class PyTorchEngine:
         tokenizer: Its tokenizer.
         draft: The drafting model, or ``None``.
         ends: Ids that end a sequence.
+        counted: Parameters of the model; ``None`` where that is not known.
+        weights: Where the weights of the model are from, as its loader says.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the loader made, each of its own kind
         self,
         config: ExperimentConfig,
         model: Any,
         tokenizer: HFTokenizer,
         draft: Any,
         ends: tuple[int, ...],
+        *,
+        counted: Counted | None = None,
+        weights: Literal["pretrained", "random"],
     ) -> None:
         import torch
         from transformers import GenerationConfig
@@ -62,16 +69,22 @@ class PyTorchEngine:
         section = config.pytorch or PyTorchConfig()
         self._config, self._section = config, section
         self._model, self.tokenizer, self._draft = model, tokenizer, draft
+        self._counted = counted
         self._threads_before = torch.get_num_threads()
         if section.num_threads is not None:
             torch.set_num_threads(section.num_threads)
         self._eos_ids = frozenset(() if config.ignores_eos else ends)
-        self._pad_id = self.tokenizer.pad_id(self._eos_ids)
+        self._weights, self._token_rows = weights, model.get_input_embeddings().weight.shape[0]
+        self._pad_id = self.tokenizer.pad_id(self._eos_ids, self._token_rows)
         for loaded in filter(None, (model, draft)):
             # What a model ships as generation_config is no part of the workload. peft's wrapper
             # hands its own to the model inside, or does not, depending on its kind.
             inner = generating_model(loaded)
             loaded.generation_config = inner.generation_config = GenerationConfig()
+        self._searches = config.decoder.decoding_strategy == "beam"
+        self._drafts = ForwardCount()
+        if draft is not None:
+            draft.register_forward_hook(self._drafts)
         self._gpus = sorted(name for name in self._used_devices() if name.startswith("cuda"))
         for gpu in self._gpus:  # loading ends when the weights are there
             torch.cuda.synchronize(gpu)
@@ -89,7 +102,7 @@ class PyTorchEngine:
         how long the warm-up took.
         """
         self._torch.manual_seed(self._config.random_seed)
-        trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids)
+        trace = PyTorchTrace(pass_index, time.monotonic_ns(), self._eos_ids, self._searches)
         with translated("generate", self._config), self._torch.inference_mode():
             for batch in batches:
                 trace.batches.append(self._generate(batch))
@@ -102,20 +115,28 @@ class PyTorchEngine:
         """Report settings in force, memory, and the shape of the model."""
         shape = self._model.config.get_text_config()
         architecture = understood(self._model.config.to_dict())
-        notes = list(flops_notes(self._config, architecture))
-        if self._config.decoder.decoding_strategy == "beam":
-            notes.append("TTFT, ITL and E2E are of search steps; no token is final before the end")
+        notes = [
+            *flops_notes(self._config),
+            *self.tokenizer.pad_notes(self._token_rows, self._pad_id),
+        ]
+        if self._searches:
+            notes.append(
+                "TTFT and ITL are of search steps, since no token is final before a search ends; "
+                "E2E goes on until then, and TPOT is null"
+            )
         quota, threads = allowance().cpu_quota, self._torch.get_num_threads()
         if quota is not None and threads > quota:
             notes.append(f"{threads} threads share a quota of {quota:g} CPUs (pytorch.num_threads)")
         return EngineReport(
             resolved=self._resolved(),
-            weights="random" if self._config.model.startswith(RANDOM_PREFIX) else "pretrained",
+            weights=self._weights,
             memory=self._memory.reading(),
             architecture=architecture,
+            counted=self._counted,
             model_commit=getattr(self._model.config, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
-            context_limit=getattr(shape, "max_position_embeddings", None),
+            context_limit=ConfigReader.of(shape.to_dict()).context_limit,
+            token_rows=self._token_rows,
             compute_devices=len(self._used_devices()),
             pads=True,
             notes=tuple(notes),
@@ -139,23 +160,29 @@ class PyTorchEngine:
         place = self._input_device()
         stamps = CudaStamps(self._torch, place) if place.type == "cuda" else HostStamps()
         ids, mask = self._inputs(batch)  # (batch, longest prompt)
+        most = max(request.max_new_tokens for request in batch)
+        chosen = decoding_options(self._config.decoder)
+        if self._eos_ids and any(request.full_length for request in batch):
+            chosen["min_new_tokens"] = most
         options = GenerationConfig(
-            max_new_tokens=max(request.max_new_tokens for request in batch),
+            max_new_tokens=most,
             pad_token_id=self._pad_id,
             eos_token_id=sorted(self._eos_ids) or None,
             use_cache=True,
-            **decoding_options(self._config.decoder),
+            **chosen,
         )
         clock: TokenClock | BurstClock = (
             BurstClock(stamps.stamp) if self._draft is not None else TokenClock(stamps.stamp)
         )
+        drafted_before = self._drafts.passes
         output = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=options,
             **self._hooks(batch, clock, ids.shape[1]),
         ).cpu()  # (batch, longest prompt + new tokens)
-        return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns())
+        drafted = None if self._draft is None else self._drafts.passes - drafted_before
+        return BatchTrace(batch, stamps, clock, ids.shape[1], output, time.monotonic_ns(), drafted)
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any]:
         """Pad on the left, so that every row's last prompt token stands beside its first answer."""

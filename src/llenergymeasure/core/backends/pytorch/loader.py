@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
 from llenergymeasure.config.models import ExperimentConfig
@@ -16,11 +18,13 @@ from llenergymeasure.core.backends.pytorch.engine import (
     generating_model,
     translated,
 )
+from llenergymeasure.core.backends.shared.errors import check_fit
 from llenergymeasure.core.backends.shared.problems import adapter_name
 from llenergymeasure.core.models import sources, tokenizers
+from llenergymeasure.core.models.counted import count
 from llenergymeasure.core.models.tokenizers import end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
-from llenergymeasure.exceptions import BackendError, Problem
+from llenergymeasure.exceptions import Problem
 
 _BITSANDBYTES: dict[str, dict[str, Any]] = {
     "int8": {"load_in_8bit": True},
@@ -30,6 +34,25 @@ _BITSANDBYTES: dict[str, dict[str, Any]] = {
         "bnb_4bit_compute_dtype": "bfloat16",
     },
 }
+
+# Buffers that older versions of transformers kept in checkpoints, and that are computed: rotary
+# frequencies, positions, causal masks. What bitsandbytes keeps lies beside the weights it is of.
+_COMPUTED = re.compile(
+    r"(inv_freq|(cos|sin)_cached|position_ids|(attn|attention)\.(bias|masked_bias)|causal_mask)$"
+    r"|\.weight\.\w+|\.(SCB|weight_format)$"
+)
+
+
+class Loaded(NamedTuple):
+    """A model, and what the loader did.
+
+    Attributes:
+        model: The model.
+        weights: Where all of its weights are from.
+    """
+
+    model: Any
+    weights: Literal["pretrained", "random"]
 
 
 class PyTorchBackend:
@@ -88,7 +111,8 @@ class PyTorchBackend:
             torch.manual_seed(config.random_seed)
             source = sources.resolve(config.model, config.revision)
             path = sources.reference(source, cache_dir)
-            model, draft = _load_model(config, source.kind, path), None
+            model, weights = _load_model(config, source.kind, path)
+            draft, counted = None, count(model)
             if adapter := adapter_name(config):
                 merged = config.lora is not None and config.lora.merge_weights
                 model = _with_adapter(model, adapter, merged=merged)
@@ -101,9 +125,11 @@ class PyTorchBackend:
                 drafts = sources.resolve(config.decoder.draft_model, None)
                 plain = config.model_copy(update={"revision": None, "passthrough_kwargs": None})
                 reference = sources.reference(drafts, cache_dir)
-                draft = _load_model(plain, drafts.kind, reference).eval()
+                draft = _load_model(plain, drafts.kind, reference).model.eval()
             ends = end_tokens(source, tokenizer)
-        return PyTorchEngine(config, model.eval(), tokenizer, draft, ends)
+        return PyTorchEngine(
+            config, model.eval(), tokenizer, draft, ends, weights=weights, counted=counted
+        )
 
 
 def _section(config: ExperimentConfig) -> PyTorchConfig:
@@ -123,7 +149,7 @@ def _device(section: PyTorchConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _load_model(config: ExperimentConfig, kind: str, path: str) -> Any:
+def _load_model(config: ExperimentConfig, kind: str, path: str) -> Loaded:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -141,13 +167,66 @@ def _load_model(config: ExperimentConfig, kind: str, path: str) -> Any:
         shape, rest = AutoConfig.from_pretrained(
             path, trust_remote_code=config.trust_remote_code, return_unused_kwargs=True, **extra
         )
+        torch.manual_seed(config.random_seed)  # a shape and a seed are one model, whoever asks
         with torch.device(device):
-            return AutoModelForCausalLM.from_config(shape, **options, **rest)
+            return Loaded(AutoModelForCausalLM.from_config(shape, **options, **rest), "random")
     if config.precision in _BITSANDBYTES:
         options["quantization_config"] = BitsAndBytesConfig(**_BITSANDBYTES[config.precision])
-    return AutoModelForCausalLM.from_pretrained(
-        path, revision=config.revision, device_map=section.device_map or device, **options, **extra
+    # What does not fit is told here, by name, so that transformers need not stop at it.
+    model, info = AutoModelForCausalLM.from_pretrained(
+        path,
+        revision=config.revision,
+        device_map=section.device_map or device,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+        **extra,
     )
+    _check_weights(path, model, info)
+    return Loaded(model, "pretrained")
+
+
+def _check_weights(path: str, model: Any, info: Mapping[str, Iterable[Any]]) -> None:
+    """Make sure that a checkpoint and the model it was loaded into are the same.
+
+    Args:
+        path: The checkpoint.
+        model: The model.
+        info: What transformers says of it (``output_loading_info``): it draws what is missing at
+            random, and leaves out what has no place.
+
+    Raises:
+        BackendError: They are not.
+    """
+    resized = {
+        f"{name} ({_times(had)} for {_times(has)})" for name, had, has in info["mismatched_keys"]
+    }
+    check_fit(
+        f"the weights of '{path}' do not fit its config.json",
+        {
+            "missing": _kept(info["missing_keys"], model),
+            "without a place in the model": _kept(info["unexpected_keys"], model),
+            "of another size": resized,
+        },
+        "name a checkpoint that was saved with this config.json: other names, layers that were "
+        "left out, or another num_hidden_layers make this; random:DIRECTORY measures its shape",
+    )
+
+
+def _kept(names: Iterable[str], model: Any) -> set[str]:
+    """Leave out what is computed, and the layers behind the last that only draft further tokens."""
+    shape = model.config.get_text_config()
+    first, count = (
+        getattr(shape, field, None) or 0
+        for field in ("num_hidden_layers", "num_nextn_predict_layers")
+    )
+    further = tuple(f".layers.{first + number}." for number in range(count))
+    found = {name for name in names if not _COMPUTED.search(name)}
+    return {name for name in found if not any(layer in f".{name}" for layer in further)}
+
+
+def _times(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _with_adapter(model: Any, adapter: str, *, merged: bool) -> Any:
@@ -160,12 +239,16 @@ def _with_adapter(model: Any, adapter: str, *, merged: bool) -> Any:
 
     # peft would keep the adapter in fp32 beside half-precision weights; `precision` decides
     adapted = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
-    placed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    apart = {name for name in {*placed} ^ {*load_peft_weights(adapter, "cpu")} if "lora_" in name}
-    if apart:
-        raise BackendError(
-            f"the adapter '{adapter}' does not fit the model: {len(apart)} of its weights have no "
-            f"counterpart, such as {min(apart)}; check that lora names an adapter of this model",
-            where="load",
+    placed, stored = (
+        {name for name in state if "lora_" in name}
+        for state in (
+            get_peft_model_state_dict(adapted, save_embedding_layers=False),
+            load_peft_weights(adapter, "cpu"),
         )
+    )
+    check_fit(
+        f"the adapter '{adapter}' does not fit the model",
+        {"missing": placed - stored, "without a place in the model": stored - placed},
+        "check that lora names an adapter of this model",
+    )
     return adapted.merge_and_unload() if merged else adapted

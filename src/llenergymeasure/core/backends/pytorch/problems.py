@@ -6,16 +6,20 @@ import importlib.util
 from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
-from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
-    least_context,
+    context_problems,
+    kind_problems,
     passthrough_problems,
+    room_problems,
 )
 from llenergymeasure.core.models import quantised, sources
+from llenergymeasure.core.models.hub import ADAPTER_FILE
 from llenergymeasure.exceptions import Problem
+from llenergymeasure.units import MIB
 
 _ATTENTION_PACKAGES = {
     "flash_attention_2": ("flash_attn", "pip install flash-attn --no-build-isolation"),
@@ -33,6 +37,10 @@ _DECIDED_ELSEWHERE = {
     "revision": "revision",
     "trust_remote_code": "trust_remote_code",
 }
+_OURS = dict.fromkeys(
+    ("output_loading_info", "ignore_mismatched_sizes"),
+    "what of a checkpoint does not fit the model is refused by name",
+)
 
 
 def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list[Problem]:
@@ -47,13 +55,15 @@ def found(config: ExperimentConfig, section: PyTorchConfig, device: str) -> list
         *_device_problems(section),
         *_placement_problems(config, section),
         *_checkpoint_problems(config),
-        *_context_problems(config),
+        *kind_problems(config),
+        *context_problems(config),
+        *_room_problems(config, section, device),
         *_quantisation_problems(config, device),
         *_attention_problems(section, device),
         *(_lacking("LoRA", "peft", "lora", "pip install peft") if config.lora else ()),
         *adapter_problems(config),
         *_process_problems(config, section, device),
-        *passthrough_problems(config, _DECIDED_ELSEWHERE),
+        *passthrough_problems(config, _DECIDED_ELSEWHERE, _OURS),
     ]
 
 
@@ -106,6 +116,15 @@ def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
     if config.model.startswith(RANDOM_PREFIX):
         return  # of a directory only the shape is taken
     stated = quantised.of_model(config.model, config.revision)
+    path = sources.resolve(config.model).path
+    if path is not None and (path / ADAPTER_FILE).is_file():
+        yield Problem(
+            f"'{config.model}' holds an adapter ({ADAPTER_FILE}), which transformers would put on "
+            "the model without a word",
+            "model",
+            "move the adapter to a directory of its own, and set lora.adapter_path to it",
+            kind="model",
+        )
     if problem := quantised.disagreement(stated, config.precision):
         yield problem
     elif stated is not None and stated.method != "bitsandbytes":
@@ -116,24 +135,20 @@ def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _context_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    """Find that the model holds no prompt; whether it holds each is known once they are tokens."""
-    if config.passthrough_kwargs or str(config.dataset).endswith(".jsonl"):
-        return  # which may set the limit, or the length of each answer
-    shape = sources.architecture_of(sources.resolve(config.model, config.revision))
-    limit = shape.context_limit if shape else None
-    if limit is None or least_context(config) <= limit:
-        return
-    synthetic = isinstance(config.dataset, SyntheticDataset)
-    inputs = least_context(config) - config.max_new_tokens
-    prompt = f"{inputs} of every prompt" if synthetic else "at least one of a prompt"
-    yield Problem(
-        f"the model's context of {limit:,} tokens does not hold max_new_tokens: "
-        f"{config.max_new_tokens} and {prompt}",
-        "dataset.synthetic" if synthetic else "max_new_tokens",
-        "lower output_len or input_len" if synthetic else "lower max_new_tokens",
-        kind="model",
-    )
+def _room_problems(
+    config: ExperimentConfig, section: PyTorchConfig, device: str
+) -> Iterator[Problem]:
+    """Hold the weights against the RAM, or against the GPU that each copy of them goes to."""
+    if device == "cpu":
+        copies, there = section.num_processes or 1, allowance()
+        yield from room_problems(config, there.memory_mb, there.memory_owner, copies)
+    elif section.device_map is None:  # which may spread them over RAM and disk as well
+        import torch
+
+        _, _, number = device.partition(":")
+        if int(number or 0) < torch.cuda.device_count():
+            board = torch.cuda.get_device_properties(int(number or 0))
+            yield from room_problems(config, board.total_memory / MIB, board.name)
 
 
 def _quantisation_problems(config: ExperimentConfig, device: str) -> Iterator[Problem]:

@@ -63,6 +63,17 @@ class BurstClock:
         return row.ne(row)  # false for every row
 
 
+class ForwardCount:
+    """A forward hook that counts the passes of a drafting model: each drafts one token."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __call__(self, *_: Any) -> None:
+        """Count one pass."""
+        self.passes += 1
+
+
 class BudgetCriterion:
     """A stopping criterion that ends each row after its own number of new tokens."""
 
@@ -127,6 +138,7 @@ class BatchTrace:
         prompt_length: Padded length of the prompts.
         output: Tokens it gave, prompts included, (batch, length), on the CPU.
         delivered_ns: When it returned.
+        drafted: Tokens that the drafting model proposed; ``None`` without one.
     """
 
     batch: Batch
@@ -135,6 +147,7 @@ class BatchTrace:
     prompt_length: int
     output: Any
     delivered_ns: int
+    drafted: int | None = None
 
     def arrivals(self) -> list[tuple[int, int]]:
         """Tell when tokens came, monotonic nanoseconds, and how many of each row."""
@@ -148,11 +161,21 @@ class BatchTrace:
 
 @dataclass(frozen=True, slots=True)
 class PyTorchTrace:
-    """One pass; resolves its time stamps when asked for samples."""
+    """One pass; resolves its time stamps when asked for samples.
+
+    Attributes:
+        pass_index: Its number.
+        issued_ns: When it began.
+        eos_ids: Ids that end a sequence.
+        searches: Whether answers are searched for with beams: a search goes on until that of the
+            whole batch ends, however long the answer is that it finds.
+        batches: What was generated.
+    """
 
     pass_index: int
     issued_ns: int
     eos_ids: frozenset[int]
+    searches: bool = False
     batches: list[BatchTrace] = field(default_factory=list)
 
     def samples(self) -> tuple[RequestSample, ...]:
@@ -177,7 +200,8 @@ class PyTorchTrace:
         own_tokens = tokens[: request.max_new_tokens]
         ends = (at + 1 for at, token in enumerate(own_tokens) if token in self.eos_ids)
         produced = next(ends, len(own_tokens))  # up to the end of sequence, that included
-        own, gap_tokens = _own_arrivals(arrivals, produced)
+        steps = sum(count for _, count in arrivals)
+        own, gap_tokens = _own_arrivals(arrivals, steps if self.searches else produced)
         stopped = produced > 0 and tokens[produced - 1] in self.eos_ids
         return RequestSample(
             request=request.index,
@@ -186,7 +210,7 @@ class PyTorchTrace:
             input_tokens=len(request.token_ids),
             padded_input_tokens=trace.prompt_length,
             output_tokens=produced,
-            executed_output_tokens=sum(count for _, count in arrivals),
+            executed_output_tokens=steps,
             issued_ns=self.issued_ns,
             scheduled_ns=trace.stamps.start_ns,
             first_token_ns=own[0] if own else None,
@@ -195,6 +219,9 @@ class PyTorchTrace:
             gaps_ns=tuple(b - a for a, b in pairwise(own)),
             gap_tokens=gap_tokens,
             finish="stop" if stopped else "length",
+            drafted_tokens=trace.drafted,
+            # Each step gives one token without a draft as well.
+            accepted_tokens=None if trace.drafted is None else produced - len(own),
         )
 
 

@@ -121,7 +121,10 @@ class ScriptedEngine:
         start_ns = time.monotonic_ns()
         self._log.write(self._section.prefill_w)
         most = self._section.output_tokens or max(request.max_new_tokens for request in batch)
-        counts = [min(most, request.max_new_tokens) for request in batch]
+        counts = [
+            request.max_new_tokens if request.full_length else min(most, request.max_new_tokens)
+            for request in batch
+        ]
         arrivals = [_wait(start_ns, self._section.ttft_ms)]
         self._log.write(self._section.decode_w)
         for step in range(1, max(counts)):

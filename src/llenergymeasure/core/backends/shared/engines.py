@@ -74,6 +74,8 @@ class Finished(NamedTuple):
         output_tokens: Tokens it produced, where they are not those it gave.
         gaps_ns: Time between arrivals of its tokens; ``None`` where the engine tells none.
         gap_tokens: Tokens each of these gaps delivered; ``None`` means one each.
+        drafted_tokens: Tokens drafted for it; ``None`` where none were, or it is not told.
+        accepted_tokens: Those of them that the model accepted, beyond the last token too.
     """
 
     prompt_tokens: int
@@ -89,6 +91,8 @@ class Finished(NamedTuple):
     output_tokens: int | None = None
     gaps_ns: tuple[int, ...] | None = None
     gap_tokens: tuple[int, ...] | None = None
+    drafted_tokens: int | None = None
+    accepted_tokens: int | None = None
 
     def sample(self, engine: str, request: Request, pass_index: int, due_ns: int) -> RequestSample:
         """Make a sample of it."""
@@ -110,6 +114,8 @@ class Finished(NamedTuple):
             error=f"{engine} ended it: {self.reason}" if finish == "failed" else None,
             cached_input_tokens=self.cached_tokens,
             due_ns=due_ns,
+            drafted_tokens=self.drafted_tokens,
+            accepted_tokens=self.accepted_tokens,
         )
 
 
@@ -158,10 +164,8 @@ def scheduling_note(engine: str, how: str) -> str:
     )
 
 
-def flops_notes(config: ExperimentConfig, architecture: ModelArchitecture | None) -> Iterator[str]:
+def flops_notes(config: ExperimentConfig) -> Iterator[str]:
     """Say what FLOPs leave out."""
-    if architecture is None:
-        yield "parameters and FLOPs are unknown: the model is not a plain transformer"
     if config.decoder.draft_model is not None:
         yield "FLOPs leave out the drafting model and rejected drafts"
     if config.lora is not None and not config.lora.merge_weights:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import BackendError, LLEMError
 
+NAMED = 3  # tensors that a message names
 # Signs of a slip in somebody's code: theirs is translated, ours is left as it is.
 _SLIPS = (LookupError, AttributeError, TypeError, AssertionError)
 
@@ -90,6 +91,27 @@ def translated(tell: Callable[[Exception], BackendError]) -> Iterator[None]:
         if is_own_slip(error):
             raise
         raise tell(error) from error
+
+
+def check_fit(what: str, apart: Mapping[str, Collection[str]], remedy: str) -> None:
+    """Refuse weights that have no counterpart, naming a few.
+
+    Args:
+        what: What does not fit.
+        apart: Names of tensors by what is wrong with them.
+        remedy: What to do.
+
+    Raises:
+        BackendError: There are such.
+    """
+    told = [
+        f"{len(names)} {'tensor is' if len(names) == 1 else 'tensors are'} {why}, such as "
+        f"{', '.join(sorted(names)[:NAMED])}"
+        for why, names in apart.items()
+        if names
+    ]
+    if told:
+        raise BackendError(f"{what}: {'; '.join(told)}\n    {remedy}", where="load")
 
 
 def is_own_slip(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import compute_dtype
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.backends.shared.problems import room_problems
 from llenergymeasure.core.gpu_survey import opened_nvml, text_of
 from llenergymeasure.core.visible_gpus import counted_uuids
 from llenergymeasure.domain.environment import DeviceTarget
@@ -156,6 +157,8 @@ def gpu_problems(
             "lower one of the two, or check CUDA_VISIBLE_DEVICES",
             kind="hardware",
         )
+    elif (memory := memory_use([device.uuid for device in used])) is not None:
+        yield from room_problems(config, memory.capacity_mb, used[0].name, 1 / wanted)
     in_bf16 = compute_dtype(config.precision) == "bfloat16" and config.precision != "fp8"
     arithmetic = "bf16" if in_bf16 else config.precision
     needed, generation = _CAPABILITY.get(arithmetic, ((0, 0), ""))

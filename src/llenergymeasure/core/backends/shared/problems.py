@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.core.models.config_json import stated_in
+from llenergymeasure.config.names import QUANTISED, WEIGHT_BITS, compute_bytes
+from llenergymeasure.core.models import loadable, sources
+from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
+from llenergymeasure.core.models.sources import plain_path
 from llenergymeasure.exceptions import Problem
+from llenergymeasure.units import MIB
+
+_PLAIN = ("F64", "F32", "F16", "BF16")
+"""Types of tensors that are loaded as ``precision`` says, element by element."""
 
 
 def least_context(config: ExperimentConfig) -> int:
@@ -16,6 +24,94 @@ def least_context(config: ExperimentConfig) -> int:
     if isinstance(config.dataset, SyntheticDataset):
         return config.dataset.synthetic.input_len + config.dataset.synthetic.output_len
     return config.max_new_tokens + 1
+
+
+def kind_problems(
+    config: ExperimentConfig, others: Collection[str] | None = ()
+) -> Iterator[Problem]:
+    """Find that a model, or the one that drafts for it, is none that continues text.
+
+    Args:
+        config: What to measure.
+        others: Types that the engine takes beside the causal ones of transformers; ``None`` where
+            nobody knows.
+    """
+    types = loadable.known_types()
+    named = {"model": config.model, "decoder.draft_model": config.decoder.draft_model}
+    for field, model in named.items():
+        if types is None or model is None:
+            continue
+        source = sources.resolve(model, config.revision if field == "model" else None)
+        problem = loadable.kind_problem(
+            loadable.config_of(source), types, trusted=config.trust_remote_code, others=others
+        )
+        if problem is not None:
+            what = f"'{model}': {problem.what}"
+            where = field if problem.where == "model" else problem.where
+            yield replace(problem, what=what, where=where, kind="model")
+
+
+def context_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Find that the model holds no prompt; whether it holds each is known once they are tokens."""
+    if config.passthrough_kwargs or str(config.dataset).endswith(".jsonl"):
+        return  # which may set the limit, or the length of each answer
+    stated = loadable.config_of(sources.resolve(config.model, config.revision))
+    limit = ConfigReader.of(stated).context_limit
+    if limit is None or least_context(config) <= limit:
+        return
+    synthetic = isinstance(config.dataset, SyntheticDataset)
+    inputs = least_context(config) - config.max_new_tokens
+    prompt = f"{inputs} of every prompt" if synthetic else "at least one of a prompt"
+    yield Problem(
+        f"the model's context of {limit:,} tokens does not hold max_new_tokens: "
+        f"{config.max_new_tokens} and {prompt}",
+        "dataset.synthetic" if synthetic else "max_new_tokens",
+        "lower output_len or input_len" if synthetic else "lower max_new_tokens",
+        kind="model",
+    )
+
+
+def room_problems(
+    config: ExperimentConfig, capacity_mb: float | None, owner: str, copies: float = 1
+) -> Iterator[Problem]:
+    """Find that the weights alone are more than the memory that they have to be in.
+
+    Args:
+        config: What to measure.
+        capacity_mb: What there is, MiB; ``None`` where unknown.
+        owner: What has it, for the message.
+        copies: How often it holds them; a part where several devices share them.
+    """
+    needed_bytes = weight_bytes(config)
+    if needed_bytes is None or capacity_mb is None:
+        return
+    needed_mb = copies * needed_bytes / MIB
+    if needed_mb > capacity_mb:
+        yield Problem(
+            f"the weights of '{config.model}' alone take {needed_mb:,.0f} MiB as "
+            f"{config.precision}, and {owner} has {capacity_mb:,.0f} MiB",
+            "model",
+            "choose a smaller model or precision, or more or larger devices",
+            kind="model",
+        )
+
+
+def weight_bytes(config: ExperimentConfig) -> float | None:
+    """Count the bytes that the weights of a model take at least; ``None`` where that is unknown.
+
+    From the tensors of its checkpoint, or from its shape where that is beyond doubt.
+    """
+    source = sources.resolve(config.model, config.revision)
+    least_bits = WEIGHT_BITS[config.precision]
+    if config.precision not in QUANTISED:
+        least_bits = 8 * compute_bytes(config.precision)
+    if (found := loadable.tensors(source)) is not None:
+        plain = sum(one.elements for one in found.values() if one.dtype in _PLAIN)
+        return plain * least_bits / 8
+    shape = sources.architecture_of(source)
+    if shape is None or shape.doubt is not None:
+        return None
+    return shape.parameters * least_bits / 8
 
 
 def length_problems(config: ExperimentConfig, field: str) -> Iterator[Problem]:
@@ -43,7 +139,7 @@ def adapter_directory(config: ExperimentConfig) -> Path | None:
 def adapter_name(config: ExperimentConfig) -> str | None:
     """Give the directory or the Hub id of the LoRA adapter, or ``None`` without one."""
     folder = adapter_directory(config)
-    return str(folder) if folder else config.lora.adapter_id if config.lora else None
+    return plain_path(folder) if folder else config.lora.adapter_id if config.lora else None
 
 
 def adapter_rank(config: ExperimentConfig) -> int | None:

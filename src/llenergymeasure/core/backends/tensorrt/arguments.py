@@ -116,18 +116,18 @@ def sampling_arguments(
         ends: Tokens that end a sequence, ascending.
         pad: The filler.
     """
-    decoder = config.decoder
+    decoder, ignores_eos = config.decoder, config.ignores_eos or request.full_length
     arguments: dict[str, Any] = {
         "max_tokens": request.max_new_tokens,
         "end_id": ends[0] if ends else -1,
         "pad_id": pad,
-        "ignore_eos": config.ignores_eos,
+        "ignore_eos": ignores_eos,
         "repetition_penalty": decoder.repetition_penalty or 1.0,
         "top_k": 1,
         "detokenize": False,
         "return_perf_metrics": True,
     }
-    if len(ends) > 1 and not config.ignores_eos:
+    if len(ends) > 1 and not ignores_eos:
         arguments["stop_token_ids"] = list(ends[1:])
         arguments["include_stop_str_in_output"] = True
     if decoder.min_new_tokens is not None:

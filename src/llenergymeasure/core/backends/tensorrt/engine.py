@@ -37,7 +37,6 @@ from llenergymeasure.core.backends.tensorrt.library import (
     workers,
 )
 from llenergymeasure.core.models import sources, tokenizers
-from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.domain.samples import RequestSample
@@ -72,7 +71,9 @@ class TensorRTEngine:
         self._source = sources.resolve(config.model, config.revision)
         self._memory, self.tokenizer = memory, tokenizer
         self._ends = end_tokens(self._source, tokenizer)
-        self._pad = tokenizer.pad_id(self._ends)
+        shape = sources.architecture_of(self._source)
+        self._token_rows = shape.vocabulary if shape else None
+        self._pad = tokenizer.pad_id(self._ends, self._token_rows)
         self._settings = library.settings()
         self._workers = workers(processes)
         self._passes = 0
@@ -123,16 +124,17 @@ class TensorRTEngine:
                 **self._settings,
                 "eos_token_ids": [] if config.ignores_eos else list(self._ends),
             },
-            weights="random" if source.kind == "random" else "pretrained",
+            weights="random" if source.kind == "random" else "unknown",
             memory=self._memory.reading(),
             architecture=architecture,
             model_commit=sources.commit_of(source),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=self._settings["max_seq_len"] or model_limit,
             compute_devices=FACTS.shards(config.section),
+            token_rows=self._token_rows,
             pads=False,
             own_weight_seed=source.kind == "random",
-            notes=tuple(self._notes(samples, architecture)),
+            notes=tuple(self._notes(samples)),
         )
 
     def close(self) -> None:
@@ -149,12 +151,13 @@ class TensorRTEngine:
                 where="generate",
             )
 
-    def _notes(
-        self, samples: Sequence[RequestSample], architecture: ModelArchitecture | None
-    ) -> Iterator[str]:
+    def _notes(self, samples: Sequence[RequestSample]) -> Iterator[str]:
         yield scheduling_note("TensorRT-LLM", "in-flight batching over its KV cache")
         yield _MEMORY_NOTE
-        yield from flops_notes(self._config, architecture)
+        if self._source.kind != "random":
+            yield "whether all weights were read is unknown: TensorRT-LLM does not tell"
+        yield from flops_notes(self._config)
+        yield from self.tokenizer.pad_notes(self._token_rows, self._pad)
         if self._settings["enable_block_reuse"]:
             yield (
                 "prompts of a pass share KV-cache blocks of beginnings they have in common, never "

@@ -17,6 +17,8 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
 )
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
+    context_problems,
+    kind_problems,
     length_problems,
     passthrough_problems,
 )
@@ -59,6 +61,8 @@ def found(config: ExperimentConfig, devices: ListDevices = visible_devices) -> l
         *checkpoint_problems(
             config, is_here=sources.resolve(config.model, config.revision).kind != "hub"
         ),
+        *kind_problems(config, others=None),
+        *context_problems(config),
         *_length_problems(config),
         *adapter_problems(config, keeps_apart="TensorRT-LLM", from_hub=False),
         *_passthrough_problems(config),

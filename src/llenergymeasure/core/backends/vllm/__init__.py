@@ -62,8 +62,9 @@ FACTS = BackendFacts(
         **dict.fromkeys(QUANTISED, "vLLM's method {quantization}"),
         "random_weights": "drawn by vLLM from a seed of its own",
         "sampling": "one stream of vLLM's random numbers for all requests, from random_seed",
-        "beam_search": "each step of a search is a request of its own; no times are told; it ends "
-        "at the tokenizer's end of sequence alone",
+        "beam_search": "each step of a search is a request of its own; of times only E2E is told, "
+        "until all answers of the same length are there; it ends at the tokenizer's end of "
+        "sequence alone",
         "speculation": "{num_speculative_tokens} tokens are drafted a step, many requests at a "
         "time",
         "warm_up": "a warm-up batch is a whole pass; compilation and graph capture are part of "

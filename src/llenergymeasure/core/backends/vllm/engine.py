@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +20,7 @@ from llenergymeasure.core.backends.shared.engines import (
     scheduling_note,
     understood,
 )
+from llenergymeasure.core.backends.shared.errors import check_fit
 from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.core.backends.shared.nvml_devices import gpu_target
 from llenergymeasure.core.backends.shared.problems import adapter_name, adapter_rank
@@ -38,9 +39,12 @@ from llenergymeasure.core.backends.vllm.library import (
     VLLMLibrary,
     with_gaps,
 )
-from llenergymeasure.core.backends.vllm.worker import check_workers, device_memory
-from llenergymeasure.core.models import quantised, sources, tokenizers
-from llenergymeasure.core.models.architecture import ModelArchitecture
+from llenergymeasure.core.backends.vllm.worker import (
+    check_workers,
+    counted_by,
+    device_memory,
+)
+from llenergymeasure.core.models import loadable, quantised, sources, tokenizers
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ConfigError, Problem
@@ -66,17 +70,20 @@ class VLLMEngine:
         tokenizer: The tokenizer of the model.
         processes: The processes of the engine.
         ends: Ids that end a sequence.
+        doubt: Why it cannot be told whether all weights are those of the checkpoint, or ``None``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the loader made, each of its own kind
         self,
         config: ExperimentConfig,
         library: VLLMLibrary,
         tokenizer: HFTokenizer,
         processes: EngineProcesses,
         ends: tuple[int, ...],
+        *,
+        doubt: str | None = None,
     ) -> None:
-        self._ends = () if config.ignores_eos else ends
+        self._doubt, self._ends = doubt, () if config.ignores_eos else ends
         self._config, self._library, self._processes = config, library, processes
         self.tokenizer, self._decoding = tokenizer, config.decoder.decoding_strategy
         processes.on_death(library.end_waiting)
@@ -115,22 +122,22 @@ class VLLMEngine:
         with self._asking():
             self._facts = self._library.worker_facts()
         settings, shape = self._resolved(), self._library.shape()
-        architecture = understood(shape.to_dict())
         is_random = self._config.model.startswith(RANDOM_PREFIX)
         return EngineReport(
             resolved=settings,
-            weights="random" if is_random else "pretrained",
+            weights="random" if is_random else "unknown" if self._doubt else "pretrained",
             memory=self._resident.reading()
             if self._resident
             else device_memory(self._loaded, self._facts),
-            architecture=architecture,
+            architecture=understood(shape.to_dict()),
+            counted=counted_by(self._facts),
             model_commit=getattr(shape, "_commit_hash", None),
             tokenizer_sha256=self.tokenizer.sha256,
             context_limit=settings["max_model_len"],
             compute_devices=len(self._facts),
             pads=False,
             own_weight_seed=is_random,
-            notes=tuple(self._notes(architecture)),
+            notes=tuple(self._notes()),
         )
 
     def close(self) -> None:
@@ -151,13 +158,20 @@ class VLLMEngine:
         config = self._config
         if self._decoding != "beam":
             stop = {"stop_token_ids": list(self._ends)}
-            budgets = [request.max_new_tokens for request in requests]
-            options = [{**sampling_arguments(config, budget), **stop} for budget in budgets]
+            full = {"ignore_eos": True, "stop_token_ids": []}
+            options = [
+                {
+                    **sampling_arguments(config, request.max_new_tokens),
+                    **(full if request.full_length else stop),
+                }
+                for request in requests
+            ]
             yield self._library.generate(requests, options, progress)
             return
-        for budget, crowd in groupby(sorted(requests, key=_budget), key=_budget):
+        for (budget, is_full), crowd in groupby(sorted(requests, key=_length), key=_length):
+            ignores = config.ignores_eos or is_full
             found = self._library.beam_search(
-                list(crowd), beam_arguments(config.decoder, budget, config.ignores_eos)
+                list(crowd), beam_arguments(config.decoder, budget, ignores)
             )
             progress(len(found.requests))
             yield found
@@ -180,15 +194,17 @@ class VLLMEngine:
             return self._ends
         return tuple(each for each in self._ends if each == self.tokenizer.inner.eos_token_id)
 
-    def _notes(self, architecture: ModelArchitecture | None) -> Iterator[str]:
+    def _notes(self) -> Iterator[str]:
         yield scheduling_note("vLLM", "continuous batching over a paged KV cache")
-        yield from flops_notes(self._config, architecture)
+        yield from flops_notes(self._config)
+        yield from filter(None, [self._doubt])
         if self._decoding == "sampling":
             yield _SAMPLING_NOTE
         if self._decoding == "beam":
             yield (
-                "vLLM tells no times of beam search: TTFT, TPOT, ITL and E2E are null; every step "
-                "of a search is a request of its own, which reuses the prefix cache"
+                "vLLM tells no times of the steps of a beam search: TTFT, TPOT and ITL are null, "
+                "and E2E goes on until it hands back all answers of the same length; every step is "
+                "a request of its own, which reuses the prefix cache"
             )
         if ignored := sorted({*self._ends} - {*self._ends_in_force()}):
             yield (
@@ -197,8 +213,40 @@ class VLLMEngine:
             )
 
 
-def _budget(request: Request) -> int:
-    return request.max_new_tokens
+def weights_note(
+    names: Iterable[str], checkpoint: Collection[str] | None, model: str
+) -> str | None:
+    """Say why it cannot be told whether all weights came from the checkpoint; ``None`` if they did.
+
+    vLLM refuses tensors that it has no place for. Of those that are missing it sees few: what is
+    not read stays as the memory was.
+
+    Args:
+        names: Parameters of the model.
+        checkpoint: Names of the checkpoint's tensors, ``None`` if unknown.
+        model: What the user calls it.
+
+    Raises:
+        BackendError: The checkpoint lacks some, though it has their like in other layers.
+    """
+    if checkpoint is None:
+        return "whether all weights were read is unknown: no safetensors files say what there is"
+    missing, elsewhere = loadable.compared(names, checkpoint)
+    check_fit(
+        f"the weights of '{model}' do not fit its config.json",
+        {"missing": missing},
+        "name a checkpoint that was saved with this config.json",
+    )
+    if elsewhere:
+        return (
+            f"whether all weights were read is unknown: vLLM has {len(elsewhere)} parameters under "
+            f"other names than the checkpoint, such as {elsewhere[0]}"
+        )
+    return None
+
+
+def _length(request: Request) -> tuple[int, bool]:
+    return request.max_new_tokens, request.full_length
 
 
 class VLLMBackend:
@@ -249,5 +297,8 @@ class VLLMBackend:
                 raise ConfigError(f"{problem.what}\n    {problem.remedy}", where=problem.where)
             if (target := self.target(config)).kind == "gpu":
                 check_workers(library.worker_facts(), target.gpu_uuids)
+            doubt = None
+            if source.kind != "random":
+                doubt = weights_note(library.parameters(), loadable.tensors(source), config.model)
             ends = end_tokens(source, tokenizer)
-            return VLLMEngine(config, library, tokenizer, processes, ends)
+            return VLLMEngine(config, library, tokenizer, processes, ends, doubt=doubt)

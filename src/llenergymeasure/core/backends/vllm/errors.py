@@ -16,6 +16,9 @@ from llenergymeasure.core.backends.shared.processes import EngineProcesses
 from llenergymeasure.exceptions import BackendError
 
 _LONGER_CONTEXT = "raise vllm.max_model_len, or lower max_input_tokens"
+_OF_ONE_KIND = (
+    "the weights do not fit the config.json beside them: name a checkpoint that was saved with it"
+)
 _WORDS = Words(
     "vLLM",
     remedies=(
@@ -47,6 +50,9 @@ _WORDS = Words(
             "greater than max allowed",
             "raise passthrough_kwargs.max_logprobs to twice decoder.num_beams, or remove it",
         ),
+        ("no module or parameter named", _OF_ONE_KIND),
+        ("not initialized from checkpoint", _OF_ONE_KIND),
+        ("was not found in the checkpoint", _OF_ONE_KIND),
         ("trust_remote_code", "set trust_remote_code: true if you trust the model's own code"),
         ("lora rank", "set passthrough_kwargs: {max_lora_rank: ...} to the rank of the adapter"),
         ("lora", "check that lora names an adapter of this model"),

@@ -31,6 +31,7 @@ ENVIRONMENT = {
 """Variables under which vLLM is started."""
 
 _ADAPTER_NUMBER = 1
+_OF_DRAFTS = "per_request_spec_decode_metrics"
 
 
 class Step(NamedTuple):
@@ -68,13 +69,16 @@ class VLLMLibrary:
     """
 
     def __init__(self, arguments: Mapping[str, Any], adapter: str | None) -> None:
-        from vllm import LLM, SamplingParams
+        from vllm import LLM, EngineArgs, SamplingParams
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import BeamSearchParams
 
         self._sampling, self._beam = SamplingParams, BeamSearchParams
         self._adapter = adapter and LoRARequest("adapter", _ADAPTER_NUMBER, adapter)
-        self.llm = LLM(**arguments)
+        told = {}
+        if "speculative_config" in arguments and hasattr(EngineArgs, _OF_DRAFTS):  # not in 0.19
+            told[_OF_DRAFTS] = "summary"
+        self.llm = LLM(**{**told, **arguments})
 
     @property
     def _engine(self) -> Any:
@@ -172,6 +176,11 @@ class VLLMLibrary:
         )
         return facts
 
+    def parameters(self) -> list[str]:
+        """Name the parameters of the model, of all workers; see ``worker.py``."""
+        shares: list[list[str]] = self.llm.collective_rpc("llenergymeasure_parameters")
+        return sorted({name for share in shares for name in share})
+
     def settings(self) -> dict[str, Any]:
         """Give the value in force of every setting of the section, and of some beside it."""
         config = self._engine.vllm_config
@@ -248,6 +257,9 @@ def with_gaps(steps: Sequence[Step], finished: Sequence[Finished]) -> Iterator[F
 def told(key: str, output: Any, issued_ns: int, delivered_ns: int) -> Finished:
     """Take what vLLM's ``RequestOutput`` says of a request that has ended."""
     answer, stats = output.outputs[0], output.metrics
+    drafts = getattr(answer, "spec_decode_metrics", None)
+    # Tokens accepted in a step, and how many steps there were of each number.
+    accepted = None if drafts is None else sum(n * of for n, of in enumerate(drafts.histogram))
     return Finished(
         prompt_tokens=len(output.prompt_token_ids),
         token_ids=tuple(answer.token_ids),
@@ -259,6 +271,8 @@ def told(key: str, output: Any, issued_ns: int, delivered_ns: int) -> Finished:
         first_token_ns=_ns(getattr(stats, "first_token_ts", None)),
         last_token_ns=_ns(getattr(stats, "last_token_ts", None)),
         key=key,
+        drafted_tokens=getattr(drafts, "num_draft_tokens", None),
+        accepted_tokens=accepted,
     )
 
 

@@ -9,6 +9,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.config.plugins import installed_version
 from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.backends.shared.nvml_devices import (
     ListDevices,
     gpu_problems,
@@ -23,8 +25,11 @@ from llenergymeasure.core.backends.shared.nvml_devices import (
 )
 from llenergymeasure.core.backends.shared.problems import (
     adapter_problems,
+    context_problems,
+    kind_problems,
     length_problems,
     passthrough_problems,
+    room_problems,
 )
 from llenergymeasure.core.backends.vllm import FACTS
 from llenergymeasure.core.backends.vllm.arguments import (
@@ -33,7 +38,7 @@ from llenergymeasure.core.backends.vllm.arguments import (
     ON_THIS_MACHINE,
     OURS,
 )
-from llenergymeasure.core.models import quantised, sources
+from llenergymeasure.core.models import loadable, quantised, sources
 from llenergymeasure.exceptions import Problem
 
 _NODES = Path("/sys/devices/system/node")
@@ -90,6 +95,21 @@ def known_methods() -> Known:
     return None
 
 
+def known_types() -> frozenset[str] | None:
+    """List the model types that the vLLM that is installed knows, those of transformers included.
+
+    ``None`` where that cannot be told.
+    """
+    spec, theirs = importlib.util.find_spec("vllm"), loadable.known_types()
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder, "transformers_utils", "config.py")
+        if theirs is not None and path.is_file():
+            table = re.search(r"^_CONFIG_REGISTRY\b.*?^\)", path.read_text("utf-8"), re.M | re.S)
+            own = re.findall(r"(?:^\s+|\{\")([\w-]+)(?:\": |=)\"", table[0], re.M) if table else ()
+            return theirs.known.union(own)
+    return None
+
+
 def found(
     config: ExperimentConfig,
     *,
@@ -108,6 +128,8 @@ def found(
     return [
         *device_problems(config, on_cpu=on_cpu, list_all=devices),
         *quantisation_problems(config, on_cpu=on_cpu, known=methods()),
+        *kind_problems(config, known_types()),
+        *context_problems(config),
         *length_problems(config, "max_model_len"),
         *_decoding_problems(config),
         *adapter_problems(config, keeps_apart="vLLM"),
@@ -128,6 +150,8 @@ def device_problems(
     if not on_cpu:
         yield from gpu_problems(config, list_all, _NO_GPU, _INSTEAD)
         return
+    there = allowance()
+    yield from room_problems(config, there.memory_mb, there.memory_owner)
     wanted = backend_entry(config.backend).shards(config.section)
     nodes = max(1, len(list(_NODES.glob("node[0-9]*"))))
     if wanted > nodes:  # on a CPU each worker is bound to a memory node of its own

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llenergymeasure.core.models.counted import Counted, count
 from llenergymeasure.domain.samples import MemoryReading
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.units import MIB
@@ -20,7 +21,7 @@ class WorkerFacts:
     model_runner: Any
 
     def llenergymeasure_facts(self, reset_peak: bool = False) -> dict[str, Any]:
-        """Tell threads, attention kernel, device and its memory (MiB) of one worker.
+        """Tell threads, attention kernel, parameters, device and its memory (MiB) of one worker.
 
         Args:
             reset_peak: Begin the peak of memory anew, after telling.
@@ -34,6 +35,7 @@ class WorkerFacts:
         facts: dict[str, Any] = {
             "threads": torch.get_num_threads(),
             "attention_backend": ", ".join(sorted(names)) or None,
+            "parameters": count(self.model_runner.get_model()),
         }
         if torch.cuda.is_available():
             facts["device_mb"] = torch.cuda.memory_allocated() / MIB
@@ -44,6 +46,29 @@ class WorkerFacts:
             if reset_peak:
                 torch.cuda.reset_peak_memory_stats()
         return facts
+
+    def llenergymeasure_parameters(self) -> list[str]:
+        """Name the parameters of this worker's share of the model, as checkpoints have them.
+
+        What vLLM packs into one matrix has several names there (``packed_modules_mapping``), and
+        what it wraps for an adapter has another (``base_layer``).
+        """
+        model, names = self.model_runner.get_model(), []
+        packed: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
+        for whole, _ in model.named_parameters():
+            *head, module, last = f".{whole}".replace(".base_layer.", ".").split(".")
+            parts = packed.get(module, [module])
+            names += [".".join((*head, part, last)).strip(".") for part in parts]
+        return names
+
+
+def counted_by(facts: Sequence[Mapping[str, Any]]) -> Counted | None:
+    """Give the parameters of a model that one worker holds whole; shards are not added up.
+
+    Shards overlap: norms, and heads of keys where there are fewer than workers, are in several.
+    """
+    counts = facts[0]["parameters"] if len(facts) == 1 else None
+    return counts and Counted(*counts)
 
 
 def check_workers(facts: Sequence[Mapping[str, Any]], uuids: Sequence[str]) -> None:

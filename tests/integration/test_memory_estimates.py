@@ -1,0 +1,43 @@
+"""What is estimated before a model loads is what it then takes, cell by cell of the benchmark."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from memory_estimates import LOWEST, ONE_BILLION, Cell, cells, measure
+
+LINUX = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are read from Linux's /proc"
+)
+
+
+def named(cell: Cell) -> str:
+    return "-".join(str(part) for part in cell)
+
+
+def holds(cell: Cell, cache: Path) -> None:
+    found = measure(cell, cache)
+    # How many holes the heap has is luck: none at least, and at most as many as are counted.
+    assert LOWEST * found["alive_mb"] <= found["growth_mb"], found
+    assert found["ratio"] >= LOWEST, found
+
+
+@LINUX
+@pytest.mark.parametrize("cell", cells(quick=True)[:12:6], ids=named)
+def test_the_growth_of_a_tiny_model_is_what_was_estimated(cell: Cell, tmp_path: Path) -> None:
+    holds(cell, tmp_path)
+
+
+@LINUX
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("cell", cells(), ids=named)
+def test_the_growth_of_any_cell_is_what_was_estimated(cell: Cell, tmp_path: Path) -> None:
+    whole_mb = 6_000 if cell.precision == "fp32" else 3_500
+    free_mb = psutil.virtual_memory().available >> 20
+    if cell.model == ONE_BILLION and free_mb < whole_mb:
+        pytest.skip(f"it takes {whole_mb} MiB, and {free_mb} are free")
+    holds(cell, tmp_path)
