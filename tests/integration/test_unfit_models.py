@@ -116,6 +116,16 @@ def test_what_is_computed_and_layers_that_only_draft_may_be_in_a_checkpoint(load
     assert load(edit_config(folder, num_nextn_predict_layers=1)).inspect().weights == "pretrained"
 
 
+def test_the_language_model_of_a_checkpoint_for_images_is_taken_alone(load, tmp_path):
+    def with_towers(tensors: dict[str, Any]) -> dict[str, Any]:
+        more = ("vision_model.layernorm_post.bias", "multi_modal_projector.linear_1.weight")
+        return {**tensors, **{name: torch.ones(4) for name in more}}
+
+    folder = edit_weights(save_model(tmp_path / "m"), with_towers)
+
+    assert load(folder).inspect().weights == "pretrained"
+
+
 def test_where_weights_are_from_is_what_the_loader_did(load, tmp_path):
     folder = save_model(tmp_path / "random:weights")
 
@@ -300,6 +310,14 @@ def test_a_template_longer_than_the_limit_is_refused(tmp_path):
 
     assert "the chat template alone has" in found["max_input_tokens"].what
     assert problems(folder, tmp_path, **{**asked, "max_input_tokens": 400}) == {}
+
+
+def test_a_template_that_wants_a_prompt_gets_one(tmp_path):
+    template = """{% set text = messages[0]['content'] %}
+{%- if not text %}{{ raise_exception('an empty message') }}{% endif %}{{ text }}"""
+    folder = with_template(save_model(tmp_path / "m"), template)
+
+    assert problems(folder, tmp_path, apply_chat_template=True, max_input_tokens=1) == {}
 
 
 def test_a_template_that_does_not_end_is_refused_in_time(tmp_path):

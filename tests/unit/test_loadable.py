@@ -159,3 +159,54 @@ def test_weights_alone_have_to_fit() -> None:
     assert list(room_problems(config, 15_400, "the GPU")) == []
     assert list(room_problems(config, 12_000, "the GPU", copies=1 / 2)) == []
     assert list(room_problems(config, None, "the GPU")) == []
+
+
+def test_arguments_of_the_engine_may_make_room() -> None:
+    kept = ExperimentConfig(
+        model="random:llama-3.1-8b", precision="bf16", passthrough_kwargs={"num_hidden_layers": 2}
+    )
+    assert list(room_problems(kept, 12_000, "the GPU")) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 16_384),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, 8_192),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 4096,
+                }
+            },
+            16_384,
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 1024,
+                }
+            },
+            4096,
+        ),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 4096),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 8}, "model_type": "gemma3_text"}, 4096),
+        ({"rope_scaling": None}, 4096),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, 4096),
+    ],
+)
+def test_stretched_positions_reach_further(fields: dict[str, Any], limit: int) -> None:
+    assert ConfigReader.of({"max_position_embeddings": 4096, **fields}).context_limit == limit
+
+
+def test_values_that_are_keys_are_not_missing() -> None:
+    held = NAMES[:-1]
+    assert weights_note(NAMES, held, "m", values_are_keys=True) is None
+    with pytest.raises(
+        BackendError, match=r"2 tensors are missing, such as .*1\.self_attn\.k_proj"
+    ):
+        weights_note(NAMES, NAMES[:-2], "m", values_are_keys=True)

@@ -66,6 +66,8 @@ _CONTEXTS = (
     "context_length",
     "model_max_length",
 )
+_STRETCHING = ("linear", "dynamic", "yarn")  # by a factor; others state the longer context
+_STRETCHED_ALREADY = ("gemma3", "gemma3_text")
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
     "qkv_bias": (
@@ -189,13 +191,19 @@ class ConfigReader:
         """Most positions of prompt and answer together, by whichever name; ``None`` if unsaid.
 
         A family without a table of positions states what it was trained for, beyond which its
-        answers mean nothing.
+        answers mean nothing. Rotary positions that are stretched reach further than that.
         """
-        stated = (self.data.get(name) for name in _CONTEXTS)
-        whole = (
-            value for value in stated if isinstance(value, int) and not isinstance(value, bool)
-        )
-        return next((value for value in whole if value > 0), None)
+        limits = filter(None, (_whole(self.data.get(name)) for name in _CONTEXTS))
+        limit = next(limits, None)
+        rope = self.data.get("rope_scaling") or self.data.get("rope_parameters")
+        if limit is None or not isinstance(rope, Mapping) or self.model_type in _STRETCHED_ALREADY:
+            return limit
+        factor = rope.get("factor")
+        kind = rope.get("rope_type") or rope.get("type")
+        if kind not in _STRETCHING or not isinstance(factor, int | float):
+            return limit
+        trained = _whole(rope.get("original_max_position_embeddings")) or limit
+        return max(limit, int(trained * factor))
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Read a switch."""
@@ -261,6 +269,12 @@ class ConfigReader:
             if isinstance(first := self.data.get(name), int):
                 return layer >= first and layer % step == 0
         return layer not in dense and (layer + 1) % step == 0
+
+
+def _whole(value: Any) -> int | None:
+    """Give a number of tokens, or ``None`` for anything else."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and value > 0 else None
 
 
 def _count(name: str, value: Any) -> int:

@@ -236,8 +236,8 @@ def _try_template(reference: str, revision: str | None) -> dict[str, Any]:
     """Wrap prompts in a chat template; tell its own tokens, or what stops it."""
     tokenizer = load_tokenizer(reference, revision, apply_chat_template=True)
     try:
-        tokenizer.encode("a")
-        return {"tokens": len(tokenizer.encode(""))}
+        # Not an empty prompt, which some templates do not take. Of the tokens one is the prompt's.
+        return {"tokens": len(tokenizer.encode("a")) - 1}
     except Exception as error:  # noqa: BLE001 - a template raises whatever it likes
         return {"error": f"{error}".strip().partition("\n")[0] or type(error).__name__}
 

@@ -41,6 +41,9 @@ _COMPUTED = re.compile(
     r"(inv_freq|(cos|sin)_cached|position_ids|(attn|attention)\.(bias|masked_bias)|causal_mask)$"
     r"|\.weight\.\w+|\.(SCB|weight_format)$"
 )
+# Of some checkpoints for images or sound, transformers' causal class takes the language model alone
+# (Llama 4, Llama 3.2 Vision, Qwen 3.5).
+_TOWER = re.compile(r"(^|\.)(vision|visual|audio|multi_modal)\w*\.")
 
 
 class Loaded(NamedTuple):
@@ -205,7 +208,9 @@ def _check_weights(path: str, model: Any, info: Mapping[str, Iterable[Any]]) -> 
         f"the weights of '{path}' do not fit its config.json",
         {
             "missing": _kept(info["missing_keys"], model),
-            "without a place in the model": _kept(info["unexpected_keys"], model),
+            "without a place in the model": {
+                name for name in _kept(info["unexpected_keys"], model) if not _TOWER.search(name)
+            },
             "of another size": resized,
         },
         "name a checkpoint that was saved with this config.json: other names, layers that were "

@@ -76,13 +76,16 @@ def room_problems(
 ) -> Iterator[Problem]:
     """Find that the weights alone are more than the memory that they have to be in.
 
+    Arguments of the engine's own are left to it: they may make a model smaller, or keep a part of
+    it elsewhere.
+
     Args:
         config: What to measure.
         capacity_mb: What there is, MiB; ``None`` where unknown.
         owner: What has it, for the message.
         copies: How often it holds them; a part where several devices share them.
     """
-    needed_bytes = weight_bytes(config)
+    needed_bytes = None if config.passthrough_kwargs else weight_bytes(config)
     if needed_bytes is None or capacity_mb is None:
         return
     needed_mb = copies * needed_bytes / MIB

@@ -45,6 +45,7 @@ from llenergymeasure.core.backends.vllm.worker import (
     device_memory,
 )
 from llenergymeasure.core.models import loadable, quantised, sources, tokenizers
+from llenergymeasure.core.models.config_json import ConfigReader
 from llenergymeasure.core.models.tokenizers import HFTokenizer, end_tokens
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import BackendError, ConfigError, Problem
@@ -214,7 +215,11 @@ class VLLMEngine:
 
 
 def weights_note(
-    names: Iterable[str], checkpoint: Collection[str] | None, model: str
+    names: Iterable[str],
+    checkpoint: Collection[str] | None,
+    model: str,
+    *,
+    values_are_keys: bool = False,
 ) -> str | None:
     """Say why it cannot be told whether all weights came from the checkpoint; ``None`` if they did.
 
@@ -225,12 +230,20 @@ def weights_note(
         names: Parameters of the model.
         checkpoint: Names of the checkpoint's tensors, ``None`` if unknown.
         model: What the user calls it.
+        values_are_keys: Whether layers may have no values of their own, for which vLLM takes the
+            keys (``attention_k_eq_v`` of Gemma 4).
 
     Raises:
         BackendError: The checkpoint lacks some, though it has their like in other layers.
     """
     if checkpoint is None:
         return "whether all weights were read is unknown: no safetensors files say what there is"
+    if values_are_keys:
+        names = [
+            name
+            for name in names
+            if name in checkpoint or name.replace(".v_proj.", ".k_proj.") not in checkpoint
+        ]
     missing, elsewhere = loadable.compared(names, checkpoint)
     check_fit(
         f"the weights of '{model}' do not fit its config.json",
@@ -299,6 +312,12 @@ class VLLMBackend:
                 check_workers(library.worker_facts(), target.gpu_uuids)
             doubt = None
             if source.kind != "random":
-                doubt = weights_note(library.parameters(), loadable.tensors(source), config.model)
+                stated = ConfigReader.of(library.shape().to_dict())
+                doubt = weights_note(
+                    library.parameters(),
+                    loadable.tensors(source),
+                    config.model,
+                    values_are_keys=stated.flag("attention_k_eq_v"),
+                )
             ends = end_tokens(source, tokenizer)
             return VLLMEngine(config, library, tokenizer, processes, ends, doubt=doubt)
