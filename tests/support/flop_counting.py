@@ -27,13 +27,14 @@ class Counted(NamedTuple):
     recurrence: int
 
 
-def count(model: Any, ids: Any, past: Any = None) -> tuple[Counted, Any]:
+def count(model: Any, ids: Any, past: Any = None, **more: Any) -> tuple[Counted, Any]:
     """Count a pass over some tokens that gives one row of logits each.
 
     Args:
         model: With eager attention, and experts one after another.
         ids: Tokens, shape (batch, tokens).
         past: Cache of earlier tokens, which the pass extends.
+        more: Further arguments of the model.
 
     Returns:
         The operations, and the cache.
@@ -41,7 +42,7 @@ def count(model: Any, ids: Any, past: Any = None) -> tuple[Counted, Any]:
     parameters = inspect.signature(model.forward).parameters
     name = "cache_params" if "cache_params" in parameters else "past_key_values"
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        given = model(ids, **{name: past}, use_cache=True, logits_to_keep=1)
+        given = model(ids, **{name: past}, use_cache=True, logits_to_keep=1, **more)
     by_module = counter.get_flop_counts()
     batched, whole = _batched(by_module["Global"]), sum(by_module["Global"].values())
     experts = sum(_within(by_module, ("experts",)))

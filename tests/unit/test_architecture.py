@@ -192,3 +192,16 @@ def test_a_published_configuration_may_leave_out_what_transformers_takes_by_defa
     read = ModelArchitecture.from_config(nested)
     assert (read.heads, read.kv_heads, read.head_dim, read.vocabulary) == (8, 4, 256, 262_208)
     assert read.parameters == 3_880_263_168
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [("llama", "intermediate_size"), ("mistral", "num_key_value_heads"), ("gemma2", "head_dim")],
+)
+def test_what_transformers_fills_in_by_itself_leaves_a_doubt(model_type: str, key: str) -> None:
+    stated = {"model_type": model_type, **SMALL, "head_dim": 16}
+    assert ModelArchitecture.from_config(stated).doubt is None
+    silent = {name: value for name, value in stated.items() if name != key}
+    doubt = ModelArchitecture.from_config(silent).doubt
+    assert doubt is not None
+    assert doubt == f"config.json says nothing of {key}"

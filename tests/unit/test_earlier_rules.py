@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure import ExperimentResult
+from llenergymeasure import ExperimentResult, StudyResult
 from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS, EarlierRule, earlier, figure
 from tests.support.make_result import make_result
 
@@ -79,3 +79,17 @@ def test_a_figure_is_made_by_an_earlier_rule_in_every_schema_before_the_first_of
 def test_damage_is_for_others_to_refuse(damaged: dict[str, Any]) -> None:
     assert figure(damaged, "flops.useful_total") is None
     assert earlier(OF_EXPERIMENTS, {"schema_version": "2.0", **damaged}) == ()
+
+
+def test_a_study_of_an_earlier_schema_says_how_its_differences_were_judged() -> None:
+    text = (STORED / "study" / "study_summary.json").read_text(encoding="utf-8")
+    study = StudyResult.model_validate_json(text)
+    assert study.schema_version != json.loads(text)["schema_version"]
+    assert [rule.split(" ")[1] for rule in study.earlier_rules] == ["differences", "configurations"]
+    assert "shows them in 53 to 73 % of cases" in " ".join(study.summary().split())
+    assert StudyResult.model_validate_json(study.model_dump_json()) == study
+
+
+def test_a_study_that_compares_nothing_needs_no_word() -> None:
+    bare = {"schema_version": "2.1", "study_design_hash": "0" * 16, "generated": 1, "ran": 1}
+    assert StudyResult.model_validate(bare).earlier_rules == ()

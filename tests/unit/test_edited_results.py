@@ -35,7 +35,7 @@ STORED = Path(__file__).parents[1] / "data" / "stored_2.0"
 SOME = pytest.mark.parametrize(
     "most", [pytest.param(120, id="some"), pytest.param(10**9, id="every", marks=EXHAUSTIVE)]
 )
-FREE = ("resolved.backend", "resolved.dataset.provenance", "environment.", "config.")
+FREE = ("resolved.backend", "resolved.dataset.provenance", "environment.", "config.", "thermal.")
 """What takes any name or value."""
 
 WINDOWS = (WindowReadings("measure", Window(T0_NS, T0_NS + 3_200_000_000), make_readings()),)
@@ -116,7 +116,7 @@ def test_no_damaged_byte_of_any_file_is_believed(directory: ExperimentDirectory,
     counts = Counts()
     for file in (directory.result, directory.requests, directory.timeseries):
         content = file.read_bytes()
-        for _, damaged in sampled(list(other_bytes(content)), most // 3):
+        for _, damaged in sampled(list(other_bytes(content)), min(most // 3, 2000)):
             file.write_bytes(damaged)
             try:
                 found = ExperimentResult.from_json(directory.root)

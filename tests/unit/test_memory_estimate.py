@@ -127,6 +127,17 @@ def test_on_a_cpu_the_heap_and_the_engine_itself_count() -> None:
     assert cpu.total_mb == cpu.weights_mb + 2 * gpu.growth_mb + cpu.engine_mb
 
 
+def test_eager_attention_in_16_bits_compiles_for_every_length_on_a_cpu() -> None:
+    def first_use_mb(**fields: Any) -> float:
+        return estimate_memory(experiment(**fields), TINY, on_cpu=True).first_use_mb
+
+    eager = {"attn_implementation": "eager"}
+    lengths = [first_use_mb(pytorch=eager, max_new_tokens=new) for new in (10, 30, 900, 1000)]
+    assert lengths[1] - lengths[0] == pytest.approx(20 * 1.2)
+    assert lengths[2] == lengths[3], "only so many kernels are kept"
+    assert first_use_mb(max_new_tokens=900) < lengths[0]
+
+
 def test_synthetic_prompts_have_their_exact_length() -> None:
     config = experiment(dataset={"synthetic": {"input_len": 300, "output_len": 20}})
     assert estimate_memory(config, LLAMA_8B).context_tokens == 320

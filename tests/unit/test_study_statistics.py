@@ -21,6 +21,7 @@ from llenergymeasure.study.statistics import (
     minimum_detectable_ratio,
 )
 from study_simulation import LOADS, SPREADS, analyse, drawn_orders, package_agrees, simulate
+from study_statistics import FAMILIES, PARTS, rows_of
 
 # Three configurations, four cycles: log values with residuals that are easy to check by hand.
 TABLE = np.array([[1.0, 1.2, 1.1], [1.3, 1.5, 1.7], [0.9, 1.0, 1.4], [1.2, 1.6, 1.5]])
@@ -146,7 +147,7 @@ def test_an_interval_takes_the_critical_value_of_the_freedom_its_noise_has():
     fitted = fit(observations(table))
     for pair in compared(table).comparisons:
         place = pair.a - 1, pair.b - 1
-        half = critical_value(8, fitted.noise(*place).freedom) * fitted.standard_error(*place)
+        half = critical_value(8, fitted.noise(*place).freedom) * fitted.error(*place).sd
         assert log(pair.interval95[1] / pair.ratio) == pytest.approx(half)
 
 
@@ -409,3 +410,11 @@ def test_configurations_are_linked_as_a_graph_of_their_blocks_is(cells: list[lis
         Observation(config, block, 1.0) for (config, block), there in np.ndenumerate(table) if there
     ]
     assert fit(made).group.tolist() == labels[: len(table)].tolist()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", PARTS)
+def test_studies_of_every_size_are_as_the_documentation_claims(part):
+    rows = list(rows_of(part, seed=2, repeats=8_000, families=FAMILIES))
+    assert len(rows) >= 20
+    assert [row for row in rows if not row["as_claimed"]] == []

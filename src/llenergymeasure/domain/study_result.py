@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain import Record
+from llenergymeasure.domain.earlier_rules import OF_STUDIES, earlier
 from llenergymeasure.domain.experiment_result import (
     ExperimentResult,
     FailedExperiment,
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 # 2.2  the detectable effect is that of the next study; noise need not be alike; a note may have a
 #      remedy; results of other inputs or versions are figures of their own
 STUDY_SCHEMA_VERSION = "2.2"
-_EARLIER_EFFECT = (
-    "the differences that show in 4 of 5 studies are as large as this study's estimate of its "
-    "noise makes them; the next study, which does not know the noise either, shows them in 53 to "
-    "73 % of cases"
-)
 
 
 class Metric(NamedTuple):
@@ -279,10 +275,12 @@ class StudyResult(Record):
         notes = data.get("notes") or ()
         if all(isinstance(note, str) for note in notes):  # 2.0; all else is for the field to judge
             notes = _read_sentences(notes)
-        changes: dict[str, Any] = {"schema_version": STUDY_SCHEMA_VERSION, "notes": notes}
-        if data.get("sensitivity"):
-            changes["earlier_rules"] = (_EARLIER_EFFECT,)
-        return {**data, **changes}
+        return {
+            **data,
+            "schema_version": STUDY_SCHEMA_VERSION,
+            "notes": notes,
+            "earlier_rules": earlier(OF_STUDIES, data),
+        }
 
     def summary(self) -> str:
         """Render the study as plain text for a terminal of 80 columns."""

@@ -10,12 +10,14 @@ from llenergymeasure.core import flops, metrics, stalls, trust
 from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures, other_arithmetic
+from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     Distribution,
     EnergyResult,
     ExperimentResult,
     FlopsResult,
+    LatencyResult,
     MemoryResult,
     ModelInfo,
     MultiGPUResult,
@@ -46,8 +48,7 @@ class ResultCollector:
         """Pool the samples, then compute every figure from the pool."""
         first, pooled = self.first, pool(processes)
         config = first.order.config
-        beams = config.decoder.decoding_strategy == "beam"
-        latency = metrics.latency_result(pooled.requests, first.work.latency_start, searches=beams)
+        latency = self._latency(pooled)
         throughput = self._throughput(processes, pooled)
         energy = self._energy(pooled, throughput, latency.e2e_ms)
         work = self._flops(processes, pooled)
@@ -79,14 +80,21 @@ class ResultCollector:
             cpu_load=first.measured.cpu_load,
             cpu_throttling=first.measured.cpu_throttling,
             multi_gpu=self._multi_gpu(),
-            co2_estimate=metrics.estimate_co2(
-                energy.total_j, self.environment, pooled.energy.codecarbon_grams
-            ),
+            co2_estimate=self._co2(energy, pooled),
             environment=self.environment,
             trust=verdict,
             measurement_warnings=trust.warning_codes(verdict),
             reproducibility_notes=tuple(_notes(first, pooled)),
         )
+
+    def _latency(self, pooled: PooledSamples) -> LatencyResult:
+        beams = self.first.order.config.decoder.decoding_strategy == "beam"
+        start = self.first.work.latency_start
+        return metrics.latency_result(pooled.requests, start, searches=beams)
+
+    def _co2(self, energy: EnergyResult, pooled: PooledSamples) -> CO2Estimate | None:
+        grams = pooled.energy.codecarbon_grams
+        return metrics.estimate_co2(energy.total_j, self.environment, grams)
 
     def _multi_gpu(self) -> MultiGPUResult | None:
         devices = self.first.target.gpu_uuids

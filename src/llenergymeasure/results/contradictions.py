@@ -204,8 +204,10 @@ def _misread(read: Any, made: Any, place: str) -> Iterator[str]:
     elif isinstance(read, list) and isinstance(made, list) and len(read) == len(made):
         for number, (one, other) in enumerate(zip(read, made, strict=True)):
             yield from _misread(one, other, f"{place}.{number}")
-    elif _type(read) != _type(made) or read != made:
+    elif _type(read) != _type(made):
         yield f"{place}: {_type(read)} where there must be {_type(made)}"
+    elif read != made:
+        yield f"{place}: cannot be what it says"
 
 
 def _type(value: Any) -> str:

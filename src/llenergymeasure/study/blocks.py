@@ -103,9 +103,10 @@ class BlockFit:
     _left: Floats  # (configurations, blocks), mean residual; NaN where there is none
     _alone: _Alone
 
-    def standard_error(self, first: int, second: int) -> float:
+    def error(self, first: int, second: int) -> Noise:
         """Standard error of a difference of two effects, by their positions."""
-        return self.noise(first, second).sd * sqrt(self.variance_factor(first, second))
+        noise = self.noise(first, second)
+        return noise._replace(sd=noise.sd * sqrt(self.variance_factor(first, second)))
 
     def noise(self, first: int, second: int) -> Noise:
         """Noise by which two configurations are judged."""

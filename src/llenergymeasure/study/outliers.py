@@ -24,6 +24,7 @@ CHANCE = 0.05  # of naming a run of a study in which none stands apart, at most
 MOST = 3  # of one metric; where more stand apart it is the noise that is not as it should be
 LEAST_NOISE = 1e-3  # of a logarithm; what is rounded varies less, and its steps are no bad runs
 _TIED = 1e-6  # relative
+_MOST_LOOKED_AT = 8
 
 
 class Located(NamedTuple):
@@ -108,7 +109,7 @@ def _beyond_its_own(observations: Sequence[Observation], run: int, fitted: Block
     """Tell whether a run is too far off for its configuration too, which may be a noisy one.
 
     It is held against the noise of the other runs of its configuration, by the bound for the
-    farthest run of one configuration among all.
+    farthest run of one configuration among all; of so many at most that three cycles can tell one.
     """
     configuration = observations[run].configuration
     others = fit([one for place, one in enumerate(observations) if place != run])
@@ -116,7 +117,8 @@ def _beyond_its_own(observations: Sequence[Observation], run: int, fitted: Block
         return True
     noise = others.alone(others.configurations.index(configuration))
     distance = abs(fitted.residual[run]) / sqrt(fitted.free[run]) / max(noise.sd, LEAST_NOISE)
-    return bool(distance > -student(CHANCE / len(fitted.configurations) / 2, noise.freedom))
+    looked_at = min(len(fitted.configurations), _MOST_LOOKED_AT)
+    return bool(distance > -student(CHANCE / looked_at / 2, noise.freedom))
 
 
 def outlier_notes(

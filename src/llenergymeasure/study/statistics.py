@@ -32,6 +32,7 @@ ROUNDING = 1e-9  # relative; figures that are equal but for the arithmetic are e
 _LARGEST_LOG = 700.0  # of a ratio that a float holds, and its inverse
 COVERAGE = 2.0  # of what is common, as in the interval of a single window
 WIDENED = 1.25  # times as wide, from where it is said that drift makes intervals wide
+_Pair = tuple[int, int]
 
 
 class Compared(NamedTuple):
@@ -115,8 +116,9 @@ def compare(metric: str, observations: Sequence[Observation], *, best_is_low: bo
     for one in kept:
         sums.setdefault(one.configuration, []).append((one.common or 0.0) / one.value)
     common = {name: sum(parts) / len(parts) for name, parts in sums.items()}
-    made = tuple(_comparison(metric, fitted, pair, common) for pair in pairs)
-    return Compared(made, _sensitivity(metric, fitted, pairs), notes)
+    errors = {pair: fitted.error(*pair) for pair in pairs}
+    made = tuple(_comparison(metric, fitted, *one, common) for one in errors.items())
+    return Compared(made, _sensitivity(metric, fitted, errors), notes)
 
 
 def minimum_detectable_ratio(noise: Noise, configurations: int, cycles: int) -> float | None:
@@ -151,7 +153,7 @@ def _interval(
     return mean - half, mean + half
 
 
-def _pairs(fitted: BlockFit, best_is_low: bool) -> Iterator[tuple[int, int]]:
+def _pairs(fitted: BlockFit, best_is_low: bool) -> Iterator[_Pair]:
     """Yield positions of pairs that blocks link."""
     for group in sorted(set(fitted.group.tolist())):
         members = [i for i, one in enumerate(fitted.group.tolist()) if one == group]
@@ -164,14 +166,13 @@ def _pairs(fitted: BlockFit, best_is_low: bool) -> Iterator[tuple[int, int]]:
 
 
 def _comparison(
-    metric: str, fitted: BlockFit, pair: tuple[int, int], common: Mapping[int, float]
+    metric: str, fitted: BlockFit, pair: _Pair, error: Noise, common: Mapping[int, float]
 ) -> Comparison:
-    family, freedom = len(fitted.configurations), fitted.noise(*pair).freedom
+    family, freedom = len(fitted.configurations), error.freedom
     a, b = (fitted.configurations[i] for i in pair)
     apart = float(fitted.effect[pair[0]] - fitted.effect[pair[1]])
-    error = fitted.standard_error(*pair)
     uncommon = COVERAGE * (common[a] - common[b])
-    half = max(hypot(critical_value(family, freedom) * error, uncommon), ROUNDING)
+    half = max(hypot(critical_value(family, freedom) * error.sd, uncommon), ROUNDING)
     low, high = interval95 = _ratio(apart - half), _ratio(apart + half)
     verdict: Verdict = "higher" if low > 1 else "lower" if high < 1 else "no_difference_shown"
     return Comparison(
@@ -181,7 +182,7 @@ def _comparison(
         ratio=_ratio(apart),
         interval95=interval95,
         verdict=verdict,
-        minimum_detectable_ratio=_ratio(detectable(family, int(freedom), int(freedom)) * error),
+        minimum_detectable_ratio=_ratio(detectable(family, int(freedom), int(freedom)) * error.sd),
     )
 
 
@@ -190,14 +191,14 @@ def _ratio(logarithm: float) -> float:
 
 
 def _sensitivity(
-    metric: str, fitted: BlockFit, pairs: Sequence[tuple[int, int]]
+    metric: str, fitted: BlockFit, errors: Mapping[_Pair, Noise]
 ) -> Sensitivity | None:
-    if not pairs:
+    if not errors:
         return None
-    family, noises = len(fitted.configurations), [fitted.noise(*pair) for pair in pairs]
-    usual = Noise(median(one.sd for one in noises), fitted.freedom)
-    coming = int(median(one.freedom for one in noises))
-    error = median(fitted.standard_error(*pair) for pair in pairs)
+    family = len(fitted.configurations)
+    usual = Noise(median(fitted.noise(*pair).sd for pair in errors), fitted.freedom)
+    coming = int(median(one.freedom for one in errors.values()))
+    error = median(one.sd for one in errors.values())
     return Sensitivity(
         metric=metric,
         configurations=family,

@@ -20,7 +20,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "window": ("sliding_window", "window_size"),
     "chunk": ("attention_chunk_size",),
     "intermediate": (
-        "block_ff_dim",
         "intermediate_size",
         "n_inner",
         "ffn_dim",
@@ -158,6 +157,14 @@ class ConfigReader:
         name, value = next((pair for pair in values if pair[1] is not None), ("", None))
         return None if value is None else _count(name, value) or None
 
+    def states(self, field: str) -> bool:
+        """Tell whether a field is there under any of its names, be it null."""
+        return any(name in self.data for name in _NAMES.get(field, (field,)))
+
+    def name(self, field: str) -> str:
+        """Give the name that most families have for a field."""
+        return _NAMES.get(field, (field,))[0]
+
     def number(self, name: str, default: int) -> int:
         """Read a count that one family has, under its own name.
 
@@ -218,7 +225,7 @@ class ConfigReader:
 
     def intermediate(self, hidden: int) -> int:
         """Give the width of an MLP, which LFM2 derives from the one it states."""
-        width = self.find("intermediate") or 4 * hidden
+        width = self.number("block_ff_dim", 0) or self.find("intermediate") or 4 * hidden
         if not self.flag("block_auto_adjust_ff_dim"):
             return width
         width = 2 * width // 3

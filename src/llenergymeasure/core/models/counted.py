@@ -6,6 +6,7 @@ vLLM; no engine is imported.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from typing import Any, NamedTuple
@@ -191,7 +192,8 @@ def _language_modules(model: Any) -> set[Any] | None:
     if _text_config(model) is getattr(model, "config", None):
         return None
     if hasattr(model, "get_language_model"):  # vLLM
-        return {*model.get_language_model().modules()}
+        with contextlib.suppress(NotImplementedError):
+            return {*model.get_language_model().modules()}
     if not hasattr(model, "get_decoder"):
         return None
     head = model.get_output_embeddings()

@@ -154,7 +154,7 @@ class Traits:
 _GPT_NEOX = Traits(gated=False, norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True)
 _GPT2 = replace(_GPT_NEOX, tied=True, learned_positions=True)
 _QWEN2_MOE = Traits(qkv_bias=True, shared_gate=True, layer=switched_on_below)
-_QWEN3 = Traits(query_key_norm="head", layer=switched_on_above)
+_QWEN3 = Traits(query_key_norm="head", layer=switched_on_above, defaults={"sliding_window": 4096})
 _DELTA_NET_SIZES = {
     "linear_conv_kernel_dim": 4,
     "linear_key_head_dim": 128,
@@ -202,8 +202,8 @@ FAMILIES: dict[str, Traits] = {
         ),
     ),
     "deepseek_v2": Traits(),
-    "deepseek_v3": Traits(),
-    "qwen2": Traits(qkv_bias=True, layer=switched_on_above),
+    "deepseek_v3": Traits(defaults={"first_k_dense_replace": 3}),
+    "qwen2": Traits(qkv_bias=True, layer=switched_on_above, defaults={"sliding_window": 4096}),
     "qwen2_moe": _QWEN2_MOE,
     "qwen3": _QWEN3,
     "qwen3_moe": replace(_QWEN3, layer=switched_on),
@@ -251,11 +251,20 @@ FAMILIES: dict[str, Traits] = {
     "phi": replace(_GPT_NEOX, norms=1, lm_head_bias=True),
     "bloom": replace(_GPT_NEOX, tied=True, embedding_norm=True),
     "mpt": Traits(gated=False, tied=True),
-    "falcon": Traits(gated=False, tied=True, norm_bias=True),
+    "falcon": Traits(gated=False, tied=True, norm_bias=True, defaults={"multi_query": True}),
     "apertus": Traits(gated=False, query_key_norm="head", activation_parameters=2),
     "bitnet": Traits(inner_norms=True),
-    "ernie4_5_moe": Traits(tied=True, router_bias=True, lm_head_bias="use_bias"),
-    "glm4_moe": Traits(query_key_norm="head", output_bias=None, defaults={"use_qk_norm": False}),
+    "ernie4_5_moe": Traits(
+        tied=True,
+        router_bias=True,
+        lm_head_bias="use_bias",
+        defaults={"moe_layer_start_index": 1, "moe_num_shared_experts": 2},
+    ),
+    "glm4_moe": Traits(
+        query_key_norm="head",
+        output_bias=None,
+        defaults={"use_qk_norm": False, "first_k_dense_replace": 1},
+    ),
     "llama4_text": _LLAMA4,
     "lfm2": Traits(
         layer=listed("full_attn_idxs", "conv", "full_attention"),
@@ -323,8 +332,8 @@ FAMILIES |= {
     "exaone4": Traits(query_key_norm="head", layer=every(4, "sliding_window_pattern")),
     "falcon_mamba": FAMILIES["mamba"],
     "flex_olmo": Traits(query_key_norm="all"),
-    "glm": Traits(output_bias=None),
-    "glm4": Traits(norms=4, output_bias=None),
+    "glm": Traits(qkv_bias=True, output_bias=None),
+    "glm4": Traits(norms=4, qkv_bias=True, output_bias=None),
     "glm4_moe_lite": Traits(),
     "gpt_oss": Traits(
         layer=every(2),
@@ -339,12 +348,12 @@ FAMILIES |= {
     "granitemoeshared": Traits(),
     "helium": Traits(),
     "hunyuan_v1_dense": Traits(query_key_norm="head"),
-    "lfm2_moe": replace(FAMILIES["lfm2"], defaults={"conv_L_cache": 3}),
+    "lfm2_moe": replace(FAMILIES["lfm2"], defaults={"conv_L_cache": 3, "num_dense_layers": 2}),
     "minimax_m2": Traits(query_key_norm="all"),
     "ministral": Traits(layer="sliding_attention"),
     "nemotron": Traits(gated=False, norm_bias=True),
     "olmo3": Traits(query_key_norm="all", layer=every(4), defaults={"sliding_window": 4096}),
-    "seed_oss": Traits(qkv_bias=True),
+    "seed_oss": Traits(qkv_bias=True, defaults={"attention_out_bias": False}),
     "cwm": Traits(layer=first_of(4), defaults={"sliding_window": 8192}),
     "exaone_moe": Traits(
         query_key_norm="head",
@@ -373,3 +382,47 @@ FAMILIES["qwen3_5_moe"] = FAMILIES["qwen3_5_moe_text"]
 
 UNKNOWN = Traits(gated=None)
 """What a type without a row is taken to be: built like Llama."""
+
+_FOUR_TIMES = "bloom codegen falcon gpt2 gpt_bigcode gpt_neo gptj mpt"
+_NO_DENSE_MLP = "falcon_mamba mamba mamba2 mellum qwen3_5_moe_text qwen3_next solar_open"
+
+UNSAID: dict[str, frozenset[str]] = {
+    field: frozenset(families.split())
+    for field, families in {
+        "intermediate": " ".join(
+            FAMILIES.keys() - f"{_FOUR_TIMES} {_NO_DENSE_MLP} qwen3_5_moe".split()
+        ),
+        "kv_heads": (
+            "bamba bitnet cwm ernie4_5 exaone4 exaone_moe falcon_h1 gemma glm glm4 glm4_moe "
+            "gpt_oss helium hy_v3 internlm3 iquestcoder jamba lfm2 lfm2_moe minimax_m2 "
+            "ministral ministral3 mistral mixtral phimoe qwen2 qwen2_moe qwen3 "
+            "qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next seed_oss solar_open "
+            "stablelm starcoder2"
+        ),
+        "head_dim": (
+            "cwm gemma gemma2 glm glm4 helium hy_v3 internlm3 iquestcoder mellum minimax_m2 "
+            "ministral3 qwen3 seed_oss solar_open vaultgemma"
+        ),
+        "experts": (
+            "deepseek_v2 deepseek_v3 ernie4_5_moe exaone_moe flex_olmo glm4_moe "
+            "glm4_moe_lite gpt_oss granitemoe granitemoe_swa granitemoehybrid "
+            "granitemoeshared hy_v3 jamba lfm2_moe llama4_text mellum minimax_m2 mixtral "
+            "olmoe phimoe qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next solar_open"
+        ),
+        "moe_intermediate": (
+            "deepseek_v2 deepseek_v3 ernie4_5_moe exaone_moe glm4_moe glm4_moe_lite hy_v3 "
+            "lfm2_moe mellum qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next solar_open"
+        ),
+        "shared_intermediate": "granitemoehybrid qwen2_moe qwen3_5_moe_text qwen3_next",
+        "shared_experts": "deepseek_v2 deepseek_v3 ernie4_5_moe glm4_moe glm4_moe_lite",
+        "key_value_rank": "deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu",
+        "query_rank": "deepseek_v2 deepseek_v3 glm4_moe_lite",
+        "value_dim": "deepseek_v2 deepseek_v3 glm4_moe_lite youtu",
+        "window": "exaone4 granite_swa granitemoe_swa mellum ministral",
+    }.items()
+}
+"""Fields of which transformers has a number of its own in these families.
+
+A published configuration states them; where one is silent all the same, that number is not known
+here, and what is counted is in doubt.
+"""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from llenergymeasure.core.models.config_json import ConfigReader
-from llenergymeasure.core.models.families import FAMILIES, Traits
+from llenergymeasure.core.models.families import FAMILIES, UNSAID, Traits
 from llenergymeasure.core.models.layers import (
     FeedForward,
     Heads,
@@ -67,6 +67,9 @@ def doubt_of(reader: ConfigReader, kinds: set[str]) -> str | None:
     traits = FAMILIES.get(reader.model_type)
     if traits is None:
         return f"model type '{reader.model_type}' is not known here"
+    for field, families in UNSAID.items():
+        if reader.model_type in families and not reader.states(field):
+            return f"config.json says nothing of {reader.name(field)}"
     known = {"full_attention", *_WINDOWS, *(_LINEAR if traits.linear else ())}
     known |= {"conv"} if reader.find("kernel") else set()
     if strange := sorted(kinds - known):
