@@ -69,7 +69,7 @@ def test_a_worker_that_was_stopped_says_so(llem: Llem, text: str) -> None:
     result, out = measured(llem, text, stopped_s=STOPPED_S)
 
     assert result["throughput"]["stalled_s"] == pytest.approx(STOPPED_S, abs=0.5)
-    assert result["throughput"]["suspended_s"] == 0.0
+    assert result["throughput"]["suspended_s"] < 0.5
     assert "stalled" in result["measurement_warnings"]
     assert result["trust"]["verdict"] == "invalid"
     assert "stalled: nothing came of the work for" in out

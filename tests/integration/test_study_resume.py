@@ -423,7 +423,7 @@ def test_no_damaged_byte_of_any_file_of_a_study_is_believed_or_costs_a_result(
     for file in sorted(path for path in finished.study.root.rglob("*") if path.is_file()):
         content = file.read_bytes()
         every = list(other_bytes(content))
-        for index in () if file in derived else cuts(len(every), 400):
+        for index in () if file in derived else cuts(len(every), 200):
             file.write_bytes(every[index][1])
             counts[taken(finished.study, plan, whole)] += 1
         file.write_bytes(content)

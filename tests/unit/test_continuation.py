@@ -98,11 +98,11 @@ def test_every_difference_is_refused_with_a_reason(old: set[int], new: set[int])
 
 
 def test_nothing_changed_nothing_noted() -> None:
-    assert continued(PLAN, make_execution()) == (PLAN, ())
+    assert continued(PLAN, make_execution()) == (PLAN, (), ())
 
 
 def test_more_cycles_come_after_the_slots_that_are_there() -> None:
-    plan, notes = continued(PLAN, make_execution(n_cycles=5))
+    plan, notes, _ = continued(PLAN, make_execution(n_cycles=5))
     assert plan.slots[:9] == PLAN.slots
     assert [slot.number for slot in plan.slots] == list(range(1, 16))
     assert [(slot.configuration, slot.cycle) for slot in plan.slots[9:]] == [
@@ -138,7 +138,7 @@ def test_another_order_is_refused_by_name(change: dict[str, object], said: str) 
 
 def test_rests_and_time_limits_may_change_and_are_noted() -> None:
     execution = make_execution(config_gap_seconds=60.0, timeout_s=5.0, start_method="spawn")
-    plan, notes = continued(PLAN, execution)
+    plan, notes, _ = continued(PLAN, execution)
     assert plan.slots == PLAN.slots
     assert plan.execution == execution
     assert notes == (

@@ -190,15 +190,15 @@ def test_the_longer_of_both_counts_once() -> None:
 
 def test_a_thread_that_sleeps_is_idle_and_one_that_computes_is_not() -> None:
     before = read_clocks()
-    time.sleep(0.2)
+    time.sleep(0.5)
     slept = read_clocks()
     until = time.thread_time() + 0.2
     while time.thread_time() < until:
         pass
     after = read_clocks()
-    assert slept.idle_s - before.idle_s == pytest.approx(0.2, abs=0.1)
-    assert after.idle_s - slept.idle_s < 0.1
-    assert after.slept_s - before.slept_s == pytest.approx(0.0, abs=0.01)
+    assert slept.idle_s - before.idle_s > 0.4
+    assert after.idle_s - slept.idle_s < 0.2, "waiting for a CPU is not idle"
+    assert after.slept_s - before.slept_s == pytest.approx(0.0, abs=0.2)
 
 
 def test_a_process_that_waits_between_passes_for_another_does_not_stall() -> None:

@@ -194,11 +194,11 @@ def test_every_flag_that_an_estimate_can_carry_has_a_finding() -> None:
 
 
 def test_a_machine_that_slept_makes_a_result_invalid_however_short_that_was() -> None:
-    verdict = assess(work(suspended_s=0.5))
+    verdict = assess(work(suspended_s=0.6))
     assert [reason.code for reason in verdict.reasons] == ["stalled"]
     assert verdict.verdict == "invalid"
-    assert "slept for 0.5 s" in verdict.reasons[0].detail
-    assert assess(work(suspended_s=0.002, stalled_s=0.0)).reasons == ()
+    assert "slept for 0.6 s" in verdict.reasons[0].detail
+    assert assess(work(suspended_s=0.1, stalled_s=0.0)).reasons == ()
 
 
 def test_a_standstill_and_a_sleep_are_one_finding() -> None:

@@ -32,7 +32,7 @@ DRIFT_SHARE = 0.01  # of power or clock, between halves that did the same work
 START_TOLERANCE_C = 3.0
 LIMIT_TOLERANCE_W = 0.5  # limits are set in whole watts and read back in milliwatts
 STALLED_SHARE = 0.05  # of the window: more than that is no longer the speed of the work
-SLEPT_S = 0.1  # two clocks are read one after the other
+SLEPT_S = 0.5  # two clocks are read one after the other, by a thread that may wait in between
 
 EVENTS = {
     "hardware_thermal_slowdown": ("hardware_thermal", 1),

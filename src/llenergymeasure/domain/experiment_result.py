@@ -22,7 +22,8 @@ from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 # 2.0  first schema of this layout
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
 #      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was
-#      made by earlier rules says so; weights may be unknown
+#      made by earlier rules says so; weights may be unknown; operations of recurrences are an item
+#      of their own; what a quota of CPU time held back is told; inputs have identities
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
