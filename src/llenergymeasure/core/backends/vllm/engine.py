@@ -312,12 +312,12 @@ class VLLMBackend:
                 check_workers(library.worker_facts(), target.gpu_uuids)
             doubt = None
             if source.kind != "random":
-                stated = ConfigReader.of(library.shape().to_dict())
+                text = ConfigReader.of(library.shape().to_dict())
                 doubt = weights_note(
                     library.parameters(),
                     loadable.tensors(source),
                     config.model,
-                    values_are_keys=stated.flag("attention_k_eq_v"),
+                    values_are_keys=text.flag("attention_k_eq_v"),
                 )
             ends = end_tokens(source, tokenizer)
             return VLLMEngine(config, library, tokenizer, processes, ends, doubt=doubt)
