@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,15 @@ from llenergymeasure.core.backends.vllm.engine import weights_note
 from llenergymeasure.core.backends.vllm.worker import WorkerFacts
 from llenergymeasure.core.models import tokenizer_files
 from llenergymeasure.core.models.config_json import ConfigReader
-from llenergymeasure.core.models.loadable import Compared, Types, compared, kind_problem
+from llenergymeasure.core.models.loadable import (
+    Compared,
+    Types,
+    compared,
+    elements,
+    kind_problem,
+    tensors,
+)
+from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.exceptions import BackendError
 
 TYPES = Types(
@@ -210,3 +222,34 @@ def test_values_that_are_keys_are_not_missing() -> None:
         BackendError, match=r"2 tensors are missing, such as .*1\.self_attn\.k_proj"
     ):
         weights_note(NAMES, NAMES[:-2], "m", values_are_keys=True)
+
+
+def write_head(path: Path, tensors: Mapping[str, int]) -> None:
+    entries = {name: {"dtype": "BF16", "shape": [2, size]} for name, size in tensors.items()}
+    text = json.dumps(entries).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+def test_the_heads_of_a_checkpoint_are_read_once_for_a_study(tmp_path: Path) -> None:
+    """Of as many tensors as a large mixture of experts has, and anew once they have changed."""
+    files = {f"{number}.safetensors": f"layers.{number}" for number in range(20)}
+    names = {f"{layer}.{n}": file for file, layer in files.items() for n in range(1500)}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    for file, layer in files.items():
+        write_head(tmp_path / file, {f"{layer}.{n}": 8 for n in range(1500)})
+    source = ModelSource("directory", "m", tmp_path)
+    assert elements(source, ("BF16",)) == 30_000 * 16
+    assert elements(source, ("F32",)) == 0
+
+    began_s = time.process_time()
+    again = [elements(source, ("BF16", "F16")) for _ in range(100)]
+    spent_s = time.process_time() - began_s
+
+    assert again == [30_000 * 16] * 100
+    assert spent_s < 1.0, "read anew each time it takes 9 s"
+    write_head(tmp_path / "0.safetensors", {"layers.0": 5})
+    assert elements(source, ("BF16",)) == 28_500 * 16 + 10
+    (tmp_path / "1.safetensors").unlink()
+    assert elements(source, ("BF16",)) is None
+    assert tensors(source) is None

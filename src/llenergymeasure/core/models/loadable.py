@@ -12,6 +12,7 @@ import importlib.util
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,19 +155,55 @@ def tensors(source: ModelSource) -> dict[str, Tensor] | None:
     Returns:
         Them by name; ``None`` where it has no safetensors files, or not all of them are here.
     """
+    checkpoint = _checkpoint(source)
+    return None if checkpoint is None else checkpoint[0]
+
+
+def elements(source: ModelSource, dtypes: Collection[str]) -> int | None:
+    """Count the elements of a checkpoint's tensors of some types; ``None`` as :func:`tensors`."""
+    checkpoint = _checkpoint(source)
+    return None if checkpoint is None else sum(checkpoint[1][dtype] for dtype in dtypes)
+
+
+_Stamped = tuple[Path, int, int]  # a file, when it was written, its size
+
+
+def _checkpoint(source: ModelSource) -> tuple[dict[str, Tensor], Counter[str]] | None:
     if source.kind == "random":
         return None
-    weights = stated_in(sources.file_of(source, _INDEX)).get("weight_map")
-    names = sorted({*map(str, weights.values())}) if isinstance(weights, dict) else [_WHOLE]
-    found: dict[str, Tensor] = {}
     try:
-        for path in (sources.file_of(source, name) for name in names):
-            if path is None:
-                return None
-            found |= _head(path)
+        index = sources.file_of(source, _INDEX)
+        names: tuple[str, ...] = (_WHOLE,)
+        if index is not None and index.is_file():
+            names = _names(_stamped(index)) or names
+        paths = [sources.file_of(source, name) for name in names]
+        return _heads(tuple(_stamped(path) for path in paths if path)) if all(paths) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found
+
+
+def _stamped(path: Path) -> _Stamped:
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+# A study asks for each of its configurations, and a mixture of experts has 100,000 tensors.
+@functools.lru_cache(maxsize=8)
+def _names(index: _Stamped) -> tuple[str, ...]:
+    weights = stated_in(index[0]).get("weight_map")
+    return tuple(sorted({*map(str, weights.values())})) if isinstance(weights, dict) else ()
+
+
+@functools.lru_cache(maxsize=8)
+def _heads(files: tuple[_Stamped, ...]) -> tuple[dict[str, Tensor], Counter[str]]:
+    """Give the tensors of all files, and how many elements there are of each type."""
+    found: dict[str, Tensor] = {}
+    for path, _, _ in files:
+        found |= _head(path)
+    counts: Counter[str] = Counter()
+    for one in found.values():
+        counts[one.dtype] += one.elements
+    return found, counts
 
 
 def _head(path: Path) -> dict[str, Tensor]:

@@ -108,8 +108,7 @@ def weight_bytes(config: ExperimentConfig) -> float | None:
     least_bits = WEIGHT_BITS[config.precision]
     if config.precision not in QUANTISED:
         least_bits = 8 * compute_bytes(config.precision)
-    if (found := loadable.tensors(source)) is not None:
-        plain = sum(one.elements for one in found.values() if one.dtype in _PLAIN)
+    if (plain := loadable.elements(source, _PLAIN)) is not None:
         return plain * least_bits / 8
     shape = sources.architecture_of(source)
     if shape is None or shape.doubt is not None:
