@@ -10,7 +10,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, ModelInfo, StudyResult
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.study.likeness import Inputs, inputs_of
+from llenergymeasure.study.likeness import Inputs, Present, inputs_of
 from tests.support.make_result import make_environment, make_resolved
 from tests.support.make_study import make_configs, make_run, make_study, verdicts
 
@@ -168,3 +168,21 @@ def test_synthetic_prompts_and_what_is_gone_are_left_to_the_worker(tmp_path: Pat
     )
     known.look([synthetic], tmp_path)
     assert "dataset" not in known.of(synthetic)
+
+
+def test_a_model_with_many_prompts_is_looked_at_once(tmp_path: Path) -> None:
+    """Without a network the Hub takes seconds not to answer, and a directory is read."""
+    asked: list[tuple[str, bool]] = []
+
+    def of_models(config: ExperimentConfig, *, ask: bool) -> dict[str, str]:
+        asked.append((config.model, ask))
+        return {"model": f"commit {config.model}"}
+
+    present = Present(tmp_path, of_models)
+    for model in ("one", "other"):
+        for length in range(1, 21):
+            shape = {"synthetic": {"input_len": length, "output_len": 4}}
+            fields = {"model": model, "backend": "scripted", "dataset": shape}
+            found = present.of(ExperimentConfig.model_validate(fields), ask=True)
+            assert found == {"model": f"commit {model}"}
+    assert asked == [("one", True), ("other", True)]

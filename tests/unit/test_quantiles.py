@@ -66,3 +66,12 @@ def test_the_next_study_shows_the_detectable_effect_in_four_of_five_cases(family
     apart = detectable(family, now, then) * known + rng.normal(size=draws)
     shown = (apart > critical_value(family, then) * coming).mean()
     assert shown == pytest.approx(0.8, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("family", "now", "then"), [(201, 10, 1), (500, 20_000, 1), (50_000, 2, 2), (100_000, 6, 2)]
+)
+def test_however_many_are_compared_by_however_little_there_is_a_detectable_effect(
+    family, now, then
+):
+    assert critical_value(family, then) < detectable(family, now, then) < float("inf")

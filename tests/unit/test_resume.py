@@ -373,6 +373,19 @@ def test_a_result_cut_short_is_told(study: StudyDirectory) -> None:
     assert f"{directory.result} is cut short" in next(look(PLAN, study).notes())
 
 
+def test_a_result_that_was_changed_is_told_with_what_is_done_and_nothing_else_to_do(
+    study: StudyDirectory,
+) -> None:
+    directory = PLAN.directory(study, PLAN.slots[1])
+    finish(directory, EIGHT)
+    text = directory.result.read_text(encoding="utf-8")
+    directory.result.write_text(text.replace('"passes": ', '"passes": 1'), encoding="utf-8")
+    note = next(look(PLAN, study).notes())
+    assert f"{directory.result} was changed since it was written" in note
+    assert note.endswith("; it is kept under a number, and the experiment runs again")
+    assert "Put the file back" not in note
+
+
 def test_a_number_too_large_costs_one_result_and_not_the_study(study: StudyDirectory) -> None:
     for slot in PLAN.slots:
         finish(PLAN.directory(study, slot), PLAN.config(slot))

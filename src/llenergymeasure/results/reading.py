@@ -57,9 +57,9 @@ def load(model: type[Result], path: Path, schemas: tuple[str, ...]) -> Result:
         try:
             check_seal(data)
         except ValueError as error:
-            raise _error(file, f"was changed since it was written: {error}. {_PUT_BACK}") from None
+            raise _error(file, f"was changed since it was written: {error}. {PUT_BACK}") from None
     elif data["schema_version"] not in UNSEALED:
-        raise _error(file, f"has lost its checksum ({SEAL}). {_PUT_BACK}")
+        raise _error(file, f"has lost its checksum ({SEAL}). {PUT_BACK}")
     result = _built(model, data, file)
     found = [] if SEAL in data else list(doubts(data, result))
     found = found or list(contradictions(result))  # which need numbers within reach
@@ -70,10 +70,11 @@ def load(model: type[Result], path: Path, schemas: tuple[str, ...]) -> Result:
     return _with_samples(result, file.parent)
 
 
-_PUT_BACK = (
+PUT_BACK = (
     "Put the file back as it was; where it is part of a study, --resume keeps it under another "
     "name and measures again"
 )
+"""What to do with a result that was changed, which a resume does by itself."""
 
 
 def _parsed(file: Path) -> Any:

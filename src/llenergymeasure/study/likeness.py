@@ -6,7 +6,7 @@ mean over before and after is a figure of neither. What is not known is compared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -61,9 +61,10 @@ class Inputs:
 
         Not what is in the cache of the Hub: an engine may load a newer commit; its result says so.
         """
+        present = Present(cache_dir)
         for called, config in _distinct(configs).items():
             if any(name not in self._known.get(field, {}) for field, name in called):
-                found = present(config, cache_dir)
+                found = present.of(config)
                 own = {field: one for field, one in found.items() if not one.startswith(_ON_HUB)}
                 self.learn(config, own)
 
@@ -78,10 +79,11 @@ class Inputs:
             StudyError: They have changed; the message names both identities of each.
         """
         changed: dict[str, None] = {}
+        present = Present(cache_dir)
         for called, config in _distinct(configs).items():
             if then := self.of(config):
                 on_hub = any(one.startswith(_ON_HUB) for one in then.values())
-                now = present(config, cache_dir, ask=on_hub)
+                now = present.of(config, ask=on_hub)
                 changed |= dict.fromkeys(identity.changes(dict(called), then, now))
         if changed:
             listed = "\n".join(f"  - {one}" for one in changed)
@@ -113,24 +115,51 @@ def inputs_of(result: ExperimentResult) -> dict[str, str]:
     return {field: value for field, value in known.items() if value}
 
 
-def present(config: ExperimentConfig, cache_dir: Path, *, ask: bool = False) -> dict[str, str]:
-    """Identify the inputs of an experiment as they are now, as far as that is told without loading.
+class Present:
+    """Identifies inputs as they are now, as far as that is told without loading.
+
+    Each is looked at once, with however many prompts a model goes: a directory is read, and the Hub
+    asked, which without a network takes seconds.
 
     Args:
-        config: The experiment.
         cache_dir: Where fetched datasets are kept.
-        ask: Whether the Hub is asked to what commit a branch has moved.
+        of_models: Identifies the models of an experiment.
     """
-    found = identity.of_models(config, ask=ask)
-    dataset = dataset_hash(config.dataset, cache_dir)
-    if dataset is not None:
-        found["dataset"] = dataset
-    folder = sources.resolve(config.model).path if "model" in found else None
-    if folder is not None and folder.is_dir() and tokenizer_files.own_files(folder):
-        by_name = {path.name: path for path in tokenizer_files.own_files(folder)}
-        tokenizer = tokenizer_files.fingerprint(by_name.get)
-        found |= {"tokenizer": tokenizer} if tokenizer else {}
-    return found
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        of_models: Callable[..., dict[str, str]] = identity.of_models,
+    ) -> None:
+        self._cache_dir, self._of_models = cache_dir, of_models
+        self._models: dict[tuple[object, ...], dict[str, str]] = {}
+        self._datasets: dict[str, str | None] = {}
+
+    def of(self, config: ExperimentConfig, *, ask: bool = False) -> dict[str, str]:
+        """Give the identities of the inputs of an experiment, by field.
+
+        Args:
+            config: The experiment.
+            ask: Whether the Hub is asked to what commit a branch has moved.
+        """
+        called = identity.names(config)
+        dataset = called.pop("dataset")
+        models = (ask, *called.items())
+        if models not in self._models:
+            self._models[models] = self._look_at_models(config, ask=ask)
+        if dataset not in self._datasets:
+            self._datasets[dataset] = dataset_hash(config.dataset, self._cache_dir)
+        found, prompts = self._models[models], self._datasets[dataset]
+        return found if prompts is None else {**found, "dataset": prompts}
+
+    def _look_at_models(self, config: ExperimentConfig, *, ask: bool) -> dict[str, str]:
+        found = self._of_models(config, ask=ask)
+        folder = sources.resolve(config.model).path if "model" in found else None
+        if folder is not None and folder.is_dir() and tokenizer_files.own_files(folder):
+            by_name = {path.name: path for path in tokenizer_files.own_files(folder)}
+            tokenizer = tokenizer_files.fingerprint(by_name.get)
+            found |= {"tokenizer": tokenizer} if tokenizer else {}
+        return found
 
 
 def conditions(result: ExperimentResult) -> dict[str, str]:

@@ -22,6 +22,7 @@ LEVEL = 0.95
 POWER = 0.8
 LARGEST_FAMILY = 200  # configurations up to which the studentised range has been checked
 _NODES = 200  # of all quadratures
+_LONGEST_STEP = 0.5
 _WIDEST, _SURE = 9.0, 20.0  # standard deviations beyond which a normal value, a range does not lie
 
 
@@ -115,11 +116,12 @@ def _root(excess: Callable[[float], float], first: float, second: float) -> floa
     """Find where something is 0 by the secant method.
 
     The tails in question are close to a power of the value, so with logarithms of both it is close
-    to a line.
+    to a line. Where it is not, a step is bounded: far out nothing is left of a tail.
     """
     one, other = excess(first), excess(second)
     while one != other and abs(second - first) > 1e-10:
-        first, second = second, second - other * (second - first) / (other - one)
+        step = -other * (second - first) / (other - one)
+        first, second = second, second + max(-_LONGEST_STEP, min(step, _LONGEST_STEP))
         one, other = other, excess(second)
     return second
 

@@ -32,6 +32,7 @@ from llenergymeasure.exceptions import ExperimentError, LLEMError, NotUnderstood
 from llenergymeasure.results import files
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
+from llenergymeasure.results.reading import PUT_BACK
 from llenergymeasure.study.manifest import ProgressView, Slot, StudyPlan
 
 SlotStatus = Literal["complete", "failed", "missing"]
@@ -325,7 +326,7 @@ def _result(
     except NotUnderstoodError as error:
         return _failed(config, NOT_UNDERSTOOD, error.message)
     except LLEMError as error:
-        return _failed(config, MALFORMED, error.message + _AGAIN)
+        return _failed(config, MALFORMED, error.message.removesuffix(f". {PUT_BACK}") + _AGAIN)
     stranger = _stranger(directory, result, config, place)
     if stranger is None:
         return result
