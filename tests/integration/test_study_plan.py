@@ -73,7 +73,7 @@ def test_no_line_of_the_plan_is_wider_than_a_terminal(show):
 
 def test_what_does_not_fit_is_marked(show):
     text = show(
-        model="random:llama-3.1-8b",
+        model="random:llama-3.2-1b",
         n=1000,
         max_new_tokens=100_000,
         precision="fp32",

@@ -37,6 +37,8 @@ class TextModel(BaseModel):
     pydantic itself neither writes nor reads half of a surrogate pair.
     """
 
+    model_config = ConfigDict(defer_build=True)  # no model is built for a command's help
+
     def model_dump_json(self, **options: Any) -> str:
         """Give it as JSON, as pydantic does where that can; see :func:`as_unicode`."""
         try:
