@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,21 @@ def test_a_template_longer_than_the_limit_is_refused(tmp_path):
 
     assert "the chat template alone has" in found["max_input_tokens"].what
     assert problems(folder, tmp_path, **{**asked, "max_input_tokens": 400}) == {}
+
+
+def test_a_template_is_tried_once_for_several_limits_and_anew_once_it_has_changed(tmp_path):
+    folder = with_template(save_model(tmp_path / "m"), "x y " * 40 + "{{ messages[0]['content'] }}")
+
+    def found(limit: int) -> list[Problem]:
+        asked = config(folder, apply_chat_template=True, max_input_tokens=limit)
+        return tokenizers.trial_problems(asked)
+
+    assert [len(found(limit)) for limit in (8, 400)] == [1, 0]
+    began_s = time.monotonic()
+    assert [len(found(limit)) for limit in (8, 16, 24, 400, 500)] == [1, 1, 1, 0, 0]
+    assert time.monotonic() - began_s < 0.5, "a process takes seconds"
+    with_template(folder, "{{ messages[0]['content'] }}")
+    assert found(8) == []
 
 
 def test_a_template_that_wants_a_prompt_gets_one(tmp_path):

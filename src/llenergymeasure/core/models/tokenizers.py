@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -196,21 +197,13 @@ def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -
     if settings is None or not settings.is_file():
         return []
     job = {"reference": str(source.path or source.name), "revision": source.revision}
-    try:
-        done = subprocess.run(  # noqa: S603 - this interpreter, our own code
-            [sys.executable, "-P", "-m", __name__, json.dumps(job)],
-            env={**os.environ, **same_modules(), "HF_HUB_OFFLINE": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=within_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    there = (sources.file_of(source, name) for name in tokenizer_files.NAMES)
+    written = tuple(
+        (str(path), path.stat().st_mtime_ns) for path in there if path and path.exists()
+    )
+    told = _tried(json.dumps(job), within_s, written)
+    if told is None:
         return [_unfit(f"does not end within {within_s:g} s")]
-    *_, answer = done.stdout.splitlines() or [""]
-    told = json.loads(answer) if done.returncode == 0 else {}
     if "error" in told:
         return [
             _unfit(f"does not take a prompt by itself, as a lone user message: {told['error']}")
@@ -222,6 +215,32 @@ def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -
         f"the chat template alone has {tokens} tokens, which leaves nothing of {limit} to a prompt"
     )
     return [Problem(what, "max_input_tokens", "raise it, or set it to null")]
+
+
+@functools.lru_cache(maxsize=8)  # a study may cut prompts to several lengths
+def _tried(
+    job: str, within_s: float, _written: tuple[tuple[str, int], ...]
+) -> dict[str, Any] | None:
+    """Give what a process of its own says of a template; ``None`` where it does not end.
+
+    ``_written`` tells files apart that were changed in between.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter, our own code
+            [sys.executable, "-P", "-m", __name__, job],
+            env={**os.environ, **same_modules(), "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=within_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    *_, answer = done.stdout.splitlines() or [""]
+    told: dict[str, Any] = json.loads(answer) if done.returncode == 0 else {}
+    return told
 
 
 def _unfit(what: str) -> Problem:
