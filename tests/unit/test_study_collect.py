@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.settings_words import varied_settings
+from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS
 from llenergymeasure.domain.energy import BudgetEntry, EnergyComponent
 from llenergymeasure.domain.environment import GPUInfo
 from llenergymeasure.domain.results import MultiGPUResult, Skipped, StudyResult, TrustReason
@@ -200,6 +201,17 @@ def test_a_result_that_a_resume_has_parted_from_its_cycle_is_in_no_comparison():
         "1 result is in no comparison"
     ]
     assert study.configurations[0].figures["energy_total_j"].n == 3
+
+
+def test_figures_that_rest_on_results_of_an_earlier_rule_say_so():
+    """Of beam search the TPOT of before is beside none of today; parameters are no such figure."""
+    of_parameters, _, of_beams = (rule.text for rule in OF_EXPERIMENTS)
+
+    def run(config, _, cycle):
+        return make_run(config, earlier_rules=(of_parameters, of_beams) if cycle < 3 else ())
+
+    told = [note.text for note in make_study(run).notes if "earlier rule" in note.text]
+    assert told == [f"in 4 of 6 results, by an earlier rule: {of_beams}"]
 
 
 def test_results_of_different_boards_are_never_pooled():

@@ -20,11 +20,13 @@ class EarlierRule(NamedTuple):
         until: First schema whose figures are made by another rule, such as ``"2.1"``.
         concerns: Tells whether a stored record has such figures.
         text: Which figures, and how they were made.
+        pooled: Whether a study pools such figures.
     """
 
     until: str
     concerns: Callable[[Stored], bool]
     text: str
+    pooled: bool = False
 
 
 def figure(stored: Stored, path: str) -> Any:
@@ -56,6 +58,7 @@ OF_EXPERIMENTS: tuple[EarlierRule, ...] = (
         ),
         "E2E, TPOT, the energy-delay product and MBU of beam search end with the last token of the "
         "answer that was found, not when it was delivered: too short where a search went on",
+        pooled=True,
     ),
 )
 """Of the results of experiments."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.settings_words import varied_settings
 from llenergymeasure.core.energy.estimation.budget import COMMON
+from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS
 from llenergymeasure.domain.results import (
     Comparison,
     ConfigurationResult,
@@ -155,6 +156,7 @@ def _notes(
     yield from (Note(kind="trust", text=text) for text in _about_trust(every))
     numbered = [(run.configuration, run.result) for run in trusted]
     yield from (Note(kind="trust", text=text) for text in likeness.unlike(numbered))
+    yield from (Note(kind="trust", text=text) for text in _about_earlier(trusted))
     yield from unequal_terms(numbered)
     yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))
     yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
@@ -342,6 +344,13 @@ def _about_kept(done: Sequence[SlotOutcome]) -> Iterator[Note]:
     if len(found) > _MOST_NOTES:
         more = f"{len(found) - _MOST_NOTES} more experiments have results that were set aside"
         yield Note(kind="resume", text=more)
+
+
+def _about_earlier(runs: Sequence[_Run]) -> Iterator[str]:
+    """Say which figures rest on results that an earlier rule made."""
+    for text in (rule.text for rule in OF_EXPERIMENTS if rule.pooled):
+        if count := sum(text in run.result.earlier_rules for run in runs):
+            yield f"in {count} of {len(runs)} results, by an earlier rule: {text}"
 
 
 def _about_again(outcomes: Iterable[SlotOutcome]) -> Iterator[str]:
