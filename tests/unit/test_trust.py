@@ -107,10 +107,13 @@ def halves(**changes: object) -> Evidence:
     return replace(SOUND, comparison=STEADY.model_copy(update=changes))
 
 
-def held_back(seconds: float) -> CPUThrottling:
+def held_back(seconds: float, throttled_periods: int = 30) -> CPUThrottling:
     """Make what a quota held back in a window of 60 s."""
     return CPUThrottling(
-        group="the control group /job", periods=600, throttled_periods=30, throttled_s=seconds
+        group="the control group /job",
+        periods=600,
+        throttled_periods=throttled_periods,
+        throttled_s=seconds,
     )
 
 
@@ -284,6 +287,12 @@ def test_what_a_quiet_machine_does_on_the_side_is_no_sharing() -> None:
 
 def test_a_quota_that_held_back_for_a_moment_is_no_throttling() -> None:
     assert assess(replace(SOUND, cpu_throttling=held_back(0.59))).reasons == ()
+
+
+def test_one_burst_over_many_cpus_is_no_throttling() -> None:
+    """Time held back is summed over CPUs: 64 of them for 20 ms are 1.3 s."""
+    burst = held_back(1.3, throttled_periods=1)
+    assert assess(replace(SOUND, cpu_throttling=burst)).reasons == ()
 
 
 def test_a_quota_that_was_used_up_is_named_with_what_it_held_back() -> None:

@@ -27,7 +27,7 @@ from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 SHORT_WINDOW_S = 10.0
 FEW_BATCHES = 10
 OTHER_SHARE = 0.05
-THROTTLED_SHARE = 0.01  # of the window
+THROTTLED_SHARE = 0.01  # of the window, and of the periods: time held back is summed over CPUs
 DRIFT_SHARE = 0.01  # of power or clock, between halves that did the same work
 START_TOLERANCE_C = 3.0
 LIMIT_TOLERANCE_W = 0.5  # limits are set in whole watts and read back in milliwatts
@@ -148,7 +148,10 @@ def _of_the_work(evidence: Evidence) -> Iterator[Found]:
             f"experiment {100 * load.own_share:.0f} %",
         )
     held = evidence.cpu_throttling
-    if held is not None and held.throttled_s > THROTTLED_SHARE * work.window_s:
+    if held is not None and (
+        held.throttled_s > THROTTLED_SHARE * work.window_s
+        and held.throttled_periods > THROTTLED_SHARE * held.periods
+    ):
         yield Found(
             "cpu_throttled",
             f"{held.group} had used its quota up in {held.throttled_periods:,} of "
