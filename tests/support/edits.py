@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.results.files import SEAL, checksum
+from tests.support.samples import cuts
 
 Place = tuple[str | int, ...]
 
@@ -136,7 +137,8 @@ def other_digits(content: bytes) -> Iterator[tuple[int, bytes]]:
             yield place, content[:place] + other + content[place + 1 :]
 
 
-def other_bytes(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each place, and the file with one bit of the byte there turned round."""
-    for place, byte in enumerate(content):
-        yield place, content[:place] + bytes([byte ^ (1 << place % 8)]) + content[place + 1 :]
+def other_bytes(content: bytes, most: int) -> Iterator[bytes]:
+    """Yield the file with one bit of one byte turned round, at ``most`` places spread over it."""
+    for place in cuts(len(content), most):
+        turned = bytes([content[place] ^ (1 << place % 8)])
+        yield content[:place] + turned + content[place + 1 :]

@@ -116,7 +116,7 @@ def test_no_damaged_byte_of_any_file_is_believed(directory: ExperimentDirectory,
     counts = Counts()
     for file in (directory.result, directory.requests, directory.timeseries):
         content = file.read_bytes()
-        for _, damaged in sampled(list(other_bytes(content)), min(most // 3, 2000)):
+        for damaged in other_bytes(content, min(most // 3, 2000)):
             file.write_bytes(damaged)
             try:
                 found = ExperimentResult.from_json(directory.root)
