@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.core import energy as sources
-from llenergymeasure.core.trust import Evidence, assess, warning_codes
+from llenergymeasure.core.trust import Evidence, assess
 from llenergymeasure.domain.energy import EnergyComponent, EnergyRecording
 from llenergymeasure.domain.environment import DeviceState, DeviceTarget, count_events
 from llenergymeasure.domain.results import (
@@ -18,6 +18,7 @@ from llenergymeasure.domain.results import (
     CPUThrottling,
     PassComparison,
     ThroughputResult,
+    warning_codes,
 )
 from llenergymeasure.domain.warnings import FINDINGS
 

@@ -37,7 +37,7 @@ class TextModel(BaseModel):
     pydantic itself neither writes nor reads half of a surrogate pair.
     """
 
-    model_config = ConfigDict(defer_build=True)  # no model is built for a command's help
+    model_config = ConfigDict(defer_build=True)  # help names fields and validates nothing
 
     def model_dump_json(self, **options: Any) -> str:
         """Give it as JSON, as pydantic does where that can; see :func:`as_unicode`."""
@@ -82,7 +82,6 @@ class ConfigModel(TextModel):
         strict=True,
         hide_input_in_errors=True,
         allow_inf_nan=False,
-        defer_build=True,  # ``--help`` names fields and validates nothing
     )
 
     @classmethod

@@ -22,7 +22,7 @@ from llenergymeasure.domain.results import (
     TrustReason,
     TrustVerdict,
 )
-from llenergymeasure.domain.warnings import FINDINGS, LEVELS
+from llenergymeasure.domain.warnings import FINDINGS
 
 SHORT_WINDOW_S = 10.0
 FEW_BATCHES = 10
@@ -41,10 +41,6 @@ EVENTS = {
     "software_thermal_slowdown": ("software_thermal", 1),
 }
 """Finding, and the clock event that shows it in so many samples at least."""
-
-Verdict = Literal["ok", "caution", "invalid"]
-
-_WORST_FIRST = sorted(FINDINGS, key=lambda code: LEVELS.index(FINDINGS[code].level))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +94,12 @@ def assess(evidence: Evidence) -> TrustVerdict:
     was to be read it is ``off``, and the overall verdict is about the times alone. That ``auto``
     found no source is said all the same.
     """
-    reasons = [
-        TrustReason(
-            code=code, level=FINDINGS[code].level, detail=detail, remedy=FINDINGS[code].remedy
-        )
-        for code, detail in sorted(found(evidence), key=lambda one: _WORST_FIRST.index(one.code))
-    ]
-    worst = reasons[0].level if reasons else "info"
-    verdict: Verdict = "ok" if worst == "info" else worst
-    return TrustVerdict(
-        verdict=verdict,
-        energy=verdict if evidence.energy_asked else "off",
-        reasons=tuple(reasons),
+    order = list(FINDINGS)
+    in_order = sorted(found(evidence), key=lambda one: order.index(one.code))
+    return TrustVerdict.of(
+        (TrustReason.of(code, detail) for code, detail in in_order),
+        energy_asked=evidence.energy_asked,
     )
-
-
-def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
-    """List the codes of everything in a verdict that is more than information, worst first."""
-    return tuple(reason.code for reason in verdict.reasons if reason.level != "info")
 
 
 def found(evidence: Evidence) -> Iterator[Found]:

@@ -14,5 +14,4 @@ class Record(TextModel):
         frozen=True,
         extra="ignore",
         allow_inf_nan=False,
-        defer_build=True,  # a result has many models, and `--help` needs none of them
     )

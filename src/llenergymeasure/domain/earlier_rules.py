@@ -83,13 +83,18 @@ OF_STUDIES: tuple[EarlierRule, ...] = (
 
 def earlier(rules: Iterable[EarlierRule], stored: Stored) -> tuple[str, ...]:
     """Say which figures of a stored record were made by earlier rules."""
-    schema = _version(figure(stored, "schema_version"))
+    schema = version_of(figure(stored, "schema_version"))
+    if schema is None:  # which is for others to refuse
+        return ()
     return tuple(
-        rule.text for rule in rules if schema < _version(rule.until) and rule.concerns(stored)
+        rule.text
+        for rule in rules
+        if schema < (version_of(rule.until) or ()) and rule.concerns(stored)
     )
 
 
-def _version(text: Any) -> tuple[int, ...]:
-    parts = str(text).split(".")
-    # What is no version is for others to refuse; it counts as the newest.
-    return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else (10**9,)
+def version_of(text: Any) -> tuple[int, ...] | None:
+    """Read the version of a schema; ``None`` for what is none."""
+    parts = text.split(".") if isinstance(text, str) else []
+    valid = parts and all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts)
+    return tuple(int(part) for part in parts) if valid else None

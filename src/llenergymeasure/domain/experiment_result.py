@@ -6,6 +6,7 @@ Every figure of the measured window is derived from the raw samples in ``request
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +19,7 @@ from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import EnergyKind, EnergyResult
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
+from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 
 # 2.0  first schema of this layout
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
@@ -339,6 +341,12 @@ class TrustReason(Record):
     detail: str = Field(description="What was found.")
     remedy: str = Field(description="What to do about it.")
 
+    @classmethod
+    def of(cls, code: str, detail: str) -> Self:
+        """Make the reason that a finding is; ``code`` is one of ``FINDINGS``."""
+        about = FINDINGS[code]
+        return cls(code=code, level=about.level, detail=detail, remedy=about.remedy)
+
 
 class TrustVerdict(Record):
     """How far to trust the result."""
@@ -348,6 +356,24 @@ class TrustVerdict(Record):
         description="The same for the energy figures alone; off where no source was read."
     )
     reasons: tuple[TrustReason, ...] = Field((), description="Why, worst first.")
+
+    @classmethod
+    def of(cls, reasons: Iterable[TrustReason], *, energy_asked: bool) -> Self:
+        """Reach the verdict that follows from reasons, which it puts in order.
+
+        Args:
+            reasons: What was found; those that weigh the same stay in their order.
+            energy_asked: Whether a source of energy was to be read.
+        """
+        ordered = tuple(sorted(reasons, key=lambda one: LEVELS.index(one.level)))
+        worst = ordered[0].level if ordered else "info"
+        verdict: Literal["ok", "caution", "invalid"] = "ok" if worst == "info" else worst
+        return cls(verdict=verdict, energy=verdict if energy_asked else "off", reasons=ordered)
+
+
+def warning_codes(verdict: TrustVerdict) -> tuple[str, ...]:
+    """List the codes of everything in a verdict that is more than information, worst first."""
+    return tuple(reason.code for reason in verdict.reasons if reason.level != "info")
 
 
 class WindowInfo(Record):

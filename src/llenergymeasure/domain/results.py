@@ -29,6 +29,7 @@ from llenergymeasure.domain.experiment_result import (
     TrustVerdict,
     WarmupResult,
     WindowInfo,
+    warning_codes,
 )
 from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.domain.study_result import (
@@ -84,4 +85,5 @@ __all__ = [
     "TrustVerdict",
     "WarmupResult",
     "WindowInfo",
+    "warning_codes",
 ]

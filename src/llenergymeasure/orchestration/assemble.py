@@ -26,6 +26,7 @@ from llenergymeasure.domain.results import (
     ThroughputResult,
     TrustVerdict,
     WindowInfo,
+    warning_codes,
 )
 from llenergymeasure.domain.samples import RawProcessResult
 from llenergymeasure.orchestration.orchestrator import Measurement
@@ -83,7 +84,7 @@ class ResultCollector:
             co2_estimate=self._co2(energy, pooled),
             environment=self.environment,
             trust=verdict,
-            measurement_warnings=trust.warning_codes(verdict),
+            measurement_warnings=warning_codes(verdict),
             reproducibility_notes=tuple(_notes(first, pooled)),
         )
 
@@ -92,7 +93,7 @@ class ResultCollector:
         start = self.first.work.latency_start
         return metrics.latency_result(pooled.requests, start, searches=beams)
 
-    def _co2(self, energy: EnergyResult, pooled: PooledSamples) -> CO2Estimate | None:
+    def _co2(self, energy: EnergyResult, pooled: PooledSamples) -> CO2Estimate:
         grams = pooled.energy.codecarbon_grams
         return metrics.estimate_co2(energy.total_j, self.environment, grams)
 

@@ -13,7 +13,12 @@ from math import isclose
 from typing import Any
 
 from llenergymeasure.domain.energy import EnergyRecording
-from llenergymeasure.domain.results import Distribution, ExperimentResult
+from llenergymeasure.domain.results import (
+    Distribution,
+    ExperimentResult,
+    TrustVerdict,
+    warning_codes,
+)
 from llenergymeasure.units import JOULES_PER_KWH
 
 LARGEST, LARGEST_COUNT = 1e29, 1 << 63
@@ -153,15 +158,12 @@ def _related(result: ExperimentResult) -> Iterator[str]:
 
 def _of_the_verdict(result: ExperimentResult) -> Iterator[str]:
     trust = result.trust
-    levels = {reason.level for reason in trust.reasons}
-    worst = next((level for level in ("invalid", "caution") if level in levels), "ok")
-    if trust.verdict != worst:
-        yield f"trust.verdict: {trust.verdict}, and its reasons say {worst}"
-    energy = "off" if result.resolved.energy_source == "none" else worst
-    if trust.energy != energy:
-        yield f"trust.energy: {trust.energy}, where it must be {energy}"
-    codes = tuple(reason.code for reason in trust.reasons if reason.level != "info")
-    if result.measurement_warnings != codes:
+    follows = TrustVerdict.of(trust.reasons, energy_asked=result.resolved.energy_source != "none")
+    if trust.verdict != follows.verdict:
+        yield f"trust.verdict: {trust.verdict}, and its reasons say {follows.verdict}"
+    if trust.energy != follows.energy:
+        yield f"trust.energy: {trust.energy}, where it must be {follows.energy}"
+    if result.measurement_warnings != warning_codes(trust):
         yield "measurement_warnings: not those of trust.reasons"
 
 

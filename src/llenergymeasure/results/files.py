@@ -37,6 +37,16 @@ def checksum(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_checksum(path: Path) -> str:
+    """Hash a file as it is: SHA-256.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
 def sealed_text(record: BaseModel) -> str:
     """Write a record as JSON that people can read, with its seal as the last key."""
     text = record.model_dump_json(indent=2)

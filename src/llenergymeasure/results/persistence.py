@@ -6,7 +6,6 @@ there, nothing without it claims to be a result.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from llenergymeasure.results import columns, tables
 from llenergymeasure.results.files import (
     SEAL,
     check_seal,
+    file_checksum,
     parse,
     sealed_text,
     write_atomically,
@@ -96,8 +96,7 @@ class DirectoryRepository:
         hashes = {}
         for path in (self.directory.requests, self.directory.timeseries):
             try:
-                with path.open("rb") as written:
-                    hashes[path.name] = hashlib.file_digest(written, "sha256").hexdigest()
+                hashes[path.name] = file_checksum(path)
             except OSError as error:
                 said = f"{path} cannot be read back: {error.strerror or error}"
                 raise ExperimentError(said, where=str(path)) from None

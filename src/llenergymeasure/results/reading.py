@@ -7,7 +7,6 @@ wrong: the result loads, and its verdict says so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from llenergymeasure.config.models import STORED
-from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS, earlier
+from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS, earlier, version_of
 from llenergymeasure.domain.results import ExperimentResult, TrustReason, TrustVerdict
-from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 from llenergymeasure.exceptions import LLEMError, NotUnderstoodError
 from llenergymeasure.results import tables
 from llenergymeasure.results.contradictions import contradictions, doubts
-from llenergymeasure.results.files import SEAL, check_seal, parse
+from llenergymeasure.results.files import SEAL, check_seal, file_checksum, parse
 from llenergymeasure.results.layout import ExperimentDirectory
 
 Result = TypeVar("Result", bound=ExperimentResult)
@@ -100,7 +98,7 @@ def _parsed(file: Path) -> Any:
 
 
 def _check_schema(schema: Any, file: Path, known: tuple[str, ...]) -> None:
-    version = _version(schema)
+    version = version_of(schema)
     if version is None:
         raise _error(file, "has no valid schema_version; it is damaged")
     if version > max(tuple(map(int, one.split("."))) for one in known):
@@ -111,12 +109,6 @@ def _check_schema(schema: Any, file: Path, known: tuple[str, ...]) -> None:
         )
     if schema not in known:
         raise _error(file, f"has schema {schema}, which never existed")
-
-
-def _version(text: Any) -> tuple[int, ...] | None:
-    parts = text.split(".") if isinstance(text, str) else []
-    valid = parts and all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts)
-    return tuple(int(part) for part in parts) if valid else None
 
 
 def _built(model: type[Result], data: dict[str, Any], file: Path) -> Result:
@@ -151,14 +143,8 @@ def _with_samples(result: Result, directory: Path) -> Result:
     told = "; ".join(_changed_samples(result, directory))
     if not told or code in result.measurement_warnings:
         return result
-    about = FINDINGS[code]
-    reason = TrustReason(code=code, level=about.level, detail=told, remedy=about.remedy)
-    worst: dict[str, Any] = {"ok": "caution"}
-    verdict = TrustVerdict(
-        verdict=worst.get(trust.verdict, trust.verdict),
-        energy=worst.get(trust.energy, trust.energy),
-        reasons=tuple(sorted((*trust.reasons, reason), key=lambda one: LEVELS.index(one.level))),
-    )
+    reasons = (*trust.reasons, TrustReason.of(code, told))
+    verdict = TrustVerdict.of(reasons, energy_asked=trust.energy != "off")
     warnings = (*result.measurement_warnings, code)
     return result.model_copy(update={"trust": verdict, "measurement_warnings": warnings})
 
@@ -170,8 +156,7 @@ def _changed_samples(result: ExperimentResult, directory: Path) -> Iterator[str]
         return
     for name, written in result.files.items():
         try:
-            with (directory / name).open("rb") as source:
-                found = hashlib.file_digest(source, "sha256").hexdigest()
+            found = file_checksum(directory / name)
         except FileNotFoundError:
             yield f"{name} is missing"
         except OSError as error:

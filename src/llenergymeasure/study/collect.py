@@ -155,7 +155,7 @@ def _notes(
     yield from (Note(kind="start", text=text) for text in _about_starts(every))
     yield from (Note(kind="trust", text=text) for text in _about_trust(every))
     numbered = [(run.configuration, run.result) for run in trusted]
-    yield from (Note(kind="trust", text=text) for text in likeness.unlike(numbered))
+    yield from (Note(kind="trust", text=text) for text in likeness.kept_apart(numbered))
     yield from (Note(kind="trust", text=text) for text in _about_earlier(trusted))
     yield from unequal_terms(numbered)
     yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))

@@ -299,7 +299,7 @@ class TimeLimits:
         if self._given_s is not None:
             return self._given_s
         shape = self.shape(config)
-        known = shape if shape is None or shape.doubt is None else None
+        known = shape if shape is not None and shape.doubt is None else None
         return timeout_s(config, known, self.rates(config))
 
     def of_loading(self, config: ExperimentConfig) -> float:

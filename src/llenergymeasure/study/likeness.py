@@ -248,7 +248,7 @@ def told(name: str, value: str) -> str:
     return f"{identity.WORDS.get(field, field).removeprefix('the ')} {identity.short(value)}"
 
 
-def unlike(results: Iterable[tuple[int, ExperimentResult]]) -> Iterator[str]:
+def kept_apart(results: Iterable[tuple[int, ExperimentResult]]) -> Iterator[str]:
     """Say which configurations have results that are kept apart, and of which too little is known.
 
     Args:

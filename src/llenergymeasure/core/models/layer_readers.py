@@ -256,9 +256,8 @@ def _gemma4_layer(reader: ConfigReader, traits: Traits, kind: str, index: int) -
     wide = borrowed and reader.flag("use_double_wide_mlp")
     mlp = _mlp(reader, traits, reader.intermediate(hidden) * (2 if wide else 1))
     norms, narrow = traits.norms, reader.number("hidden_size_per_layer_input", 256)
-    if (
-        experts := experts_of(reader, traits, 1)
-    ) is not None:  # beside the MLP, with three norms more and learned scales
+    experts = experts_of(reader, traits, 1)
+    if experts is not None:  # beside the MLP, with three norms more and learned scales
         one = _mlp(reader, traits, experts.intermediate)
         mlp = FeedForward(
             matrices=mlp.matrices + hidden * experts.total,

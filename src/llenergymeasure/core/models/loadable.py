@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.config_json import stated_in
-from llenergymeasure.core.models.sources import ModelSource
+from llenergymeasure.core.models.sources import ModelSource, Stamped, stamped
 from llenergymeasure.exceptions import ConfigError, Problem
 
 _OWN = {"AutoConfig", "AutoModelForCausalLM"}
@@ -165,9 +165,6 @@ def elements(source: ModelSource, dtypes: Collection[str]) -> int | None:
     return None if checkpoint is None else sum(checkpoint[1][dtype] for dtype in dtypes)
 
 
-_Stamped = tuple[Path, int, int]  # a file, when it was written, its size
-
-
 def _checkpoint(source: ModelSource) -> tuple[dict[str, Tensor], Counter[str]] | None:
     if source.kind == "random":
         return None
@@ -175,27 +172,22 @@ def _checkpoint(source: ModelSource) -> tuple[dict[str, Tensor], Counter[str]] |
         index = sources.file_of(source, _INDEX)
         names: tuple[str, ...] = (_WHOLE,)
         if index is not None and index.is_file():
-            names = _names(_stamped(index)) or names
+            names = _names(stamped(index)) or names
         paths = [sources.file_of(source, name) for name in names]
-        return _heads(tuple(_stamped(path) for path in paths if path)) if all(paths) else None
+        return _heads(tuple(stamped(path) for path in paths if path)) if all(paths) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _stamped(path: Path) -> _Stamped:
-    stat = path.stat()
-    return path, stat.st_mtime_ns, stat.st_size
-
-
 # A study asks for each of its configurations, and a mixture of experts has 100,000 tensors.
 @functools.lru_cache(maxsize=8)
-def _names(index: _Stamped) -> tuple[str, ...]:
+def _names(index: Stamped) -> tuple[str, ...]:
     weights = stated_in(index[0]).get("weight_map")
     return tuple(sorted({*map(str, weights.values())})) if isinstance(weights, dict) else ()
 
 
 @functools.lru_cache(maxsize=8)
-def _heads(files: tuple[_Stamped, ...]) -> tuple[dict[str, Tensor], Counter[str]]:
+def _heads(files: tuple[Stamped, ...]) -> tuple[dict[str, Tensor], Counter[str]]:
     """Give the tensors of all files, and how many elements there are of each type."""
     found: dict[str, Tensor] = {}
     for path, _, _ in files:

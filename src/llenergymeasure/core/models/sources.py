@@ -217,6 +217,20 @@ def reference(source: ModelSource, cache_dir: Path) -> str:
     return source.name if source.kind == "hub" else plain_path(materialise(source, cache_dir))
 
 
+Stamped = tuple[Path, int, int]
+"""A file, when it was written (ns), and its size: what is read of it is known by them."""
+
+
+def stamped(path: Path) -> Stamped:
+    """Tell a file from what it was before it was changed.
+
+    Raises:
+        OSError: It is not there.
+    """
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
 def plain_path(path: Path) -> str:
     """Give a path that every engine takes: parts of them read UTF-8 only.
 

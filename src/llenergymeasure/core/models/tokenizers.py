@@ -198,9 +198,7 @@ def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -
         return []
     job = {"reference": str(source.path or source.name), "revision": source.revision}
     there = (sources.file_of(source, name) for name in tokenizer_files.NAMES)
-    written = tuple(
-        (str(path), path.stat().st_mtime_ns) for path in there if path and path.exists()
-    )
+    written = tuple(sources.stamped(path) for path in there if path and path.exists())
     told = _tried(json.dumps(job), within_s, written)
     if told is None:
         return [_unfit(f"does not end within {within_s:g} s")]
@@ -219,7 +217,7 @@ def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -
 
 @functools.lru_cache(maxsize=8)  # a study may cut prompts to several lengths
 def _tried(
-    job: str, within_s: float, _written: tuple[tuple[str, int], ...]
+    job: str, within_s: float, _written: tuple[sources.Stamped, ...]
 ) -> dict[str, Any] | None:
     """Give what a process of its own says of a template; ``None`` where it does not end.
 

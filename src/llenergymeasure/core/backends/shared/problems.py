@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.names import QUANTISED, WEIGHT_BITS, compute_bytes
+from llenergymeasure.config.names import WEIGHT_BITS
 from llenergymeasure.core.models import loadable, sources
 from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
@@ -85,7 +85,7 @@ def room_problems(
         owner: What has it, for the message.
         copies: How often it holds them; a part where several devices share them.
     """
-    needed_bytes = None if config.passthrough_kwargs else weight_bytes(config)
+    needed_bytes = None if config.passthrough_kwargs else least_weight_bytes(config)
     if needed_bytes is None or capacity_mb is None:
         return
     needed_mb = copies * needed_bytes / MIB
@@ -99,15 +99,13 @@ def room_problems(
         )
 
 
-def weight_bytes(config: ExperimentConfig) -> float | None:
+def least_weight_bytes(config: ExperimentConfig) -> float | None:
     """Count the bytes that the weights of a model take at least; ``None`` where that is unknown.
 
     From the tensors of its checkpoint, or from its shape where that is beyond doubt.
     """
     source = sources.resolve(config.model, config.revision)
     least_bits = WEIGHT_BITS[config.precision]
-    if config.precision not in QUANTISED:
-        least_bits = 8 * compute_bytes(config.precision)
     if (plain := loadable.elements(source, _PLAIN)) is not None:
         return plain * least_bits / 8
     shape = sources.architecture_of(source)
