@@ -68,8 +68,8 @@ def allowance(
     """
     bounds: list[tuple[int, str | None]] = [(psutil.virtual_memory().total, None)]
     for name, folder in _groups("memory", root):
-        told = {file: _words(folder / file)[:1] for file in _MEMORY_FILES}
-        stat = _words(folder / "memory.stat")
+        told = {file: _text(folder / file).split()[:1] for file in _MEMORY_FILES}
+        stat = _text(folder / "memory.stat").split()
         told[_ABOVE] = stat[stat.index(_ABOVE) + 1 :][:1] if _ABOVE in stat else []
         for file, words in told.items():
             bounds += [(int(word), f"{file} of {name}") for word in words if word.isdecimal()]
@@ -79,7 +79,7 @@ def allowance(
     least_bytes, by = min(bounds, key=lambda one: one[0])
     quotas = []
     for _, folder in _groups("cpu", root):
-        words = [word for file in _CPU_FILES for word in _words(folder / file)]
+        words = [word for file in _CPU_FILES for word in _text(folder / file).split()]
         if len(words) == 2 and words[0].isdecimal():  # else "max", or -1
             quotas.append(int(words[0]) / int(words[1]))
     on_linux = hasattr(os, "sched_getaffinity")
@@ -91,7 +91,7 @@ def read_throttling(root: Path = _ROOT) -> dict[str, dict[str, int]]:
     """Read what quotas on CPU time have held back so far, by the control group that has one."""
     read: dict[str, dict[str, int]] = {}
     for name, folder in _groups("cpu", root):
-        words = _words(folder / "cpu.stat")
+        words = _text(folder / "cpu.stat").split()
         counts = {key: int(count) for key, count in zip(words[::2], words[1::2], strict=True)}
         if counts.get("nr_periods"):
             read[name] = counts
@@ -140,21 +140,16 @@ def _groups(controller: str, root: Path) -> Iterator[tuple[str, Path]]:
         hierarchy = "" if kind == "cgroup2" else controller
         if hierarchy not in mounts or hierarchy not in own:
             continue
-        top, mounted = (_unescaped(word) for word in place.split()[3:5])
+        # A space in the name of a folder is written as \040 (proc(5)).
+        top, mounted = (
+            re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
+            for word in place.split()[3:5]
+        )
         group, inside = PurePosixPath(own[hierarchy]), PurePosixPath()
         if group.is_relative_to(top) and ".." not in group.parts:
             inside = group.relative_to(top)
         for each in (inside, *inside.parents):
             yield f"the control group {PurePosixPath('/', each)}", root / mounted[1:] / each
-
-
-def _unescaped(word: str) -> str:
-    r"""Undo how the kernel writes a space in the name of a folder: ``\040`` (proc(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
-
-
-def _words(path: Path) -> list[str]:
-    return _text(path).split()
 
 
 def _text(path: Path) -> str:

@@ -10,7 +10,6 @@ from llenergymeasure.core import flops, metrics, stalls, trust
 from llenergymeasure.core.models.counted import Counted
 from llenergymeasure.core.peaks import peak_of
 from llenergymeasure.core.workload import departures, other_arithmetic
-from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
 from llenergymeasure.domain.results import (
     Distribution,
@@ -48,7 +47,7 @@ class ResultCollector:
     def __call__(self, processes: Sequence[RawProcessResult]) -> ExperimentResult:
         """Pool the samples, then compute every figure from the pool."""
         first, pooled = self.first, pool(processes)
-        config = first.order.config
+        config, grams = first.order.config, pooled.energy.codecarbon_grams
         latency = self._latency(pooled)
         throughput = self._throughput(processes, pooled)
         energy = self._energy(pooled, throughput, latency.e2e_ms)
@@ -81,7 +80,7 @@ class ResultCollector:
             cpu_load=first.measured.cpu_load,
             cpu_throttling=first.measured.cpu_throttling,
             multi_gpu=self._multi_gpu(),
-            co2_estimate=self._co2(energy, pooled),
+            co2_estimate=metrics.estimate_co2(energy.total_j, self.environment, grams),
             environment=self.environment,
             trust=verdict,
             measurement_warnings=warning_codes(verdict),
@@ -92,10 +91,6 @@ class ResultCollector:
         beams = self.first.order.config.decoder.decoding_strategy == "beam"
         start = self.first.work.latency_start
         return metrics.latency_result(pooled.requests, start, searches=beams)
-
-    def _co2(self, energy: EnergyResult, pooled: PooledSamples) -> CO2Estimate:
-        grams = pooled.energy.codecarbon_grams
-        return metrics.estimate_co2(energy.total_j, self.environment, grams)
 
     def _multi_gpu(self) -> MultiGPUResult | None:
         devices = self.first.target.gpu_uuids
