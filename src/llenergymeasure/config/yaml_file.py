@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from llenergymeasure import plain_files
 from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.config.plain_words import listed, plain_problems
 from llenergymeasure.exceptions import ConfigError, FlagError
@@ -168,19 +169,11 @@ def _anchored(value: str, folder: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
+        return plain_files.read_or_pipe(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text", where=str(path)) from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(
-            f"{path} is too large; a configuration has at most {MAX_BYTES:,} bytes",
-            where=str(path),
-        )
-    return text
 
 
 def _check_depth(text: str, path: Path) -> None:

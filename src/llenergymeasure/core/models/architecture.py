@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.core.models.config_json import ConfigReader
 from llenergymeasure.core.models.families import FAMILIES, UNKNOWN, Traits
 from llenergymeasure.core.models.layer_readers import (
@@ -23,6 +24,9 @@ from llenergymeasure.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from llenergymeasure.core.models.layers import Counts
+
+
+_MOST_LAYERS = 4096  # each is looked at by itself, and models have a hundred or so
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,15 @@ class ModelArchitecture:
                 where="is_encoder_decoder",
             )
         traits = FAMILIES.get(reader.model_type, UNKNOWN)
-        return cls(**_shape(reader.completed(traits.defaults), traits))
+        try:
+            return cls(**_shape(reader.completed(traits.defaults), traits))
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            # Anybody may have written it, and any entry may be of any kind.
+            raise ConfigError(
+                "config.json describes no model: an entry is of another kind than it can be "
+                f"({shown(str(error), 80)})",
+                where="model",
+            ) from None
 
     @property
     def attention_width(self) -> int:
@@ -178,6 +190,11 @@ class ModelArchitecture:
 
 def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
     hidden, layers = reader.need("hidden"), reader.need("layers")
+    if layers > _MOST_LAYERS:
+        raise ConfigError(
+            f"config.json describes {layers:,} layers; at most {_MOST_LAYERS:,} are looked at",
+            where=reader.name("layers"),
+        )
     heads = 0 if traits.recurrent else reader.need("heads")
     latent, vocabulary = latent_of(reader), reader.need("vocabulary")
     head_dim = reader.find("head_dim") or hidden // max(heads, 1)

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from llenergymeasure import plain_files
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.exceptions import ConfigError
+
+MOST_BYTES = 128 * plain_files.MIB
+"""Largest file of a model that is no weights; vocabularies come to some 40 MiB."""
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -85,15 +90,34 @@ _BIAS_KEYS = {
     "state_output_bias": ("projectors_bias", "mamba_proj_bias", "conv_bias", "use_bias"),
 }
 _UNGATED_ACTIVATIONS = ("gelu", "relu")
+_BEYOND = 1 << 63  # no dimension comes near it, and products of several still fit a float
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a model.
+
+    Raises:
+        ConfigError: It cannot be read, is too large, or holds no JSON object.
+    """
+    try:
+        data = json.loads(plain_files.read(path, MOST_BYTES).decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply", where=str(path)) from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds no JSON object", where=str(path))
+    return data
 
 
 def stated_in(path: Path | None) -> dict[str, Any]:
     """Read what a JSON file of a model states; nothing where it is absent or no JSON object."""
     try:
-        stated = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
+        return read_object(path) if path else {}
+    except ConfigError:
         return {}
-    return stated if isinstance(stated, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +133,12 @@ class ConfigReader:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
         """Take the language model out of a configuration that describes more than one."""
-        for name in _NESTED:
-            inner = config.get(name)
-            if isinstance(inner, Mapping):
-                return cls.of({"tie_word_embeddings": config.get("tie_word_embeddings"), **inner})
-        return cls(config)
+        while True:
+            parts = map(config.get, _NESTED)
+            inner = next((part for part in parts if isinstance(part, Mapping)), None)
+            if inner is None:
+                return cls(config)
+            config = {"tie_word_embeddings": config.get("tie_word_embeddings"), **inner}
 
     def completed(self, defaults: Mapping[str, Any]) -> ConfigReader:
         """Add what the configuration is silent about; what it sets to null stays null."""
@@ -144,7 +169,7 @@ class ConfigReader:
             names = _NAMES[field]
             others = f" (or {', '.join(names[1:])})" if names[1:] else ""
             raise ConfigError(
-                f"config.json of model type '{self.model_type}' has no {names[0]}{others}",
+                f"config.json of model type '{shown(self.model_type)}' has no {names[0]}{others}",
                 where=names[0],
             )
         return value
@@ -200,7 +225,8 @@ class ConfigReader:
             return limit
         factor = rope.get("factor")
         kind = rope.get("rope_type") or rope.get("type")
-        if kind not in _STRETCHING or not isinstance(factor, int | float):
+        sound = isinstance(factor, int | float) and 0 < factor < _BEYOND
+        if kind not in _STRETCHING or not sound:
             return limit
         trained = _whole(rope.get("original_max_position_embeddings")) or limit
         return max(limit, int(trained * factor))
@@ -274,12 +300,13 @@ class ConfigReader:
 def _whole(value: Any) -> int | None:
     """Give a number of tokens, or ``None`` for anything else."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_whole and value > 0 else None
+    return min(value, _BEYOND) if is_whole and value > 0 else None
 
 
 def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _BEYOND:
         raise ConfigError(
-            f"config.json: {name} is {value!r}; it must be a positive integer", where=name
+            f"config.json: {name} is {shown(value)}; it must be a positive integer below 2^63",
+            where=name,
         )
     return value
