@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from llenergymeasure import plain_files
 from llenergymeasure.config.names import RANDOM_PREFIX
-from llenergymeasure.config.plain_words import listed, plain_problems
+from llenergymeasure.config.plain_words import listed, plain_problems, shown
 from llenergymeasure.exceptions import ConfigError, FlagError
 
 MAX_BYTES = 1 << 20
@@ -90,7 +90,8 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise ConfigError(f"{where}: not valid YAML: {problem}", where=where) from None
+        # Of a tag no more than its beginning: a base may be any file.
+        raise ConfigError(f"{where}: not valid YAML: {shown(problem, 100)}", where=where) from None
     except ValueError as error:  # a date that does not exist, a number without end
         raise ConfigError(f"{path}: not valid YAML: {error}", where=str(path)) from None
     if not isinstance(data, dict):

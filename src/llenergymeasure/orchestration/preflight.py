@@ -189,8 +189,8 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
     if config.lora is not None and config.lora.adapter_id is not None and not offline:
         yield from adapter_problems(config.lora.adapter_id)
     folder = config.lora.adapter_path if config.lora is not None else None
-    if folder is not None and (problem := unreadable(Path(folder).expanduser())):
-        yield replace(problem, where="lora.adapter_path")
+    if folder is not None and (strange := unreadable(Path(folder).expanduser())):
+        yield replace(strange, where="lora.adapter_path")
 
 
 def _engine_problems(order: WorkOrder, absent: Problem | None) -> Iterator[Problem]:

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from llenergymeasure.core.models.layers import Counts
 
 
-_MOST_LAYERS = 4096  # each is looked at by itself, and models have a hundred or so
-
-
 @dataclass(frozen=True, slots=True)
 class ModelArchitecture:
     """Shape of a model, and the counts that follow from it.
@@ -190,11 +187,6 @@ class ModelArchitecture:
 
 def _shape(reader: ConfigReader, traits: Traits) -> dict[str, Any]:
     hidden, layers = reader.need("hidden"), reader.need("layers")
-    if layers > _MOST_LAYERS:
-        raise ConfigError(
-            f"config.json describes {layers:,} layers; at most {_MOST_LAYERS:,} are looked at",
-            where=reader.name("layers"),
-        )
     heads = 0 if traits.recurrent else reader.need("heads")
     latent, vocabulary = latent_of(reader), reader.need("vocabulary")
     head_dim = reader.find("head_dim") or hidden // max(heads, 1)

@@ -71,8 +71,11 @@ _CONTEXTS = (
     "context_length",
     "model_max_length",
 )
+_MOST = {"layers": 10_000, "vocabulary": 10_000_000}
+"""More than any model has, and no more than can be counted one by one."""
 _STRETCHING = ("linear", "dynamic", "yarn")  # by a factor; others state the longer context
 _STRETCHED_ALREADY = ("gemma3", "gemma3_text")
+_MOST_OF_ANYTHING = 10**10
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
     "qkv_bias": (
@@ -90,7 +93,6 @@ _BIAS_KEYS = {
     "state_output_bias": ("projectors_bias", "mamba_proj_bias", "conv_bias", "use_bias"),
 }
 _UNGATED_ACTIVATIONS = ("gelu", "relu")
-_BEYOND = 1 << 63  # no dimension comes near it, and products of several still fit a float
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -182,7 +184,8 @@ class ConfigReader:
         """
         values = ((name, self.data.get(name)) for name in _NAMES[field])
         name, value = next((pair for pair in values if pair[1] is not None), ("", None))
-        return None if value is None else _count(name, value) or None
+        most = _MOST.get(field, _MOST_OF_ANYTHING)
+        return None if value is None else _count(name, value, most) or None
 
     def states(self, field: str) -> bool:
         """Tell whether a field is there under any of its names, be it null."""
@@ -225,8 +228,9 @@ class ConfigReader:
             return limit
         factor = rope.get("factor")
         kind = rope.get("rope_type") or rope.get("type")
-        sound = isinstance(factor, int | float) and 0 < factor < _BEYOND
-        if kind not in _STRETCHING or not sound:
+        if kind not in _STRETCHING or not isinstance(factor, int | float):
+            return limit
+        if not 0 < factor < _MOST_OF_ANYTHING:
             return limit
         trained = _whole(rope.get("original_max_position_embeddings")) or limit
         return max(limit, int(trained * factor))
@@ -300,13 +304,15 @@ class ConfigReader:
 def _whole(value: Any) -> int | None:
     """Give a number of tokens, or ``None`` for anything else."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return min(value, _BEYOND) if is_whole and value > 0 else None
+    return min(value, _MOST_OF_ANYTHING) if is_whole and value > 0 else None
 
 
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _BEYOND:
+def _count(name: str, value: Any, most: int = _MOST_OF_ANYTHING) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(
-            f"config.json: {name} is {shown(value)}; it must be a positive integer below 2^63",
-            where=name,
+            f"config.json: {name} is {shown(value)}; it must be a positive integer", where=name
         )
+    if value > most:
+        said = f"config.json: {name} is more than {most:,}, which no model has"
+        raise ConfigError(said, where=name)
     return value

@@ -87,7 +87,10 @@ def model_problems(
     source = resolve(model, revision)
     if source.kind == "hub" and (problem := hub.problem(source.name, revision)):
         return [problem]
-    if problem := _missing(source) or (source.path and unreadable(source.path)):
+    problem = _missing(source)
+    if problem is None and source.path is not None:
+        problem = unreadable(source.path)
+    if problem is not None:
         return [problem]
     if source.kind == "directory" and revision is not None:
         what = f"has no effect on the local directory '{model}'"
