@@ -7,8 +7,8 @@ import pytest
 
 from llenergymeasure.core.energy.estimation import budget
 from llenergymeasure.core.energy.estimation.integral import power_ticks
-from llenergymeasure.core.energy.estimation.sensor import Calibration, power_series
-from llenergymeasure.core.energy.estimation.ticks import Brackets, fit_comb
+from llenergymeasure.core.energy.estimation.sensor import Calibration, Series, power_series
+from llenergymeasure.core.energy.estimation.ticks import Brackets, find_ticks, fit_comb
 from llenergymeasure.core.energy.estimator import (
     DeviceReadings,
     Knowledge,
@@ -74,6 +74,28 @@ def test_polls_as_far_apart_as_the_updates_and_in_step_with_them_count_as_they_c
 def test_times_that_lie_on_no_comb_make_none():
     at_s = np.cumsum(np.random.default_rng(15).uniform(0.01, 0.19, 60))
     assert fit_comb(Brackets(at_s - 0.002, at_s + 0.002, at_s)) is None
+
+
+def counted(rng: np.random.Generator) -> Series:
+    """Read a counter of unsteady ticks every 5 ms; a tenth of the reads take 10 to 50 ms."""
+    tick_s = np.arange(rng.uniform(0.0, 0.02), 3.0, 0.02)
+    tick_s += 1e-3 * rng.uniform(-1.0, 1.0, len(tick_s))
+    reads_s, free_s = [], 0.0
+    while free_s < 2.0:
+        before_s = free_s + rng.uniform(0.0, 1e-4)
+        after_s = before_s + 5e-5 + (rng.uniform(0.01, 0.05) if rng.random() < 0.1 else 0.0)
+        reads_s.append((before_s, after_s))
+        free_s = (np.floor(after_s / 0.005) + 1) * 0.005
+    before, after = np.array(reads_s).T
+    looked_s = before + (after - before) * rng.random(len(before))
+    return Series(before, after, np.searchsorted(tick_s, looked_s, side="right").astype(float))
+
+
+@pytest.mark.parametrize("seed", [268, 285, 299, 611, 624])
+def test_no_two_ticks_have_the_same_time(seed):
+    # Slow reads made neighbouring brackets that could both hold the tooth between them.
+    ticks = find_ticks(counted(np.random.default_rng(seed)), 0.02)
+    assert np.diff(ticks.time_s).min() > 0.01
 
 
 def test_a_reading_right_behind_a_change_shows_its_update():

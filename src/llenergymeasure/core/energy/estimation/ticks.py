@@ -241,7 +241,10 @@ def numbered(seen: Brackets, comb: Comb) -> Numbered:
     first = np.ceil((low - doubt - comb.phase_s) / comb.period_s)
     first[1:] = np.where(narrow[:-1], np.maximum(first[1:], number[:-1] + 1), first[1:])
     last = np.floor((high + doubt - comb.phase_s) / comb.period_s)
-    return Numbered(np.where(narrow, number, last), narrow | (first == last), narrow)
+    number, told = np.where(narrow, number, last), narrow | (first == last)
+    # No later than its last tooth: one that leaves the next bracket none is not its own.
+    told[:-1] &= number[:-1] < number[1:]
+    return Numbered(number, told, narrow)
 
 
 def _on_comb(seen: Brackets, comb: Comb) -> Ticks:
