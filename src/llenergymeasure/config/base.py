@@ -99,13 +99,18 @@ class ConfigModel(TextModel):
         """List the names that an unknown one is held against."""
         return cls.model_fields
 
+    @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:  # noqa: ARG003 - models look at it
+        """Say what a name that is no field was probably meant to be, beside the rest."""
+        return nearest(name, cls.names())
+
     @model_validator(mode="wrap")
     @classmethod
     def _report_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, dict):
             return handler(data)
         unknown = [name for name in data if not cls.accepts(str(name))]
-        errors = [_unknown(str(name), data[name], cls.names()) for name in unknown]
+        errors = [_unknown(str(name), data[name], cls.hint(str(name), data)) for name in unknown]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
             model = handler(cls.prepare(known))
@@ -151,16 +156,21 @@ def refuse(title: str, problems: Iterable[FieldProblem]) -> None:
     Raises:
         ValidationError: There are problems.
     """
-    refuse_at(title, ((tuple(one.field.split(".")), one.message) for one in problems))
+    refuse_at(title, ((tuple(one.field.split(".")), one.message, False) for one in problems))
 
 
-def refuse_at(title: str, problems: Iterable[tuple[tuple[str, ...], str]]) -> None:
+def refuse_at(title: str, problems: Iterable[tuple[tuple[str, ...], str, bool]]) -> None:
     """Report problems under the paths of their fields; nothing where there are none.
+
+    Args:
+        title: Name of what is validated.
+        problems: Path, message, and whether the value is wrong whatever else is given.
 
     Raises:
         ValidationError: There are problems.
     """
-    lines = [_line(loc, invalid(message)) for loc, message in problems]
+    kinds = {True: wrong_value, False: invalid}
+    lines = [_line(loc, kinds[is_value](message)) for loc, message, is_value in problems]
     if lines:
         raise ValidationError.from_exception_data(title, lines, hide_input=True)
 
@@ -188,9 +198,9 @@ def wrong_value(message: str) -> PydanticCustomError:
     return PydanticCustomError("wrong_value", "{message}", {"message": message})
 
 
-def _unknown(given: str, value: Any, fields: Iterable[str]) -> InitErrorDetails:
+def _unknown(given: str, value: Any, hint: str) -> InitErrorDetails:
     name = redact(given)
-    message = f"unknown field '{name}', {nearest(name, fields)}"
+    message = f"unknown field '{name}', {hint}"
     if any(secret_paths({given: value})):
         message = ADVICE
     return _line((name,), PydanticCustomError("unknown_field", "{message}", {"message": message}))

@@ -20,6 +20,8 @@ from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.names import RANDOM_PREFIX, DecodingStrategy, Precision
 
 DEFAULT_BACKEND = "pytorch"
+MOST_PROMPTS = 100
+"""Prompts that are used of a larger dataset where nobody says how many."""
 
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -151,7 +153,11 @@ class ExperimentFields(ConfigModel):
         description="mixed-1k, aienergyscore, a .jsonl file, or {synthetic: {...}}.",
         json_schema_extra={"is_path": ".jsonl"},
     )
-    n: Count = Field(100, description="Prompts used, from the start of the dataset.")
+    n: Count | None = Field(
+        None,
+        description=f"Prompts used, from the start of the dataset (null: all, {MOST_PROMPTS} at "
+        "most).",
+    )
     max_input_tokens: Count | None = Field(
         512, description="Longer prompts are truncated and counted (null: never)."
     )

@@ -101,6 +101,24 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
     return YamlFile(path, data, lines)
 
 
+def value_of(text: str, flag: str) -> Any:
+    """Read what a flag says as YAML would: ``8``, ``true``, ``null``, ``[1, 2]``, or plain text.
+
+    Raises:
+        FlagError: It is not valid YAML.
+    """
+    try:
+        _check_depth(text, Path(flag))
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except ConfigError as error:
+        raise FlagError(error.message, where=flag) from None
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a day that is none
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise FlagError(
+            f"{flag}: not valid YAML: {problem}; put text with signs of YAML in quotes", where=flag
+        ) from None
+
+
 def build(model: type[Model], file: YamlFile) -> Model:
     """Build a model from the fields of a file.
 

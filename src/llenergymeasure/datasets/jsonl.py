@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.domain.prompts import Dataset, Prompt
 from llenergymeasure.exceptions import PreFlightError, Problem
 
@@ -61,8 +62,10 @@ def written(prompt: Prompt) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def read_dataset(path: Path, name: str, n: int) -> Dataset:
+def read_dataset(path: Path, name: str, n: int | None) -> Dataset:
     """Read the first ``n`` prompts of a file; size and hash are of all of them.
+
+    Without ``n`` it takes all, :data:`MOST_PROMPTS` at most.
 
     Raises:
         PreFlightError: The file cannot be read, has bad lines, or fewer than ``n`` prompts.
@@ -74,7 +77,7 @@ def read_dataset(path: Path, name: str, n: int) -> Dataset:
             if isinstance(line, Prompt):
                 digest.update(written(line))
                 size += 1
-                if size <= n:
+                if size <= (n or MOST_PROMPTS):
                     prompts.append(line)
             elif isinstance(line, Header):
                 provenance = line.content
@@ -91,9 +94,9 @@ def read_dataset(path: Path, name: str, n: int) -> Dataset:
     return Dataset(name, tuple(prompts), size, digest.hexdigest(), provenance)
 
 
-def too_few(name: str, size: int, n: int) -> list[Problem]:
+def too_few(name: str, size: int, n: int | None) -> list[Problem]:
     """Say that a dataset has fewer prompts than asked for, where that is so."""
-    if n <= size:
+    if n is None or n <= size:
         return []
     return [Problem(f"{n:,} prompts asked for, {name} has {size:,}", "n", f"set n: {size} or less")]
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llenergymeasure.config.base import nearest
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import SyntheticDataset
 from llenergymeasure.datasets import aienergyscore, jsonl, synthetic
 from llenergymeasure.domain.prompts import Dataset
@@ -24,7 +25,7 @@ NAMES = ("mixed-1k", "aienergyscore")
 
 def load_dataset(
     spec: str | SyntheticDataset,
-    n: int,
+    n: int | None,
     *,
     cache_dir: Path,
     ordinary_ids: Sequence[int] = (),
@@ -33,7 +34,7 @@ def load_dataset(
 
     Args:
         spec: Name, path or shape, as the configuration has it.
-        n: Prompts to use.
+        n: Prompts to use; ``None`` for all, :data:`MOST_PROMPTS` at most.
         cache_dir: Where fetched datasets are kept.
         ordinary_ids: Ids that synthetic prompts are drawn from; other datasets need none.
 
@@ -41,24 +42,25 @@ def load_dataset(
         PreFlightError: The dataset cannot be had or is not right; it lists every problem.
     """
     if isinstance(spec, SyntheticDataset):
-        return synthetic.generate(spec.synthetic, n, ordinary_ids)
+        return synthetic.generate(spec.synthetic, n or MOST_PROMPTS, ordinary_ids)
     return jsonl.read_dataset(_locate(spec, cache_dir), spec, n)
 
 
 def dataset_problems(
-    spec: str | SyntheticDataset, n: int, cache_dir: Path, *, fetch: bool = False
+    spec: str | SyntheticDataset, n: int | None, cache_dir: Path, *, fetch: bool = False
 ) -> list[Problem]:
     """List what stops a dataset from being used, before anything is loaded.
 
     Args:
         spec: Name, path or shape, as the configuration has it.
-        n: Prompts to use.
+        n: Prompts to use; ``None`` for all, :data:`MOST_PROMPTS` at most.
         cache_dir: Where fetched datasets are kept.
         fetch: Fetch what is not there yet; a failure is a problem. Without, the network is not
             touched, and a dataset that could still be fetched is taken to be fine.
     """
     if isinstance(spec, SyntheticDataset):
-        return jsonl.too_few("synthetic", synthetic.synthetic_size(spec.synthetic, n), n)
+        size = synthetic.synthetic_size(spec.synthetic, n or MOST_PROMPTS)
+        return jsonl.too_few("synthetic", size, n)
     if spec == "aienergyscore" and not fetch and not aienergyscore.is_cached(cache_dir):
         return [
             *aienergyscore.offline_problems(),

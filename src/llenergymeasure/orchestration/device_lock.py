@@ -33,6 +33,8 @@ REMEDY = (
     f"let {VARIABLE} name a folder on a local disk that every user who measures here can write to"
 )
 _EVERYBODYS = 0o1777  # as /tmp: everybody may add files, and remove only their own
+BUSY = "busy"
+"""Code of the error of an experiment whose device was not free in time."""
 POLL_S = 0.25  # a look takes microseconds, so that waiting does not disturb what is waited for
 
 Waiting = Callable[[str], None]
@@ -96,18 +98,21 @@ def held(
     waiting: Waiting,
     directory: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    limit_s: float | None = None,
 ) -> Iterator[None]:
-    """Hold the devices of a target inside the block; waits without limit until they are free.
+    """Hold the devices of a target inside the block; waits until they are free.
 
     Args:
         target: The devices.
         waiting: Told for whom it waits, each time that changes; not called if they are free.
         directory: Where the lock files lie, if not :func:`lock_directory`.
         sleep: How to pass time between two looks.
+        limit_s: Longest wait for all of them, s; ``None`` is without limit.
 
     Raises:
-        ExperimentError: The lock files cannot be used.
+        ExperimentError: The lock files cannot be used, or the limit is over.
     """
+    waited_s = 0.0
     try:
         folder = directory or ready_lock_directory()
     except OSError as error:
@@ -117,13 +122,25 @@ def held(
             path, said = lock_path(device, folder), None
             while (lock := _take(device, path)) is None:
                 owner = locks.owner_of(path) or "another process"
+                if limit_s is not None and waited_s >= limit_s:
+                    raise _busy(device, str(owner), limit_s)
                 text = f"waiting for {_plain(device)}, measured by {owner}"
                 if text != said:
                     waiting(text)
                     said = text
                 sleep(POLL_S)
+                waited_s += POLL_S
             stack.callback(lock.release)
         yield
+
+
+def _busy(device: str, owner: str, limit_s: float) -> ExperimentError:
+    late = f"was not free within {limit_s:g} s; --wait 2h gives more time"
+    at_once = "is not waited for; leave --no-wait out to wait for it"
+    said = f"{_plain(device)} is measured by {owner}, and {late if limit_s else at_once}"
+    error = ExperimentError(said, where="--wait")
+    error.code = BUSY
+    return error
 
 
 def _take(device: str, path: Path) -> ProcessLock | None:
