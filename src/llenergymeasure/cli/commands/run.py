@@ -267,7 +267,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
         yes = confirmed(study, lambda question: typer.confirm(question, err=True))
     pressed = context.find_root().obj
-    result, directory = _run(study, settings, pressed, resume, asked, again, allow_large=yes)
+    try:
+        result, directory = _run(study, settings, pressed, resume, asked, again, allow_large=yes)
+    except KeyboardInterrupt as interrupt:
+        _show_finished(interrupt, as_json=as_json)
+        raise
     _print(result, directory, as_json=as_json, quiet=quiet)
     if result.failed or result.missing:
         raise typer.Exit(FAILED)
@@ -485,6 +489,14 @@ def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by n
             again=tuple(again or ()),
         ).run()
     return result, places[-1]
+
+
+def _show_finished(interrupt: KeyboardInterrupt, *, as_json: bool) -> None:
+    """Print the table of what was finished before a study was interrupted, where there is one."""
+    finished: StudyResult | None = getattr(interrupt, "study", None)
+    if finished is not None and finished.ran and not as_json:
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+            typer.echo(finished.summary())
 
 
 def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: bool) -> None:
