@@ -195,7 +195,7 @@ def test_what_a_right_value_of_a_flag_makes_of_the_rest_is_a_matter_of_configura
     ("arguments", "part"),
     [
         (["run", "--nope"], "No such option: --nope"),
-        (["run", "-n"], "'-n' requires an argument"),
+        (["run", "--again", "abc"], "'--again'"),
         (["run", "a.yaml", "b.yaml"], "unexpected extra argument"),
         (["rum"], "No such command 'rum'"),
     ],
