@@ -258,7 +258,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.wait_seconds": _longest_wait_s(wait, no_wait=no_wait),
     }
     settings = _settings(study, runner or [], flags)
-    if dry_run and study is not None:  # without, a study goes on, beside which there is no plan
+    if dry_run and study is not None:  # without one, a study goes on: there is no plan
         show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
     if settings.config.ui.verbosity != "quiet":
@@ -266,9 +266,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     may_ask = settings.config.ui.prompt and not (yes or as_json or quiet)
     if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
         yes = confirmed(study, lambda question: typer.confirm(question, err=True))
-    pressed = context.find_root().obj
     try:
-        result, directory = _run(study, settings, pressed, resume, asked, again, allow_large=yes)
+        result, directory = _run(context, study, settings, resume, asked, again, allow_large=yes)
     except KeyboardInterrupt as interrupt:
         _show_finished(interrupt, as_json=as_json)
         raise
@@ -452,9 +451,9 @@ def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
 
 
 def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by name
+    context: typer.Context,
     study: StudyConfig | None,
     settings: EffectiveSettings,
-    interrupts: Interrupts | None,
     resume: Path | None,
     asked: _Asked,
     again: list[int] | None,
@@ -467,6 +466,7 @@ def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by n
     from llenergymeasure.study.events import Callbacks, Placed, StudyEvent
     from llenergymeasure.study.runner import StudyRunner
 
+    interrupts: Interrupts | None = context.find_root().obj
     flags = {name: value for name, value in asked.fields.items() if name.startswith(EXECUTION)}
     execution = load_execution(flags, asked.assigned).model_dump(exclude_unset=True)
     single = study.single if study is not None and resume is None else None
