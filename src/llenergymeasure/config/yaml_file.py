@@ -220,7 +220,7 @@ def _check_extent(text: str, path: Path) -> None:
             (values, MAX_NODES, "more than {:,} values"),
         ):
             if reached > limit:
-                where = f"{path}, line {event.start_mark.line + 1}"
+                where = f"{path}, line {event.start_mark.line + 1 if event.start_mark else '?'}"
                 raise ConfigError(f"{where}: {what.format(limit)}", where=where)
 
 
