@@ -70,7 +70,7 @@ def test_commas_part_values_but_not_inside_brackets_or_quotes(
         ("=3", "'' sets no field"),
         ("x=[1", "--set x: not valid YAML"),
         ("x=2001-99-99", "--set x: not valid YAML"),
-        ("x=" + "[" * 99, "--set x, line 1: nested more than 50 levels deep"),
+        ("x=" + "[" * 99, "--set x: nested more than 50 levels deep"),
         ("." * 60 + "=1", "sets no field"),
         ("k" * 999, f"'{'k' * 80}' sets no field"),
     ],

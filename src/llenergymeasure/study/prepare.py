@@ -14,6 +14,7 @@ from llenergymeasure.config.base import flatten
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.user_config import EffectiveSettings, UserConfig
 from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
@@ -39,7 +40,7 @@ def expanded(study: StudyConfig) -> Expansion:
         dataset = config.dataset
         is_file = isinstance(dataset, str) and dataset.endswith(".jsonl")
         count = config.n or MOST_PROMPTS
-        return is_file and all_have(Path(str(dataset)).expanduser(), count)
+        return is_file and all_have(without_tilde(str(dataset)), count)
 
     return grid.expand(study, own_lengths=own_lengths)
 
