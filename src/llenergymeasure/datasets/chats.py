@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.domain.prompts import Message, Role
 
 COLUMNS = ("messages", "conversations")
@@ -72,7 +73,7 @@ def _role(number: int, turn: Any) -> Role:
     role = _ROLES.get(given) if isinstance(given, str) else None
     if role is None:
         known = "system, user (human) or assistant (gpt)"
-        raise UnfitError(f"turn {number} is by {str(given)[:40]!r}, and not by {known}")
+        raise UnfitError(f"turn {number} is by '{shown(given)}', and not by {known}")
     return role
 
 
@@ -87,7 +88,7 @@ def _content(number: int, turn: Mapping[str, Any]) -> str:
         parts = [part if isinstance(part, Mapping) else {} for part in content]
         other = next((one.get("type") for one in parts if one.get("type") != "text"), None)
         if other is not None or not all(isinstance(one.get("text"), str) for one in parts):
-            what = f"{str(other)[:40]!r}" if other else "no kind that is known"
+            what = f"'{shown(other)}'" if other else "no kind that is known"
             raise UnfitError(f"turn {number} has a part of {what}, and only text is measured")
         content = "\n".join(one["text"] for one in parts)
     if not isinstance(content, str) or not content:

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from llenergymeasure import plain_files
 from llenergymeasure.config.experiment_fields import MOST_PROMPTS
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.datasets import chats, tables
 from llenergymeasure.datasets.chats import UnfitError
 from llenergymeasure.datasets.tables import MAX_ROW_BYTES, BadRow, RepeatedKeyError, Row
@@ -268,7 +269,7 @@ def too_few(name: str, size: int, n: int | None) -> list[Problem]:
 def named(names: Iterable[str]) -> str:
     """Name a few columns, whatever is in their names; the file may not be what it was taken for."""
     every = list(names)
-    told = [repr(str(name)[:_LONGEST_NAME]) for name in every[:_MOST_NAMED]]
+    told = [f"'{shown(name)}'" for name in every[:_MOST_NAMED]]
     more = [f"{len(every) - _MOST_NAMED:,} more"] if len(every) > _MOST_NAMED else []
     return ", ".join([*told, *more])
 

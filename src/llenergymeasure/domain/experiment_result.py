@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.co2 import CO2Estimate
@@ -315,7 +316,7 @@ class DatasetInfo(Record):
     def unused_words(self) -> Iterator[str]:
         """Say which columns nothing was made of; nothing where there are none."""
         if self.unused:
-            yield f"not used of its rows: {', '.join(map(repr, self.unused))}"
+            yield f"not used of its rows: {', '.join(map(shown, self.unused))}"
 
 
 class ResolvedSettings(Record):
