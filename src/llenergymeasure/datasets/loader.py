@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import DatasetFile, SyntheticDataset
-from llenergymeasure.config.names import PROMPT_FILES, prompt_file_ending
+from llenergymeasure.config.names import PROMPT_FILES, prompt_file_ending, without_tilde
 from llenergymeasure.datasets import aienergyscore, files, synthetic
 from llenergymeasure.datasets.files import Columns, PromptFile
 from llenergymeasure.domain.prompts import Dataset, Prompt, Role
@@ -105,8 +104,7 @@ def prompt_file(spec: Spec) -> PromptFile | None:
     ending = prompt_file_ending(named)
     if ending is None:
         return None
-    # Not Path.expanduser, which raises where there is no such user.
-    file = PromptFile(Path(os.path.expanduser(named)), ending)  # noqa: PTH111
+    file = PromptFile(without_tilde(named), ending)
     if isinstance(spec, DatasetFile):
         file.columns = Columns(spec.column, spec.limit_column)
     return file
