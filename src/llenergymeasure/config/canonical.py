@@ -51,7 +51,10 @@ def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
     kept = dict(asked)
     if kept.get("n") == MOST_PROMPTS:
         del kept["n"]  # as where it is left out; a dataset of fewer is refused
-    synthetic = isinstance(kept.get("dataset"), dict)
+    dataset = kept.get("dataset")
+    synthetic = isinstance(dataset, dict) and "synthetic" in dataset
+    if isinstance(dataset, dict) and dataset.keys() == {"path"}:
+        kept["dataset"] = dataset["path"]
     if decoder := kept.get("decoder"):
         kept["decoder"] = _without(decoder, NEUTRAL_DECODER)
         if synthetic or kept["model"].startswith(RANDOM_PREFIX):
