@@ -14,24 +14,34 @@ With fewer cycles than rows, rows are chosen so that
   where rows that repeat fewest successions are taken first; then
 - a row does not begin with what the one before it ended with, and
 - configurations that stood early in the rows before stand late: else a drift along the order of
-  running could not be told from a difference between configurations.
+  running could not be told from a difference between configurations. Of three and four the second
+  row is the first one backwards for that, whatever it begins with: no other one tells drift.
 
 With more cycles than rows, whole designs follow each other, the labels of each drawn anew. Two
 configurations take turns instead (A B, B A, A B, ...): then each runs after itself as often as
 after the other, which rows that are drawn anew reach only on average.
+
+``shuffled`` draws every cycle at random, of the orders that go with the cycles before so that drift
+is told from configurations (restricted randomisation: P. M. Grundy and M. J. R. Healy, Journal of
+the Royal Statistical Society B 12 (1950) 286-291).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, repeat
+from math import inf, sqrt
 from typing import NamedTuple
 
 from llenergymeasure.config.models import CycleOrder
 from llenergymeasure.study.manifest import ExecutionPlan, Slot
 
 _Cycles = Iterator[list[int]]
+
+WIDEST = 1.25  # times as wide as without it that telling drift may make an interval, if shuffled
+_DRAWS = 100  # of one cycle
+_SHORT = 4  # configurations in a row that tells drift from few others only
 
 
 def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
@@ -51,10 +61,35 @@ def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
 
 def _shuffled(count: int, execution: ExecutionPlan) -> _Cycles:
     generator = random.Random(execution.seed)
-    for _ in range(execution.n_cycles):
-        cycle = list(range(count))
-        generator.shuffle(cycle)
+    late = [0] * count
+    for number in range(1, execution.n_cycles + 1):
+        draws = (generator.sample(range(count), count) for _ in range(_DRAWS))
+        told = (
+            one for one in draws if number == 1 or _widening(_later(late, one), number) <= WIDEST
+        )
+        cycle = next(told, None) or sorted(range(count), key=late.__getitem__, reverse=True)
+        late = _later(late, cycle)
         yield cycle
+
+
+def _later(late: Sequence[int], cycle: Sequence[int]) -> list[int]:
+    """Add the places of one more cycle, each twice its distance from the middle."""
+    later = list(late)
+    for place, one in enumerate(cycle):
+        later[one] += 2 * place - (len(cycle) - 1)
+    return later
+
+
+def _widening(late: Sequence[int], cycles: int) -> float:
+    """Give how many times as wide the widest interval is as it would be if drift were known.
+
+    A difference has the variance 2 / n + d^2 / r in units of that of the noise: d is how much
+    later the one ran in the mean, r the squares of what neither configurations nor cycles say of
+    its places, summed over all.
+    """
+    count = len(late)
+    told = cycles**2 * count * (count**2 - 1) // 3 - sum(one**2 for one in late)
+    return sqrt(1 + (max(late) - min(late)) ** 2 / (2 * told)) if told else inf
 
 
 def _balanced(count: int, execution: ExecutionPlan) -> _Cycles:
@@ -107,7 +142,7 @@ class _Cost(NamedTuple):
     Attributes:
         starts: Rows before it that begin with the same label.
         successions: Those it has that rows before it have too.
-        at_once: Whether it begins with what the row before it ends with.
+        at_once: Whether it begins with what the row before it ends with, if it need not.
         alike: How far its labels stand where they stood in the rows before it.
     """
 
@@ -136,7 +171,7 @@ def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Ro
             costs[other] = _Cost(
                 cost.starts + (_start(other, first) == _start(row, first)),
                 cost.successions + (repeats[apart] if same else 0),
-                _start(other, first) == _end(row, first),
+                count > _SHORT and _start(other, first) == _end(row, first),
                 cost.alike + (alike[apart] if same else -alike[apart]),
             )
     return rows
