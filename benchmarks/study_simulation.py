@@ -227,14 +227,15 @@ def widening(order: Whole) -> Floats:
     columns[runs, order.ravel()] = columns[runs, family + runs // family] = 1
     columns[:, -1] = (runs - runs.mean()) / order.size
     first, second = np.triu_indices(family, 1)
-    without, both = (_variance(some)[first, second] for some in (columns[:, :-1], columns))
-    told = np.linalg.matrix_rank(columns) > np.linalg.matrix_rank(columns[:, :-1])
-    return np.sqrt(both / without) if told else np.full(len(first), np.inf)
+    normal = columns.T @ columns
+    without, both = (_variance(some)[first, second] for some in (normal[:-1, :-1], normal))
+    ranks = [np.linalg.matrix_rank(some, hermitian=True) for some in (normal[:-1, :-1], normal)]
+    return np.sqrt(both / without) if ranks[0] < ranks[1] else np.full(len(first), np.inf)
 
 
-def _variance(columns: Floats) -> Floats:
+def _variance(normal: Floats) -> Floats:
     """Variance of each difference of two columns, in units of that of the noise."""
-    inverse = np.linalg.pinv(columns.T @ columns, rcond=1e-10, hermitian=True)
+    inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)
     return np.asarray(np.diag(inverse)[:, None] + np.diag(inverse) - 2 * inverse)
 
 

@@ -21,8 +21,8 @@ that are equal still disturb their followers differently.
 - **MDE**: the effect that a study prints as shown by 4 of 5 studies, median.
 - **false**: share of studies of equal configurations that show any difference (at most 6 %).
 - **next shows**: share of studies that show a true difference as large as *another* study of the
-  same size has printed, over all pairs (75 to 88 % with noise only; drift and carry-over make studies
-  wide).
+  same size has printed, over all pairs (75 to 88 % with noise only; drift and carry-over make
+  studies wide).
 - **default seed**: both of studies that name no seed, which all run in one order.
 - **fixed order**: the same analysis of A B, A B, A B in place of the balanced order.
 - **unpaired**: a t-test of the first two configurations that ignores cycles, in balanced order.
