@@ -156,6 +156,43 @@ def test_cycles_that_are_added_follow_those_of_before(order, count, n_cycles, se
     assert cycles(count, n_cycles, order, seed) == more[:n_cycles]
 
 
+def added(order: str, stored: list[list[int]], n_cycles: int) -> list[list[int]]:
+    """Give the cycles after those stored, perhaps by an earlier version."""
+    count = len(stored[0])
+    before = [
+        Slot(cycle * count + place + 1, one, cycle + 1)
+        for cycle, row in enumerate(stored)
+        for place, one in enumerate(row)
+    ]
+    execution = make_execution(n_cycles=n_cycles, cycle_order=order, seed=42)
+    after = [slot.configuration for slot in slots(count, execution, before)][len(before) :]
+    return [after[start : start + count] for start in range(0, len(after), count)]
+
+
+@pytest.mark.parametrize("order", ["balanced", "shuffled"])
+@given(count=st.integers(2, 12), n_cycles=st.integers(1, 6))
+def test_what_a_study_of_this_version_has_stored_is_gone_on_with_as_if_planned_at_once(
+    order, count, n_cycles
+):
+    at_once = cycles(count, n_cycles + 2, order)
+    assert added(order, at_once[:n_cycles], n_cycles + 2) == at_once[n_cycles:]
+
+
+@given(count=st.integers(3, 12), data=st.data())
+def test_cycles_that_are_added_to_any_stored_rows_repeat_none_and_tell_drift(count, data):
+    design = cycles(count, count * (1 + count % 2))
+    second = data.draw(st.sampled_from(design[1:]))
+    (third, fourth) = added("balanced", [design[0], second], 4)
+    assert len({str(row) for row in (design[0], second, third, fourth)}) == 4
+    assert widening(np.array([design[0], second, third, fourth])).max() < 1.3
+
+
+def test_cycles_that_are_added_to_stored_ones_that_were_shuffled_alike_tell_drift():
+    third, fourth = added("shuffled", [[*range(8)]] * 2, 4)
+    assert widening(np.array([range(8), range(8), third])).max() <= 1.25
+    assert widening(np.array([range(8), range(8), third, fourth])).max() <= 1.25
+
+
 def test_two_configurations_take_turns_at_being_first():
     first = [row[0] for row in cycles(2, 4)]
 

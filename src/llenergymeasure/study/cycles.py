@@ -29,7 +29,7 @@ the Royal Statistical Society B 12 (1950) 286-291).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise, repeat
 from math import inf, sqrt
 from typing import NamedTuple
@@ -38,28 +38,34 @@ from llenergymeasure.config.models import CycleOrder
 from llenergymeasure.study.manifest import ExecutionPlan, Slot
 
 _Cycles = Iterator[list[int]]
+_Kept = Sequence[list[int]]
 
 WIDEST = 1.25  # times as wide as without it that telling drift may make an interval, if shuffled
 _DRAWS = 100  # of one cycle
 _SHORT = 4  # configurations in a row that tells drift from few others only
 
 
-def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
+def slots(count: int, execution: ExecutionPlan, stored: Iterable[Slot] = ()) -> tuple[Slot, ...]:
     """Lay out every experiment of a study in the order of running.
 
     Args:
         count: Number of configurations.
         execution: Cycles, their order and its seed.
+        stored: Whole cycles that are laid out already, perhaps by an earlier version: those that
+            are added go with them.
     """
     if execution.cycle_order == "sequential" or count == 1:
         pairs = ((c, n) for c in range(count) for n in range(1, execution.n_cycles + 1))
     else:
-        cycles = _ORDERS[execution.cycle_order](count, execution)
+        kept: dict[int, list[int]] = {}
+        for slot in stored:
+            kept.setdefault(slot.cycle, []).append(slot.configuration)
+        cycles = _ORDERS[execution.cycle_order](count, execution, list(kept.values()))
         pairs = ((c, n) for n, cycle in enumerate(cycles, start=1) for c in cycle)
     return tuple(Slot(number, c, n) for number, (c, n) in enumerate(pairs, start=1))
 
 
-def _shuffled(count: int, execution: ExecutionPlan) -> _Cycles:
+def _shuffled(count: int, execution: ExecutionPlan, kept: _Kept) -> _Cycles:
     generator = random.Random(execution.seed)
     late = [0] * count
     for number in range(1, execution.n_cycles + 1):
@@ -68,6 +74,7 @@ def _shuffled(count: int, execution: ExecutionPlan) -> _Cycles:
             one for one in draws if number == 1 or _widening(_later(late, one), number) <= WIDEST
         )
         cycle = next(told, None) or sorted(range(count), key=late.__getitem__, reverse=True)
+        cycle = kept[number - 1] if number <= len(kept) else cycle
         late = _later(late, cycle)
         yield cycle
 
@@ -92,7 +99,7 @@ def _widening(late: Sequence[int], cycles: int) -> float:
     return sqrt(1 + (max(late) - min(late)) ** 2 / (2 * told)) if told else inf
 
 
-def _balanced(count: int, execution: ExecutionPlan) -> _Cycles:
+def _balanced(count: int, execution: ExecutionPlan, kept: _Kept) -> _Cycles:
     generator = random.Random(execution.seed)
     if count == 2:
         first = [0, 1]
@@ -100,15 +107,15 @@ def _balanced(count: int, execution: ExecutionPlan) -> _Cycles:
         for number in range(execution.n_cycles):
             yield first[::-1] if number % 2 else first
         return
-    left = execution.n_cycles
-    while left and count:
-        rows = _rows(count, left, generator)
+    done = 0
+    while done < execution.n_cycles and count:
+        rows = _rows(count, execution.n_cycles - done, generator, kept[done:])
         yield from rows
-        left -= len(rows)
+        done += len(rows)
 
 
-_ORDERS: dict[CycleOrder, Callable[[int, ExecutionPlan], _Cycles]] = {
-    "interleaved": lambda count, execution: repeat(list(range(count)), execution.n_cycles),
+_ORDERS: dict[CycleOrder, Callable[[int, ExecutionPlan, _Kept], _Cycles]] = {
+    "interleaved": lambda count, execution, _: repeat(list(range(count)), execution.n_cycles),
     "shuffled": _shuffled,
     "balanced": _balanced,
 }
@@ -121,13 +128,14 @@ class _Row(NamedTuple):
     shift: int
 
 
-def _rows(count: int, wanted: int, generator: random.Random) -> list[list[int]]:
-    """Make at most ``wanted`` rows of one design, its labels drawn anew."""
+def _rows(count: int, wanted: int, generator: random.Random, kept: _Kept) -> list[list[int]]:
+    """Make at most ``wanted`` rows of one design, its labels drawn anew, those kept first."""
     names = list(range(count))
     generator.shuffle(names)
     # 0, 1, k-1, 2, k-2, ...: neighbours differ by 1, -2, 3, -4, ... modulo k.
     first = [(place + 1) // 2 if place % 2 else -(place // 2) % count for place in range(count)]
-    rows = _chosen(first, wanted, generator)
+    labels = {name: label for label, name in enumerate(names)}
+    rows = _chosen(first, wanted, generator, [[labels[one] for one in cycle] for cycle in kept])
     return [[names[label] for label in _labels(row, first)] for row in rows]
 
 
@@ -152,8 +160,8 @@ class _Cost(NamedTuple):
     alike: int = 0
 
 
-def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Row]:
-    """Choose rows one by one, each the one that least speaks against."""
+def _chosen(first: list[int], wanted: int, generator: random.Random, kept: _Kept) -> list[_Row]:
+    """Choose rows one by one, each the one that least speaks against, after those kept."""
     count = len(first)
     squares = (False, True) if count % 2 and count > 1 else (False,)
     left = [_Row(backwards, shift) for backwards in squares for shift in range(count)]
@@ -162,7 +170,9 @@ def _chosen(first: list[int], wanted: int, generator: random.Random) -> list[_Ro
     costs = dict.fromkeys(left, _Cost())
     rows: list[_Row] = []
     while left and len(rows) < wanted:
-        row = min(left, key=costs.__getitem__)
+        wished = kept[len(rows)] if len(rows) < len(kept) else ()
+        found = (one for one in left if wished and _labels(one, first) == wished)
+        row = next(found, None) or min(left, key=costs.__getitem__)
         rows.append(row)
         left.remove(row)
         for other in left:
