@@ -35,7 +35,11 @@ from math import inf, sqrt
 from typing import NamedTuple
 
 from llenergymeasure.config.models import CycleOrder
+from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.manifest import ExecutionPlan, Slot
+
+MOST_SLOTS = 2_000_000
+"""Experiments of a study. Of ten million the plan alone takes gigabytes."""
 
 _Cycles = Iterator[list[int]]
 _Kept = Sequence[list[int]]
@@ -53,7 +57,14 @@ def slots(count: int, execution: ExecutionPlan, stored: Iterable[Slot] = ()) -> 
         execution: Cycles, their order and its seed.
         stored: Whole cycles that are laid out already, perhaps by an earlier version: those that
             are added go with them.
+
+    Raises:
+        StudyError: They are more than a plan has room for.
     """
+    if (wanted := count * execution.n_cycles) > MOST_SLOTS:
+        factors = f"{count:,} configurations in {execution.n_cycles:,} cycles"
+        most = f"a study has at most {MOST_SLOTS:,}"
+        raise StudyError(f"{factors} are {wanted:,} experiments; {most}", where="n_cycles")
     if execution.cycle_order == "sequential" or count == 1:
         pairs = ((c, n) for c in range(count) for n in range(1, execution.n_cycles + 1))
     else:
@@ -109,7 +120,7 @@ def _balanced(count: int, execution: ExecutionPlan, kept: _Kept) -> _Cycles:
         return
     done = 0
     while done < execution.n_cycles and count:
-        rows = _rows(count, execution.n_cycles - done, generator, kept[done:])
+        rows = _rows(count, execution.n_cycles - done, generator, kept[done : done + 2 * count])
         yield from rows
         done += len(rows)
 
