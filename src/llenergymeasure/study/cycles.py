@@ -182,7 +182,8 @@ def _chosen(first: list[int], wanted: int, generator: random.Random, kept: _Kept
     rows: list[_Row] = []
     while left and len(rows) < wanted:
         wished = kept[len(rows)] if len(rows) < len(kept) else ()
-        found = (one for one in left if wished and _labels(one, first) == wished)
+        likely = (one for one in left if wished and _start(one, first) == wished[0])
+        found = (one for one in likely if _labels(one, first) == wished)
         row = next(found, None) or min(left, key=costs.__getitem__)
         rows.append(row)
         left.remove(row)
