@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure import lifeline
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import sources, tokenizer_files
 from llenergymeasure.core.models.config_json import stated_in
@@ -225,7 +226,7 @@ def _tried(
     """
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, our own code
-            [sys.executable, "-P", "-m", __name__, job],
+            [sys.executable, "-P", "-m", __name__, str(os.getpid()), job],
             env={**os.environ, **same_modules(), "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -260,4 +261,5 @@ def _try_template(reference: str, revision: str | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_try_template(**json.loads(sys.argv[1]))))  # noqa: T201 - the answer
+    lifeline.die_with(int(sys.argv[1]))  # a template may go on for ever
+    print(json.dumps(_try_template(**json.loads(sys.argv[2]))))  # noqa: T201 - the answer
