@@ -227,3 +227,18 @@ def test_a_wait_is_a_phase_before_the_others_and_says_whose_the_device_is(tmp_pa
     assert first["state"] == "initialising"
     assert first["detail"] == f"waiting for {device_lock._plain('cpu')}, measured by {lock.owner}"
     assert {event["detail"] for event in run.events[1:]} == {None}
+
+
+def test_a_wait_with_a_limit_ends_with_the_name_of_the_owner(tmp_path, said):
+    other = locks.take(lock_path("cpu", tmp_path))
+    slept: list[float] = []
+    for limit_s, words in ((1.0, "not free within 1 s"), (0.0, "is not waited for")):
+        with (
+            pytest.raises(ExperimentError, match=words) as caught,
+            held(CPU, said.append, tmp_path, slept.append, limit_s),
+        ):
+            pytest.fail("it was not free")
+        assert caught.value.code == "busy"
+        assert f"measured by {other.owner}" in caught.value.message
+    assert sum(slept) == 1.0
+    other.release()

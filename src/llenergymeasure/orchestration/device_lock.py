@@ -39,6 +39,8 @@ REMEDY = (
     "measures: sudo install -d -m 1777 /var/llem-locks"
 )
 _EVERYBODYS = 0o1777  # everybody may add files, and remove only their own
+BUSY = "busy"
+"""Code of the error of an experiment whose device was not free in time."""
 POLL_S = 0.25  # a look takes microseconds, so that waiting does not disturb what is waited for
 _BACKS_OFF_WITHIN_S = 0.02
 
@@ -101,21 +103,24 @@ def held(
     waiting: Waiting,
     directory: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    limit_s: float | None = None,
 ) -> Iterator[tuple[ProcessLock, ...]]:
-    """Hold the devices of a target inside the block; waits without limit until they are free.
+    """Hold the devices of a target inside the block; waits until they are free.
 
     Args:
         target: The devices.
         waiting: Told for whom it waits, each time that changes; not called if they are free.
         directory: Where the lock files lie, if not :func:`lock_directory`.
         sleep: How to pass time between two looks.
+        limit_s: Longest wait for all of them, s; ``None`` is without limit.
 
     Yields:
         The locks.
 
     Raises:
-        ExperimentError: The lock files cannot be used.
+        ExperimentError: The lock files cannot be used, or the limit is over.
     """
+    waited_s = 0.0
     try:
         folder = directory or lock_directory()
     except OSError as error:
@@ -126,14 +131,26 @@ def held(
             said = None
             while isinstance(lock := _take(device, folder), Path):
                 owner = locks.owner_of(lock) or "another process"
+                if limit_s is not None and waited_s >= limit_s:
+                    raise _busy(device, str(owner), limit_s)
                 text = f"waiting for {_plain(device)}, measured by {owner}"
                 if text != said:
                     waiting(text)
                     said = text
                 sleep(POLL_S)
+                waited_s += POLL_S
             taken.append(lock)
             stack.callback(lock.release, remove=lock.path != lock_path(device, folder))
         yield tuple(taken)
+
+
+def _busy(device: str, owner: str, limit_s: float) -> ExperimentError:
+    late = f"was not free within {limit_s:g} s; --wait 2h gives more time"
+    at_once = "is not waited for; leave --no-wait out to wait for it"
+    said = f"{_plain(device)} is measured by {owner}, and {late if limit_s else at_once}"
+    error = ExperimentError(said, where="--wait")
+    error.code = BUSY
+    return error
 
 
 def _take(device: str, folder: Path) -> ProcessLock | Path:
