@@ -20,7 +20,7 @@ from llenergymeasure.cli.failure import FAILED, tell
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.exceptions import FlagError, PreFlightError
+from llenergymeasure.exceptions import ConfigError, FlagError, PreFlightError
 
 if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
@@ -196,7 +196,12 @@ def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> Stu
     from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
 
     if path is not None or "model" in given:
-        return load_study_config(path, given)
+        try:
+            return load_study_config(path, given)
+        except ConfigError as error:
+            from llenergymeasure.results.recognise import explained
+
+            raise explained(path, error) from None
     if resume is None:
         raise FlagError("give a YAML file, or at least --model", where="command line")
     if strange := [name for name in given if not name.startswith(EXECUTION)]:
