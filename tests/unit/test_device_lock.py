@@ -138,6 +138,20 @@ def test_everybody_meets_in_one_folder_unless_the_environment_names_another(tmp_
     assert lock_directory({"LLEM_LOCK_DIR": str(tmp_path)}) == tmp_path
 
 
+def test_the_first_place_that_is_everybodys_is_taken_and_a_private_one_where_there_is_none(
+    tmp_path,
+):
+    places = {"roots": 0o755, "loose": 0o777, "everybodys": 0o1777, "later": 0o1777}
+    for name, mode in places.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    found = [tmp_path / name for name in ("absent", *places)]
+    assert lock_directory({}, found) == tmp_path / "everybodys"
+    assert lock_directory({}, found[:3]) == tmp_path / "roots"
+    with pytest.raises(PermissionError, match=r"absent is not there; others could replace .*loose"):
+        lock_directory({}, [found[0], found[2]])
+
+
 def test_a_container_takes_the_folder_that_its_host_has_looked_at(tmp_path):
     folder = tmp_path / "locks"
     folder.mkdir()

@@ -17,7 +17,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from llenergymeasure import locks
@@ -27,11 +27,12 @@ from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.locks import ProcessLock
 
 VARIABLE = "LLEM_LOCK_DIR"
-PLACES = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - users and settings have to meet
+PLACES = (Path("/run/lock"), Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - users have to meet
 """Where the lock files lie by default: in the first that root has made everybody's.
 
 Not where ``TMPDIR`` says, since processes with different settings have to meet. The first one holds
-nothing but locks, which is what a container gets to see, but not every system has it.
+nothing but locks, which is what a container gets to see, but not every system has it; a pod may
+have a ``/tmp`` without a sticky bit.
 """
 
 REMEDY = (
@@ -47,8 +48,14 @@ _BACKS_OFF_WITHIN_S = 0.02
 Waiting = Callable[[str], None]
 
 
-def lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
+def lock_directory(
+    environ: Mapping[str, str] = os.environ, places: Sequence[Path] = PLACES
+) -> Path:
     """Give the folder of the lock files.
+
+    Args:
+        environ: May name one.
+        places: Where it is otherwise, the best first.
 
     Raises:
         OSError: There is none where they would be safe; ``strerror`` is a whole sentence.
@@ -56,12 +63,15 @@ def lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
     named = environ.get(VARIABLE)
     if named and IMAGE_VARIABLE in environ:
         return Path(named)  # whoever started the container has looked, and sees whose it is
-    why, folder = None, PLACES[-1]
-    for folder in [Path(named)] if named else PLACES:
-        why = _unsafe(folder)
-        if why is None and (named or folder.stat().st_mode & _EVERYBODYS == _EVERYBODYS):
-            return folder
-    raise PermissionError(errno.EPERM, why or f"{folder} is not everybody's", str(folder))
+    if named:
+        places = [Path(named)]
+    faults = {place: _unsafe(place) for place in places}
+    safe = [place for place in places if faults[place] is None]
+    # A private one, as a batch job may have, does where nobody else can be met.
+    shared = [place for place in safe if place.stat().st_mode & _EVERYBODYS == _EVERYBODYS]
+    for place in shared or safe:
+        return place
+    raise PermissionError(errno.EPERM, "; ".join(map(str, faults.values())), str(places[-1]))
 
 
 def _unsafe(folder: Path) -> str | None:

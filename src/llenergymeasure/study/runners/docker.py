@@ -18,7 +18,7 @@ from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.exceptions import ExperimentError, Problem
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import Start, WorkOrder
-from llenergymeasure.processes import wait_for
+from llenergymeasure.processes import GIVE_UP_S, wait_for
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container_entry import INTERRUPT
@@ -239,6 +239,8 @@ class DockerJob:
             self._docker.quietly("kill", self.name)
             if self.wait(_KILL_AGAIN_S) is None and time.monotonic() > deadline_s:
                 self._client.kill()
+                if self.wait(GIVE_UP_S) is None:  # the kernel holds on to it
+                    self._code = -signal.SIGKILL
 
     def _let_go(self) -> None:
         """End the input of the container, which ends the container."""
