@@ -64,19 +64,19 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def _shown(text: str) -> str:
-    """Escape what would do something to a terminal."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+def _shown(text: str, longest: int = _LONGEST_NAME) -> str:
+    """Cut it short, and escape what would do something to a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:longest])
 
 
 class Owner(Record):
     """Who holds a lock, as its file says. Whoever may write there can have it say anything."""
 
     pid: int = Field(gt=0, le=_LARGEST_PID, description="Process id, on its host.")
-    host: str = Field(max_length=_LONGEST_NAME, description="Name of the host.")
-    user: str = Field(max_length=_LONGEST_NAME, description="Name of the user.")
+    host: str = Field(description="Name of the host.")
+    user: str = Field(description="Name of the user.")
     since: datetime = Field(description="When it took the lock.")
-    command: str = Field(max_length=_LONGEST_COMMAND, description="Its command line.")
+    command: str = Field(description="Its command line.")
 
     @classmethod
     def here(cls) -> Self:
@@ -242,7 +242,7 @@ def owned(study: StudyDirectory) -> Iterator[ProcessLock]:
         ) from None
     if lock is None:
         owner = owner_of(study.lock)
-        who = f"{owner}: {_shown(owner.command)}" if owner else "another process"
+        who = f"{owner}: {_shown(owner.command, _LONGEST_COMMAND)}" if owner else "another process"
         raise StudyError(
             f"the study in {study.root} is being run by {who}; wait for it to end, or interrupt "
             "it and use --resume",
