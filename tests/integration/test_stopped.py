@@ -189,9 +189,11 @@ def test_a_message_that_is_never_whole_is_given_up() -> None:
 
 
 def test_a_trial_of_a_chat_template_ends_with_whoever_tries_it() -> None:
-    nobody = [sys.executable, "-m", "llenergymeasure.core.models.tokenizers", "1", "{}"]
+    nobody = [sys.executable, "-m", "llenergymeasure.core.models.tokenizers", "1"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    done = subprocess.run(nobody, env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        nobody, env=environment, input=b"{}", capture_output=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (1, b"")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from llenergymeasure import plain_files, temporary
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.canonical import canonical_hash
-from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX, without_tilde
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.config_json import (
@@ -185,8 +186,13 @@ def vocabulary_problems(model: str, revision: str | None = None) -> list[Problem
     ]
 
 
-def template_problems(model: str) -> list[Problem]:
-    """Find that a model whose tokenizer is on this machine has no chat template."""
+def template_problems(model: str, *, for_chats: bool = False) -> list[Problem]:
+    """Find that a model whose tokenizer is on this machine has no chat template.
+
+    Args:
+        model: Its name.
+        for_chats: Whether it is chats of the dataset that need one.
+    """
     source = resolve(model)
     if source.kind == "hub" or _missing(source):
         return []
@@ -195,13 +201,15 @@ def template_problems(model: str) -> list[Problem]:
         folder = tokenizer_files.packaged()
     if tokenizer_files.has_chat_template(folder):
         return []
-    return [
-        Problem(
-            f"the tokenizer of '{model}' has no chat template",
-            "apply_chat_template",
-            "remove it, or choose an instruction-tuned model",
+    what = f"the tokenizer of '{model}' has no chat template"
+    if for_chats:
+        remedy = (
+            "choose an instruction-tuned model, or name a column of plain text: dataset: {path: "
+            "..., column: ...}"
         )
-    ]
+        return [Problem(f"it holds chats, and {what}", "dataset", remedy)]
+    remedy = "remove it, or choose an instruction-tuned model"
+    return [Problem(what, "apply_chat_template", remedy)]
 
 
 def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
@@ -330,8 +338,10 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
 
 
 def _as_directory(name: str) -> Path | None:
-    path = Path(name).expanduser()
-    return path if name.startswith(PATH_PREFIXES) or path.is_dir() else None
+    path = without_tilde(name)
+    # Of a name too long for a file Path raises.
+    there = name.startswith(PATH_PREFIXES) or os.path.isdir(path)  # noqa: PTH112
+    return path if there else None
 
 
 def _missing(source: ModelSource) -> Problem | None:
@@ -345,7 +355,7 @@ def _missing(source: ModelSource) -> Problem | None:
     if source.path is None:
         return None
     prefix = RANDOM_PREFIX if source.kind == "random" else ""
-    if not source.path.is_dir():
+    if not os.path.isdir(source.path):  # noqa: PTH112 - as above
         return Problem(
             f"the directory '{source.name}' does not exist",
             "model",
