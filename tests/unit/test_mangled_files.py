@@ -21,6 +21,7 @@ from llenergymeasure.core.models import identity, loadable, quantised, sources, 
 from llenergymeasure.core.models.catalogue import config as catalogued
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ConfigError, LLEMError
+from llenergymeasure.results.files import SEAL, checksum
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
 from llenergymeasure.results.recognise import explained
@@ -43,7 +44,8 @@ def hold(paths: list[Path], look_at: Callable[[], object], cases: int, what: str
     for case in range(cases):
         random = Random(f"{what} {case}")
         path = random.choice(paths)
-        path.write_bytes(mangled(whole[path], random))
+        content = mangled(whole[path], random)
+        path.write_bytes(sealed(content) if random.random() < 0.7 else content)
         begun_s = time.monotonic()
         try:
             look_at()
@@ -60,6 +62,17 @@ def hold(paths: list[Path], look_at: Callable[[], object], cases: int, what: str
     return counts
 
 
+def sealed(content: bytes) -> bytes:
+    """Seal a file anew, where it has a seal: behind it begins what reads the rest."""
+    try:
+        data = json.loads(content)
+        if not isinstance(data, dict) or SEAL not in data:
+            return content
+        return json.dumps({**data, SEAL: checksum(data)}).encode()
+    except (ValueError, RecursionError):
+        return content
+
+
 @CASES
 def test_no_result_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> None:
     plan = make_plan([scripted(1)])
@@ -74,7 +87,7 @@ def test_no_result_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> N
         ExperimentResult.from_json(directory.root)
 
     counts = hold([directory.result, broken.error], look_at, cases, "results")
-    assert counts["refused"] > 0.9 * cases
+    assert counts["refused"] > 0.6 * cases
 
 
 @CASES
@@ -90,7 +103,7 @@ def test_no_plan_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> Non
     hold([study.manifest, study.plan], look_at, cases, "plans, one of two")
     study.plan.unlink()
     counts = hold([study.manifest], look_at, cases, "plans, the only one")
-    assert counts["refused"] > 0.9 * cases
+    assert counts["refused"] > 0.6 * cases
 
 
 @CASES
@@ -117,7 +130,7 @@ def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases:
             *sources.template_problems(str(folder)),
             *problems.kind_problems(config),
             *problems.context_problems(config),
-            *problems.room_problems(config, 1.0, "this machine"),
+            *problems.room_problems(config, 1e9, "this machine"),
             *problems.adapter_problems(config),
         ]
         if disagreement := quantised.disagreement(quantised.of_model(str(folder), None), "bf16"):

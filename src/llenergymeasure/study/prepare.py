@@ -18,6 +18,7 @@ from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.results.recognise import what_it_is
 from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
 from llenergymeasure.study.manifest import ExecutionPlan, NotedPlan, Slot, StudyPlan, read_plan
@@ -136,7 +137,9 @@ def find_study(path: Path) -> StudyDirectory:
     if len(found) == 1:
         return StudyDirectory(found[0])
     if not found:
-        raise StudyError(f"no study in {path}: there is no {names[0]}", where=str(path))
+        told = what_it_is(path)
+        hint = "" if told is None else f"; {path} is {told}"
+        raise StudyError(f"no study in {path}: there is no {names[0]}{hint}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
     raise StudyError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)
