@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from llenergymeasure import plain_files
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.canonical import canonical_hash
-from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX, without_tilde
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.config_json import (
@@ -325,8 +326,10 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
 
 
 def _as_directory(name: str) -> Path | None:
-    path = Path(name).expanduser()
-    return path if name.startswith(PATH_PREFIXES) or path.is_dir() else None
+    path = without_tilde(name)
+    # Of a name too long for a file Path raises.
+    there = name.startswith(PATH_PREFIXES) or os.path.isdir(path)  # noqa: PTH112
+    return path if there else None
 
 
 def _missing(source: ModelSource) -> Problem | None:
@@ -340,7 +343,7 @@ def _missing(source: ModelSource) -> Problem | None:
     if source.path is None:
         return None
     prefix = RANDOM_PREFIX if source.kind == "random" else ""
-    if not source.path.is_dir():
+    if not os.path.isdir(source.path):  # noqa: PTH112 - as above
         return Problem(
             f"the directory '{source.name}' does not exist",
             "model",
