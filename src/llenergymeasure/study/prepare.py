@@ -185,7 +185,7 @@ def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
     planned, further = stored.execution.n_cycles, tuple[Slot, ...]()
     if execution.n_cycles > planned:
         first = max((slot.number for slot in stored.slots), default=0) + 1
-        wanted = cycles.slots(len(stored.experiments), execution)
+        wanted = cycles.slots(len(stored.experiments), execution, stored.slots)
         later = (slot for slot in wanted if slot.cycle > planned)
         further = tuple(slot._replace(number=number) for number, slot in enumerate(later, first))
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})
