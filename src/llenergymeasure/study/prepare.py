@@ -19,6 +19,7 @@ from llenergymeasure.datasets.loader import Spec, prompt_file
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import FlagError, StudyError
 from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.results.recognise import what_it_is
 from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.forecast import Machine, TimeLimits, this_machine
 from llenergymeasure.study.grid import Expansion
@@ -157,7 +158,9 @@ def find_study(path: Path) -> StudyDirectory:
     if len(found) == 1:
         return StudyDirectory(found[0])
     if not found:
-        raise FlagError(f"no study in {path}: there is no {names[0]}", where=str(path))
+        told = what_it_is(path)
+        hint = "" if told is None else f"; {path} is {told}"
+        raise FlagError(f"no study in {path}: there is no {names[0]}{hint}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
     raise FlagError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)
