@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from llenergymeasure.config.backend_configs import (
+    MOST,
     Count,
     PyTorchConfig,
     ScriptedConfig,
@@ -21,7 +22,7 @@ from llenergymeasure.config.names import RANDOM_PREFIX, DecodingStrategy, Precis
 
 DEFAULT_BACKEND = "pytorch"
 
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=MOST)]
 
 
 class DecoderConfig(ConfigModel):
@@ -40,7 +41,9 @@ class DecoderConfig(ConfigModel):
     repetition_penalty: float | None = Field(
         None, gt=0, description="Penalty on tokens seen before (null: 1)."
     )
-    num_beams: int | None = Field(None, ge=2, description="Beams; required for beam, only for it.")
+    num_beams: int | None = Field(
+        None, ge=2, le=MOST, description="Beams; required for beam, only for it."
+    )
     min_new_tokens: Count | None = Field(
         None, description="No end of sequence before this many tokens."
     )
@@ -64,7 +67,7 @@ NEUTRAL_DECODER: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "repet
 class WarmupConfig(ConfigModel):
     """Work done before the measured window, so that the window sees a steady device."""
 
-    n_warmup: Annotated[int, Field(ge=0)] = Field(
+    n_warmup: Annotated[int, Field(ge=0, le=MOST)] = Field(
         3, description="Full-length batches of the measured shapes, with other prompts."
     )
     thermal_floor_seconds: Seconds = Field(
@@ -80,7 +83,7 @@ class BaselineConfig(ConfigModel):
     enabled: bool = Field(
         True, description="Measure it; skipped, and recorded as skipped, without a measured source."
     )
-    duration_seconds: Annotated[float, Field(gt=0)] = Field(
+    duration_seconds: Annotated[float, Field(gt=0, le=MOST)] = Field(
         30.0, description="How long each idle measurement takes."
     )
 
