@@ -182,8 +182,13 @@ def vocabulary_problems(model: str, revision: str | None = None) -> list[Problem
     ]
 
 
-def template_problems(model: str) -> list[Problem]:
-    """Find that a model whose tokenizer is on this machine has no chat template."""
+def template_problems(model: str, *, for_chats: bool = False) -> list[Problem]:
+    """Find that a model whose tokenizer is on this machine has no chat template.
+
+    Args:
+        model: Its name.
+        for_chats: Whether it is chats of the dataset that need one.
+    """
     source = resolve(model)
     if source.kind == "hub" or _missing(source):
         return []
@@ -192,13 +197,15 @@ def template_problems(model: str) -> list[Problem]:
         folder = tokenizer_files.packaged()
     if tokenizer_files.has_chat_template(folder):
         return []
-    return [
-        Problem(
-            f"the tokenizer of '{model}' has no chat template",
-            "apply_chat_template",
-            "remove it, or choose an instruction-tuned model",
+    what = f"the tokenizer of '{model}' has no chat template"
+    if for_chats:
+        remedy = (
+            "choose an instruction-tuned model, or name a column of plain text: dataset: {path: "
+            "..., column: ...}"
         )
-    ]
+        return [Problem(f"it holds chats, and {what}", "dataset", remedy)]
+    remedy = "remove it, or choose an instruction-tuned model"
+    return [Problem(what, "apply_chat_template", remedy)]
 
 
 def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
