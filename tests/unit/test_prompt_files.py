@@ -17,14 +17,15 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from llenergymeasure.config.models import DatasetFile, ExperimentConfig
+from llenergymeasure.config.models import DatasetFile, ExperimentConfig, StudyConfig
 from llenergymeasure.config.names import PROMPT_FILES
 from llenergymeasure.config.yaml_file import build
 from llenergymeasure.config.yaml_file import read as read_yaml
 from llenergymeasure.datasets import tables
 from llenergymeasure.datasets.loader import chat_shapes, dataset_problems, load_dataset
 from llenergymeasure.domain.prompts import Dataset, Message, Prompt
-from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.exceptions import ConfigError, Problem, StudyError
+from llenergymeasure.study.grid import expand
 
 Rows = list[dict[str, Any]]
 
@@ -421,6 +422,16 @@ def test_a_wrong_dataset_section_is_told_in_its_own_words(
     assert said in refused.value.message
     assert "function-" not in refused.value.message
     assert refused.value.message.count("dataset.") <= 2
+
+
+def test_columns_of_one_file_can_be_swept() -> None:
+    study = StudyConfig.model_validate(
+        {"model": "m", "dataset": {"path": "a.csv"}, "sweep": {"dataset.column": ["x", "y"]}}
+    )
+    datasets = [one.dataset for one in expand(study).experiments]
+    assert datasets == [DatasetFile(path="a.csv", column=name) for name in ("x", "y")]
+    with pytest.raises(StudyError, match=r"dataset\.path: this field is required"):
+        expand(StudyConfig.model_validate({"model": "m", "sweep": {"dataset.column": ["x"]}}))
 
 
 def test_a_system_prompt_that_no_tokenizer_takes_is_refused() -> None:

@@ -183,6 +183,9 @@ def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[
 def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
     """Check each field for itself; whether they go together depends on the combination."""
     checked = {"model": "-", **data}
+    dataset = data.get("dataset")
+    if isinstance(dataset, Mapping) and {"column", "limit_column"} & dataset.keys():
+        checked["dataset"] = {"path": "-", **dataset}  # the file may stand elsewhere
     try:
         ExperimentConfig.model_validate(checked, context=STORED)
     except ValidationError as error:
