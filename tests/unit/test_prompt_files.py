@@ -22,7 +22,7 @@ from llenergymeasure.config.names import PROMPT_FILES
 from llenergymeasure.config.yaml_file import build
 from llenergymeasure.config.yaml_file import read as read_yaml
 from llenergymeasure.datasets import tables
-from llenergymeasure.datasets.loader import chat_shapes, dataset_problems, load_dataset
+from llenergymeasure.datasets.loader import Look, dataset_problems, load_dataset, look
 from llenergymeasure.domain.prompts import Dataset, Message, Prompt
 from llenergymeasure.exceptions import ConfigError, Problem, StudyError
 from llenergymeasure.study.grid import expand
@@ -373,10 +373,11 @@ def test_the_hash_of_chats_tells_roles_and_turns_apart(tmp_path: Path) -> None:
 def test_orders_of_roles_are_told_once_of_what_is_used(tmp_path: Path) -> None:
     talks = [chat("u"), chat("u", "a", "u"), chat("u"), chat("s", "u")]
     path = written(tmp_path, [{"messages": talk} for talk in talks])
-    assert chat_shapes(path, 3) == [("user",), ("user", "assistant", "user")]
-    assert chat_shapes(written(tmp_path, PLAIN), 3) == []
-    assert chat_shapes("mixed-1k", 3) == []
-    assert chat_shapes(str(tmp_path / "absent.jsonl"), 3) is None
+    assert look(path, 3) == Look((("user",), ("user", "assistant", "user")))
+    assert look(written(tmp_path, PLAIN), 3) == Look()
+    assert look(written(tmp_path, [{"text": "a", "max_tokns": 3}]), 3) == Look((), ("max_tokns",))
+    assert look("mixed-1k", 3) == Look()
+    assert look(str(tmp_path / "absent.jsonl"), 3) is None
 
 
 # The field ----------------------------------------------------------------------------------------
@@ -508,7 +509,7 @@ def check_damaged(folder: Path, seeds: range) -> None:
         path.write_bytes(damaged(seed, ending))
         said = "\n".join(map(str, dataset_problems(str(path), 1, folder)))
         assert len(said) < 4000, (seed, said)
-        chat_shapes(str(path), 1)
+        look(str(path), 1)
 
 
 def test_no_damage_to_a_file_of_prompts_ends_in_anything_but_words(tmp_path: Path) -> None:
