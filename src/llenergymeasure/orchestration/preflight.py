@@ -181,14 +181,14 @@ def _template_problems(config: ExperimentConfig) -> list[Problem]:
 
 
 def _lock_problems() -> list[Problem]:
-    """Look for the folder of the device locks, where the user names one."""
-    folder = device_lock.lock_directory()
-    if folder == device_lock.SHARED or folder.is_dir():
-        return []
-    if folder.exists():
-        return [Problem(f"{folder} is no folder", device_lock.VARIABLE, device_lock.REMEDY)]
-    what = f"the folder of the locks on devices is not there: {folder}"
-    return [Problem(what, device_lock.VARIABLE, f"mkdir -p {folder}, or {device_lock.REMEDY}")]
+    """Look for the folder of the device locks."""
+    try:
+        device_lock.lock_directory()
+    except OSError as error:
+        make = "" if Path(error.filename).exists() else f"mkdir -p {error.filename}, or "
+        what = f"locks on devices cannot be kept: {error.strerror}"
+        return [Problem(what, device_lock.VARIABLE, make + device_lock.REMEDY)]
+    return []
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:
