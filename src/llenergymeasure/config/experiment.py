@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
-from llenergymeasure.config import rules, secrets
-from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
+from llenergymeasure.config import rules
+from llenergymeasure.config.base import ConfigModel, build_section, invalid, refuse
 from llenergymeasure.config.canonical import canonical, canonical_hash
 from llenergymeasure.config.experiment_fields import ExperimentFields
 from llenergymeasure.config.plugins import load_object
@@ -16,7 +16,10 @@ from llenergymeasure.config.registry import backend_entry, plugin_backends
 from llenergymeasure.exceptions import ConfigError
 
 STORED = {"stored": True}
-"""Validation context of a configuration that is read back from a result."""
+"""Validation context of a configuration that is read back, from a result or by a worker.
+
+It was held against the rules, and searched for credentials, by whoever took it in.
+"""
 
 
 class ExperimentConfig(ExperimentFields):
@@ -28,6 +31,7 @@ class ExperimentConfig(ExperimentFields):
 
     # Sections of plugin backends arrive as extra fields; `accepts` admits no others.
     model_config = ConfigDict(extra="allow")
+    is_whole = True
 
     @classmethod
     def accepts(cls, name: str) -> bool:
@@ -36,8 +40,7 @@ class ExperimentConfig(ExperimentFields):
 
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse credentials, fill in what the dataset decides, build the sections of plugins."""
-        refuse_credentials(cls.__name__, data)
+        """Fill in what the dataset decides, and build the sections of plugins."""
         extra = [name for name in data if name not in cls.model_fields]
         known = {name: value for name, value in data.items() if name not in extra}
         sections = {
@@ -95,12 +98,3 @@ class ExperimentConfig(ExperimentFields):
         load = load_object("llenergymeasure.config.loader:load_experiment_config")
         experiment: Self = load(Path(path))
         return experiment
-
-
-def refuse_credentials(title: str, data: dict[str, Any]) -> None:
-    """Refuse raw input that holds what looks like a credential, without echoing it.
-
-    Raises:
-        ValidationError: Some value does; every field is named.
-    """
-    refuse(title, (FieldProblem(path, secrets.ADVICE) for path in secrets.secret_paths(data)))
