@@ -249,7 +249,7 @@ def test_a_variable_that_is_set_later_counts_as_well(monkeypatch):
         ('{"api_key": "plain words"}', '{"api_key": "***"}'),
         ('{\\"api_key\\": \\"plain\\"}', '{\\"api_key\\": \\"***\\"}'),
         ("{'SecretAccessKey': 'wJalr'}", "{'SecretAccessKey': '***'}"),
-        ("Namespace(api_key='abc def', n=1)", None),
+        ("Namespace(api_key='abc def', n=1)", "Namespace(api_key='***', n=1)"),
         ("https://h/x?token=abcdefgh&n=1", "https://h/x?token=***&n=1"),
         ("https://h/x?n=1&X-Amz-Signature=abcdefgh", "https://h/x?n=1&X-Amz-Signature=***"),
         ("authorization: Basic bWU6cHc=", "authorization: Basic ***"),
@@ -264,9 +264,7 @@ def test_a_variable_that_is_set_later_counts_as_well(monkeypatch):
     ],
 )
 def test_what_is_given_under_a_name_or_in_an_address_is_hidden_and_the_rest_kept(text, hidden):
-    assert redact(text) == (hidden or redact(text))
-    assert redact(text) != text
-    assert redact(redact(text)) == redact(text)
+    assert redact(text) == redact(hidden) == hidden
 
 
 def test_names_and_structure_of_data_stay():
@@ -296,13 +294,19 @@ PIECES = (
 EVERYTHING = " token=x sk- ghp_ :// @ akia eyj ?sig= bearer authorization: private key"
 
 
-@pytest.mark.parametrize(
-    "tail", ["", "@a.b/", pytest.param(EVERYTHING, marks=pytest.mark.exhaustive)]
-)
-def test_a_line_of_a_megabyte_takes_no_time_to_speak_of(tail):
+@pytest.mark.parametrize("length", [50_000, pytest.param(1_000_000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("tail", ["", EVERYTHING])
+def test_time_grows_with_a_line_and_no_faster(length, tail):
     redact(EVERYTHING)
     for piece in PIECES:
-        text = piece * (1_000_000 // len(piece)) + tail
+        text = piece * (length // len(piece)) + tail
         begun_s = time.process_time()
         redact(text)
-        assert time.process_time() - begun_s < 4, piece  # a second at most where nothing else runs
+        assert time.process_time() - begun_s < 0.5 + 4e-6 * length, piece
+
+
+def test_a_line_of_a_megabyte_takes_less_than_a_second():
+    for line in ("a b c 0.1 ", "tokens/s: 12.5, ", "QmFzZTY0IG9mIGE"):
+        begun_s = time.process_time()
+        redact(line * (1_000_000 // len(line)))
+        assert time.process_time() - begun_s < 1, line

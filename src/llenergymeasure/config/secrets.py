@@ -84,11 +84,11 @@ _SHAPES = (
     ),
     # A key is random, so somewhere in it 20 letters and digits stand together; a model that happens
     # to be called sk-something is made of words.
-    ("sk-", "", rf"sk-(?<![A-Za-z0-9-]sk-)(?:ant|proj|svcacct|admin|or|lf)-{_MIXED}[\w-]{{24,}}"),
+    ("sk-", "", rf"sk-(?<![A-Za-z0-9]sk-)(?:ant|proj|svcacct|admin|or|lf)-{_MIXED}[\w-]{{24,}}"),
     (
         "sk-",
         "",
-        r"sk-(?<![A-Za-z0-9-]sk-)(?=[\w-]{0,60}?(?=[A-Za-z]{0,19}\d)[A-Za-z0-9]{20})[\w-]{32,}",
+        r"sk-(?<![A-Za-z0-9]sk-)(?=[\w-]{0,60}?(?=[A-Za-z]{0,19}\d)[A-Za-z0-9]{20})[\w-]{32,}",
     ),
     ("private key", "", rf"{KEY_BEGINS}{_PEM}(?s:.*?)(?:{KEY_ENDS}{_PEM}|\Z)"),
     # The user of an address ends at the last @ before its path (RFC 3986, 3.2); git is no secret.
@@ -102,7 +102,7 @@ _SHAPES = (
         r"[^\s/\"'<>@:]++:[^\s/\"'<>]{1,300}(?=@(?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?/)",
     ),
     ("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/", r"[\w/]{20,}"),
-    ("eyj", "", r"eyJ(?<![\w.-]eyJ)[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"),
+    ("eyj", r"(?<![\w.-])[\w-]{0,20}?", r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}"),
     ("sig", r"[?&](?:X-Amz-Signature|Signature|sig)=", r"[^&\s\"'<>]{8,}"),
     ("bearer ", r"[Bb]earer ", r"(?=[\w.~+/-]{0,200}\d)[\w.~+/-]{20,}=*"),
 )
@@ -122,7 +122,7 @@ _GIVES = re.compile(
 )
 _GIVEN = (
     (rf"{_NAME}(?:{_QUOTE})? ?= ?(?:{_QUOTE})?", _VALUE),
-    (rf"{_NAME}{_QUOTE} ?: ?{_QUOTE}", r"(?![<$*])[^\"'\\\n]{4,}"),
+    (rf"{_NAME}(?:{_QUOTE})? ?[:=] ?{_QUOTE}", r"(?![<$*])[^\"'\\\n]{4,}"),
     (rf"(?:{_NAME}|{_HEADER})(?:{_QUOTE})? ?[:=] {{0,2}}(?:{_QUOTE})?", _ODD),
     (rf"(?<=-){_NAME} ", _ODD),
     (
