@@ -294,7 +294,7 @@ PIECES = (
 EVERYTHING = " token=x sk- ghp_ :// @ akia eyj ?sig= bearer authorization: private key"
 
 
-@pytest.mark.parametrize("length", [50_000, pytest.param(1_000_000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("length", [10_000, pytest.param(1_000_000, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("tail", ["", EVERYTHING])
 def test_time_grows_with_a_line_and_no_faster(length, tail):
     redact(EVERYTHING)

@@ -18,9 +18,13 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
 from llenergymeasure.config.secrets import ADVICE, redact, secret_paths
+from llenergymeasure.exceptions import shortened
 
 COMBINATION = "invalid_combination"
 """Type of the errors that this package's own validators raise."""
+MOST_PROBLEMS = 200
+"""Problems that are looked for in the combinations of a study, of which there may be millions."""
+_MOST_HINTS = 10
 
 
 def as_unicode(text: str) -> str:
@@ -110,8 +114,11 @@ class ConfigModel(TextModel):
     ) -> Self:
         if not isinstance(data, dict):
             return handler(data)
-        unknown = [name for name in data if not cls.accepts(str(name))]
-        errors = [_unknown(str(name), data[name], cls.names()) for name in unknown]
+        unknown = {name: value for name, value in data.items() if not cls.accepts(str(name))}
+        errors = [
+            _unknown(str(name), value, cls.names(), place)
+            for place, (name, value) in enumerate(unknown.items())
+        ]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
             if cls.is_whole and not (info.context or {}).get("stored"):
@@ -197,9 +204,12 @@ def wrong_value(message: str) -> PydanticCustomError:
     return PydanticCustomError("wrong_value", "{message}", {"message": message})
 
 
-def _unknown(given: str, value: Any, fields: Iterable[str]) -> InitErrorDetails:
+def _unknown(given: str, value: Any, fields: Iterable[str], place: int) -> InitErrorDetails:
     name = redact(given)
-    message = f"unknown field '{name}', {nearest(name, fields)}"
+    message = f"unknown field '{shortened(name)}'"
+    hint = nearest(name, fields) if place < _MOST_HINTS else ""
+    if hint and (place == 0 or "'" in hint):  # the list of all names is given once
+        message += f", {hint}"
     if any(secret_paths({given: value})):
         message = ADVICE
     return _line((name,), PydanticCustomError("unknown_field", "{message}", {"message": message}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal, get_args
 
 RANDOM_PREFIX = "random:"
@@ -25,6 +27,14 @@ WEIGHT_BITS: dict[Precision, int] = {
 }
 
 QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
+
+
+def without_tilde(path: str) -> Path:
+    """Give a path with the home directory written out; ``~`` of no such user stays, as in a shell.
+
+    ``Path.expanduser`` raises there.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def compute_dtype(precision: Precision) -> str:

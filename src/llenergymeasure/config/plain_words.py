@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from llenergymeasure.config.base import COMBINATION
+from llenergymeasure.config.base import COMBINATION, MOST_PROBLEMS
+from llenergymeasure.exceptions import first_few
 
 _WORDS = {
     "missing": "this field is required",
@@ -73,11 +75,24 @@ def as_yaml(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def shown(value: object, most: int = 40) -> str:
+    """Quote what somebody else wrote: its beginning, in one line, without control characters.
+
+    Args:
+        value: A text, or anything that was read from a file.
+        most: Characters of it that are shown.
+    """
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    kept = text if len(text) <= most else f"{text[: most - 3]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
+
+
 def listed(problems: Sequence[str]) -> str:
-    """Put several problems under one another; one stays as it is."""
+    """Put several problems under one another, as far as there is room; one stays as it is."""
     if len(problems) == 1:
         return problems[0]
-    return "\n".join([f"{len(problems)} problems:", *(f"  - {problem}" for problem in problems)])
+    number = f"{'at least ' if len(problems) == MOST_PROBLEMS else ''}{len(problems):,}"
+    return "\n".join([f"{number} problems:", *(f"  - {one}" for one in first_few(problems))])
 
 
 def _parts(line: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
+from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.plugins import load_object
@@ -136,7 +137,7 @@ class StudyConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _is_a_design(self) -> Self:
-        refuse_at(type(self).__name__, design_problems(self.design))
+        refuse_at(type(self).__name__, islice(design_problems(self.design), MOST_PROBLEMS))
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,11 @@ from llenergymeasure.config.experiment import STORED, ExperimentConfig
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_entry, backend_names
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, shortened
+
+MOST_COMBINATIONS = 10_000_000
+"""Combinations that a plan has room for; fewer than that have to be confirmed."""
+_MOST_WRONG_VALUES = 100
 
 COLD = "has no effect with cold_start: true, which warms nothing up; remove the line"
 
@@ -74,11 +79,11 @@ def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
     for key, values in sweep.items():
         loc = ("sweep", str(key))
         if isinstance(values, Mapping):
-            inner = next(iter(values), "field")
-            yield _Located(loc, f"must be a list; a field inside it is swept as '{key}.{inner}'")
+            swept = shortened(f"{key}.{next(iter(values), 'field')}")
+            yield _Located(loc, f"must be a list; a field inside it is swept as '{swept}'")
         elif not isinstance(values, list | tuple):
             # A number or a truth value is shown; text may be a secret.
-            shown = str(values).lower() if isinstance(values, int | float) else "value"
+            shown = shortened(str(values).lower()) if isinstance(values, int | float) else "value"
             yield _Located(loc, f"must be a list of values; write [{shown}] for one")
         elif not values:
             yield _Located(loc, "is an empty list; give at least one value, or remove the line")
@@ -86,7 +91,7 @@ def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
 
 def design_problems(study: Design) -> Iterator[_Located]:
     """List everything in a design that could never be right, whatever it is combined with."""
-    if problems := list(_backend_problems(study)):
+    if problems := list(_backend_problems(study)) or list(_size_problems(study)):
         yield from problems
         return
     yield from _default_problems(study)
@@ -114,6 +119,17 @@ def _backend_problems(study: Design) -> Iterator[_Located]:
             yield _Located(("backend",), error.message)
     if len(set(study.backends)) < len(study.backends):
         yield _Located(("backend",), "names a backend twice")
+
+
+def _size_problems(study: Design) -> Iterator[_Located]:
+    count = sum(
+        math.prod(len(values) for key, values in study.sweep.items() if scope(key) in (None, one))
+        for one in study.backends
+    )
+    if count > MOST_COMBINATIONS:
+        told = f"{count:,}" if count < 10**15 else f"about 10^{math.log10(count):.0f}"
+        most = f"a study has at most {MOST_COMBINATIONS:,}"
+        yield _Located(("sweep",), f"asks for {told} combinations, and {most}; shorten its lists")
 
 
 def _default_problems(study: Design) -> Iterator[_Located]:
@@ -156,9 +172,12 @@ def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[
         for position, value in enumerate(values, start=1):
             for problem in _partial_problems(nest({key: value})):
                 found.setdefault(problem.message, []).append(str(position))
+            if sum(map(len, found.values())) >= _MOST_WRONG_VALUES:
+                break
         for message, positions in found.items():
-            whole = len(positions) == len(values)
-            yield _Located(loc, message if whole else f"value {', '.join(positions)}: {message}")
+            few = ", ".join(positions[:5]) + (", ..." if positions[5:] else "")
+            whole = len(positions) == position
+            yield _Located(loc, message if whole else f"value {few}: {message}")
 
 
 def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:

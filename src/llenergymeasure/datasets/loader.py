@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.models import SyntheticDataset
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.datasets import aienergyscore, jsonl, synthetic
 from llenergymeasure.domain.prompts import Dataset
 from llenergymeasure.exceptions import PreFlightError, Problem
@@ -93,7 +94,7 @@ def _locate(spec: str, cache_dir: Path) -> Path:
     if spec == "aienergyscore":
         return aienergyscore.cached_file(cache_dir)
     if Path(spec).suffix == ".jsonl":
-        return Path(spec).expanduser()
+        return without_tilde(spec)
     problem = Problem(
         f"unknown dataset '{spec}'; {nearest(spec, NAMES)}",
         "dataset",

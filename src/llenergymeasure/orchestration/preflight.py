@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from llenergymeasure.config.energy_sources import FIELD, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
@@ -32,6 +33,7 @@ from llenergymeasure.core.models.sources import (
     model_problems,
     resolve,
     template_problems,
+    unreadable,
     vocabulary_problems,
     weight_problems,
 )
@@ -187,6 +189,9 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
             yield replace(problem, where="decoder.draft_model")
     if config.lora is not None and config.lora.adapter_id is not None and not offline:
         yield from adapter_problems(config.lora.adapter_id)
+    folder = config.lora.adapter_path if config.lora is not None else None
+    if folder is not None and (strange := unreadable(without_tilde(folder))):
+        yield replace(strange, where="lora.adapter_path")
 
 
 def _engine_problems(order: WorkOrder, absent: Problem | None) -> Iterator[Problem]:

@@ -29,7 +29,11 @@ from itertools import pairwise, repeat
 from typing import NamedTuple
 
 from llenergymeasure.config.models import CycleOrder
+from llenergymeasure.exceptions import StudyError
 from llenergymeasure.study.manifest import ExecutionPlan, Slot
+
+MOST_SLOTS = 2_000_000
+"""Experiments of a study. Of ten million the plan alone takes gigabytes."""
 
 _Cycles = Iterator[list[int]]
 
@@ -40,7 +44,14 @@ def slots(count: int, execution: ExecutionPlan) -> tuple[Slot, ...]:
     Args:
         count: Number of configurations.
         execution: Cycles, their order and its seed.
+
+    Raises:
+        StudyError: They are more than a plan has room for.
     """
+    if (wanted := count * execution.n_cycles) > MOST_SLOTS:
+        factors = f"{count:,} configurations in {execution.n_cycles:,} cycles"
+        most = f"a study has at most {MOST_SLOTS:,}"
+        raise StudyError(f"{factors} are {wanted:,} experiments; {most}", where="n_cycles")
     if execution.cycle_order == "sequential" or count == 1:
         pairs = ((c, n) for c in range(count) for n in range(1, execution.n_cycles + 1))
     else:

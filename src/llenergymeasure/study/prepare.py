@@ -13,6 +13,7 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
@@ -34,7 +35,7 @@ def expanded(study: StudyConfig) -> Expansion:
     def own_lengths(config: ExperimentConfig) -> bool:
         dataset = config.dataset
         is_file = isinstance(dataset, str) and dataset.endswith(".jsonl")
-        return is_file and all_have(Path(str(dataset)).expanduser(), config.n)
+        return is_file and all_have(without_tilde(str(dataset)), config.n)
 
     return grid.expand(study, own_lengths=own_lengths)
 

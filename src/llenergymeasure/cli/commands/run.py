@@ -20,7 +20,7 @@ from llenergymeasure.cli.failure import FAILED, tell
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.exceptions import FlagError, PreFlightError
+from llenergymeasure.exceptions import ConfigError, FlagError, PreFlightError, shortened
 
 if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
@@ -158,8 +158,12 @@ def _refuse_nonsense(
     output: str | None, resume: Path | None, again: list[int] | None, *, dry_run: bool
 ) -> None:
     """Refuse flags that say nothing, or that contradict each other."""
-    if output is not None and not output.strip():
-        raise FlagError("--output names no directory", where="--output")
+    from llenergymeasure.config.user_config import folder_problem
+
+    if output is not None:
+        problem = folder_problem(output) if output.strip() else "names no directory"
+        if problem is not None:
+            raise FlagError(f"--output {problem}", where="--output")
     if again and resume is None:
         raise FlagError(
             "--again runs a slot of a finished study again: add --resume and its directory",
@@ -178,14 +182,13 @@ def _dataset(given: str | None) -> object:
     """Read a dataset that is a YAML mapping; all else is a name or a path."""
     if given is None or not given.lstrip().startswith("{"):
         return given
-    import yaml
+    from llenergymeasure.config.yaml_file import parsed
 
     try:
-        return yaml.safe_load(given)
-    except (yaml.YAMLError, ValueError) as error:  # the latter of a day that is none
-        problem = getattr(error, "problem", None) or "cannot be read"
+        return parsed(given, Path("--dataset"))[0]
+    except ConfigError as error:
         raise FlagError(
-            f"--dataset is no YAML mapping: {problem}; write "
+            f"--dataset is no YAML mapping: {error.message}; write "
             "'{synthetic: {input_len: 256, output_len: 128}}' in quotes",
             where="--dataset",
         ) from None
@@ -196,7 +199,12 @@ def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> Stu
     from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
 
     if path is not None or "model" in given:
-        return load_study_config(path, given)
+        try:
+            return load_study_config(path, given)
+        except ConfigError as error:
+            from llenergymeasure.results.recognise import explained
+
+            raise explained(path, error) from None
     if resume is None:
         raise FlagError("give a YAML file, or at least --model", where="command line")
     if strange := [name for name in given if not name.startswith(EXECUTION)]:
@@ -265,7 +273,7 @@ def _first_words(study: StudyConfig | None, resume: Path | None) -> str:
     if study is None:
         return f"going on with {resume}"
     if (one := study.single) is not None:
-        return f"{one.model}: preparing {one.backend}"
+        return f"{shortened(one.model)}: preparing {one.backend}"
     engines = study.all_backends if study.sweep or not study.experiments else ()
     what = f"study {study.name}" if study.name else "a study"
     return f"{what}: preparing {', '.join(engines) or 'its engines'}"

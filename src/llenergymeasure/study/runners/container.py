@@ -17,7 +17,7 @@ import psutil
 from pydantic import BaseModel
 
 from llenergymeasure import locks
-from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.config.names import RANDOM_PREFIX, without_tilde
 from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
@@ -127,7 +127,7 @@ def _hub_folders(environ: Mapping[str, str]) -> tuple[Path, Path]:
 
 
 def _resolved(path: str) -> Path:
-    return Path(os.path.expandvars(path)).expanduser().absolute()
+    return without_tilde(os.path.expandvars(path)).absolute()
 
 
 def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
@@ -135,7 +135,7 @@ def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
     values = [*_path_values(order.config), *_absolute_paths(order.config.passthrough_kwargs)]
     for value in values:
         name = value.removeprefix(RANDOM_PREFIX)
-        path = Path(name).expanduser().absolute()
+        path = without_tilde(name).absolute()
         if not path.exists():
             continue
         target = path
