@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.exceptions import StudyError
+from llenergymeasure.study.cycles import slots
+from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.prepare import check_design, continued, find_study
 from tests.support.study_on_disk import make_execution, make_plan, make_study, scripted
 
@@ -110,6 +112,20 @@ def test_more_cycles_come_after_the_slots_that_are_there() -> None:
     ]
     assert plan.execution.n_cycles == 5
     assert notes == ("5 cycles instead of 3: 6 more experiments",)
+
+
+def test_added_cycles_repeat_none_that_an_earlier_version_has_laid_out() -> None:
+    execution = make_execution(n_cycles=3, cycle_order="balanced")
+    design = [slot.configuration for slot in slots(3, execution)]
+    stored = tuple(
+        Slot(number, one, (number + 2) // 3)
+        for number, one in enumerate(design[:3] + design[6:], start=1)
+    )
+    before = make_plan(SIZES, execution=execution.model_copy(update={"n_cycles": 2}), slots=stored)
+    plan = continued(before, execution).plan
+    assert plan.slots[:6] == stored
+    added = [slot.configuration for slot in plan.slots[6:]]
+    assert added not in (design[:3], design[6:])
 
 
 @given(st.integers(1, 4), st.lists(st.integers(0, 3), min_size=1, max_size=4))

@@ -32,6 +32,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "vllm.quantization": {"precision": "int4"},
     "tensorrt.quantization": {"precision": "int4"},
     "lora.merge_weights": {"lora.adapter_id": "org/adapter"},
+    "dataset.column": {"dataset.path": "prompts.csv"},
+    "dataset.limit_column": {"dataset.path": "prompts.csv"},
 }
 PARTNERS: dict[tuple[str, Any], dict[str, Any]] = {
     ("precision", "fp8"): {"backend": "vllm"},

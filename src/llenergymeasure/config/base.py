@@ -69,7 +69,7 @@ class TextModel(BaseModel):
                 raise
             try:
                 data = json.loads(json_data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise error from None
             return cls.model_validate(data, **options)
 

@@ -49,7 +49,10 @@ def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
         it is, so the same model at two places counts as two.
     """
     kept = dict(asked)
-    synthetic = isinstance(kept.get("dataset"), dict)
+    dataset = kept.get("dataset")
+    synthetic = isinstance(dataset, dict) and "synthetic" in dataset
+    if isinstance(dataset, dict) and dataset.keys() == {"path"}:
+        kept["dataset"] = dataset["path"]
     if decoder := kept.get("decoder"):
         kept["decoder"] = _without(decoder, NEUTRAL_DECODER)
         if synthetic or kept["model"].startswith(RANDOM_PREFIX):

@@ -17,6 +17,9 @@ DecodingStrategy = Literal["greedy", "sampling", "beam"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DECODING_STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
+PROMPT_FILES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
+"""How the name of a file of prompts ends, in small or capital letters."""
+
 WEIGHT_BITS: dict[Precision, int] = {
     "fp32": 32,
     "fp16": 16,
@@ -27,6 +30,11 @@ WEIGHT_BITS: dict[Precision, int] = {
 }
 
 QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
+
+
+def prompt_file_ending(name: str) -> str | None:
+    """Give the ending that makes a name that of a file of prompts; ``None`` for another name."""
+    return next((ending for ending in PROMPT_FILES if name.lower().endswith(ending)), None)
 
 
 def without_tilde(path: str) -> Path:

@@ -154,6 +154,12 @@ _RULES = (
         "would change the exact lengths of a synthetic dataset",
     ),
     _Rule(
+        "system_prompt",
+        lambda c: c.system_prompt is not None and isinstance(c.dataset, SyntheticDataset),
+        "has no effect on the random tokens of a synthetic dataset",
+        "remove it",
+    ),
+    _Rule(
         "lora",
         lambda c: (
             c.lora is not None and (c.lora.adapter_id is None) == (c.lora.adapter_path is None)

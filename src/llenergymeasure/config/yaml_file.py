@@ -145,7 +145,8 @@ def build(model: type[Model], file: YamlFile) -> Model:
 def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
     """Make relative paths absolute, for the fields marked ``is_path`` that name an existing one.
 
-    The mark is the suffix that makes a value a path; empty where any value may be one.
+    The mark is the suffix that makes a value a path, or a list of them; empty where any value may
+    be one.
     """
     if not isinstance(data, dict):
         return data
@@ -153,20 +154,27 @@ def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
     for name, field in model.model_fields.items():
         if name not in data:
             continue
-        extra, value = field.json_schema_extra, data[name]
-        suffix = extra.get("is_path") if isinstance(extra, dict) else None
-        if not isinstance(suffix, str) or not isinstance(value, str):
+        value = data[name]
+        if not isinstance(value, str):
             result[name] = _anchor_inside(field.annotation, value, folder)
-        elif value.endswith(suffix):
+        elif names_path(field.json_schema_extra, value):
             result[name] = _anchored(value, folder)
     return result
+
+
+def names_path(extra: object, value: str) -> bool:
+    """Tell whether a text is a path, by what the schema of its field says (``is_path``)."""
+    mark = extra.get("is_path") if isinstance(extra, dict) else None
+    suffixes = mark if isinstance(mark, list) else [mark]
+    return mark is not None and value.lower().endswith(tuple(map(str, suffixes)))
 
 
 def _anchor_inside(annotation: Any, value: Any, folder: Path) -> Any:
     for inner in _models_in(annotation):
         if isinstance(value, list):
-            return [anchor_paths(inner, item, folder) for item in value]
-        return anchor_paths(inner, value, folder)
+            value = [anchor_paths(inner, item, folder) for item in value]
+        else:
+            value = anchor_paths(inner, value, folder)
     return value
 
 

@@ -81,7 +81,8 @@ def experiment_lines(forecast: Forecast) -> Iterator[str]:
     config, source = plan["experiment"], plan["energy_source"]
     dataset = config["dataset"]
     yield f"plan        {config['model']} on {config['backend']}, {config['precision']}"
-    yield f"prompts     {config['n']} of {dataset if isinstance(dataset, str) else 'synthetic'}"
+    name = dataset if isinstance(dataset, str) else dataset.get("path", "synthetic")
+    yield f"prompts     {config['n']} of {name}"
     yield from _memory_lines(plan["memory"])
     yield from _experiment_duration(plan["duration"])
     if source is None:

@@ -13,12 +13,12 @@ from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.user_config import UserConfig
-from llenergymeasure.datasets.jsonl import read_lines
+from llenergymeasure.datasets.loader import Spec, prompt_file
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.results.recognise import what_it_is
 from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
 from llenergymeasure.study.manifest import ExecutionPlan, NotedPlan, Slot, StudyPlan, read_plan
@@ -33,9 +33,7 @@ def expanded(study: StudyConfig) -> Expansion:
     all_have = cache(_all_have_lengths)  # each file is read once for each number of prompts
 
     def own_lengths(config: ExperimentConfig) -> bool:
-        dataset = config.dataset
-        is_file = isinstance(dataset, str) and dataset.endswith(".jsonl")
-        return is_file and all_have(without_tilde(str(dataset)), config.n)
+        return config.has_prompt_file and all_have(config.dataset, config.n)
 
     return grid.expand(study, own_lengths=own_lengths)
 
@@ -110,13 +108,13 @@ def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:
     return ExecutionPlan.model_validate({**user.execution.model_dump(), **given})
 
 
-def _all_have_lengths(path: Path, n: int) -> bool:
+def _all_have_lengths(dataset: Spec, n: int) -> bool:
     """Tell whether every prompt that is used has a ``max_new_tokens`` of its own.
 
     A file that cannot be read counts as having none; pre-flight says what is wrong with it.
     """
     try:
-        prompts = (line for line in read_lines(path) if isinstance(line, Prompt))
+        prompts = (row for row in prompt_file(dataset) or () if isinstance(row, Prompt))
         lengths = [prompt.max_new_tokens for prompt in islice(prompts, n)]
     except OSError:
         return False
@@ -137,7 +135,9 @@ def find_study(path: Path) -> StudyDirectory:
     if len(found) == 1:
         return StudyDirectory(found[0])
     if not found:
-        raise StudyError(f"no study in {path}: there is no {names[0]}", where=str(path))
+        told = what_it_is(path)
+        hint = "" if told is None else f"; {path} is {told}"
+        raise StudyError(f"no study in {path}: there is no {names[0]}{hint}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
     raise StudyError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)
@@ -185,7 +185,7 @@ def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
     planned, further = stored.execution.n_cycles, tuple[Slot, ...]()
     if execution.n_cycles > planned:
         first = max((slot.number for slot in stored.slots), default=0) + 1
-        wanted = cycles.slots(len(stored.experiments), execution)
+        wanted = cycles.slots(len(stored.experiments), execution, stored.slots)
         later = (slot for slot in wanted if slot.cycle > planned)
         further = tuple(slot._replace(number=number) for number, slot in enumerate(later, first))
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})

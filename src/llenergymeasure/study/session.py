@@ -16,6 +16,7 @@ from llenergymeasure.domain.results import (
     StudyResult,
 )
 from llenergymeasure.exceptions import ExperimentError, StudyError
+from llenergymeasure.locks import check_owned
 from llenergymeasure.orchestration.order import Start, new_rescue
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
@@ -100,6 +101,7 @@ class StudySession:
         try:
             for one in found.left:
                 self._pause(one.slot)
+                check_owned(self._directory)
                 self._left.begin()
                 self._one(one)
         except BaseException as error:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from llenergymeasure import locks
 from llenergymeasure.config.names import RANDOM_PREFIX, without_tilde
+from llenergymeasure.config.yaml_file import names_path
 from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
@@ -111,9 +112,9 @@ def mounts(
     writable = [Mount(path, path, writable=True) for path in sorted(written)]
     each = {mount.target: mount for mount in (*read, *writable)}
     try:
-        shared = device_lock.ready_lock_directory(environ).absolute()
+        shared = device_lock.lock_directory(environ).absolute()
     except OSError as error:
-        what = f"cannot keep locks on devices in {error.filename}: {error.strerror}"
+        what = f"locks on devices cannot be kept: {error.strerror}"
         raise DockerError(what, device_lock.REMEDY) from None
     return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
 
@@ -150,11 +151,10 @@ def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
 
 def _path_values(model: BaseModel) -> Iterator[str]:
     for name, field in type(model).model_fields.items():
-        value, extra = getattr(model, name), field.json_schema_extra
-        suffix = extra.get("is_path") if isinstance(extra, dict) else None
+        value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _path_values(value)
-        elif isinstance(value, str) and isinstance(suffix, str) and value.endswith(suffix):
+        elif isinstance(value, str) and names_path(field.json_schema_extra, value):
             yield value
     for section in (model.model_extra or {}).values():
         if isinstance(section, BaseModel):

@@ -53,7 +53,7 @@ def kind_problems(
 
 def context_problems(config: ExperimentConfig) -> Iterator[Problem]:
     """Find that the model holds no prompt; whether it holds each is known once they are tokens."""
-    if config.passthrough_kwargs or str(config.dataset).endswith(".jsonl"):
+    if config.passthrough_kwargs or config.has_prompt_file:
         return  # which may set the limit, or the length of each answer
     stated = loadable.config_of(sources.resolve(config.model, config.revision))
     limit = ConfigReader.of(stated).context_limit
