@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -221,6 +222,13 @@ def test_variables_of_other_names_and_short_values_are_none(monkeypatch, name, v
     monkeypatch.setenv(name, value)
 
     assert redact(f"a {value} b") == f"a {value} b"
+
+
+def test_a_value_in_another_encoding_is_known_too(monkeypatch):
+    value = os.fsdecode(b"caf\xe9-opensesame")
+    monkeypatch.setenv("X_TOKEN", value)
+
+    assert redact(f"a {value} caf%E9-opensesame b") == "a *** *** b"
 
 
 def test_a_value_that_may_be_a_word_is_that_word_only(monkeypatch):

@@ -133,37 +133,46 @@ _GIVEN = (
 )
 
 
-def redact(text: str) -> str:
-    """Hide everything in a text that is a credential."""
-    return _hide(text, _known())
+def redact(text: str, known: re.Pattern[str] | None = None) -> str:
+    """Hide everything in a text that is a credential.
+
+    Args:
+        text: Any text.
+        known: Matches what the environment holds; looked up where it is not given.
+    """
+    text = (known or _known()).sub(_HIDDEN, text)
+    folded = text.lower()
+    for marker, kept, secret in _SHAPES:
+        if marker in folded:
+            text = re.sub(f"({kept}){secret}", rf"\1{_HIDDEN}", text)
+    if _GIVES.search(folded):
+        for kept, secret in _GIVEN:
+            text = re.sub(f"({kept}){secret}", rf"\1{_HIDDEN}", text)
+    return text
 
 
-def redacted(data: Any) -> Any:
-    """Hide every credential in plain data; names and structure stay."""
-    known = _known()
-
-    def hidden(part: Any) -> Any:
-        if isinstance(part, str):
-            return _hide(part, known)
-        if isinstance(part, Mapping):
-            return {hidden(key): hidden(value) for key, value in part.items()}
-        return [hidden(one) for one in part] if isinstance(part, list | tuple) else part
-
-    return hidden(data)
+def redacted(data: Any, known: re.Pattern[str] | None = None) -> Any:
+    """Hide every credential in plain data, as in a text; structure and other names stay."""
+    known = known or _known()
+    if isinstance(data, str):
+        return redact(data, known)
+    if isinstance(data, Mapping):
+        return {redacted(key, known): redacted(value, known) for key, value in data.items()}
+    return [redacted(one, known) for one in data] if isinstance(data, list | tuple) else data
 
 
 def secret_paths(data: Any) -> Iterator[str]:
     """Yield the dotted path of every value that looks like a credential, never the value."""
     known = _known()
     for parts in _secrets(data, (), known):
-        yield _hide("".join(parts), known).removeprefix(".")
+        yield redact("".join(parts), known).removeprefix(".")
 
 
 def _secrets(
-    data: Any, parts: tuple[str, ...], known: re.Pattern[str] | None
+    data: Any, parts: tuple[str, ...], known: re.Pattern[str]
 ) -> Iterator[tuple[str, ...]]:
     if isinstance(data, str):
-        if _hide(data, known) != data:
+        if redact(data, known) != data:
             yield parts
     elif data is None or isinstance(data, int | float | bytes):
         return
@@ -182,20 +191,7 @@ def _secrets(
             yield from _secrets(value, (*parts, f"[{position}]"), known)
 
 
-def _hide(text: str, known: re.Pattern[str] | None) -> str:
-    if known is not None:
-        text = known.sub(_HIDDEN, text)
-    folded = text.lower()
-    for marker, kept, secret in _SHAPES:
-        if marker in folded:
-            text = re.sub(f"({kept}){secret}", rf"\1{_HIDDEN}", text)
-    if _GIVES.search(folded):
-        for kept, secret in _GIVEN:
-            text = re.sub(f"({kept}){secret}", rf"\1{_HIDDEN}", text)
-    return text
-
-
-def _known() -> re.Pattern[str] | None:
+def _known() -> re.Pattern[str]:
     """Match what variables of this environment hold under the name of a credential."""
     names = _secret_variables(tuple(os.environ))
     return _any_of(tuple(os.environ.get(name, "").strip() for name in names))
@@ -207,7 +203,7 @@ def _secret_variables(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _any_of(values: tuple[str, ...]) -> re.Pattern[str] | None:
+def _any_of(values: tuple[str, ...]) -> re.Pattern[str]:
     """Match some values, and their lines, as they are and as addresses, JSON and Python have them.
 
     Letters alone may be a word; then it is that word only.
@@ -215,9 +211,10 @@ def _any_of(values: tuple[str, ...]) -> re.Pattern[str] | None:
     forms: set[str] = set()
     for value in {part.strip() for whole in values for part in (whole, *whole.splitlines())}:
         if len(value) >= _SHORTEST:
-            forms |= {value, quote(value, safe=""), quote(value), quote_plus(value)}
+            raw = os.fsencode(value)  # in whatever encoding
+            forms |= {value, quote(raw, safe=""), quote(raw), quote_plus(raw)}
             forms |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
             forms.add(json.dumps(value, ensure_ascii=False)[1:-1])
     longest_first = sorted(forms, key=lambda form: (-len(form), form))
     each = (rf"\b{form}\b" if form.isalpha() else re.escape(form) for form in longest_first)
-    return re.compile("|".join(each), re.I) if forms else None
+    return re.compile("|".join(each) or r"(?!)", re.I)  # the latter matches nothing
