@@ -205,7 +205,11 @@ class ExperimentFields(ConfigModel):
         "{path: ..., column: ...}, or {synthetic: {...}}.",
         json_schema_extra={"is_path": list(PROMPT_FILES)},
     )
-    n: Count = Field(100, description="Prompts used, from the start of the dataset.")
+    n: Count | None = Field(
+        None,
+        description=f"Prompts used, from the start of the dataset (null: all, {MOST_PROMPTS} at "
+        "most).",
+    )
     max_input_tokens: Count | None = Field(
         512, description="Longer prompts are truncated and counted (null: never)."
     )

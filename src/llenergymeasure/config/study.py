@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.experiment import ExperimentConfig, meant_inside
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
@@ -115,6 +115,13 @@ class StudyConfig(ConfigModel):
     def names(cls) -> Iterable[str]:
         """List the fields of a study and of an experiment."""
         return (*cls.model_fields, "base", *ExperimentConfig.model_fields)
+
+    @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:
+        """Name the field of ``execution``, or of a section, that was meant; else the nearest."""
+        if name in ExecutionConfig.model_fields:
+            return f"did you mean 'execution.{name}'?"
+        return meant_inside(name, data.get("backend")) or super().hint(name, data)
 
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:

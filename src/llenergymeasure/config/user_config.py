@@ -69,8 +69,18 @@ class MeasurementSettings(ConfigModel):
 class ExecutionSettings(ConfigModel):
     """How collections of experiments are run."""
 
-    config_gap_seconds: Seconds = Field(60.0, description="Pause between experiments.")
-    cycle_gap_seconds: Seconds = Field(300.0, description="Pause between cycles.")
+    config_gap_seconds: Seconds | None = Field(
+        None,
+        description="Pause between experiments (null: 60 where one of them runs on a GPU, whose "
+        "heat stays for a while; else none).",
+    )
+    cycle_gap_seconds: Seconds | None = Field(
+        None, description="Pause between cycles (null: 300 in the same place; else none)."
+    )
+    wait_seconds: Seconds | None = Field(
+        None,
+        description="Longest wait for a device that another measurement has (null: without limit).",
+    )
     start_method: Literal["auto", "spawn", "forkserver"] = Field(
         "auto", description="How an experiment's process is started."
     )

@@ -31,7 +31,7 @@ from llenergymeasure.results.filenames import claim_directory, experiment_name, 
 from llenergymeasure.results.files import remove_unfinished, set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
-from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
+from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed, StudyInterrupted
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.likeness import Inputs
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
@@ -190,7 +190,11 @@ class StudyRunner:
             return session.run(found)
         except KeyboardInterrupt as interrupt:
             message = str(interrupt) or "interrupted"
-            raise KeyboardInterrupt(message + self._advice(session, directory)) from None
+            finished = interrupt.study if isinstance(interrupt, StudyInterrupted) else None
+            if finished is not None:
+                message += f"\n  done: {finished.ran:,} of {len(plan.slots):,} experiments"
+            message += self._advice(session, directory)
+            raise StudyInterrupted(message, finished) from None
         except (StudyError, ExperimentError) as error:
             message = error.message + self._advice(session, directory)
             raise StudyError(message, where=error.where) from error
