@@ -126,7 +126,7 @@ class ConfigModel(TextModel):
         ]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
-            if known and cls.is_whole and not (info.context or {}).get("stored"):
+            if known and cls.is_whole and info.context is None:
                 paths = (path.replace("[", ".").replace("]", "") for path in secret_paths(known))
                 refuse(cls.__name__, (FieldProblem(path, ADVICE) for path in paths))
             model = handler(cls.prepare(known))
