@@ -53,6 +53,22 @@ def test_whoever_waits_hears_for_whom_once_and_goes_on_when_it_is_free(tmp_path,
     assert said == [f"waiting for the CPU of this machine, measured by {other.owner}"]
 
 
+@pytest.mark.parametrize(("limit_s", "looks"), [(0.0, 0), (1.0, 4)])
+def test_a_wait_has_an_end_where_one_is_asked_for(tmp_path, said, limit_s, looks):
+    other = locks.take(lock_path("cpu", tmp_path))
+    slept: list[float] = []
+    with (
+        pytest.raises(ExperimentError, match="the CPU of this machine is measured by pid") as told,
+        held(CPU, said.append, tmp_path, slept.append, limit_s),
+    ):
+        pytest.fail("it was not free")
+    assert (told.value.code, len(slept), bool(said)) == ("busy", looks, looks > 0)
+    assert str(other.owner) in told.value.message
+    other.release()
+    with held(CPU, said.append, tmp_path, slept.append, limit_s):
+        assert len(slept) == looks
+
+
 def test_the_next_owner_is_told_as_well(tmp_path, said):
     path = lock_path("cpu", tmp_path)
     first = locks.take(path)

@@ -17,8 +17,13 @@ from pydantic import (
     model_validator,
 )
 
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
-from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
+from llenergymeasure.config.experiment import (
+    ExperimentConfig,
+    meant_inside,
+    refuse_credentials,
+)
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
@@ -46,7 +51,7 @@ class ExecutionConfig(ConfigModel):
         description="Pause between cycles, in orders that have cycles (null: the user "
         "configuration decides).",
     )
-    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+    timeout_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
         None,
         description="An experiment that takes longer is ended and has failed (null: several times "
         "what the plan expects).",
@@ -114,6 +119,13 @@ class StudyConfig(ConfigModel):
     def names(cls) -> Iterable[str]:
         """List the fields of a study and of an experiment."""
         return (*cls.model_fields, "base", *ExperimentConfig.model_fields)
+
+    @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:
+        """Name the field of ``execution``, or of a section, that was meant; else the nearest."""
+        if name in ExecutionConfig.model_fields:
+            return f"did you mean 'execution.{name}'?"
+        return meant_inside(name, data.get("backend")) or super().hint(name, data)
 
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class ExperimentOrchestrator:
         """
         loader = load_backend(self._config.backend)
         target = loader.target(self._config)
-        with device_lock.held(target, self._wait) as taken:
+        with device_lock.held(target, self._wait, limit_s=self._order.wait_s) as taken:
             if self._machine.phase == "wait":
                 self._machine.enter("start")
             rates = SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)

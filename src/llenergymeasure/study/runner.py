@@ -20,6 +20,8 @@ from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
+from llenergymeasure.datasets import loader as datasets
+from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
 from llenergymeasure.exceptions import BackendError, ExperimentError, StudyError
 from llenergymeasure.locks import owned
@@ -31,7 +33,7 @@ from llenergymeasure.results.filenames import claim_directory, experiment_name, 
 from llenergymeasure.results.files import remove_unfinished, set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
-from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
+from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed, StudyInterrupted
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.likeness import Inputs
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
@@ -171,6 +173,12 @@ class StudyRunner:
     def _check(self, runners: RunnerPool, plan: StudyPlan, configurations: Sequence[int]) -> None:
         with _parquet_imported_meanwhile():
             runners.check([plan.order(number, self.settings) for number in configurations])
+        configs = [plan.experiments[number] for number in configurations]
+        for dataset, n in dict.fromkeys((one.dataset, one.n) for one in configs):
+            seen = datasets.look(dataset, n)
+            if seen is not None and seen.unused:
+                name = getattr(dataset, "path", dataset)
+                self.calls.listener(Noted(f"{name}: {unused_words(seen.unused)}"))
 
     def _run(
         self,
@@ -190,7 +198,11 @@ class StudyRunner:
             return session.run(found)
         except KeyboardInterrupt as interrupt:
             message = str(interrupt) or "interrupted"
-            raise KeyboardInterrupt(message + self._advice(session, directory)) from None
+            finished = interrupt.study if isinstance(interrupt, StudyInterrupted) else None
+            if finished is not None:
+                message += f"\n  done: {finished.ran:,} of {len(plan.slots):,} experiments"
+            message += self._advice(session, directory)
+            raise StudyInterrupted(message, finished) from None
         except (StudyError, ExperimentError) as error:
             message = error.message + self._advice(session, directory)
             raise StudyError(message, where=error.where) from error

@@ -31,6 +31,7 @@ from llenergymeasure.study.events import (
     ProgressLog,
     Started,
     Status,
+    StudyInterrupted,
     read_progress,
 )
 from llenergymeasure.study.forecast import TimeLimits
@@ -109,9 +110,12 @@ class StudySession:
             # Nothing hides why it is broken off. Whoever interrupts waits a moment, and no more.
             complete = self._keep_progress()
             at_once = complete is not None and complete <= MOST_AT_ONCE and not self._calls.stop()
+            finished: StudyResult | None = None
             if at_once or isinstance(error, Exception):
                 with contextlib.suppress(ExperimentError, StudyError, OSError):
-                    self._summarise()
+                    finished = self._summarise()
+            if isinstance(error, KeyboardInterrupt):
+                raise StudyInterrupted(str(error) or "interrupted", finished) from None
             raise
         self._log.close()
         self._keep_progress()
