@@ -70,7 +70,8 @@ class FailureReport:
                 message += f"\n  {context.command_path} --help lists the flags"
             return self._say(WRONG_FLAGS, "usage", message, "command line")
         if self.verbose:
-            traceback.print_exception(error)
+            told = "".join(traceback.format_exception(error))
+            print(redact(told), file=sys.stderr, end="")  # noqa: T201
         advice = "" if self.verbose else "; -v shows where"
         message = f"{type(error).__name__}: {error}\n  this is a defect of llem{advice}"
         return self._say(FAILED, "internal", message, None)

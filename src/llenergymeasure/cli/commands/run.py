@@ -513,7 +513,9 @@ def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: 
     if as_json and single:
         typer.echo(result.experiments[0].to_json(), nl=False)
     elif as_json:
-        typer.echo(result.model_dump_json(indent=2, exclude={"experiments"}))
+        from llenergymeasure.results.files import json_text
+
+        typer.echo(json_text(result, exclude={"experiments"}))
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
             typer.echo()  # between the lines of the experiments and the table
