@@ -204,7 +204,7 @@ def product_orders(
 ) -> Whole:
     """Give the orders that studies of these seeds run in, (seeds, cycles, configurations)."""
     asked = (ExecutionConfig(n_cycles=cycles, seed=seed, cycle_order=order) for seed in seeds)
-    laid_out = [slots(family, resolved(one, UserConfig())) for one in asked]
+    laid_out = [slots(family, resolved(one, UserConfig(), heats=False)) for one in asked]
     orders = [[slot.configuration for slot in study] for study in laid_out]
     return np.array(orders, np.intp).reshape(len(seeds), cycles, family)
 

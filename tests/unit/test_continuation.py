@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.exceptions import StudyError
+from llenergymeasure.exceptions import FlagError, StudyError
 from llenergymeasure.study.cycles import slots
 from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.prepare import check_design, continued, find_study
@@ -41,7 +41,7 @@ def test_a_configuration_that_was_removed_is_named() -> None:
 
 def test_a_setting_that_changed_for_all_is_named_once() -> None:
     changed = [scripted(size, n=7) for size in (1, 8, 32)]
-    assert refusal(*changed) == ["n: 100 in the plan, 7 now"]
+    assert refusal(*changed) == ["n: not set in the plan, 7 now"]
 
 
 def test_a_setting_that_is_new_is_named_with_its_value() -> None:
@@ -52,7 +52,7 @@ def test_a_setting_that_is_new_is_named_with_its_value() -> None:
 def test_a_setting_and_a_configuration_are_both_named() -> None:
     changed = [scripted(size, n=7) for size in (1, 8, 64)]
     assert refusal(*changed) == [
-        "n: 100 in the plan, 7 now",
+        "n: not set in the plan, 7 now",
         "no longer there: scripted.batch_size 32",
         "not in the plan: scripted.batch_size 64",
     ]
@@ -180,12 +180,12 @@ def test_a_study_is_found_by_itself_its_manifest_or_its_parent(tmp_path: Path, p
 def test_of_several_studies_one_has_to_be_named(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_study(tmp_path / name, PLAN)
-    with pytest.raises(StudyError, match="2 studies") as caught:
+    with pytest.raises(FlagError, match="2 studies") as caught:
         find_study(tmp_path)
     assert f"--resume {tmp_path / 'two'}" in caught.value.message
 
 
 @pytest.mark.parametrize("path", ["", "absent", "absent/study_manifest.json"])
 def test_no_study_is_an_error(tmp_path: Path, path: str) -> None:
-    with pytest.raises(StudyError, match=r"there is no study_manifest\.json"):
+    with pytest.raises(FlagError, match=r"there is no study_manifest\.json"):
         find_study(tmp_path / path)

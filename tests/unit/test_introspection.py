@@ -123,7 +123,7 @@ def test_fields_inside_sections_have_dotted_names():
     ("name", "type_", "default"),
     [
         ("model", "string", "required"),
-        ("n", "integer (≥ 1)", "100"),
+        ("n", "integer (≥ 1) or null", "null"),
         ("max_input_tokens", "integer (≥ 1) or null", "512"),
         ("trust_remote_code", "boolean", "false"),
         ("window.phases", "`amortised`, `differential`", "amortised"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from llenergymeasure.config.base import nest
-from llenergymeasure.config.experiment import STORED, ExperimentConfig
+from llenergymeasure.config.experiment import ALONE, ExperimentConfig
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_entry, backend_names
@@ -70,8 +70,11 @@ class Design(NamedTuple):
 
 
 class _Located(NamedTuple):
+    """A problem, and whether the value is wrong whatever else is given."""
+
     loc: tuple[str, ...]
     message: str
+    is_value: bool = False
 
 
 def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
@@ -86,7 +89,8 @@ def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
             shown = shortened(str(values).lower()) if isinstance(values, int | float) else "value"
             yield _Located(loc, f"must be a list of values; write [{shown}] for one")
         elif not values:
-            yield _Located(loc, "is an empty list; give at least one value, or remove the line")
+            said = "is an empty list; give at least one value, or remove the line"
+            yield _Located(loc, said, is_value=True)
 
 
 def design_problems(study: Design) -> Iterator[_Located]:
@@ -100,8 +104,8 @@ def design_problems(study: Design) -> Iterator[_Located]:
         yield from _key_problems(study, key, values)
     for position, entry in enumerate(study.experiments):
         if isinstance(entry, dict):
-            for loc, message in _partial_problems(entry):
-                yield _Located(("experiments", str(position), *loc), message)
+            for one in _partial_problems(entry, study.backends[0]):
+                yield one._replace(loc=("experiments", str(position), *one.loc))
     yield from _combined_problems(study)
 
 
@@ -116,7 +120,7 @@ def _backend_problems(study: Design) -> Iterator[_Located]:
         try:
             backend_entry(name)
         except ConfigError as error:
-            yield _Located(("backend",), error.message)
+            yield _Located(("backend",), error.message, is_value=True)
     if len(set(study.backends)) < len(study.backends):
         yield _Located(("backend",), "names a backend twice")
 
@@ -133,7 +137,7 @@ def _size_problems(study: Design) -> Iterator[_Located]:
 
 
 def _default_problems(study: Design) -> Iterator[_Located]:
-    yield from _partial_problems(study.defaults)
+    yield from _partial_problems(study.defaults, study.backends[0])
     used = set(study.all_backends)
     for name in study.defaults:
         if name in backend_names() and name not in used and study.defaults[name] is not None:
@@ -168,26 +172,29 @@ def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[
     elif study.cold_start and key.partition(".")[0] == "warmup":
         yield _Located(loc, COLD)
     else:
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, bool], list[str]] = {}
         for position, value in enumerate(values, start=1):
-            for problem in _partial_problems(nest({key: value})):
-                found.setdefault(problem.message, []).append(str(position))
+            for problem in _partial_problems(nest({key: value}), study.backends[0]):
+                found.setdefault((problem.message, problem.is_value), []).append(str(position))
             if sum(map(len, found.values())) >= _MOST_WRONG_VALUES:
                 break
-        for message, positions in found.items():
+        for (message, is_value), positions in found.items():
             few = ", ".join(positions[:5]) + (", ..." if positions[5:] else "")
             whole = len(positions) == position
-            yield _Located(loc, message if whole else f"value {few}: {message}")
+            yield _Located(loc, message if whole else f"value {few}: {message}", is_value)
 
 
-def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
+def _partial_problems(data: dict[str, Any], backend: str) -> Iterator[_Located]:
     """Check each field for itself; whether they go together depends on the combination."""
-    checked = {"model": "-", **data}
+    checked = {"model": "-", "backend": backend, **data}
+    dataset = data.get("dataset")
+    if isinstance(dataset, Mapping) and {"column", "limit_column"} & dataset.keys():
+        checked["dataset"] = {"path": "-", **dataset}  # the file may stand elsewhere
     try:
-        ExperimentConfig.model_validate(checked, context=STORED)
+        ExperimentConfig.model_validate(checked, context=ALONE)
     except ValidationError as error:
         for problem in plain_problems(error, checked):
-            yield _Located(problem.loc, problem.message)
+            yield _Located(*problem)
 
 
 def _combined_problems(study: Design) -> Iterator[_Located]:

@@ -15,6 +15,7 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import ConfigModel, flatten, invalid, nearest, nest
 from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.experiment_fields import Seconds
@@ -48,10 +49,10 @@ class MeasurementSettings(ConfigModel):
     energy_backend: EnergyBackendName = Field(
         "auto", description="Energy source for experiments that say auto."
     )
-    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0)] | None = Field(
+    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0, le=MOST)] | None = Field(
         None, description="Grid carbon intensity in gCO2e/kWh; without it no CO2 is stated."
     )
-    datacenter_pue: Annotated[float, Field(ge=1)] = Field(
+    datacenter_pue: Annotated[float, Field(ge=1, le=1000)] = Field(
         1.0, description="Power usage effectiveness: facility energy over computing energy."
     )
     calibrate: bool = Field(
@@ -69,8 +70,18 @@ class MeasurementSettings(ConfigModel):
 class ExecutionSettings(ConfigModel):
     """How collections of experiments are run."""
 
-    config_gap_seconds: Seconds = Field(60.0, description="Pause between experiments.")
-    cycle_gap_seconds: Seconds = Field(300.0, description="Pause between cycles.")
+    config_gap_seconds: Seconds | None = Field(
+        None,
+        description="Pause between experiments (null: 60 where one of them runs on a GPU, whose "
+        "heat stays for a while; else none).",
+    )
+    cycle_gap_seconds: Seconds | None = Field(
+        None, description="Pause between cycles (null: 300 in the same place; else none)."
+    )
+    wait_seconds: Seconds | None = Field(
+        None,
+        description="Longest wait for a device that another measurement has (null: without limit).",
+    )
     start_method: Literal["auto", "spawn", "forkserver"] = Field(
         "auto", description="How an experiment's process is started."
     )
@@ -88,16 +99,18 @@ class UISettings(ConfigModel):
 class AdvancedSettings(ConfigModel):
     """Sampling rates."""
 
-    counter_poll_ms: Annotated[float, Field(gt=0)] = Field(
+    counter_poll_ms: Annotated[float, Field(gt=0, le=MOST)] = Field(
         5.0, description="Period at which energy counters are read."
     )
-    power_poll_ms: Annotated[float, Field(gt=0)] = Field(
+    power_poll_ms: Annotated[float, Field(gt=0, le=MOST)] = Field(
         20.0, description="Period at which power, temperature and clocks are read."
     )
 
 
 class UserConfig(ConfigModel):
     """The user's settings for this machine; every field has a default."""
+
+    is_whole = True
 
     output: OutputSettings = Field(default_factory=OutputSettings, description="Where files go.")
     runners: dict[str, str] = Field(

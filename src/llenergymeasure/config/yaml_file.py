@@ -89,6 +89,20 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
     return YamlFile(path, data, lines)
 
 
+def value_of(text: str, flag: str) -> Any:
+    """Read what a flag says as YAML would: ``8``, ``true``, ``null``, ``[1, 2]``, or plain text.
+
+    Raises:
+        FlagError: It is not valid YAML, or holds a value that is not what it looks like.
+    """
+    try:
+        return parsed(text, Path(flag))[0]
+    except ConfigError as error:
+        raise FlagError(
+            f"{flag}{error.message.removeprefix(error.where or flag)}", where=flag
+        ) from None
+
+
 def parsed(text: str, path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     """Give what YAML says, and the line of each of its fields; nothing of a text without any.
 

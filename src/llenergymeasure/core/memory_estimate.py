@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.names import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.config.registry import backend_entry
@@ -163,4 +164,4 @@ def rows_at_once(config: ExperimentConfig) -> int:
     """Count the rows computed at once: the batch, no more than there are prompts, times beams."""
     facts = backend_entry(config.backend)
     batch = getattr(config.section, facts.batch_field, None) or facts.default_batch
-    return min(int(batch), config.n) * (config.decoder.num_beams or 1)
+    return min(int(batch), config.n or MOST_PROMPTS) * (config.decoder.num_beams or 1)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from llenergymeasure import temporary
 from llenergymeasure.datasets.files import PromptFile, written
 from llenergymeasure.datasets.tables import BadRow
 from llenergymeasure.domain.prompts import Prompt
@@ -81,16 +81,16 @@ def _fetch(cache_dir: Path) -> None:
     errors: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+        with temporary.folder("fetch", cache_dir) as folder:
             prompts = [Prompt(text=text) for file in _download(folder) for text in _texts(file)]
             if _hash(prompts) != SHA256:
                 raise _failure("what the Hub gave has other prompts than it should")
-            _write(_cache_file(cache_dir), prompts, Path(folder))
+            _write(_cache_file(cache_dir), prompts, folder)
     except errors as error:
         raise _failure(_explain(error)) from error
 
 
-def _download(folder: str) -> list[Path]:
+def _download(folder: Path) -> list[Path]:
     """Fetch the data files, of one format, in the order of their names."""
     from huggingface_hub import HfApi
 

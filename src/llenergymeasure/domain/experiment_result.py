@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import EnergyKind, EnergyResult
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
+from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 
@@ -313,10 +314,10 @@ class DatasetInfo(Record):
         (), description="Columns, or keys of rows, that nothing was made of; the first few."
     )
 
-    def unused_words(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """Say which columns nothing was made of; nothing where there are none."""
         if self.unused:
-            yield f"not used of its rows: {', '.join(map(shown, self.unused))}"
+            yield unused_words(self.unused)
 
 
 class ResolvedSettings(Record):
@@ -505,8 +506,10 @@ class FailedExperiment(Record):
     config: ExperimentConfig = Field(description="What was asked for.")
     phase: str | None = Field(description="Where it broke.")
     code: str = Field(description="Stable code of the error.")
-    message: str = Field(description="What went wrong.")
-    log_tail: str = Field("", description="What the engine printed last, where it is known.")
+    message: Annotated[str, AfterValidator(redact)] = Field(description="What went wrong.")
+    log_tail: Annotated[str, AfterValidator(redact)] = Field(
+        "", description="What the engine printed last, where it is known."
+    )
     slot: int | None = Field(None, description="Its place in the study, from 1.")
     cycle: int | None = Field(None, description="Its cycle in the study, from 1.")
     configuration: int | None = Field(None, description="id of its configuration in the study.")

@@ -29,7 +29,13 @@ from llenergymeasure.domain.results import (
     StudyPlace,
     WindowInfo,
 )
-from llenergymeasure.exceptions import ExperimentError, LLEMError, NotUnderstoodError, StudyError
+from llenergymeasure.exceptions import (
+    ExperimentError,
+    FlagError,
+    LLEMError,
+    NotUnderstoodError,
+    StudyError,
+)
 from llenergymeasure.results import files
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
@@ -78,12 +84,12 @@ class StudyState(NamedTuple):
         """Put slots that are complete among those to run, by their numbers.
 
         Raises:
-            StudyError: There is no such slot.
+            FlagError: There is no such slot.
         """
         known = [*(state.slot.number for state, _ in self.complete)]
         known += [state.slot.number for state in self.left]
         if absent := sorted(set(numbers) - set(known)):
-            raise StudyError(
+            raise FlagError(
                 f"--again {absent[0]}: the plan has no such slot, only 1 to {max(known)}",
                 where="--again",
             )

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure import lifeline
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import sources, tokenizer_files
 from llenergymeasure.core.models.config_json import stated_in
@@ -275,7 +276,7 @@ def _tried(
     """
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, our own code
-            [sys.executable, "-P", "-m", __name__],
+            [sys.executable, "-P", "-m", __name__, str(os.getpid())],
             env={**os.environ, **same_modules(), "HF_HUB_OFFLINE": "1"},
             input=job,  # no argument, which the system bounds: a system prompt may be long
             capture_output=True,
@@ -307,4 +308,5 @@ def _try_template(
 
 
 if __name__ == "__main__":
+    lifeline.die_with(int(sys.argv[1]))  # a template may go on for ever
     print(json.dumps(_try_template(**json.load(sys.stdin))))  # noqa: T201 - the answer

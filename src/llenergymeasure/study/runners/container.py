@@ -112,9 +112,9 @@ def mounts(
     writable = [Mount(path, path, writable=True) for path in sorted(written)]
     each = {mount.target: mount for mount in (*read, *writable)}
     try:
-        shared = device_lock.ready_lock_directory(environ).absolute()
+        shared = device_lock.lock_directory(environ).absolute()
     except OSError as error:
-        what = f"cannot keep locks on devices in {error.filename}: {error.strerror}"
+        what = f"locks on devices cannot be kept: {error.strerror}"
         raise DockerError(what, device_lock.REMEDY) from None
     return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
 
