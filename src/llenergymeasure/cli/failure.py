@@ -37,6 +37,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NO_ROOM = re.compile("(?i)cannot allocate memory|failed to map segment|can't start new thread")
 _MORE_MEMORY = "raise the limit (ulimit -v, a container, a job), or ask for less"
 _LONGEST_MESSAGE = 3_500
+_NARROWEST, _USUAL, _WIDEST = 60, 80, 120
 _AS_GIVEN = "llenergymeasure.as_given"
 _STILL_STOPPING = b"\nllem: stopping; press Ctrl-C once more to leave without tidying up\n"
 
@@ -70,7 +71,8 @@ class FailureReport:
                 message += f"\n  {context.command_path} --help lists the flags"
             return self._say(WRONG_FLAGS, "usage", message, "command line")
         if self.verbose:
-            traceback.print_exception(error)
+            told = "".join(traceback.format_exception(error))
+            print(redact(told), file=sys.stderr, end="")  # noqa: T201
         advice = "" if self.verbose else "; -v shows where"
         message = f"{type(error).__name__}: {error}\n  this is a defect of llem{advice}"
         return self._say(FAILED, "internal", message, None)
@@ -120,6 +122,18 @@ def tell(line: str) -> None:
     """Print a line to standard error; one that takes none must not end what goes on."""
     with contextlib.suppress(OSError, ValueError):
         typer.echo(line, err=True)
+
+
+def columns_of(stream: TextIO | None) -> int:
+    """Give the columns that lines for a stream may have: those of its terminal, 60 to 120; else 80.
+
+    A terminal whose size nobody has set has no columns.
+    """
+    try:
+        found = os.get_terminal_size(stream.fileno()).columns if stream is not None else 0
+    except (OSError, ValueError):  # no terminal, no file, or closed
+        found = 0
+    return min(max(found, _NARROWEST), _WIDEST) if found else _USUAL
 
 
 def take_any_text(stream: TextIO | None) -> None:
