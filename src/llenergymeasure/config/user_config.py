@@ -19,7 +19,7 @@ from llenergymeasure.config.base import ConfigModel, flatten, invalid, nearest, 
 from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.registry import backend_names
-from llenergymeasure.exceptions import ConfigError, FlagError
+from llenergymeasure.exceptions import ConfigError, FlagError, link_that_leads_nowhere
 
 RUNNER_VARIABLE = "LLEM_RUNNER_"
 _FALSE = ("", "0", "false", "no")
@@ -229,7 +229,7 @@ def load_settings(
     if given := {k: v for k, v in (flags or {}).items() if v is not None}:
         layers.append(("command line", given))
     values: dict[str, Any] = {}
-    if file.exists():
+    if _is_there(file):
         own = yaml_file.read(file, "runners: {pytorch: local}", may_be_empty=True)
         config = yaml_file.build(UserConfig, own)
         values = dict(flatten(config.model_dump(exclude_unset=True)))
@@ -239,6 +239,24 @@ def load_settings(
         origins.update(dict.fromkeys(layer, origin))
         config = yaml_file.build(UserConfig, yaml_file.YamlFile(Path(origin), nest(values)))
     return EffectiveSettings(config, origins)
+
+
+def _is_there(file: Path) -> bool:
+    """Tell whether there is a file to read; it may turn out that it cannot be read.
+
+    Raises:
+        ConfigError: It, or its folder, is a link that leads nowhere, which is no missing file.
+    """
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        for astray in filter(None, map(link_that_leads_nowhere, (file, file.parent))):
+            told = f"{astray}; mend the link, or take it away"
+            raise ConfigError(told, where=str(file)) from None
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,7 +21,12 @@ from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
-from llenergymeasure.exceptions import BackendError, ExperimentError, StudyError
+from llenergymeasure.exceptions import (
+    BackendError,
+    ExperimentError,
+    StudyError,
+    cause_and_remedy,
+)
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.events import Event, Listener
@@ -149,8 +154,9 @@ class StudyRunner:
                 try:
                     set_aside(rejected, MALFORMED)
                 except OSError as error:
-                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
-                    raise StudyError(f"{said}; mend that, then resume") from None
+                    why = cause_and_remedy(error, Path(error.filename))
+                    said = f"cannot keep {error.filename} under a number: {why}, then resume"
+                    raise StudyError(said) from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:

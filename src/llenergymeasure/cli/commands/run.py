@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llenergymeasure.cli.failure import FAILED, tell
+from llenergymeasure.cli.failure import FAILED, say, tell
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.exceptions import FlagError, PreFlightError
+from llenergymeasure.exceptions import ConfigError, FlagError, PreFlightError, lost_folder
 
 if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
@@ -112,6 +112,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     ] = False,
 ) -> None:
     """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
+    if (lost := lost_folder()) is not None:
+        raise ConfigError(lost, where="working directory")
     overrides = {
         "model": model,
         "backend": backend,
@@ -252,10 +254,10 @@ def show_plan(
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)
-        typer.echo(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
+        say(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
     elif not as_json:
         lines = written.experiment_lines(found) if single else written.study_lines(found)
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
     if found.problems:
         raise PreFlightError(found.problems)
 
@@ -331,16 +333,19 @@ def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: 
     """Print a study, or an experiment that is not part of one; where it lies, and the way on."""
     single = result.protocol is None
     if as_json and single:
-        typer.echo(result.experiments[0].to_json(), nl=False)
+        say(result.experiments[0].to_json(), end="")
     elif as_json:
-        typer.echo(result.model_dump_json(indent=2, exclude={"experiments"}))
+        say(result.model_dump_json(indent=2, exclude={"experiments"}))
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
-            typer.echo()  # between the lines of the experiments and the table
-        typer.echo(result.experiments[0].summary() if single else result.summary())
+            say()  # between the lines of the experiments and the table
+        say(result.experiments[0].summary() if single else result.summary())
     if directory is not None and not (as_json and quiet):
-        blank = "" if as_json else "\n"
-        typer.echo(f"{blank}results in {directory}", err=as_json)
+        where = f"results in {directory}"
+        if as_json:
+            tell(where)
+        else:
+            say(f"\n{where}")
     if left := len(result.failed) + result.missing:
         noun = "experiment has" if left == 1 else "experiments have"
         place = "PATH" if directory is None else shlex.quote(directory)
