@@ -71,7 +71,7 @@ def test_a_slot_that_is_deleted_while_it_runs_is_named(llem: Llem) -> None:
     (failed,) = Left.by(llem).summary["failed"]
     assert "make room" not in done.err
     assert (
-        "/experiments/0002_thirdparty_bf16_c1 is gone, removed or renamed meanwhile"
+        "/experiments/0002_thirdparty_bf16_c1 is not there any more; put it back"
         in (failed["message"])
     )
 
