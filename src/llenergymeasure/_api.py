@@ -11,6 +11,8 @@ from llenergymeasure.config.loader import load_experiment_config, load_study_con
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
+from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.results.recognise import explained
 from llenergymeasure.study.runner import StudyRunner
 
 
@@ -57,7 +59,11 @@ def run_experiment(
         config = ExperimentConfig(**fields)
     elif not isinstance(config, ExperimentConfig):
         wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
-        config = load_experiment_config(_path(config, f"{wanted}run_experiment(**fields)"))
+        file = _path(config, f"{wanted}run_experiment(**fields)")
+        try:
+            config = load_experiment_config(file)
+        except ConfigError as error:
+            raise explained(file, error) from None
     directory = None if output_dir is None else Path(output_dir)
     return StudyRunner(StudyConfig.of(config), load_settings(), directory).run().experiments[0]
 
@@ -91,7 +97,11 @@ def run_study(
         study = StudyConfig.of(study)
     elif not isinstance(study, StudyConfig):
         wanted = "run_study takes a YAML file; for fields, StudyConfig(**fields)"
-        study = load_study_config(_path(study, wanted))
+        file = _path(study, wanted)
+        try:
+            study = load_study_config(file)
+        except ConfigError as error:
+            raise explained(file, error) from None
     return StudyRunner(study, settings, directory).run()
 
 

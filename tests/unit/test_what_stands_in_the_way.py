@@ -186,7 +186,7 @@ def test_a_configuration_whose_folder_is_a_link_to_nowhere(dangling: Path) -> No
 
 @pytest.mark.parametrize("name", ["", "config.yaml"])
 def test_a_configuration_that_is_a_link_to_itself(loop: Path, name: str) -> None:
-    assert "Too many levels of symbolic links" in no_settings(loop / name)
+    assert f"{loop} is a link to {loop}, which leads nowhere" in no_settings(loop / name)
 
 
 def test_a_configuration_that_is_a_directory(tmp_path: Path) -> None:
@@ -199,11 +199,6 @@ def test_a_configuration_that_may_not_be_read(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.touch(mode=0)
     assert "Permission denied" in no_settings(file)
-    tmp_path.chmod(0)
-    try:
-        assert "Permission denied" in no_settings(file)
-    finally:
-        tmp_path.chmod(0o700)
 
 
 @pytest.mark.parametrize("home", ["/dev/null", "/nonexistent"])

@@ -1,6 +1,7 @@
 """What a command says, and every way it can end badly: one message on standard error, and a code.
 
-All that it prints goes through here, where what would steer a terminal is spelled.
+All that it prints goes through here, where credentials are hidden and what would steer a terminal
+is spelled.
 
 The first Ctrl-C stops the run in good order, an impatient third one at once. A polite request to
 end (SIGTERM, as schedulers and time-outs send it) does the same, and so does a terminal that is
@@ -71,7 +72,7 @@ class FailureReport:
                 message += f"\n  {context.command_path} --help lists the flags"
             return self._say(WRONG_FLAGS, "usage", message, "command line")
         if self.verbose:
-            tell(redact("".join(traceback.format_exception(error)).rstrip()))
+            tell("".join(traceback.format_exception(error)).rstrip())
         advice = "" if self.verbose else "; -v shows where"
         message = f"{type(error).__name__}: {error}\n  this is a defect of llem{advice}"
         return self._say(FAILED, "internal", message, None)
@@ -82,28 +83,33 @@ class FailureReport:
         return self._say(code, "interrupted", told or "interrupted", None)
 
     def _say(self, code: int, kind: str, message: str, where: str | None) -> int:
-        tell(f"llem: {redact(message)}")
+        tell(f"llem: {message}")
         if self.as_json:
             body = {"code": kind, "message": redact(message), "where": where and redact(where)}
             text = json.dumps({"error": body}, ensure_ascii=False)
             with contextlib.suppress(OSError, ValueError):
-                say(text.encode(errors="backslashreplace").decode())
+                say(text.encode(errors="backslashreplace").decode(), as_json=True)
         return code
 
 
-def say(text: str = "", *, end: str = "\n") -> None:
+def say(text: str = "", *, end: str = "\n", as_json: bool = False) -> None:
     """Print what a command was asked for, to standard output.
+
+    Args:
+        text: What to print.
+        end: What follows it.
+        as_json: Whether it is JSON, which hides credentials value by value.
 
     Raises:
         OSError: It takes none.
     """
-    typer.echo(escaped(text) + end, nl=False)
+    typer.echo(escaped(text if as_json else redact(text)) + end, nl=False)
 
 
 def tell(line: str, stream: TextIO | None = None) -> None:
     """Print a line beside it, to standard error; one that takes none must not end what goes on."""
     with contextlib.suppress(OSError, ValueError):
-        typer.echo(escaped(line), file=stream, err=stream is None)
+        typer.echo(escaped(redact(line)), file=stream, err=stream is None)
 
 
 def open_what_is_closed() -> None:

@@ -10,13 +10,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from llenergymeasure import plain_files
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.base import nest
+from llenergymeasure.config.base import ConfigModel, nearest, nest
+from llenergymeasure.config.plain_words import listed, shown
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.config.yaml_file import YamlFile
 from llenergymeasure.exceptions import ConfigError
 
 STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
 """Fields that make a file a study; so does a list of backends."""
+
+_MOST_LISTED = 5
 
 
 def describes_study(data: Mapping[str, Any]) -> bool:
@@ -55,7 +60,38 @@ def refuse_study(file: YamlFile) -> None:
         )
 
 
-def read(path: Path, experiment: type[BaseModel]) -> YamlFile:
+def refuse_strangers(file: YamlFile, experiment: type[ConfigModel]) -> None:
+    """Refuse a base that is no configuration; it may be any file, so little of it is shown.
+
+    Args:
+        file: The base.
+        experiment: The model that tells which fields an experiment has.
+
+    Raises:
+        ConfigError: It has no field of an experiment or a study, which is told without any of its
+            words; or others as well, of which five are named, by no more than their beginning.
+    """
+    known = ("name", "base", *STUDY_FIELDS)
+    strange = [
+        str(key) for key in file.data if key not in known and not experiment.accepts(str(key))
+    ]
+    if file.data and len(strange) == len(file.data):
+        raise ConfigError(
+            f"{file.path} has no field of an experiment or a study, so nothing can build on it",
+            where=str(file.path),
+        )
+    if strange:
+        told = []
+        for key in strange[:_MOST_LISTED]:
+            name = shown(redact(key))
+            hint = nearest(name, (*known, *experiment.names()))
+            told.append(f"{file.where((key,))}: unknown field '{name}', {hint}")
+        if len(strange) > _MOST_LISTED:
+            told.append(f"{len(strange) - _MOST_LISTED} more unknown fields")
+        raise ConfigError(listed(told), where=file.where((strange[0],)))
+
+
+def read(path: Path, experiment: type[ConfigModel]) -> YamlFile:
     """Read an experiment or a study together with everything it builds on.
 
     Sections are merged field by field, ``sweep`` key by key; everything else, lists included, is
@@ -71,8 +107,10 @@ def read(path: Path, experiment: type[BaseModel]) -> YamlFile:
     return _read(path, experiment, ())
 
 
-def _read(path: Path, experiment: type[BaseModel], chain: tuple[Path, ...]) -> YamlFile:
+def _read(path: Path, experiment: type[ConfigModel], chain: tuple[Path, ...]) -> YamlFile:
     file = yaml_file.read(path)
+    if chain:
+        refuse_strangers(file, experiment)
     base = file.data.pop("base", None)
     file = file._replace(data=_anchored(experiment, file.data, path.parent))
     if base is None:
@@ -97,6 +135,8 @@ def _base_path(file: YamlFile, base: Any, chain: tuple[Path, ...]) -> Path:
             "these lines",
             where=where,
         )
+    if kind := plain_files.kind_of(path):
+        raise ConfigError(f"{where}: base: {path} is {kind}, not a file", where=where)
     if not path.is_file():
         raise ConfigError(
             f"{where}: base: there is no file {path}; the name is taken from the folder of "

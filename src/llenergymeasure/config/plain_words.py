@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,6 +72,18 @@ def as_yaml(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shown(value: object, most: int = 40) -> str:
+    """Quote what somebody else wrote: its beginning, in one line, without control characters.
+
+    Args:
+        value: A text, or anything that was read from a file.
+        most: Characters of it that are shown.
+    """
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    kept = text if len(text) <= most else f"{text[: most - 3]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
 
 
 def listed(problems: Sequence[str]) -> str:

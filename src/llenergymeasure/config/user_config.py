@@ -229,7 +229,10 @@ def load_settings(
     if given := {k: v for k, v in (flags or {}).items() if v is not None}:
         layers.append(("command line", given))
     values: dict[str, Any] = {}
-    if _is_there(file):
+    for place in filter(Path.is_symlink, (file, file.parent)):
+        if astray := link_that_leads_nowhere(place):
+            raise ConfigError(f"{astray}; mend the link, or take it away", where=str(file))
+    if file.exists():
         own = yaml_file.read(file, "runners: {pytorch: local}", may_be_empty=True)
         config = yaml_file.build(UserConfig, own)
         values = dict(flatten(config.model_dump(exclude_unset=True)))
@@ -239,24 +242,6 @@ def load_settings(
         origins.update(dict.fromkeys(layer, origin))
         config = yaml_file.build(UserConfig, yaml_file.YamlFile(Path(origin), nest(values)))
     return EffectiveSettings(config, origins)
-
-
-def _is_there(file: Path) -> bool:
-    """Tell whether there is a file to read; it may turn out that it cannot be read.
-
-    Raises:
-        ConfigError: It, or its folder, is a link that leads nowhere, which is no missing file.
-    """
-    try:
-        file.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        for astray in filter(None, map(link_that_leads_nowhere, (file, file.parent))):
-            told = f"{astray}; mend the link, or take it away"
-            raise ConfigError(told, where=str(file)) from None
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _environment_layers(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:

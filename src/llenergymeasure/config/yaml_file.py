@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from llenergymeasure import plain_files
 from llenergymeasure.config.names import RANDOM_PREFIX
-from llenergymeasure.config.plain_words import listed, plain_problems
+from llenergymeasure.config.plain_words import listed, plain_problems, shown
 from llenergymeasure.exceptions import ConfigError, FlagError
 
 MAX_BYTES = 1 << 20
@@ -89,7 +90,8 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise ConfigError(f"{where}: not valid YAML: {problem}", where=where) from None
+        # Of a tag no more than its beginning: a base may be any file.
+        raise ConfigError(f"{where}: not valid YAML: {shown(problem, 100)}", where=where) from None
     except ValueError as error:  # a date that does not exist, a number without end
         raise ConfigError(f"{path}: not valid YAML: {error}", where=str(path)) from None
     if not isinstance(data, dict):
@@ -168,19 +170,11 @@ def _anchored(value: str, folder: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
+        return plain_files.read_or_pipe(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text", where=str(path)) from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(
-            f"{path} is too large; a configuration has at most {MAX_BYTES:,} bytes",
-            where=str(path),
-        )
-    return text
 
 
 def _check_depth(text: str, path: Path) -> None:

@@ -32,6 +32,7 @@ from llenergymeasure.core.models.sources import (
     model_problems,
     resolve,
     template_problems,
+    unreadable,
     vocabulary_problems,
     weight_problems,
 )
@@ -187,6 +188,9 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
             yield replace(problem, where="decoder.draft_model")
     if config.lora is not None and config.lora.adapter_id is not None and not offline:
         yield from adapter_problems(config.lora.adapter_id)
+    folder = config.lora.adapter_path if config.lora is not None else None
+    if folder is not None and (strange := unreadable(Path(folder).expanduser())):
+        yield replace(strange, where="lora.adapter_path")
 
 
 def _engine_problems(order: WorkOrder, absent: Problem | None) -> Iterator[Problem]:

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from pydantic import BaseModel
 
+from llenergymeasure import plain_files
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.exceptions import (
     PUT_ELSEWHERE,
     ExperimentError,
@@ -30,6 +32,9 @@ from llenergymeasure.exceptions import (
 
 SEAL = "sha256"
 """Key of the checksum, the last one of a sealed file."""
+
+MOST_BYTES = 256 * plain_files.MIB
+"""Largest result, failure, order, and share of one of several processes."""
 
 
 # Sealing ------------------------------------------------------------------------------------------
@@ -84,7 +89,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {key!r} stands there twice")
+        raise ValueError(f"the key '{shown(key)}' stands there twice")
     return data
 
 
@@ -94,7 +99,7 @@ def _float(text: str) -> float:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{shown(text)} is no number")
 
 
 # Writing ------------------------------------------------------------------------------------------

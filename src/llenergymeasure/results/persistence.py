@@ -13,12 +13,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from llenergymeasure import plain_files
 from llenergymeasure.config.models import STORED
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.domain.samples import RawProcessResult, WindowReadings
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.results import columns, tables
 from llenergymeasure.results.files import (
+    MOST_BYTES,
     SEAL,
     check_seal,
     file_checksum,
@@ -65,7 +67,7 @@ def read_failure(path: Path) -> FailedExperiment:
         ExperimentError: It cannot be read, or is not of a failed experiment.
     """
     try:
-        content = path.read_bytes()
+        content = plain_files.read(path, MOST_BYTES)
         data = parse(content)
         if isinstance(data, dict) and SEAL in data:
             check_seal(data)
@@ -127,7 +129,7 @@ def read_process(path: Path) -> RawProcessResult:
         ExperimentError: The file is missing or damaged.
     """
     try:
-        return _adapter().validate_json(path.read_bytes())
+        return _adapter().validate_json(plain_files.read(path, MOST_BYTES))
     except OSError as error:
         reason = error.strerror or str(error)
     except ValidationError:

@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from llenergymeasure import plain_files
 from llenergymeasure.config.models import STORED
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.domain.earlier_rules import OF_EXPERIMENTS, earlier, version_of
 from llenergymeasure.domain.results import ExperimentResult, TrustReason, TrustVerdict
 from llenergymeasure.exceptions import LLEMError, NotUnderstoodError
 from llenergymeasure.results import tables
 from llenergymeasure.results.contradictions import contradictions, doubts
-from llenergymeasure.results.files import SEAL, check_seal, file_checksum, parse
+from llenergymeasure.results.files import MOST_BYTES, SEAL, check_seal, file_checksum, parse
 from llenergymeasure.results.layout import ExperimentDirectory
 
 Result = TypeVar("Result", bound=ExperimentResult)
@@ -77,7 +79,7 @@ PUT_BACK = (
 
 def _parsed(file: Path) -> Any:
     try:
-        return parse(file.read_bytes().decode())
+        return parse(plain_files.read(file, MOST_BYTES).decode())
     except FileNotFoundError:
         if file.parent.name == file.name:  # a directory of that name was looked into
             raise _error(file.parent, "is a directory, and a result is a file") from None
@@ -105,12 +107,12 @@ def _check_schema(schema: Any, file: Path, known: tuple[str, ...]) -> None:
         raise _error(file, "has no valid schema_version; it is damaged")
     if version > max(tuple(map(int, one.split("."))) for one in known):
         raise NotUnderstoodError(
-            f"{file} has schema {schema}; this version of llenergymeasure reads up to "
+            f"{file} has schema {shown(schema)}; this version of llenergymeasure reads up to "
             f"{known[-1]}. Upgrade it: pip install --upgrade llenergymeasure",
             where=str(file),
         )
     if schema not in known:
-        raise _error(file, f"has schema {schema}, which never existed")
+        raise _error(file, f"has schema {shown(schema)}, which never existed")
 
 
 def _built(model: type[Result], data: dict[str, Any], file: Path) -> Result:

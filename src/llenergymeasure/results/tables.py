@@ -13,6 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args, get_type_hints
 
+from llenergymeasure import plain_files
 from llenergymeasure.domain.energy import Reading
 from llenergymeasure.domain.results import SCHEMA_VERSION
 from llenergymeasure.domain.samples import (
@@ -199,7 +200,7 @@ def _read(
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as source:
+        with plain_files.opened(path) as source:
             table = pq.read_table(source)
         windows = json.loads((table.schema.metadata or {}).get(b"windows", b"{}"))
         return {column.name: _cells(table, column) for column in columns}, windows

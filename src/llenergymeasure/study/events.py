@@ -13,11 +13,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from llenergymeasure import plain_files
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.results import Outcome
 from llenergymeasure.orchestration.events import Event
 
 LOG = logging.getLogger(__name__)
+_MOST_BYTES = 256 * plain_files.MIB
 
 Status = Literal["running", "complete", "failed", "interrupted"]
 
@@ -185,7 +187,7 @@ class ProgressLog:
 def read_progress(path: Path) -> tuple[ProgressLine, ...]:
     """Read what can be read; a torn or damaged line is passed over, a missing file is empty."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = plain_files.read(path, _MOST_BYTES).splitlines()
     except OSError:
         return ()
     found = []

@@ -13,15 +13,18 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from llenergymeasure import plain_files
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import as_unicode, unlike
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.study import CycleOrder, StartMethod
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.domain import Record
@@ -31,6 +34,7 @@ from llenergymeasure.exceptions import StudyError
 from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.filenames import slot_name
 from llenergymeasure.results.files import (
+    MOST_BYTES,
     SEAL,
     check_seal,
     checksum,
@@ -42,6 +46,9 @@ from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 # 1.0: plan with slots, skips and a view of progress.
 # 1.1: a checksum over all of it.
 SCHEMA_VERSION = "1.1"
+
+LARGEST_BYTES = 1024 * plain_files.MIB
+"""Largest manifest or plan."""
 
 
 class Slot(NamedTuple):
@@ -189,7 +196,7 @@ def write_plan(directory: StudyDirectory, plan: StudyPlan) -> None:
     """
     text = manifest_text(plan, None)
     with contextlib.suppress(OSError):
-        if directory.plan.read_bytes() == text.encode():
+        if plain_files.read(directory.plan, LARGEST_BYTES) == text.encode():
             return
     write_json_atomically(directory.plan, text)
 
@@ -228,7 +235,7 @@ class NotedPlan(NamedTuple):
 
 _FREE = {"execution", "inputs", "slots"}
 """What a resume may change in a plan; slots are only ever added."""
-_LONGEST = 100
+_MOST_LISTED = 3
 
 
 class _Found(NamedTuple):
@@ -278,7 +285,7 @@ def read_plan(directory: StudyDirectory) -> NotedPlan:
 
 
 def _plan_in(path: Path) -> _Found:
-    data = parse(path.read_bytes())
+    data = parse(plain_files.read(path, LARGEST_BYTES))
     if not isinstance(data, dict):
         raise TypeError("it is not a JSON object")
     if SEAL in data:
@@ -287,7 +294,7 @@ def _plan_in(path: Path) -> _Found:
     major, minor = _version(version)
     if major > _version(SCHEMA_VERSION)[0]:
         raise StudyError(
-            f"{path} has schema {version}, which a later version of llenergymeasure "
+            f"{path} has schema {shown(version)}, which a later version of llenergymeasure "
             f"wrote; this one ({__version__}) knows {SCHEMA_VERSION}: pip install --upgrade "
             "llenergymeasure",
             where=str(path),
@@ -306,9 +313,11 @@ def _chosen(directory: StudyDirectory, manifest: _Found, plan: _Found) -> NotedP
     differences = unlike(manifest.plan.facts(), plan.plan.facts())
     if not differences:
         return NotedPlan(manifest.plan)
-    pairs = (f"{name}: {one} and {other}" for name, (one, other) in differences.items())
-    told = "; ".join(text if len(text) < _LONGEST else f"{text[:_LONGEST]}..." for text in pairs)
-    disagree = f"{manifest.path} and {plan.path.name} disagree ({told[: 3 * _LONGEST]})"
+    told = "; ".join(
+        f"{shown(name)}: {shown(one)} and {shown(other)}"
+        for name, (one, other) in islice(differences.items(), _MOST_LISTED)
+    )
+    disagree = f"{manifest.path} and {plan.path.name} disagree ({told})"
     surplus = _results_of(directory, manifest.plan) - _results_of(directory, plan.plan)
     if surplus:
         right, wrong = (manifest, plan) if surplus > 0 else (plan, manifest)
@@ -334,7 +343,8 @@ def _results_of(directory: StudyDirectory, plan: StudyPlan) -> int:
     count = 0
     for slot in plan.slots:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            data = parse(plan.directory(directory, slot).result.read_bytes())
+            result = plan.directory(directory, slot).result
+            data = parse(plain_files.read(result, MOST_BYTES))
             config = ExperimentConfig.model_validate(data["config"], context=STORED)
             here = data.get("place") in (None, plan.place(slot).model_dump(mode="json"))
             count += here and config.fingerprint() == plan.config(slot).fingerprint()
@@ -378,7 +388,7 @@ def _lost(directory: StudyDirectory, faults: Iterable[str]) -> StudyError:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return f"{shown('.'.join(map(str, first['loc'])), 80)}: {first['msg']}"
     return str(error)
 
 

@@ -18,9 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from llenergymeasure import locks
+from llenergymeasure import locks, plain_files
 from llenergymeasure.config.base import unlike
 from llenergymeasure.config.models import STORED, ExperimentConfig
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.domain.results import (
     ExperimentResult,
     FailedExperiment,
@@ -199,10 +200,10 @@ def is_whole(path: Path) -> bool:
     cannot be read counts as whole: nobody can say that it is not.
     """
     try:
-        with path.open("rb") as file:
+        with plain_files.opened(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             whole = file.read().rstrip().endswith(b"\n}")
-        return whole or isinstance(json.loads(path.read_bytes()), dict)
+        return whole or isinstance(json.loads(plain_files.read(path, files.MOST_BYTES)), dict)
     except (ValueError, RecursionError, IsADirectoryError):
         return False
     except OSError:
@@ -318,7 +319,7 @@ def _state(slot: Slot, directory: ExperimentDirectory) -> SlotState:
 
 def _error_code(directory: ExperimentDirectory) -> str | None:
     try:
-        data = json.loads(directory.error.read_bytes())
+        data = json.loads(plain_files.read(directory.error, files.MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     code = data.get("code") if isinstance(data, dict) else None
@@ -351,7 +352,10 @@ def _stranger(
     # Not the hash that the result holds: a version with other rules may have written it.
     if not _same(result.config, config):
         differ = unlike(config.model_dump(mode="json"), result.config.model_dump(mode="json"))
-        pairs = (f"{name}: {one} in the plan, {two} in it" for name, (one, two) in differ.items())
+        pairs = (
+            f"{name}: {shown(one)} in the plan, {shown(two)} in it"
+            for name, (one, two) in differ.items()
+        )
         other = f"another configuration ({'; '.join(islice(pairs, 3))})"
         if not _same(_asked(directory), result.config):
             return MALFORMED, other + _AGAIN
@@ -375,7 +379,7 @@ def _same(one: ExperimentConfig | None, other: ExperimentConfig) -> bool:
 def _asked(directory: ExperimentDirectory) -> ExperimentConfig | None:
     """Read what the worker of a directory was told to measure."""
     try:
-        asked = files.parse(directory.config.read_bytes())["config"]
+        asked = files.parse(plain_files.read(directory.config, files.MOST_BYTES))["config"]
         return ExperimentConfig.model_validate(asked, context=STORED)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

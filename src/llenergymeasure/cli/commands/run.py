@@ -198,7 +198,12 @@ def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> Stu
     from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
 
     if path is not None or "model" in given:
-        return load_study_config(path, given)
+        try:
+            return load_study_config(path, given)
+        except ConfigError as error:
+            from llenergymeasure.results.recognise import explained
+
+            raise explained(path, error) from None
     if resume is None:
         raise FlagError("give a YAML file, or at least --model", where="command line")
     if strange := [name for name in given if not name.startswith(EXECUTION)]:
@@ -254,7 +259,7 @@ def show_plan(
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)
-        say(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
+        say(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)), as_json=True)
     elif not as_json:
         lines = written.experiment_lines(found) if single else written.study_lines(found)
         say("\n".join(lines))
@@ -333,9 +338,9 @@ def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: 
     """Print a study, or an experiment that is not part of one; where it lies, and the way on."""
     single = result.protocol is None
     if as_json and single:
-        say(result.experiments[0].to_json(), end="")
+        say(result.experiments[0].to_json(), end="", as_json=True)
     elif as_json:
-        say(result.model_dump_json(indent=2, exclude={"experiments"}))
+        say(result.model_dump_json(indent=2, exclude={"experiments"}), as_json=True)
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
             say()  # between the lines of the experiments and the table

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError
 
+from llenergymeasure import plain_files
 from llenergymeasure.core.energy.estimation.sensor import Calibration
 from llenergymeasure.core.energy.estimator import Knowledge
 from llenergymeasure.core.environment import boot_id, cpu_model
@@ -36,15 +37,16 @@ RETRY_S = 24 * 3600.0  # a GPU that bursts did not calibrate; what refused it se
 SPOT_S = 5.0
 SPOT_SHARE = 0.02  # of idle power: by how much a spot check may differ beyond the intervals
 LOG = logging.getLogger(__name__)
+_MOST_BYTES = 16 * plain_files.MIB
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Read an object; a missing or damaged file is empty, and a damaged one is logged."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(plain_files.read(path, _MOST_BYTES))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         LOG.warning("%s cannot be read and is passed over: %s", path, error)
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.core.models.config_json import ConfigReader
 from llenergymeasure.core.models.families import FAMILIES, UNKNOWN, Traits
 from llenergymeasure.core.models.layer_readers import (
@@ -90,7 +91,15 @@ class ModelArchitecture:
                 where="is_encoder_decoder",
             )
         traits = FAMILIES.get(reader.model_type, UNKNOWN)
-        return cls(**_shape(reader.completed(traits.defaults), traits))
+        try:
+            return cls(**_shape(reader.completed(traits.defaults), traits))
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            # Anybody may have written it, and any entry may be of any kind.
+            raise ConfigError(
+                "config.json describes no model: an entry is of another kind than it can be "
+                f"({shown(str(error), 80)})",
+                where="model",
+            ) from None
 
     @property
     def attention_width(self) -> int:

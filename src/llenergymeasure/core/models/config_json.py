@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from llenergymeasure import plain_files
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.exceptions import ConfigError
+
+MOST_BYTES = 128 * plain_files.MIB
+"""Largest file of a model that is no weights; vocabularies come to some 40 MiB."""
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -66,8 +71,11 @@ _CONTEXTS = (
     "context_length",
     "model_max_length",
 )
+_MOST = {"layers": 10_000, "vocabulary": 10_000_000}
+"""More than any model has, and no more than can be counted one by one."""
 _STRETCHING = ("linear", "dynamic", "yarn")  # by a factor; others state the longer context
 _STRETCHED_ALREADY = ("gemma3", "gemma3_text")
+_MOST_OF_ANYTHING = 10**10
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _BIAS_KEYS = {
     "qkv_bias": (
@@ -87,13 +95,31 @@ _BIAS_KEYS = {
 _UNGATED_ACTIVATIONS = ("gelu", "relu")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a model.
+
+    Raises:
+        ConfigError: It cannot be read, is too large, or holds no JSON object.
+    """
+    try:
+        data = json.loads(plain_files.read(path, MOST_BYTES).decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply", where=str(path)) from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds no JSON object", where=str(path))
+    return data
+
+
 def stated_in(path: Path | None) -> dict[str, Any]:
     """Read what a JSON file of a model states; nothing where it is absent or no JSON object."""
     try:
-        stated = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
+        return read_object(path) if path else {}
+    except ConfigError:
         return {}
-    return stated if isinstance(stated, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +135,12 @@ class ConfigReader:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
         """Take the language model out of a configuration that describes more than one."""
-        for name in _NESTED:
-            inner = config.get(name)
-            if isinstance(inner, Mapping):
-                return cls.of({"tie_word_embeddings": config.get("tie_word_embeddings"), **inner})
-        return cls(config)
+        while True:
+            parts = map(config.get, _NESTED)
+            inner = next((part for part in parts if isinstance(part, Mapping)), None)
+            if inner is None:
+                return cls(config)
+            config = {"tie_word_embeddings": config.get("tie_word_embeddings"), **inner}
 
     def completed(self, defaults: Mapping[str, Any]) -> ConfigReader:
         """Add what the configuration is silent about; what it sets to null stays null."""
@@ -144,7 +171,7 @@ class ConfigReader:
             names = _NAMES[field]
             others = f" (or {', '.join(names[1:])})" if names[1:] else ""
             raise ConfigError(
-                f"config.json of model type '{self.model_type}' has no {names[0]}{others}",
+                f"config.json of model type '{shown(self.model_type)}' has no {names[0]}{others}",
                 where=names[0],
             )
         return value
@@ -157,7 +184,8 @@ class ConfigReader:
         """
         values = ((name, self.data.get(name)) for name in _NAMES[field])
         name, value = next((pair for pair in values if pair[1] is not None), ("", None))
-        return None if value is None else _count(name, value) or None
+        most = _MOST.get(field, _MOST_OF_ANYTHING)
+        return None if value is None else _count(name, value, most) or None
 
     def states(self, field: str) -> bool:
         """Tell whether a field is there under any of its names, be it null."""
@@ -201,6 +229,8 @@ class ConfigReader:
         factor = rope.get("factor")
         kind = rope.get("rope_type") or rope.get("type")
         if kind not in _STRETCHING or not isinstance(factor, int | float):
+            return limit
+        if not 0 < factor < _MOST_OF_ANYTHING:
             return limit
         trained = _whole(rope.get("original_max_position_embeddings")) or limit
         return max(limit, int(trained * factor))
@@ -274,12 +304,15 @@ class ConfigReader:
 def _whole(value: Any) -> int | None:
     """Give a number of tokens, or ``None`` for anything else."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_whole and value > 0 else None
+    return min(value, _MOST_OF_ANYTHING) if is_whole and value > 0 else None
 
 
-def _count(name: str, value: Any) -> int:
+def _count(name: str, value: Any, most: int = _MOST_OF_ANYTHING) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(
-            f"config.json: {name} is {value!r}; it must be a positive integer", where=name
+            f"config.json: {name} is {shown(value)}; it must be a positive integer", where=name
         )
+    if value > most:
+        said = f"config.json: {name} is more than {most:,}, which no model has"
+        raise ConfigError(said, where=name)
     return value

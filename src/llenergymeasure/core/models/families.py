@@ -83,7 +83,8 @@ def gpt_neo(reader: ConfigReader, layer: int) -> str:
     types = reader.entries("attention_layers")
     if types is None:
         patterns = reader.entries("attention_types") or [[["global", "local"], 1]]
-        types = [kind for pattern, times in patterns for kind in pattern * times]
+        most = reader.need("layers")
+        types = [kind for pattern, times in patterns for kind in pattern * min(times, most)]
     return "full_attention" if types[layer % len(types)] == "global" else "local_attention"
 
 

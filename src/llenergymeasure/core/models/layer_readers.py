@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.core.models.config_json import ConfigReader
 from llenergymeasure.core.models.families import FAMILIES, UNSAID, Traits
 from llenergymeasure.core.models.layers import (
@@ -66,14 +67,14 @@ def doubt_of(reader: ConfigReader, kinds: set[str]) -> str | None:
     """Say why what is counted cannot be trusted, or give ``None``."""
     traits = FAMILIES.get(reader.model_type)
     if traits is None:
-        return f"model type '{reader.model_type}' is not known here"
+        return f"model type '{shown(reader.model_type)}' is not known here"
     for field, families in UNSAID.items():
         if reader.model_type in families and not reader.states(field):
             return f"config.json says nothing of {reader.name(field)}"
     known = {"full_attention", *_WINDOWS, *(_LINEAR if traits.linear else ())}
     known |= {"conv"} if reader.find("kernel") else set()
     if strange := sorted(kinds - known):
-        return f"layer_types names '{strange[0]}', which is not known here"
+        return f"layer_types names '{shown(strange[0])}', which is not known here"
     if reader.flag(_BIDIRECTIONAL) and reader.data[_BIDIRECTIONAL] != "vision":
         return f"{_BIDIRECTIONAL} is set: attention is not that of a decoder"
     if isinstance(overrides := reader.data.get("per_layer_config"), Mapping):

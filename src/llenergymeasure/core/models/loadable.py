@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llenergymeasure import plain_files
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.sources import ModelSource, Stamped, stamped
@@ -86,7 +88,7 @@ def kind_problem(
         others: Types that the engine takes beside the causal ones of transformers; ``None`` where
             nobody knows, which leaves all of them to it.
     """
-    kind, own = str(config.get("model_type") or ""), config.get("auto_map")
+    kind, own = shown(str(config.get("model_type") or "")), config.get("auto_map")
     brings_code = isinstance(own, Mapping) and not _OWN.isdisjoint(own)
     if brings_code and trusted:
         return None  # what it is only its code knows
@@ -175,7 +177,7 @@ def _checkpoint(source: ModelSource) -> tuple[dict[str, Tensor], Counter[str]] |
             names = _names(stamped(index)) or names
         paths = [sources.file_of(source, name) for name in names]
         return _heads(tuple(stamped(path) for path in paths if path)) if all(paths) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -199,7 +201,7 @@ def _heads(files: tuple[Stamped, ...]) -> tuple[dict[str, Tensor], Counter[str]]
 
 
 def _head(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
+    with plain_files.opened(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEADER:
             raise ValueError(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.names import Precision
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.exceptions import ConfigError, Problem
@@ -72,13 +73,16 @@ def read(stated: Stated) -> Quantisation:
     reads besides: docs.vllm.ai, "Quantization". A method that is not listed has no precision here.
     """
     producer = stated.get("producer")
-    method = str(stated.get("quant_method") or "unnamed").lower()
+    method = shown(str(stated.get("quant_method") or "unnamed").lower())
     method = method.replace("compressed_tensors", "compressed-tensors")
     if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
         method = "modelopt"
     reader = _READERS.get(method)
-    precision, said = reader(stated) if reader else (None, "")
-    return Quantisation(method, precision, said)
+    try:
+        precision, said = reader(stated) if reader else (None, "")
+    except TypeError:  # a list or a section where one word is expected
+        precision, said = None, "in a way that cannot be read"
+    return Quantisation(method, precision, shown(said, 80))
 
 
 def disagreement(stated: Quantisation | None, precision: Precision) -> Problem | None:

@@ -10,17 +10,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from llenergymeasure import plain_files
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
-from llenergymeasure.core.models.config_json import ConfigReader, stated_in
+from llenergymeasure.core.models.config_json import (
+    MOST_BYTES,
+    ConfigReader,
+    read_object,
+    stated_in,
+)
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, Problem
 
 # https://huggingface.co/docs/transformers/main_classes/model#transformers.PreTrainedModel
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_SETTINGS = (
+    CONFIG_FILE,
+    ADAPTER_FILE,
+    "generation_config.json",
+    "model.safetensors.index.json",
+    *tokenizer_files.NAMES,
+)
 _HUB = Hub()
 
 
@@ -74,7 +87,10 @@ def model_problems(
     source = resolve(model, revision)
     if source.kind == "hub" and (problem := hub.problem(source.name, revision)):
         return [problem]
-    if problem := _missing(source):
+    problem = _missing(source)
+    if problem is None and source.path is not None:
+        problem = unreadable(source.path)
+    if problem is not None:
         return [problem]
     if source.kind == "directory" and revision is not None:
         what = f"has no effect on the local directory '{model}'"
@@ -85,7 +101,7 @@ def model_problems(
             vocabulary = ModelArchitecture.from_config(config or {}).vocabulary
             if source.path is None or not tokenizer_files.own_files(source.path):
                 entries = (tokenizer or tokenizer_files.packaged()) / "tokenizer.json"
-                tokenizer_files.check_fits(_read_json(entries), vocabulary)
+                tokenizer_files.check_fits(read_object(entries), vocabulary)
     except ConfigError as error:
         place = f"{source.path}/{CONFIG_FILE}" if source.path else f"{CONFIG_FILE} of {source.name}"
         remedy = f"mend {place}, or name another model"
@@ -94,6 +110,22 @@ def model_problems(
             remedy = f"use one of {known}, or a directory with a {CONFIG_FILE}"
         return [Problem(error.message, "model", remedy)]
     return []
+
+
+def unreadable(folder: Path) -> Problem | None:
+    """Find what an engine would read without end: a pipe, a device, settings of gigabytes.
+
+    Args:
+        folder: The directory of a model or an adapter.
+    """
+    path = folder
+    try:
+        for path in sorted(folder.iterdir()):
+            if plain_files.kind_of(path) or (path.name in _SETTINGS and path.is_file()):
+                plain_files.opened(path, MOST_BYTES).close()
+    except OSError as error:
+        return Problem(f"cannot read {path}: {error.strerror}", "model", f"mend {path}")
+    return None
 
 
 def adapter_problems(adapter_id: str, *, hub: Hub = _HUB) -> list[Problem]:
@@ -177,7 +209,7 @@ def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
     if source.kind == "random" and source.path is None:
         return catalogue.config(source.name)
     path = file_of(source, CONFIG_FILE, hub)
-    return None if path is None else _read_json(path)
+    return None if path is None else read_object(path)
 
 
 def file_of(source: ModelSource, name: str, hub: Hub = _HUB) -> Path | None:
@@ -272,7 +304,8 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
     own = tokenizer_files.own_files(source.path) if source.path else []
     if not own:
         config = {**config, **tokenizer_files.special_ids(folder)}
-    inputs = {path.name: path.read_bytes() for path in own or tokenizer_files.own_files(folder)}
+    found = own or tokenizer_files.own_files(folder)
+    inputs = {path.name: plain_files.read(path, MOST_BYTES) for path in found}
     contents = {name: content.hex() for name, content in inputs.items()}
     stem = source.path.resolve().name if source.path else source.name
     target = cache_dir / "random" / f"{stem}-{canonical_hash([config, contents])}"
@@ -313,25 +346,14 @@ def _missing(source: ModelSource) -> Problem | None:
             "model",
             f"correct the path in model: {prefix}{source.name} (seen from {Path.cwd()})",
         )
-    if not (source.path / CONFIG_FILE).is_file():
+    place = source.path / CONFIG_FILE
+    if not (place.is_file() or plain_files.kind_of(place)):
         return Problem(
             f"the directory '{source.name}' has no {CONFIG_FILE}",
             "model",
             f"name a directory that holds a transformers model, with its {CONFIG_FILE}",
         )
     return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", where=str(path)) from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}", where=str(path)) from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds no JSON object", where=str(path))
-    return data
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.core.models.config_json import stated_in
+from llenergymeasure import plain_files
+from llenergymeasure.core.models.config_json import MOST_BYTES, stated_in
 from llenergymeasure.exceptions import ConfigError
 
 NAMES = (
@@ -160,11 +161,11 @@ def fingerprint(find: Callable[[str], Path | None]) -> str | None:
     """
     whole = find("tokenizer.json")
     if whole is not None:
-        return hashlib.sha256(whole.read_bytes()).hexdigest()
+        return hashlib.sha256(plain_files.read(whole, MOST_BYTES)).hexdigest()
     found = [path for name in NAMES if (path := find(name)) is not None]
     digest = hashlib.sha256()
     for path in found:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(path.name.encode() + b"\0" + plain_files.read(path, MOST_BYTES))
     return digest.hexdigest() if found else None
 
 

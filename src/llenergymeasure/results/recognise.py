@@ -1,0 +1,99 @@
+"""Say what was given in place of a configuration, and what can be done with it.
+
+Results, plans and data sets lie beside configurations, and a shell completes their names as well.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from llenergymeasure import plain_files
+from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.results.files import MOST_BYTES
+from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
+
+_DATASETS = (".jsonl", ".csv", ".parquet", ".gz")
+_NO_MORE = "; llem run takes a YAML file"
+
+
+def explained(path: Path | None, error: ConfigError) -> ConfigError:
+    """Give the error that says what a file or directory is, where it is no configuration at all.
+
+    Args:
+        path: What was given as a configuration.
+        error: Why it could not be read as one; given back where nothing else is known of it.
+    """
+    try:
+        if path is None:
+            return error
+        place = path.absolute()
+        told = next(_folder(place) if place.is_dir() else _file(place), None)
+    except (OSError, ValueError, RecursionError):
+        told = None
+    return error if told is None else ConfigError(f"{path} is {told}", where=str(path))
+
+
+def _folder(folder: Path) -> Iterator[str]:
+    experiment, study = ExperimentDirectory(folder), _study_of(folder) or _study_of(folder.parent)
+    if study is not None and folder in (study.root, study.experiments):
+        yield f"the directory of a study{_way_on(study)}"
+    if experiment.result.exists():
+        yield f"the directory of a result{_way_on_from(folder)}"
+    if experiment.error.exists() or experiment.events.exists():
+        yield f"the directory of an experiment without a result{_way_on_from(folder)}"
+    if experiment.config.exists():
+        yield from _file(experiment.config)
+
+
+def _file(path: Path) -> Iterator[str]:
+    with plain_files.opened(path) as file:
+        head = file.read(4)
+    study, beside = _study_of(path.parent), ExperimentDirectory(path.parent)
+    if study is not None and path in (study.table, study.progress):
+        yield f"a file of a study{_way_on(study)}"
+    if path in (beside.timeseries, beside.requests, beside.events) and beside.config.exists():
+        yield f"a file of an experiment{_way_on_from(path.parent)}"
+    if head == b"PAR1" or path.suffix.lower() in _DATASETS:
+        yield f"a data set; measure a model with it: llem run -d {_quoted(path)} --model MODEL"
+    if head[:1] != b"{":
+        return
+    keys = json.loads(plain_files.read(path, MOST_BYTES)).keys()
+    if "measurement_config_hash" in keys:
+        yield f"the result of an experiment{_way_on_from(path.parent)}"
+    if "study_design_hash" in keys:
+        what = "plan" if "slots" in keys else "summary"
+        yield f"the {what} of a study{_way_on(study) if study else _NO_MORE}"
+    if {"config", "code", "message"} <= keys:
+        yield f"what is known of an experiment that failed{_way_on_from(path.parent)}"
+    if {"config", "model_cache_dir"} <= keys:
+        yield f"what a worker was told to measure{_way_on_from(path.parent)}"
+    if "model" not in keys and not {"model_type", "architectures"}.isdisjoint(keys):
+        yield f"of a model; measure it: llem run --model {_quoted(path.parent)}"
+
+
+def _study_of(root: Path) -> StudyDirectory | None:
+    study = StudyDirectory(root)
+    return study if study.manifest.is_file() or study.plan.is_file() else None
+
+
+def _way_on(study: StudyDirectory) -> str:
+    return f"; go on with it: llem run --resume {_quoted(study.root)}"
+
+
+def _way_on_from(folder: Path) -> str:
+    """Say what can be done with the directory of an experiment, in a study or by itself."""
+    if study := _study_of(folder.parent.parent):
+        return f"; it is part of a study{_way_on(study).replace('it:', 'that:')}"
+    if not ExperimentDirectory(folder).result.exists():
+        return _NO_MORE
+    return (
+        f'; in Python result = ExperimentResult.from_json("{folder}"), result.summary() shows it, '
+        "and run_experiment(result.config) measures it again"
+    )
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
