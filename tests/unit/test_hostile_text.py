@@ -167,3 +167,15 @@ def test_the_command_prints_in_one_place() -> None:
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in PRINTING
     }
     assert found == {("failure.py", "typer.echo")}
+
+
+def test_credentials_are_hidden_in_what_is_said_and_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    token = "hf_" + "a1B2c3D4e5F6g7H8i9J0"
+    say(f"model {token}")
+    tell(f"model {token}")
+    FailureReport(as_json=True, verbose=True).failure(ValueError(token))
+    out, err = capsys.readouterr()
+    assert token not in out + err
+    assert out.startswith("model ***\n")
