@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure import plain_files
 from llenergymeasure.config.user_config import load_settings
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import (
     ConfigError,
     ExperimentError,
     LLEMError,
+    StudyError,
     cause_and_remedy,
     lost_folder,
 )
@@ -21,6 +23,7 @@ from llenergymeasure.results.filenames import claim_directory
 from llenergymeasure.results.files import write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import DirectoryRepository
+from llenergymeasure.study.prepare import find_study
 from llenergymeasure.study.resume import is_whole
 from tests.support.make_result import make_process
 
@@ -163,6 +166,18 @@ def test_raw_samples_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     directory.requests.mkdir()
     with pytest.raises(ExperimentError, match=r"requests\.parquet is a directory; take it away"):
         DirectoryRepository(directory).save_samples([make_process()], [])
+
+
+def test_a_file_to_read_that_is_a_link_to_nowhere(dangling: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is a link to .* which leads nowhere"):
+        plain_files.opened(dangling)
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        plain_files.opened(dangling.parent / "nothing")
+
+
+def test_a_study_to_go_on_with_that_is_a_link_to_nowhere(dangling: Path) -> None:
+    with pytest.raises(StudyError, match=r"is a link to .* which leads nowhere"):
+        find_study(dangling)
 
 
 # The user's configuration -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, Stu
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.datasets.jsonl import read_lines
 from llenergymeasure.domain.prompts import Prompt
-from llenergymeasure.exceptions import StudyError
+from llenergymeasure.exceptions import StudyError, link_that_leads_nowhere
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import cycles, grid
 from llenergymeasure.study.grid import Expansion
@@ -136,7 +136,8 @@ def find_study(path: Path) -> StudyDirectory:
     if len(found) == 1:
         return StudyDirectory(found[0])
     if not found:
-        raise StudyError(f"no study in {path}: there is no {names[0]}", where=str(path))
+        why = link_that_leads_nowhere(path) or f"there is no {names[0]}"
+        raise StudyError(f"no study in {path}: {why}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
     raise StudyError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)
