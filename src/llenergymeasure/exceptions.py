@@ -20,13 +20,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 ProblemKind = Literal["hardware", "backend", "energy", "model", "dataset"]
 """What a problem is about, in the order in which problems are reported."""
 
 _KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
+_MOST_LISTED = 10
+_ROOM = 3_000
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Give a name, or what else somebody wrote, as messages show it: the beginning if it is long.
+
+    Args:
+        text: The name.
+        most: Characters that are shown.
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def first_few(problems: Sequence[object]) -> Iterator[str]:
+    """Give the problems that a message has room for, and how many more there are."""
+    left = _ROOM
+    for number, text in enumerate(map(str, problems)):
+        if number == _MOST_LISTED or (number and len(text) > left):
+            yield f"and {len(problems) - number:,} more"
+            return
+        left -= len(text)
+        yield shortened(text, _ROOM)
 
 
 class LLEMError(Exception):
@@ -91,7 +114,7 @@ class PreFlightError(LLEMError):
     code = "preflight"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
+        listed = "\n".join(f"  - {problem}" for problem in first_few(problems))
         noun = "problem" if len(problems) == 1 else "problems"
         super().__init__(
             f"{len(problems)} {noun} before anything was loaded:\n{listed}",

@@ -150,14 +150,16 @@ def test_a_file_that_names_nobody_locks_nothing(path: Path, content: str) -> Non
     lock.release()
 
 
-def test_a_lock_for_everybody_can_be_opened_by_everybody(path: Path) -> None:
+def test_everybody_can_read_a_lock_among_others_and_its_owner_alone_can_write_it(
+    path: Path,
+) -> None:
     before = os.umask(0o077)
     try:
         lock = take(path, everybody=True)
     finally:
         os.umask(before)
     assert lock is not None
-    assert path.stat().st_mode & 0o777 == 0o666
+    assert path.stat().st_mode & 0o777 == 0o644
     lock.release()
 
 

@@ -17,6 +17,7 @@ from llenergymeasure.core.models.catalogue import config as catalogued
 from llenergymeasure.exceptions import ConfigError, LLEMError
 from llenergymeasure.results.files import parse
 from llenergymeasure.results.recognise import explained
+from llenergymeasure.study.prepare import find_study
 from tests.support.study_on_disk import make_plan, make_study, scripted
 
 STORED = Path(__file__).parents[1] / "data" / "stored_2.0"
@@ -177,6 +178,16 @@ def test_a_result_by_itself_says_what_it_is_and_how_to_see_it(experiment, name, 
     assert f" is {what}; " in message
     assert f'ExperimentResult.from_json("{experiment}")' in message
     assert "--resume" not in message
+
+
+def test_what_is_no_study_says_what_it_is_to_who_would_resume_it(study, experiment):
+    slot = next(study.glob("experiments/*"))
+    for path in (slot, slot / "result.json", study / "study_summary.json"):
+        with pytest.raises(LLEMError, match="no study in") as caught:
+            find_study(path)
+        assert f"llem run --resume '{study}'" in caught.value.message
+    with pytest.raises(LLEMError, match="is the directory of a result; in Python"):
+        find_study(experiment)
 
 
 def test_a_result_under_another_name_and_an_error_are_known_by_what_they_hold(experiment, tmp_path):

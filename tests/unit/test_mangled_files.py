@@ -6,7 +6,6 @@ No traceback, none above 4,000 characters, and soon: whatever stands in a file.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +20,17 @@ from llenergymeasure.core.models import identity, loadable, quantised, sources, 
 from llenergymeasure.core.models.catalogue import config as catalogued
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ConfigError, LLEMError
+from llenergymeasure.results.files import SEAL, checksum
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
 from llenergymeasure.results.recognise import explained
 from llenergymeasure.study.manifest import read_plan, write_plan
 from llenergymeasure.study.resume import look
+from tests.support.fuzz import check_call
 from tests.support.mangled import mangled
 from tests.support.samples import EXHAUSTIVE
 from tests.support.study_on_disk import break_off, make_plan, make_study, scripted
 
-LONGEST_S, MOST_CHARACTERS = 10.0, 4000
 CASES = pytest.mark.parametrize(
     "cases", [pytest.param(60, id="some"), pytest.param(2500, id="many", marks=EXHAUSTIVE)]
 )
@@ -39,25 +39,31 @@ CASES = pytest.mark.parametrize(
 def hold(paths: list[Path], look_at: Callable[[], object], cases: int, what: str) -> Counter[str]:
     """Mangle one of some files at a time, look at all, and count how it was taken."""
     whole = {path: path.read_bytes() for path in paths}
-    counts, longest = Counter[str](), 0
+    counts: Counter[str] = Counter()
     for case in range(cases):
         random = Random(f"{what} {case}")
         path = random.choice(paths)
-        path.write_bytes(mangled(whole[path], random))
-        begun_s = time.monotonic()
+        content = mangled(whole[path], random)
+        path.write_bytes(sealed(content) if random.random() < 0.7 else content)
         try:
-            look_at()
-            counts["taken"] += 1
-        except LLEMError as error:
-            counts["refused"] += 1
-            longest = max(longest, len(error.message))
+            said = check_call(look_at)
         except Exception as error:
             raise AssertionError(f"case {case} of {what}, {path.name}") from error
-        assert time.monotonic() - begun_s < LONGEST_S, (case, path)
+        counts["refused" if isinstance(said, LLEMError) else "taken"] += 1
         path.write_bytes(whole[path])
-    print(f"{cases} cases of {what}: {dict(counts)}, messages of up to {longest} characters")
-    assert longest <= MOST_CHARACTERS
+    print(f"{cases} cases of {what}: {dict(counts)}")
     return counts
+
+
+def sealed(content: bytes) -> bytes:
+    """Seal a file anew, where it has a seal: behind it begins what reads the rest."""
+    try:
+        data = json.loads(content)
+        if not isinstance(data, dict) or SEAL not in data:
+            return content
+        return json.dumps({**data, SEAL: checksum(data)}).encode()
+    except (ValueError, RecursionError):
+        return content
 
 
 @CASES
@@ -74,7 +80,7 @@ def test_no_result_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> N
         ExperimentResult.from_json(directory.root)
 
     counts = hold([directory.result, broken.error], look_at, cases, "results")
-    assert counts["refused"] > 0.9 * cases
+    assert counts["refused"] > 0.6 * cases
 
 
 @CASES
@@ -90,7 +96,7 @@ def test_no_plan_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> Non
     hold([study.manifest, study.plan], look_at, cases, "plans, one of two")
     study.plan.unlink()
     counts = hold([study.manifest], look_at, cases, "plans, the only one")
-    assert counts["refused"] > 0.9 * cases
+    assert counts["refused"] > 0.6 * cases
 
 
 @CASES
@@ -102,6 +108,7 @@ def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases:
     for path in tokenizer_files.own_files(tokenizer_files.packaged()):
         (folder / path.name).write_bytes(path.read_bytes()[:200_000])
     (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     (folder / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "m"}')
     head = json.dumps({"lm_head.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
     weights = len(head).to_bytes(8, "little") + head.encode() + bytes(8)
@@ -117,7 +124,7 @@ def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases:
             *sources.template_problems(str(folder)),
             *problems.kind_problems(config),
             *problems.context_problems(config),
-            *problems.room_problems(config, 1.0, "this machine"),
+            *problems.room_problems(config, 1e9, "this machine"),
             *problems.adapter_problems(config),
         ]
         if disagreement := quantised.disagreement(quantised.of_model(str(folder), None), "bf16"):

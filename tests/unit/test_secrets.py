@@ -88,7 +88,7 @@ def test_a_credential_that_is_not_given_is_none(value):
 
 
 def test_the_limit_of_output_tokens_is_not_taken_for_a_token():
-    assert ExperimentConfig(model="m", max_new_tokens=8, dataset="tokens.jsonl").n == 100
+    assert ExperimentConfig(model="m", max_new_tokens=8, dataset="tokens.jsonl").max_new_tokens == 8
 
 
 def test_a_key_that_is_itself_a_credential_is_not_repeated():

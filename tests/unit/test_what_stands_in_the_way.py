@@ -14,8 +14,8 @@ from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import (
     ConfigError,
     ExperimentError,
+    FlagError,
     LLEMError,
-    StudyError,
     cause_and_remedy,
     lost_folder,
 )
@@ -176,7 +176,7 @@ def test_a_file_to_read_that_is_a_link_to_nowhere(dangling: Path) -> None:
 
 
 def test_a_study_to_go_on_with_that_is_a_link_to_nowhere(dangling: Path) -> None:
-    with pytest.raises(StudyError, match=r"is a link to .* which leads nowhere"):
+    with pytest.raises(FlagError, match=r"is a link to .* which leads nowhere"):
         find_study(dangling)
 
 

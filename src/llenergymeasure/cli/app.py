@@ -7,6 +7,7 @@ interrupt.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from llenergymeasure.cli.failure import (
     tell,
 )
 
+COMPLETE_VARIABLE = "_LLEM_COMPLETE"
+"""By which a shell asks for completions; typer makes the name of that of the program."""
 _COMMANDS = {
     "run": "Measure an experiment or a study, from a YAML file or from flags.",
     "config": "Show this machine, its backends, energy sources and settings.",
@@ -55,7 +58,7 @@ class LazyCommands(TyperGroup):
 
 app = typer.Typer(
     cls=LazyCommands,
-    add_completion=False,
+    add_completion=False,  # see _root
     add_help_option=False,  # see _root
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -94,6 +97,31 @@ def _print_help(context: typer.Context, asked: bool) -> None:
         raise typer.Exit
 
 
+def _tell_completion(context: typer.Context, parameter: Any, asked: bool) -> None:
+    """Install completion for the shell that this runs in, or print its script."""
+    if not asked:
+        return
+    from typer.completion import install_callback, show_callback
+
+    act = show_callback if parameter.name == "show_completion" else install_callback
+    try:
+        act(context, parameter, True)
+    except SystemExit as end:
+        raise typer.Exit(int(end.code or 0)) from None
+
+
+def complete(instruction: str) -> int:
+    """Answer a shell that asks how a command line may go on; give the exit code.
+
+    Args:
+        instruction: What the shell wants, as the script that typer writes for it puts it.
+    """
+    from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+
+    completion_init()
+    return shell_complete(typer.main.get_command(app), {}, "llem", COMPLETE_VARIABLE, instruction)
+
+
 @app.callback()
 def _root(
     context: typer.Context,
@@ -101,6 +129,7 @@ def _root(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_print_versions,
             is_eager=True,
             help="Show the version of llem and of the installed engines.",
@@ -109,7 +138,24 @@ def _root(
     helped: Annotated[  # noqa: ARG001 - as the option that typer adds, which builds a model for it
         bool,
         typer.Option(
-            "--help", callback=_print_help, is_eager=True, help="Show this message and exit."
+            "--help", "-h", callback=_print_help, is_eager=True, help="Show this message and exit."
+        ),
+    ] = False,
+    # As the options that typer adds, which build models as well.
+    install_completion: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=_tell_completion,
+            help="Have this shell complete commands, flags and their values.",
+        ),
+    ] = False,
+    show_completion: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option(
+            "--show-completion",
+            callback=_tell_completion,
+            help="Show the script that does so, to install it by hand.",
         ),
     ] = False,
 ) -> None:
@@ -130,7 +176,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with Interrupts() as interrupts:
         try:
-            code = _run(arguments, interrupts)
+            asked_by_shell = os.environ.get(COMPLETE_VARIABLE)
+            code = complete(asked_by_shell) if asked_by_shell else _run(arguments, interrupts)
             sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
             code = (

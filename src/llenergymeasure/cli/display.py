@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -61,6 +62,9 @@ class Display:
     def __call__(self, event: StudyEvent) -> None:
         """Show an event."""
 
+    def stand(self, place: str) -> None:
+        """Say where in a study the next experiment stands."""
+
     def close(self) -> None:
         """Leave the terminal clean."""
 
@@ -96,8 +100,12 @@ class BarDisplay(Display):
         self._stream, self._window_s = stream, window_s
         tqdm.monitor_interval = 0  # its thread would wake within the window
         self._bar: tqdm[NoReturn] | None = None
-        self._text = ""
+        self._text = self._place = ""
         self._begun_ns = 0
+
+    def stand(self, place: str) -> None:
+        """Put words before what each bar shows."""
+        self._text, self._place = "", place
 
     def __call__(self, event: StudyEvent) -> None:
         """Begin a phase's bar or move it on."""
@@ -134,7 +142,7 @@ class BarDisplay(Display):
         if self._timed(event):
             bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
         self._bar = tqdm(
-            desc=self._text,
+            desc=f"{self._place}{self._text}",
             total=self._window_s if self._timed(event) else None,
             file=self._stream,
             unit="req",
@@ -232,8 +240,16 @@ def _figures(result: ExperimentResult) -> str:
 class StudyDisplay(Display):
     """Prints the lines, and leaves the present experiment to another display."""
 
-    def __init__(self, stream: TextIO, inner: Display, *, terminal: bool) -> None:
-        self._stream, self._inner, self._terminal = stream, inner, terminal
+    def __init__(
+        self,
+        stream: TextIO,
+        inner: Display,
+        *,
+        terminal: bool,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._stream, self._inner, self._terminal, self._now = stream, inner, terminal, now
+        self._done, self._total, self._end = 0, 1, ""
         self._pause: tqdm[NoReturn] | None = None
         self._labels: Sequence[str] = ()
         self._directory: str | None = None
@@ -254,6 +270,7 @@ class StudyDisplay(Display):
         elif isinstance(event, Started):
             self._end_pause()
             self._waits_for = None
+            self._inner.stand(f"[{event.number}/{event.total}] {self._progress()}: ")
         elif isinstance(event, Finished):
             self._inner.close()
             self._tell_finished(event)
@@ -263,7 +280,7 @@ class StudyDisplay(Display):
             self._directory = event.directory
             tell(f"llem: results in {event.directory}", self._stream)
         else:
-            self._labels = event.labels
+            self._labels, self._done, self._total = event.labels, event.done, event.total
             for line in begun_lines(event):
                 tell(line, self._stream)
 
@@ -272,7 +289,15 @@ class StudyDisplay(Display):
         self._end_pause()
         self._inner.close()
 
+    def _progress(self) -> str:
+        """Give the share of the study that is over, and the time of day at which all of it will."""
+        return f"{100 * self._done // self._total} %{self._end}"
+
     def _tell_finished(self, event: Finished) -> None:
+        self._done += 1
+        self._end = (
+            "" if event.left_s is None else f", ends {time_of_day(self._now(), event.left_s)}"
+        )
         tell(finished_line(event, self._labels), self._stream)
         if isinstance(event.outcome, FailedExperiment):
             directory = None
@@ -291,13 +316,19 @@ class StudyDisplay(Display):
         if self._pause is None:
             self._pause = tqdm(file=self._stream, leave=False, bar_format="{desc}")
         with contextlib.suppress(OSError):
-            self._pause.set_description_str(f"{text}: {span(event.left_s)}")
+            self._pause.set_description_str(f"{self._progress()}: {text}: {span(event.left_s)}")
 
     def _end_pause(self) -> None:
         if self._pause is not None:
             with contextlib.suppress(OSError):
                 self._pause.close()
             self._pause = None
+
+
+def time_of_day(now: datetime, left_s: float) -> str:
+    """Say when something ends that takes so many seconds yet: ``14:32``, or ``Tue 14:32``."""
+    end = now + timedelta(seconds=left_s)
+    return f"{end:%H:%M}" if end.date() == now.date() else f"{end:%a %H:%M}"
 
 
 def make_display(verbosity: str, single: ExperimentConfig | None = None) -> Display:

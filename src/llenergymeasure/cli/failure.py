@@ -13,9 +13,11 @@ from __future__ import annotations
 import atexit
 import codecs
 import contextlib
+import errno
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,7 +30,7 @@ from typing import Any, TextIO
 import typer
 
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.exceptions import FlagError, LLEMError, lost_folder
+from llenergymeasure.exceptions import FlagError, LLEMError, lost_folder, shortened
 from llenergymeasure.report.text import escaped
 
 FAILED = 1
@@ -37,6 +39,9 @@ INTERRUPTED = 130
 """Exit code of a run that the user interrupted (128 + SIGINT)."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NO_ROOM = ("cannot allocate memory", "failed to map segment", "can't start new thread")
+_MORE_MEMORY = "raise the limit (ulimit -v, a container, a job), or ask for less"
+_LONGEST_MESSAGE = 3_500
 _AS_GIVEN = "llenergymeasure.as_given"
 _STILL_STOPPING = b"\nllem: stopping; press Ctrl-C once more to leave without tidying up\n"
 
@@ -62,10 +67,8 @@ class FailureReport:
             return self.interrupt(error)
         if isinstance(error, BrokenPipeError):
             return FAILED  # the reader has gone and knows why
-        if isinstance(error, OSError):
-            what = f"{error.filename}: " if error.filename else "cannot write the output: "
-            told = lost_folder() or f"{what}{error.strerror or error}"
-            return self._say(FAILED, "system", told, error.filename)
+        if (told := _of_the_system(error)) is not None:
+            return self._say(FAILED, "system", told, getattr(error, "filename", None))
         if hasattr(error, "format_message"):  # the parser's, whose classes are not public
             message, context = error.format_message(), getattr(error, "ctx", None)
             if context is not None and context.command_path:
@@ -83,6 +86,7 @@ class FailureReport:
         return self._say(code, "interrupted", told or "interrupted", None)
 
     def _say(self, code: int, kind: str, message: str, where: str | None) -> int:
+        message = _in_bounds(message)
         tell(f"llem: {message}")
         if self.as_json:
             body = {"code": kind, "message": redact(message), "where": where and redact(where)}
@@ -90,6 +94,29 @@ class FailureReport:
             with contextlib.suppress(OSError, ValueError):
                 say(text.encode(errors="backslashreplace").decode(), as_json=True)
         return code
+
+
+def _of_the_system(error: BaseException) -> str | None:
+    """Say what the operating system refuses, where that is what went wrong."""
+    said = str(error).lower()
+    refused = isinstance(error, ImportError | RuntimeError) and any(
+        map(said.__contains__, _NO_ROOM)
+    )
+    if refused or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return f"there is not enough memory{f': {error}' if said else ''}\n  {_MORE_MEMORY}"
+    if not isinstance(error, OSError):
+        return None
+    what = f"{error.filename}: " if error.filename else "cannot write the output: "
+    return lost_folder() or f"{what}{error.strerror or error}"
+
+
+def _in_bounds(message: str) -> str:
+    """Shorten a message to what can be read: names that are in it whole, and all of it.
+
+    A part of a path is at most as long as a file system takes.
+    """
+    brief = re.sub(r"[^\s/]{256,}", lambda found: shortened(found[0]), message)
+    return shortened(brief, _LONGEST_MESSAGE)
 
 
 def say(text: str = "", *, end: str = "\n", as_json: bool = False) -> None:

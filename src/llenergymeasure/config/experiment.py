@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
 from llenergymeasure.config import rules, secrets
-from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
+from llenergymeasure.config.base import (
+    ConfigModel,
+    FieldProblem,
+    build_section,
+    refuse,
+    wrong_value,
+)
 from llenergymeasure.config.canonical import canonical, canonical_hash
-from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.experiment_fields import (
+    DEFAULT_BACKEND,
+    MOST_PROMPTS,
+    ExperimentFields,
+)
+from llenergymeasure.config.introspection import fields
 from llenergymeasure.config.plugins import load_object
-from llenergymeasure.config.registry import backend_entry, plugin_backends
+from llenergymeasure.config.registry import backend_entry, backend_names, plugin_backends
 from llenergymeasure.exceptions import ConfigError
 
+BATCH_SIZE = "batch_size"
+"""What a flag calls the field that each backend has for the requests served at once."""
 STORED = {"stored": True}
 """Validation context of a configuration that is read back from a result."""
+ALONE = {"stored": False}
+"""Validation context that looks at each field for itself, and not at whether they go together."""
 
 
 class ExperimentConfig(ExperimentFields):
@@ -33,6 +49,11 @@ class ExperimentConfig(ExperimentFields):
     def accepts(cls, name: str) -> bool:
         """Admit the declared fields and the sections of plugin backends."""
         return name in cls.model_fields or name in plugin_backends()
+
+    @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:
+        """Name the field of a section that was meant, where there is one; else the nearest."""
+        return meant_inside(name, data.get("backend")) or super().hint(name, data)
 
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -53,13 +74,13 @@ class ExperimentConfig(ExperimentFields):
         try:
             backend_entry(name)
         except ConfigError as error:
-            raise invalid(error.message) from None
+            raise wrong_value(error.message) from None
         return name
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Self:
         # What was measured once stays readable, whatever rules a later version adds.
-        if not (info.context or {}).get("stored"):
+        if info.context is None:
             refuse(type(self).__name__, rules.contradictions(self))
         return self
 
@@ -79,7 +100,7 @@ class ExperimentConfig(ExperimentFields):
         configurations that run the same computation have the same fingerprint.
         """
         return canonical_hash(
-            canonical(self.model_dump(mode="json", exclude_defaults=True), self.n)
+            canonical(self.model_dump(mode="json", exclude_defaults=True), self.n or MOST_PROMPTS)
         )
 
     @classmethod
@@ -95,6 +116,21 @@ class ExperimentConfig(ExperimentFields):
         load = load_object("llenergymeasure.config.loader:load_experiment_config")
         experiment: Self = load(Path(path))
         return experiment
+
+
+def meant_inside(name: str, backend: object) -> str | None:
+    """Guess the field of a section that a name without its section was meant for.
+
+    Args:
+        name: What stands where fields of an experiment do.
+        backend: What ``backend`` says there: its section goes before others.
+    """
+    first = backend[0] if isinstance(backend, list | tuple) and backend else backend
+    chosen = first if first in backend_names() else DEFAULT_BACKEND
+    own = f"{chosen}.{backend_entry(str(chosen)).batch_field if name == BATCH_SIZE else name}"
+    known = [one.name for one in fields(ExperimentConfig) if one.name.count(".") == 1]
+    found = [own] if own in known else [one for one in known if one.endswith(f".{name}")]
+    return f"did you mean '{found[0]}'?" if found else None
 
 
 def refuse_credentials(title: str, data: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from llenergymeasure.config.experiment import STORED, ExperimentConfig, refuse_credentials
 from llenergymeasure.config.experiment_fields import (
     BaselineConfig,
+    DatasetFile,
     DecoderConfig,
     LoRAConfig,
     SyntheticDataset,
@@ -16,6 +17,7 @@ __all__ = [
     "STORED",
     "BaselineConfig",
     "CycleOrder",
+    "DatasetFile",
     "DecoderConfig",
     "ExecutionConfig",
     "ExperimentConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,8 +17,12 @@ from pydantic import (
     model_validator,
 )
 
-from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
-from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
+from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
+from llenergymeasure.config.experiment import (
+    ExperimentConfig,
+    meant_inside,
+    refuse_credentials,
+)
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
@@ -115,6 +120,13 @@ class StudyConfig(ConfigModel):
         return (*cls.model_fields, "base", *ExperimentConfig.model_fields)
 
     @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:
+        """Name the field of ``execution``, or of a section, that was meant; else the nearest."""
+        if name in ExecutionConfig.model_fields:
+            return f"did you mean 'execution.{name}'?"
+        return meant_inside(name, data.get("backend")) or super().hint(name, data)
+
+    @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse credentials, and a sweep that is not made of lists."""
         own = {name: value for name, value in data.items() if name != "experiments"}
@@ -137,7 +149,7 @@ class StudyConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _is_a_design(self) -> Self:
-        refuse_at(type(self).__name__, design_problems(self.design))
+        refuse_at(type(self).__name__, islice(design_problems(self.design), MOST_PROBLEMS))
         return self
 
     @property

@@ -6,13 +6,14 @@ Every figure of the measured window is derived from the raw samples in ``request
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.co2 import CO2Estimate
@@ -25,7 +26,8 @@ from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
 #      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was
 #      made by earlier rules says so; weights may be unknown; operations of recurrences are an item
-#      of their own; what a quota of CPU time held back is told; inputs have identities
+#      of their own; what a quota of CPU time held back is told; inputs have identities;
+#      columns of datasets are named
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -304,6 +306,17 @@ class DatasetInfo(Record):
     used: int = Field(description="Prompts used, from its start.")
     sha256: str = Field(description="Hash of the dataset's prompts.")
     provenance: dict[str, Any] = Field({}, description="Header the dataset carries.")
+    column: str | None = Field(
+        None, description="Column of its file that the prompts are from; null without a file."
+    )
+    unused: tuple[str, ...] = Field(
+        (), description="Columns, or keys of rows, that nothing was made of; the first few."
+    )
+
+    def unused_words(self) -> Iterator[str]:
+        """Say which columns nothing was made of; nothing where there are none."""
+        if self.unused:
+            yield f"not used of its rows: {', '.join(map(shown, self.unused))}"
 
 
 class ResolvedSettings(Record):

@@ -8,11 +8,13 @@ purpose can seal the file anew.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +34,8 @@ from llenergymeasure.exceptions import (
 
 SEAL = "sha256"
 """Key of the checksum, the last one of a sealed file."""
+
+_UNFINISHED = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 MOST_BYTES = 256 * plain_files.MIB
 """Largest result, failure, order, and share of one of several processes."""
@@ -159,9 +163,11 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         OSError: The system refused; what was there is untouched, and nothing is left behind.
     """
     # Not tempfile: its files are private to the user, and results are often shared.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("xb") as sink:
+            with contextlib.suppress(OSError):  # there may be no locks; then nobody else removes it
+                fcntl.lockf(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fill(sink)
             sink.flush()
             os.fsync(sink.fileno())
@@ -177,6 +183,22 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes of this user that were killed left half written in a folder.
+
+    Whoever still writes a file has it locked, but for this process, which has no locks to itself.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = _UNFINISHED.fullmatch(path.name)
+            if found is None or found["pid"] == str(os.getpid()):
+                continue
+            with contextlib.suppress(OSError), path.open("rb+") as left:
+                fcntl.lockf(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(left.fileno()).st_uid == os.getuid():
+                    path.unlink()
 
 
 def set_aside(paths: Iterable[Path], mark: str = "") -> int | None:

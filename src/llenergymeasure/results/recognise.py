@@ -26,14 +26,17 @@ def explained(path: Path | None, error: ConfigError) -> ConfigError:
         path: What was given as a configuration.
         error: Why it could not be read as one; given back where nothing else is known of it.
     """
-    try:
-        if path is None:
-            return error
-        place = path.absolute()
-        told = next(_folder(place) if place.is_dir() else _file(place), None)
-    except (OSError, ValueError, RecursionError):
-        told = None
+    told = None if path is None else what_it_is(path)
     return error if told is None else ConfigError(f"{path} is {told}", where=str(path))
+
+
+def what_it_is(path: Path) -> str | None:
+    """Say what a file or directory is and what can be done with it; ``None`` for any other."""
+    place = path.absolute()
+    try:
+        return next(_folder(place) if place.is_dir() else _file(place), None)
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return None
 
 
 def _folder(folder: Path) -> Iterator[str]:

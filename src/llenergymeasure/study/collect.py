@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -161,6 +162,9 @@ def _notes(
     yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))
     yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
     yield from (Note(kind="resume", text=text) for text in _about_again(done))
+    datasets = {run.result.resolved.dataset.name: run.result.resolved.dataset for run in every}
+    for name, dataset in islice(datasets.items(), _MOST_NOTES):
+        yield from (Note(kind="other", text=f"{name}: {text}") for text in dataset.unused_words())
 
 
 def write_summary(study: StudyResult, directory: StudyDirectory) -> None:

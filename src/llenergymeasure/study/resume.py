@@ -31,6 +31,7 @@ from llenergymeasure.domain.results import (
 )
 from llenergymeasure.exceptions import (
     ExperimentError,
+    FlagError,
     LLEMError,
     NotUnderstoodError,
     StudyError,
@@ -84,12 +85,12 @@ class StudyState(NamedTuple):
         """Put slots that are complete among those to run, by their numbers.
 
         Raises:
-            StudyError: There is no such slot.
+            FlagError: There is no such slot.
         """
         known = [*(state.slot.number for state, _ in self.complete)]
         known += [state.slot.number for state in self.left]
         if absent := sorted(set(numbers) - set(known)):
-            raise StudyError(
+            raise FlagError(
                 f"--again {absent[0]}: the plan has no such slot, only 1 to {max(known)}",
                 where="--again",
             )

@@ -207,6 +207,7 @@ class ServerProcess:
         }
         try:
             self._channel.send(do="start", number=self._number, **request)
+            self._process.wake()
             reply: Message = {}
             while reply.get("number") != self._number:  # what came late is of an earlier worker
                 reply = self._channel.receive(_ANSWER_WITHIN_S) or {}
@@ -228,6 +229,7 @@ class ServerProcess:
         """
         try:
             self._channel.send(do=what, number=number)
+            self._process.wake()
         except EOFError:
             self._lost()
 

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.core.allowance import allowance
@@ -199,11 +200,11 @@ def _process_problems(
             field,
             "remove pytorch.device or pytorch.num_processes",
         )
-    if count > config.n:
+    if count > (prompts := config.n or MOST_PROMPTS):
         yield Problem(
-            f"{count} processes have only {config.n} prompts to share",
+            f"{count} processes have only {prompts} prompts to share",
             field,
-            f"set num_processes: {config.n} or less, or raise n",
+            f"set num_processes: {prompts} or less, or raise n",
         )
     yield from _too_many_processes(count, device)
 

@@ -26,6 +26,7 @@ from llenergymeasure.core.backends.protocol import (
 from llenergymeasure.core.backends.shared.engines import static_batches
 from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.domain.environment import DeviceTarget
+from llenergymeasure.domain.prompts import Message
 from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.exceptions import BackendError, Problem
 
@@ -39,6 +40,10 @@ class WordTokenizer:
         """Tokenise by white space."""
         digests = (hashlib.sha256(word.encode()).digest() for word in text.split())
         return [int.from_bytes(digest[:4], "big") % VOCABULARY for digest in digests]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Tokenise the words of all turns, without anything around them."""
+        return self.encode(" ".join(message.content for message in messages))
 
     def ordinary_ids(self) -> Sequence[int]:
         """List every id."""
