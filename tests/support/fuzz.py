@@ -24,6 +24,8 @@ from llenergymeasure.exceptions import LLEMError
 from tests.support.cli import Done, Llem
 
 LONGEST_S = 10.0
+"""Of work; a machine that is busy otherwise may take longer."""
+PATIENCE_S = 60.0
 LONGEST_MESSAGE = 4_000
 LONGEST_WORD = 256
 """Characters without a space or a slash; a path may be longer, a name is shortened before."""
@@ -106,15 +108,15 @@ def _bounded() -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     handler = signal.signal(signal.SIGALRM, _too_long)
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, before[1]))
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
-    begun_s = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    begun_s = time.process_time()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         resource.setrlimit(resource.RLIMIT_DATA, before)
-    assert time.monotonic() - begun_s < LONGEST_S, "it took too long"
+    assert time.process_time() - begun_s < LONGEST_S, "it took too long"
 
 
 def _too_long(number: int, frame: object) -> None:

@@ -123,15 +123,18 @@ def test_a_path_with_a_comma_is_quoted() -> None:
     assert option == 'type=bind,"source=/a, b",target=/c,readonly'
 
 
-def test_everything_that_a_configuration_names_by_path_is_mounted(tmp_path: Path) -> None:
-    model, prompts, adapter, extra = (tmp_path / name for name in ("m", "p.jsonl", "a", "t"))
+@pytest.mark.parametrize("in_section", [False, True])
+def test_everything_that_a_configuration_names_by_path_is_mounted(
+    tmp_path: Path, in_section: bool
+) -> None:
+    model, prompts, adapter, extra = (tmp_path / name for name in ("m", "p.CSV", "a", "t"))
     for folder in (model, adapter, extra):
         folder.mkdir()
     prompts.touch()
     config = ExperimentConfig.model_validate(
         {
             "model": f"random:{model}",
-            "dataset": str(prompts),
+            "dataset": {"path": str(prompts)} if in_section else str(prompts),
             "lora": {"adapter_path": str(adapter)},
             "passthrough_kwargs": {"tokenizer": {"path": str(extra)}},
         }

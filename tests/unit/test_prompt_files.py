@@ -17,14 +17,15 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from llenergymeasure.config.models import DatasetFile, ExperimentConfig
+from llenergymeasure.config.models import DatasetFile, ExperimentConfig, StudyConfig
 from llenergymeasure.config.names import PROMPT_FILES
 from llenergymeasure.config.yaml_file import build
 from llenergymeasure.config.yaml_file import read as read_yaml
 from llenergymeasure.datasets import tables
-from llenergymeasure.datasets.loader import chat_shapes, dataset_problems, load_dataset
+from llenergymeasure.datasets.loader import Look, dataset_problems, load_dataset, look
 from llenergymeasure.domain.prompts import Dataset, Message, Prompt
-from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.exceptions import ConfigError, Problem, StudyError
+from llenergymeasure.study.grid import expand
 
 Rows = list[dict[str, Any]]
 
@@ -372,10 +373,11 @@ def test_the_hash_of_chats_tells_roles_and_turns_apart(tmp_path: Path) -> None:
 def test_orders_of_roles_are_told_once_of_what_is_used(tmp_path: Path) -> None:
     talks = [chat("u"), chat("u", "a", "u"), chat("u"), chat("s", "u")]
     path = written(tmp_path, [{"messages": talk} for talk in talks])
-    assert chat_shapes(path, 3) == [("user",), ("user", "assistant", "user")]
-    assert chat_shapes(written(tmp_path, PLAIN), 3) == []
-    assert chat_shapes("mixed-1k", 3) == []
-    assert chat_shapes(str(tmp_path / "absent.jsonl"), 3) is None
+    assert look(path, 3) == Look((("user",), ("user", "assistant", "user")))
+    assert look(written(tmp_path, PLAIN), 3) == Look()
+    assert look(written(tmp_path, [{"text": "a", "max_tokns": 3}]), 3) == Look((), ("max_tokns",))
+    assert look("mixed-1k", 3) == Look()
+    assert look(str(tmp_path / "absent.jsonl"), 3) is None
 
 
 # The field ----------------------------------------------------------------------------------------
@@ -421,6 +423,16 @@ def test_a_wrong_dataset_section_is_told_in_its_own_words(
     assert said in refused.value.message
     assert "function-" not in refused.value.message
     assert refused.value.message.count("dataset.") <= 2
+
+
+def test_columns_of_one_file_can_be_swept() -> None:
+    study = StudyConfig.model_validate(
+        {"model": "m", "dataset": {"path": "a.csv"}, "sweep": {"dataset.column": ["x", "y"]}}
+    )
+    datasets = [one.dataset for one in expand(study).experiments]
+    assert datasets == [DatasetFile(path="a.csv", column=name) for name in ("x", "y")]
+    with pytest.raises(StudyError, match=r"dataset\.path: this field is required"):
+        expand(StudyConfig.model_validate({"model": "m", "sweep": {"dataset.column": ["x"]}}))
 
 
 def test_a_system_prompt_that_no_tokenizer_takes_is_refused() -> None:
@@ -497,7 +509,7 @@ def check_damaged(folder: Path, seeds: range) -> None:
         path.write_bytes(damaged(seed, ending))
         said = "\n".join(map(str, dataset_problems(str(path), 1, folder)))
         assert len(said) < 4000, (seed, said)
-        chat_shapes(str(path), 1)
+        look(str(path), 1)
 
 
 def test_no_damage_to_a_file_of_prompts_ends_in_anything_but_words(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ INTERRUPTED = 130
 """Exit code of a run that the user interrupted (128 + SIGINT)."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NO_ROOM = ("cannot allocate memory", "failed to map segment", "can't start new thread")
+_NO_ROOM = re.compile("(?i)cannot allocate memory|failed to map segment|can't start new thread")
 _MORE_MEMORY = "raise the limit (ulimit -v, a container, a job), or ask for less"
 _LONGEST_MESSAGE = 3_500
 _AS_GIVEN = "llenergymeasure.as_given"
@@ -98,12 +98,12 @@ class FailureReport:
 
 def _of_the_system(error: BaseException) -> str | None:
     """Say what the operating system refuses, where that is what went wrong."""
-    said = str(error).lower()
-    refused = isinstance(error, ImportError | RuntimeError) and any(
-        map(said.__contains__, _NO_ROOM)
-    )
-    if refused or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return f"there is not enough memory{f': {error}' if said else ''}\n  {_MORE_MEMORY}"
+    short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    said = str(error) if short else ""
+    if isinstance(error, ImportError | RuntimeError):  # NumPy's is a page long
+        said = next(filter(_NO_ROOM.search, str(error).splitlines()), "")
+    if short or said:
+        return f"there is not enough memory{f': {said}' if said else ''}\n  {_MORE_MEMORY}"
     if not isinstance(error, OSError):
         return None
     what = f"{error.filename}: " if error.filename else "cannot write the output: "

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from llenergymeasure.config.backend_configs import (
+    MOST,
     Count,
     PyTorchConfig,
     ScriptedConfig,
@@ -30,7 +31,7 @@ DEFAULT_BACKEND = "pytorch"
 MOST_PROMPTS = 100
 """Prompts that are used at most where nobody says how many."""
 
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=MOST)]
 
 
 class DecoderConfig(ConfigModel):
@@ -49,7 +50,9 @@ class DecoderConfig(ConfigModel):
     repetition_penalty: float | None = Field(
         None, gt=0, description="Penalty on tokens seen before (null: 1)."
     )
-    num_beams: int | None = Field(None, ge=2, description="Beams; required for beam, only for it.")
+    num_beams: int | None = Field(
+        None, ge=2, le=MOST, description="Beams; required for beam, only for it."
+    )
     min_new_tokens: Count | None = Field(
         None, description="No end of sequence before this many tokens."
     )
@@ -73,7 +76,7 @@ NEUTRAL_DECODER: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "repet
 class WarmupConfig(ConfigModel):
     """Work done before the measured window, so that the window sees a steady device."""
 
-    n_warmup: Annotated[int, Field(ge=0)] = Field(
+    n_warmup: Annotated[int, Field(ge=0, le=MOST)] = Field(
         3, description="Full-length batches of the measured shapes, with other prompts."
     )
     thermal_floor_seconds: Seconds = Field(
@@ -89,7 +92,7 @@ class BaselineConfig(ConfigModel):
     enabled: bool = Field(
         True, description="Measure it; skipped, and recorded as skipped, without a measured source."
     )
-    duration_seconds: Annotated[float, Field(gt=0)] = Field(
+    duration_seconds: Annotated[float, Field(gt=0, le=MOST)] = Field(
         30.0, description="How long each idle measurement takes."
     )
 

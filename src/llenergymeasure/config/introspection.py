@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.plain_words import as_yaml
 
 
@@ -129,5 +130,6 @@ def type_name(schema: dict[str, Any]) -> str:
     names = {"object": "section" if "properties" in schema else "mapping", "number": "number"}
     kind: str = schema.get("type", "any")
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
+    given = {key: schema[key] for key in signs if schema.get(key, MOST) != MOST}
+    bounds = [f"{signs[key]} {bound:.15g}" for key, bound in given.items()]
     return names.get(kind, kind) + (f" ({', '.join(bounds)})" if bounds else "")

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
 from llenergymeasure.config.experiment import (
     ExperimentConfig,
@@ -50,7 +51,7 @@ class ExecutionConfig(ConfigModel):
         description="Pause between cycles, in orders that have cycles (null: the user "
         "configuration decides).",
     )
-    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+    timeout_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
         None,
         description="An experiment that takes longer is ended and has failed (null: several times "
         "what the plan expects).",

@@ -187,6 +187,9 @@ def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[
 def _partial_problems(data: dict[str, Any], backend: str) -> Iterator[_Located]:
     """Check each field for itself; whether they go together depends on the combination."""
     checked = {"model": "-", "backend": backend, **data}
+    dataset = data.get("dataset")
+    if isinstance(dataset, Mapping) and {"column", "limit_column"} & dataset.keys():
+        checked["dataset"] = {"path": "-", **dataset}  # the file may stand elsewhere
     try:
         ExperimentConfig.model_validate(checked, context=ALONE)
     except ValidationError as error:

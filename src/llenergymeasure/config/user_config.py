@@ -15,6 +15,7 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import ConfigModel, flatten, invalid, nearest, nest
 from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.experiment_fields import Seconds
@@ -48,10 +49,10 @@ class MeasurementSettings(ConfigModel):
     energy_backend: EnergyBackendName = Field(
         "auto", description="Energy source for experiments that say auto."
     )
-    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0)] | None = Field(
+    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0, le=MOST)] | None = Field(
         None, description="Grid carbon intensity in gCO2e/kWh; without it no CO2 is stated."
     )
-    datacenter_pue: Annotated[float, Field(ge=1)] = Field(
+    datacenter_pue: Annotated[float, Field(ge=1, le=1000)] = Field(
         1.0, description="Power usage effectiveness: facility energy over computing energy."
     )
     calibrate: bool = Field(
@@ -98,10 +99,10 @@ class UISettings(ConfigModel):
 class AdvancedSettings(ConfigModel):
     """Sampling rates."""
 
-    counter_poll_ms: Annotated[float, Field(gt=0)] = Field(
+    counter_poll_ms: Annotated[float, Field(gt=0, le=MOST)] = Field(
         5.0, description="Period at which energy counters are read."
     )
-    power_poll_ms: Annotated[float, Field(gt=0)] = Field(
+    power_poll_ms: Annotated[float, Field(gt=0, le=MOST)] = Field(
         20.0, description="Period at which power, temperature and clocks are read."
     )
 

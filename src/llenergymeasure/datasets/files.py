@@ -108,8 +108,8 @@ class Columns:
 
     def note(self, names: Iterable[str]) -> None:
         """Keep the first few names that nothing is made of."""
-        for name in islice(names, _MOST_NAMED + 1):
-            if len(self.unused) <= _MOST_NAMED:
+        for name in islice(names, _MOST_NAMED):
+            if len(self.unused) < _MOST_NAMED:
                 self.unused.setdefault(name[:_LONGEST_NAME])
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.experiment_fields import MOST_PROMPTS
@@ -110,24 +111,39 @@ def prompt_file(spec: Spec) -> PromptFile | None:
     return file
 
 
-def chat_shapes(spec: Spec, n: int | None) -> list[tuple[Role, ...]] | None:
-    """Tell in what orders roles take turns in the chats that are used, some dozens at most.
+class Look(NamedTuple):
+    """What the prompts that are used tell of a file.
+
+    Attributes:
+        shapes: Orders in which roles take turns in its chats, each once, some dozens at most; none
+            where all is plain text.
+        unused: Columns, or keys of rows, that nothing is made of; the first few.
+    """
+
+    shapes: tuple[tuple[Role, ...], ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def look(spec: Spec, n: int | None) -> Look | None:
+    """Look into the user's own file of prompts; there is nothing to tell of another dataset.
 
     Args:
         spec: The dataset.
         n: Prompts that are used; ``None`` for those there are, up to ``MOST_PROMPTS``.
 
     Returns:
-        Each order once, none for prompts of plain text; ``None`` where a file cannot be read.
+        What it tells; ``None`` where it cannot be read.
     """
     file = prompt_file(spec)
+    if file is None:
+        return Look()
     try:
-        prompts = (row for row in file or () if isinstance(row, Prompt))
+        prompts = (row for row in file if isinstance(row, Prompt))
         used = islice(prompts, MOST_PROMPTS if n is None else n)
         shapes = dict.fromkeys(tuple(m.role for m in one.messages) for one in used if one.messages)
     except OSError:
         return None
-    return list(shapes)[:_MOST_SHAPES]
+    return Look(tuple(shapes)[:_MOST_SHAPES], tuple(file.columns.unused))
 
 
 def _located(spec: str | DatasetFile, cache_dir: Path) -> tuple[PromptFile, str]:

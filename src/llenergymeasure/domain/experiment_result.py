@@ -13,12 +13,12 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import EnergyKind, EnergyResult
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
+from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 
@@ -313,10 +313,10 @@ class DatasetInfo(Record):
         (), description="Columns, or keys of rows, that nothing was made of; the first few."
     )
 
-    def unused_words(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
         """Say which columns nothing was made of; nothing where there are none."""
         if self.unused:
-            yield f"not used of its rows: {', '.join(map(shown, self.unused))}"
+            yield unused_words(self.unused)
 
 
 class ResolvedSettings(Record):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from llenergymeasure.config.plain_words import shown
 
 Role = Literal["system", "user", "assistant"]
 
@@ -13,6 +16,11 @@ class Message(NamedTuple):
 
     role: Role
     content: str
+
+
+def unused_words(names: Iterable[str]) -> str:
+    """Say which columns of a file of prompts nothing is made of."""
+    return f"not used of its rows: {', '.join(map(shown, names))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from llenergymeasure.core.models.sources import (
     vocabulary_problems,
     weight_problems,
 )
-from llenergymeasure.datasets.loader import chat_shapes, dataset_problems
+from llenergymeasure.datasets.loader import dataset_problems, look
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration import device_lock
@@ -168,12 +168,12 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
 
 
 def _template_problems(config: ExperimentConfig) -> list[Problem]:
-    shapes = chat_shapes(config.dataset, config.n)
-    if shapes is None:  # which is a problem of the dataset
+    seen = look(config.dataset, config.n)
+    if seen is None:  # which is a problem of the dataset
         return []
-    if config.apply_chat_template or shapes:
+    if config.apply_chat_template or seen.shapes:
         absent = template_problems(config.model, for_chats=not config.apply_chat_template)
-        return absent or tokenizers.trial_problems(config, shapes=shapes)
+        return absent or tokenizers.trial_problems(config, shapes=seen.shapes)
     if config.system_prompt is None:
         return []
     what = "prompts of plain text have no room for a system prompt"

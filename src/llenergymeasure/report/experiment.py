@@ -72,7 +72,7 @@ def _subject(result: ExperimentResult) -> Iterator[Fact]:
     if cut and limit:
         shortened += f" to at most {limit:,} tokens"
     counts = f"{dataset.name}, {dataset.used:,} of {dataset.size:,}{shortened}"
-    yield Fact("Prompts", (counts, *dataset.unused_words()))
+    yield Fact("Prompts", (counts, *dataset.notes()))
 
 
 def _machine(result: ExperimentResult) -> str:

@@ -164,7 +164,7 @@ def _notes(
     yield from (Note(kind="resume", text=text) for text in _about_again(done))
     datasets = {run.result.resolved.dataset.name: run.result.resolved.dataset for run in every}
     for name, dataset in islice(datasets.items(), _MOST_NOTES):
-        yield from (Note(kind="other", text=f"{name}: {text}") for text in dataset.unused_words())
+        yield from (Note(kind="other", text=f"{name}: {text}") for text in dataset.notes())
 
 
 def write_summary(study: StudyResult, directory: StudyDirectory) -> None:

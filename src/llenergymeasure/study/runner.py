@@ -20,6 +20,8 @@ from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
+from llenergymeasure.datasets import loader as datasets
+from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
 from llenergymeasure.exceptions import (
     BackendError,
@@ -177,6 +179,12 @@ class StudyRunner:
     def _check(self, runners: RunnerPool, plan: StudyPlan, configurations: Sequence[int]) -> None:
         with _parquet_imported_meanwhile():
             runners.check([plan.order(number, self.settings) for number in configurations])
+        configs = [plan.experiments[number] for number in configurations]
+        for dataset, n in dict.fromkeys((one.dataset, one.n) for one in configs):
+            seen = datasets.look(dataset, n)
+            if seen is not None and seen.unused:
+                name = getattr(dataset, "path", dataset)
+                self.calls.listener(Noted(f"{name}: {unused_words(seen.unused)}"))
 
     def _run(
         self,

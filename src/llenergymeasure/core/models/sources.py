@@ -128,8 +128,9 @@ def unreadable(folder: Path) -> Problem | None:
         for path in sorted(folder.iterdir()):
             if plain_files.kind_of(path) or (path.name in _SETTINGS and path.is_file()):
                 plain_files.opened(path, MOST_BYTES).close()
-    except OSError as error:
-        return Problem(f"cannot read {path}: {error.strerror}", "model", f"mend {path}")
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+        said = getattr(error, "strerror", error)
+        return Problem(f"cannot read {path}: {said}", "model", f"mend {path}")
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
@@ -118,7 +119,8 @@ def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
         return  # of a directory only the shape is taken
     stated = quantised.of_model(config.model, config.revision)
     path = sources.resolve(config.model).path
-    if path is not None and (path / ADAPTER_FILE).is_file():
+    # Of a name too long for a file Path raises; what is wrong with the model is told elsewhere.
+    if path is not None and os.path.isfile(path / ADAPTER_FILE):  # noqa: PTH113
         yield Problem(
             f"'{config.model}' holds an adapter ({ADAPTER_FILE}), which transformers would put on "
             "the model without a word",

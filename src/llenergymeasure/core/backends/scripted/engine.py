@@ -8,6 +8,7 @@ which a simulated device can integrate.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class ScriptedBackend:
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops the script: only a load log that cannot be written."""
         log = _section(config).load_log
-        if log is None or Path(log).parent.is_dir():
+        if log is None or os.path.isdir(Path(log).parent):  # noqa: PTH112 - Path raises
             return []
         return [Problem(f"no directory for '{log}'", "scripted.load_log", "make the directory")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +178,7 @@ def adapter_problems(
             f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
         )
     folder = adapter_directory(config)
-    if folder is not None and not (folder / ADAPTER_FILE).is_file():
+    if folder is not None and not os.path.isfile(folder / ADAPTER_FILE):  # noqa: PTH113
         yield Problem(
             f"'{config.lora.adapter_path}' holds no {ADAPTER_FILE}",
             "lora.adapter_path",
