@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
@@ -88,6 +89,9 @@ class ConfigModel(TextModel):
         allow_inf_nan=False,
     )
 
+    is_whole: ClassVar[bool] = False
+    """Whether users give it by itself; what they give is searched for credentials then."""
+
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Adjust raw input before it is validated; models override it where fields interact."""
@@ -110,7 +114,9 @@ class ConfigModel(TextModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _report_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _report_everything(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
         if not isinstance(data, dict):
             return handler(data)
         unknown = {name: value for name, value in data.items() if not cls.accepts(str(name))}
@@ -120,6 +126,9 @@ class ConfigModel(TextModel):
         ]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
+            if known and cls.is_whole and info.context is None:
+                paths = (path.replace("[", ".").replace("]", "") for path in secret_paths(known))
+                refuse(cls.__name__, (FieldProblem(path, ADVICE) for path in paths))
             model = handler(cls.prepare(known))
         except ValidationError as error:
             errors += [_line(line["loc"], _as_custom(line)) for line in error.errors()]

@@ -8,14 +8,8 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
-from llenergymeasure.config import rules, secrets
-from llenergymeasure.config.base import (
-    ConfigModel,
-    FieldProblem,
-    build_section,
-    refuse,
-    wrong_value,
-)
+from llenergymeasure.config import rules
+from llenergymeasure.config.base import ConfigModel, build_section, refuse, wrong_value
 from llenergymeasure.config.canonical import canonical, canonical_hash
 from llenergymeasure.config.experiment_fields import (
     DEFAULT_BACKEND,
@@ -30,7 +24,10 @@ from llenergymeasure.exceptions import ConfigError
 BATCH_SIZE = "batch_size"
 """What a flag calls the field that each backend has for the requests served at once."""
 STORED = {"stored": True}
-"""Validation context of a configuration that is read back from a result."""
+"""Validation context of a configuration that is read back, from a result or by a worker.
+
+It was held against the rules, and searched for credentials, by whoever took it in.
+"""
 ALONE = {"stored": False}
 """Validation context that looks at each field for itself, and not at whether they go together."""
 
@@ -44,6 +41,7 @@ class ExperimentConfig(ExperimentFields):
 
     # Sections of plugin backends arrive as extra fields; `accepts` admits no others.
     model_config = ConfigDict(extra="allow")
+    is_whole = True
 
     @classmethod
     def accepts(cls, name: str) -> bool:
@@ -57,8 +55,7 @@ class ExperimentConfig(ExperimentFields):
 
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse credentials, fill in what the dataset decides, build the sections of plugins."""
-        refuse_credentials(cls.__name__, data)
+        """Fill in what the dataset decides, and build the sections of plugins."""
         extra = [name for name in data if name not in cls.model_fields]
         known = {name: value for name, value in data.items() if name not in extra}
         sections = {
@@ -131,12 +128,3 @@ def meant_inside(name: str, backend: object) -> str | None:
     known = [one.name for one in fields(ExperimentConfig) if one.name.count(".") == 1]
     found = [own] if own in known else [one for one in known if one.endswith(f".{name}")]
     return f"did you mean '{found[0]}'?" if found else None
-
-
-def refuse_credentials(title: str, data: dict[str, Any]) -> None:
-    """Refuse raw input that holds what looks like a credential, without echoing it.
-
-    Raises:
-        ValidationError: Some value does; every field is named.
-    """
-    refuse(title, (FieldProblem(path, secrets.ADVICE) for path in secrets.secret_paths(data)))

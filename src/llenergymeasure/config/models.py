@@ -1,6 +1,6 @@
 """What to measure: one experiment, or a collection of them; every model under one roof."""
 
-from llenergymeasure.config.experiment import STORED, ExperimentConfig, refuse_credentials
+from llenergymeasure.config.experiment import STORED, ExperimentConfig
 from llenergymeasure.config.experiment_fields import (
     BaselineConfig,
     DatasetFile,
@@ -27,5 +27,4 @@ __all__ = [
     "SyntheticSpec",
     "WarmupConfig",
     "WindowConfig",
-    "refuse_credentials",
 ]

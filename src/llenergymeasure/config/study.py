@@ -19,11 +19,7 @@ from pydantic import (
 
 from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
-from llenergymeasure.config.experiment import (
-    ExperimentConfig,
-    meant_inside,
-    refuse_credentials,
-)
+from llenergymeasure.config.experiment import ExperimentConfig, meant_inside
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
@@ -85,6 +81,7 @@ class StudyConfig(ConfigModel):
 
     # The defaults arrive as extra fields; `accepts` admits no others.
     model_config = ConfigDict(extra="allow")
+    is_whole = True
 
     name: str | None = Field(
         None,
@@ -129,9 +126,7 @@ class StudyConfig(ConfigModel):
 
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse credentials, and a sweep that is not made of lists."""
-        own = {name: value for name, value in data.items() if name != "experiments"}
-        refuse_credentials(cls.__name__, own)
+        """Refuse a sweep that is not made of lists."""
         if isinstance(sweep := data.get("sweep"), Mapping):
             refuse_at(cls.__name__, sweep_problems(sweep))
             lists = {str(key): tuple(values) for key, values in sweep.items()}

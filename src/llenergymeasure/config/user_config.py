@@ -110,6 +110,8 @@ class AdvancedSettings(ConfigModel):
 class UserConfig(ConfigModel):
     """The user's settings for this machine; every field has a default."""
 
+    is_whole = True
+
     output: OutputSettings = Field(default_factory=OutputSettings, description="Where files go.")
     runners: dict[str, str] = Field(
         {}, description="Where each backend executes: local, python:<interpreter>, docker:<image>."

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import EnergyKind, EnergyResult
@@ -505,8 +506,10 @@ class FailedExperiment(Record):
     config: ExperimentConfig = Field(description="What was asked for.")
     phase: str | None = Field(description="Where it broke.")
     code: str = Field(description="Stable code of the error.")
-    message: str = Field(description="What went wrong.")
-    log_tail: str = Field("", description="What the engine printed last, where it is known.")
+    message: Annotated[str, AfterValidator(redact)] = Field(description="What went wrong.")
+    log_tail: Annotated[str, AfterValidator(redact)] = Field(
+        "", description="What the engine printed last, where it is known."
+    )
     slot: int | None = Field(None, description="Its place in the study, from 1.")
     cycle: int | None = Field(None, description="Its cycle in the study, from 1.")
     configuration: int | None = Field(None, description="id of its configuration in the study.")

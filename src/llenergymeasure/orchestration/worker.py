@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from llenergymeasure import locks
-from llenergymeasure.config.secrets import redact
+from llenergymeasure.config.models import STORED
 from llenergymeasure.core.energy.selection import get_active_energy_backend
 from llenergymeasure.core.energy.stored import known_sensors
 from llenergymeasure.core.environment import capture
@@ -106,7 +106,7 @@ def run(
     Raises:
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
-    order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    order = WorkOrder.model_validate_json(directory.config.read_bytes(), context=STORED)
     if started is not None:
         how = {"start_method": started.method, "start_reason": started.reason}
         order = order.model_copy(update=how)
@@ -231,7 +231,7 @@ def _fail(
     """Leave a failure of a code and a message, and what else is kept of the experiment."""
     code, message = told
     failure = FailedExperiment(
-        config=order.config, phase=phase, code=code, message=redact(message), rescued=rescued
+        config=order.config, phase=phase, code=code, message=message, rescued=rescued
     )
     try:
         repository.save_failure(failure)

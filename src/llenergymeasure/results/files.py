@@ -24,7 +24,9 @@ from typing import Any, BinaryIO, NoReturn
 from pydantic import BaseModel
 
 from llenergymeasure import plain_files
+from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.plain_words import shown
+from llenergymeasure.config.secrets import redacted
 from llenergymeasure.exceptions import (
     PUT_ELSEWHERE,
     ExperimentError,
@@ -61,9 +63,23 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
+def json_text(record: BaseModel, exclude: set[str] | None = None) -> str:
+    """Write a record as JSON that people can read, without credentials.
+
+    What was asked for (``config``) stays as it is: it was searched for them when it was taken in,
+    and a result that named something else would be of another experiment.
+    """
+    text = record.model_dump_json(indent=2, exclude=exclude)
+    data = json.loads(text)
+    clean = {**redacted(data), **{name: data[name] for name in ("config",) if name in data}}
+    if clean == data:
+        return text
+    return as_unicode(json.dumps(clean, indent=2, ensure_ascii=False))
+
+
 def sealed_text(record: BaseModel) -> str:
-    """Write a record as JSON that people can read, with its seal as the last key."""
-    text = record.model_dump_json(indent=2)
+    """Write a record as :func:`json_text` does, with its seal as the last key."""
+    text = json_text(record)
     return f'{text.removesuffix("}").rstrip()},\n  "{SEAL}": "{checksum(json.loads(text))}"\n}}\n'
 
 

@@ -33,7 +33,7 @@ from llenergymeasure.domain.study_result import (
     Metric,
     about_metrics,
 )
-from llenergymeasure.results.files import write_atomically, write_json_atomically
+from llenergymeasure.results.files import json_text, write_atomically, write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import likeness, statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
@@ -175,8 +175,7 @@ def write_summary(study: StudyResult, directory: StudyDirectory) -> None:
     """
     import pyarrow.parquet as pq
 
-    text = study.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
-    write_json_atomically(directory.summary, text)
+    write_json_atomically(directory.summary, json_text(study, exclude={"experiments"}) + "\n")
     table = study.to_arrow()
     write_atomically(directory.table, lambda sink: pq.write_table(table, sink, compression="zstd"))
 

@@ -521,7 +521,9 @@ def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: 
     if as_json and single:
         say(result.experiments[0].to_json(), end="", as_json=True)
     elif as_json:
-        say(result.model_dump_json(indent=2, exclude={"experiments"}), as_json=True)
+        from llenergymeasure.results.files import json_text
+
+        say(json_text(result, exclude={"experiments"}), as_json=True)
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
             say()  # between the lines of the experiments and the table

@@ -18,6 +18,7 @@ from llenergymeasure import plain_files, temporary
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX, without_tilde
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.config_json import (
@@ -320,7 +321,8 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
     found = own or tokenizer_files.own_files(folder)
     inputs = {path.name: plain_files.read(path, MOST_BYTES) for path in found}
     contents = {name: content.hex() for name, content in inputs.items()}
-    stem = source.path.resolve().name if source.path else source.name
+    # Behind a link there may be any name.
+    stem = redact(source.path.resolve().name).replace("*", "-") if source.path else source.name
     target = cache_dir / "random" / f"{stem}-{canonical_hash([config, contents])}"
     if (target / CONFIG_FILE).exists():  # it is written last
         return target
