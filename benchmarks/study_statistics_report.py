@@ -40,8 +40,8 @@ Noise is 1 %, alike for all. **Named**: the bad run is named, alone or as one of
 told apart (two configurations, or two cycles). **False**: any run is named though none is bad;
 beside it where one configuration is five times as noisy as the rest. **Noise grows**: how many
 times the noise of the study seems with the bad run in it. At least 95 % are named from 5 degrees
-of freedom. The bound of false names is 5 %, and what 400 studies leave to chance beside it (2.2 %);
-all metrics of a study share it, of which this is one.
+of freedom. The bound of false names is 5 %, and what 1,000 studies leave to chance beside it
+(1.4 %); all metrics of a study share it, of which this is one.
 """,
     "order": """## What the order costs
 

@@ -216,6 +216,7 @@ def test_a_plan_too_large_for_a_configuration_is_known_all_the_same(tmp_path):
         ("prompts.JSONL", b'{"prompt": "a"}\n'),
         ("prompts.jsonl.gz", b"\x1f\x8b\x08\x00"),
         ("prompts", b"PAR1\x15\x00"),
+        ("prompts.json", b'[{"prompt": "a"}]'),
     ],
 )
 def test_a_data_set_says_how_it_is_given(tmp_path, name, content):
@@ -230,7 +231,7 @@ def test_a_model_says_how_it_is_given(tmp_path):
     assert f"measure it: llem run --model {tmp_path}" in told(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("text", ["modle: m\n", '{"modle": "m"}\n', "{", "[1]", "", "just words"])
+@pytest.mark.parametrize("text", ["modle: m\n", '{"modle": "m"}\n', "{", "- 1", "", "just words"])
 def test_a_configuration_with_a_mistake_is_told_its_mistake(tmp_path, text):
     path = tmp_path / "experiment.yaml"
     path.write_text(text)

@@ -16,8 +16,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared import problems
 from llenergymeasure.core.memory_estimate import estimate_memory
-from llenergymeasure.core.models import identity, loadable, quantised, sources, tokenizer_files
-from llenergymeasure.core.models.catalogue import config as catalogued
+from llenergymeasure.core.models import identity, loadable, quantised, sources
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ConfigError, LLEMError
 from llenergymeasure.results.files import SEAL, checksum
@@ -27,6 +26,7 @@ from llenergymeasure.results.recognise import explained
 from llenergymeasure.study.manifest import read_plan, write_plan
 from llenergymeasure.study.resume import look
 from tests.support.fuzz import check_call
+from tests.support.fuzz_models import VARIANTS, files_of_a_model
 from tests.support.mangled import mangled
 from tests.support.samples import EXHAUSTIVE
 from tests.support.study_on_disk import break_off, make_plan, make_study, scripted
@@ -100,19 +100,12 @@ def test_no_plan_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> Non
 
 
 @CASES
-@pytest.mark.parametrize("name", ["tiny-llama", "mixtral", "mamba", "gemma4", "gpt_neo"])
-def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases: int) -> None:
+@pytest.mark.parametrize("family", range(len(VARIANTS)))
+def test_no_model_is_too_strange_for_a_message(tmp_path: Path, family: int, cases: int) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**catalogued("tiny-llama"), **OTHERS[name]}))
-    for path in tokenizer_files.own_files(tokenizer_files.packaged()):
-        (folder / path.name).write_bytes(path.read_bytes()[:200_000])
-    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
-    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
-    (folder / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "m"}')
-    head = json.dumps({"lm_head.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
-    weights = len(head).to_bytes(8, "little") + head.encode() + bytes(8)
-    (folder / "model.safetensors").write_bytes(weights)
+    for name, content in files_of_a_model(VARIANTS[family]).items():
+        (folder / name).write_bytes(content)
     config = ExperimentConfig(model=str(folder), lora={"adapter_path": str(folder)})
 
     def look_at() -> None:
@@ -138,35 +131,5 @@ def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases:
         if found:
             raise LLEMError("\n".join(map(str, found)))
 
-    files = [folder / one for one in ("config.json", "tokenizer_config.json", "tokenizer.json")]
-    files += [folder / "adapter_config.json", folder / "model.safetensors"]
-    hold([files[0], *files], look_at, cases // 5, f"models, {name}")
-
-
-TOKENIZER = {
-    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
-    "added_tokens": [{"content": "<s>", "id": 2}],
-}
-OTHERS: dict[str, dict[str, object]] = {
-    "tiny-llama": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
-    "mixtral": {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2},
-    "mamba": {
-        "model_type": "mamba2",
-        "state_size": 16,
-        "expand": 2,
-        "num_heads": 8,
-        "n_groups": 1,
-        "conv_kernel": 4,
-    },
-    "gemma4": {
-        "model_type": "gemma4_text",
-        "layer_types": ["sliding_attention", "full_attention"],
-        "per_layer_config": {"0": {"hidden_size": 8}},
-        "quantization_config": {"quant_method": "gptq", "bits": 4},
-    },
-    "gpt_neo": {
-        "model_type": "gpt_neo",
-        "attention_types": [[["global", "local"], 2]],
-        "quantization_config": {"config_groups": {"a": {"weights": {"num_bits": 8}}}},
-    },
-}
+    files = [folder / "config.json", *folder.iterdir()]
+    hold(files, look_at, cases // 5, f"models, {VARIANTS[family]}")

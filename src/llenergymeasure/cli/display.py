@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from llenergymeasure.cli.failure import tell
+from llenergymeasure.cli.failure import columns_of, tell
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
@@ -186,12 +186,13 @@ def begun_lines(event: Begun) -> list[str]:
     return wrapped(first, rest="  ")
 
 
-def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
+def finished_line(event: Finished, labels: Sequence[str] = (), width: int = WIDTH) -> str:
     """Say what came of an experiment, within the width of a terminal.
 
     Args:
         event: What ended.
         labels: What sets each configuration apart; without, the name of its directory is told.
+        width: Columns there are.
     """
     digits, most = len(str(event.total)), len(str(len(labels)))
     number = f"[{event.number:>{digits}}/{event.total}] {f'#{event.configuration}':<{most + 1}}"
@@ -204,9 +205,9 @@ def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
     else:
         left = f", {span(event.left_s)} left" if event.left_s else ""
         said = f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
-    room = max(WIDTH - len(number) - len(said) - 3, _SHORTEST_NAME)
+    room = max(width - len(number) - len(said) - 3, _SHORTEST_NAME)
     column = min(max(map(len, labels), default=len(name)), room)
-    return cut(f"{number} {cut(name, column):<{column}}  {said}")
+    return cut(f"{number} {cut(name, column):<{column}}  {said}", width)
 
 
 def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | None) -> list[str]:
@@ -298,7 +299,7 @@ class StudyDisplay(Display):
         self._end = (
             "" if event.left_s is None else f", ends {time_of_day(self._now(), event.left_s)}"
         )
-        tell(finished_line(event, self._labels), self._stream)
+        tell(finished_line(event, self._labels, columns_of(self._stream)), self._stream)
         if isinstance(event.outcome, FailedExperiment):
             directory = None
             if self._directory is not None:

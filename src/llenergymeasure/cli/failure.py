@@ -42,6 +42,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NO_ROOM = re.compile("(?i)cannot allocate memory|failed to map segment|can't start new thread")
 _MORE_MEMORY = "raise the limit (ulimit -v, a container, a job), or ask for less"
 _LONGEST_MESSAGE = 3_500
+_NARROWEST, _USUAL, _WIDEST = 60, 80, 120
 _AS_GIVEN = "llenergymeasure.as_given"
 _STILL_STOPPING = b"\nllem: stopping; press Ctrl-C once more to leave without tidying up\n"
 
@@ -155,6 +156,18 @@ def open_what_is_closed() -> None:
             nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays
             setattr(sys, name, nowhere)
             setattr(sys, f"__{name}__", nowhere)
+
+
+def columns_of(stream: TextIO | None) -> int:
+    """Give the columns that lines for a stream may have: those of its terminal, 60 to 120; else 80.
+
+    A terminal whose size nobody has set has no columns.
+    """
+    try:
+        found = os.get_terminal_size(stream.fileno()).columns if stream is not None else 0
+    except (OSError, ValueError):  # no terminal, no file, or closed
+        found = 0
+    return min(max(found, _NARROWEST), _WIDEST) if found else _USUAL
 
 
 def take_any_text(stream: TextIO | None) -> None:

@@ -494,10 +494,14 @@ class ExperimentResult(Record):
         """Write the result as one flat row; nested fields become dotted columns."""
         load_object("llenergymeasure.results.columns:write_row")(self, Path(path))
 
-    def summary(self) -> str:
-        """Render the result as plain text for a terminal of 80 columns."""
+    def summary(self, width: int = 80) -> str:
+        """Render the result as plain text.
+
+        Args:
+            width: Columns there are, 60 at least.
+        """
         sections = load_object("llenergymeasure.report.experiment:sections")(self)
-        return str(load_object("llenergymeasure.report.text:layout")(sections))
+        return str(load_object("llenergymeasure.report.text:layout")(sections, width))
 
 
 class FailedExperiment(Record):

@@ -59,7 +59,7 @@ def _file(path: Path) -> Iterator[str]:
         yield f"a file of a study{_way_on(study)}"
     if path in (beside.timeseries, beside.requests, beside.events) and beside.config.exists():
         yield f"a file of an experiment{_way_on_from(path.parent)}"
-    if head == b"PAR1" or path.suffix.lower() in _DATASETS:
+    if head == b"PAR1" or head[:1] == b"[" or path.suffix.lower() in _DATASETS:
         yield f"a data set; measure a model with it: llem run -d {_quoted(path)} --model MODEL"
     if head[:1] != b"{":
         return

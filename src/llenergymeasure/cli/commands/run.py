@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
 
-from llenergymeasure.cli.failure import FAILED, Interrupts, say, tell
+from llenergymeasure.cli.failure import FAILED, Interrupts, columns_of, say, tell
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.energy_sources import AUTO, ENERGY_SOURCES
 from llenergymeasure.config.introspection import describe
@@ -35,7 +35,7 @@ from llenergymeasure.exceptions import (
 
 if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
-    from llenergymeasure.domain.results import StudyResult
+    from llenergymeasure.domain.results import ExperimentResult, StudyResult
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -512,7 +512,7 @@ def _show_finished(interrupt: KeyboardInterrupt, *, as_json: bool) -> None:
     finished: StudyResult | None = getattr(interrupt, "study", None)
     if finished is not None and finished.ran and not as_json:
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
-            say(finished.summary())
+            say(finished.summary(columns_of(sys.stdout)))
 
 
 def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: bool) -> None:
@@ -527,7 +527,8 @@ def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: 
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
             say()  # between the lines of the experiments and the table
-        say(result.experiments[0].summary() if single else result.summary())
+        told: ExperimentResult | StudyResult = result.experiments[0] if single else result
+        say(told.summary(columns_of(sys.stdout)))
     if directory is not None and not (as_json and quiet):
         where = f"results in {directory}"
         if as_json:
