@@ -203,7 +203,7 @@ def take(path: Path, *, everybody: bool = False) -> ProcessLock | None:
 
 def is_held(path: Path) -> bool:
     """Tell whether another process has the lock; takes nothing."""
-    return _read(path)[1] is not None
+    return _read(path)[1] not in (None, os.getpid())
 
 
 def owner_of(path: Path) -> Owner | None:
@@ -275,14 +275,15 @@ def _read(path: Path) -> tuple[Owner | None, int | None]:
 
     That is 0 where it is out of sight, as in another container, and ``None`` where there is none.
     """
+    owner = holder = descriptor = None
     with _guard:
-        held = _held.get(os.path.realpath(path))
-        if held is not None:
-            return held.owner, os.getpid()
-        owner = holder = descriptor = None
         # Not a pipe, whose other end never opens, nor what a link leads to.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
+            there = os.lstat(path)
+            for held in _held.values():  # under whatever name
+                if os.path.samestat(os.fstat(held._descriptor), there):
+                    return held.owner, os.getpid()
             descriptor = os.open(path, flags)
             asked = [0] * 5
             asked[_TYPE] = fcntl.F_WRLCK

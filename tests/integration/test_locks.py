@@ -93,6 +93,17 @@ def test_asking_who_holds_it_does_not_let_go_of_it(path: Path) -> None:
     assert answer_of_another(path) == "yes"
 
 
+def test_a_look_at_another_name_of_its_file_does_not_let_go_of_it_either(path: Path) -> None:
+    lock = take(path)
+    assert lock is not None
+    again = path.with_name("b.lock")
+    again.hardlink_to(path)
+    assert owner_of(again) == lock.owner
+    assert not locks.is_held(again), "by no other process"
+    assert answer_of_another(path) == "no"
+    lock.release()
+
+
 def answer_of_another(path: Path) -> str:
     process = start(path)
     try:
