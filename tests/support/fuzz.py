@@ -171,7 +171,7 @@ KEYS = (
 passthrough_kwargs|token|~|1.5|''|<<|=|? [a]|"\0"|"\e[2J"|n.n|decoder.|.n|name|warmup|random_seed
 decoder.top_k|scripted.batch_size|vllm.block_size|window.phases|é|{c.n}|%s|2024-01-01|!!int ''
 !!python/name:os x|&a n|cold_start|010|1:30"""),
-    *("x" * 3_000, "'" + "a b " * 900 + "'"),
+    *("x" * 3_000, "'" + "a b " * 900 + "'", "? " + ".".join("a" * 5_000) + "\n  "),
 )
 EXPERIMENT = """\
 model: m
@@ -313,11 +313,15 @@ def flags(random: Random) -> Case:
     """Make a command line."""
     names = ("-m", "-b", "-d", "-n", "--batch-size", "--precision", "--max-new-tokens", "--cycles")
     names += ("--energy-backend", "--order", "--runner", "--output", "--again", "--nope", "-", "--")
+    names += ("--set", "--set", "--sweep", "--sweep", "--wait")
     good = {"-m": "m", "-b": "scripted", "-n": "2", "--energy-backend": "none"}
     for _ in range(random.randint(1, 3)):
         value = random.choice(VALUES)
         kept = value.encode(errors="surrogateescape").replace(b"\0", b"").decode(errors="ignore")
-        good[random.choice(names)] = kept
+        name = random.choice(names)
+        if name in ("--set", "--sweep") and random.random() < 0.9:
+            kept = f"{random.choice(_FIELDS)}={kept}"
+        good[name] = kept
     arguments = [part for name, value in good.items() for part in (name, value)]
     if random.random() < 0.1:  # a plan is shown of a new study only
         return Case(("run", "--resume", random.choice(VALUES), *arguments))

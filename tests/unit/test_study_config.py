@@ -171,6 +171,10 @@ SEEDS = ", ".join(map(str, range(1_000)))
             f"sweep: {{precision: [fp32, {'x, ' * 50_000}]}}",
             "sweep.precision: value 2, 3, 4, 5, 6, ...: must be 'fp32', 'fp16', 'bf16', 'int8'",
         ),
+        (
+            f"sweep:\n  ? {'.'.join('a' * 5_000)}\n  : [1]",
+            f"sweep.{'a.' * 39}a…: names a field more than 50 levels deep",
+        ),
         (f"experiments: [{'{}, ' * 100_000}]", "experiments: has more than 20,000 entries"),
         (f"experiments: [{'x, ' * 15_000}]", "15,000 problems:"),
         (f"experiments: [{'{x: 1}, ' * 15_000}]", "at least 200 problems:"),

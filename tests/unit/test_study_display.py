@@ -92,7 +92,7 @@ def test_no_line_is_wider_than_80_columns(outcome, label):
 
 def test_control_characters_of_a_failure_do_not_reach_the_terminal():
     (line,) = failed_lines(make_failure(CONFIG, "bad \x1b[31m news"), None)
-    assert line == "    bad  [31m news"
+    assert line == r"    bad \x1b[31m news"
 
 
 def test_names_have_the_room_that_the_terminal_has_and_stand_in_one_column():

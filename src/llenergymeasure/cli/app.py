@@ -20,7 +20,10 @@ from llenergymeasure.cli.failure import (
     FailureReport,
     Interrupts,
     let_go_of,
+    open_what_is_closed,
+    say,
     take_any_text,
+    tell,
 )
 
 COMPLETE_VARIABLE = "_LLEM_COMPLETE"
@@ -84,13 +87,13 @@ def _print_versions(asked: bool) -> None:
         except metadata.PackageNotFoundError:
             rows[name] = "not installed"
     for name, number in rows.items():
-        print(f"{name:16} {number}")  # noqa: T201 - the command's output
+        say(f"{name:16} {number}")
     raise typer.Exit
 
 
 def _print_help(context: typer.Context, asked: bool) -> None:
     if asked:
-        typer.echo(context.get_help())
+        say(context.get_help())
         raise typer.Exit
 
 
@@ -158,13 +161,14 @@ def _root(
 ) -> None:
     """Show the help where no command is given; hold the flags that stand before one."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        tell(context.get_help())
         raise typer.Exit(WRONG_FLAGS)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    open_what_is_closed()
     take_any_text(sys.stdout)
     take_any_text(sys.stderr)
     report = FailureReport(
@@ -174,8 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             asked_by_shell = os.environ.get(COMPLETE_VARIABLE)
             code = complete(asked_by_shell) if asked_by_shell else _run(arguments, interrupts)
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
             code = (
                 report.interrupt(error, interrupts.code)

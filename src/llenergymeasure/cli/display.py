@@ -17,12 +17,12 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from llenergymeasure.cli.failure import columns_of
+from llenergymeasure.cli.failure import columns_of, tell
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
-from llenergymeasure.report.text import wrapped
+from llenergymeasure.report.text import escaped, wrapped
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
     Begun,
@@ -69,11 +69,6 @@ class Display:
         """Leave the terminal clean."""
 
 
-def _print(line: str, stream: TextIO) -> None:
-    with contextlib.suppress(OSError):  # a reader that has gone must not end what runs
-        print(line, file=stream, flush=True)
-
-
 class LineDisplay(Display):
     """One line a phase, for pipes and log files."""
 
@@ -87,7 +82,7 @@ class LineDisplay(Display):
             return
         if event.done is None and event.phase not in _QUIET_PHASES:
             passed_s = self._clock() - self._start_s
-            _print(f"llem: {passed_s:6.1f} s  {_text(event)}", self._stream)
+            tell(f"llem: {passed_s:6.1f} s  {_text(event)}", self._stream)
 
 
 class BarDisplay(Display):
@@ -175,7 +170,7 @@ def _columns(stream: TextIO) -> int | None:
 
 
 def _text(event: Event) -> str:
-    return event.detail or _PHASES.get(event.phase, event.phase)
+    return escaped(event.detail or _PHASES.get(event.phase, event.phase))
 
 
 def begun_lines(event: Begun) -> list[str]:
@@ -270,7 +265,7 @@ class StudyDisplay(Display):
             waits = self._told_alone and event.phase == WAITING
             if waits and event.detail != self._waits_for:
                 self._waits_for = event.detail
-                _print(f"llem: {event.detail}", self._stream)
+                tell(f"llem: {event.detail}", self._stream)
         elif isinstance(event, Pausing):
             self._count_down(event)
         elif isinstance(event, Started):
@@ -281,14 +276,14 @@ class StudyDisplay(Display):
             self._inner.close()
             self._tell_finished(event)
         elif isinstance(event, Noted):
-            _print(f"llem: {event.text}", self._stream)
+            tell(f"llem: {event.text}", self._stream)
         elif isinstance(event, Placed):
             self._directory = event.directory
-            _print(f"llem: results in {event.directory}", self._stream)
+            tell(f"llem: results in {event.directory}", self._stream)
         else:
             self._labels, self._done, self._total = event.labels, event.done, event.total
             for line in begun_lines(event):
-                _print(line, self._stream)
+                tell(line, self._stream)
 
     def close(self) -> None:
         """Leave the terminal clean."""
@@ -304,20 +299,20 @@ class StudyDisplay(Display):
         self._end = (
             "" if event.left_s is None else f", ends {time_of_day(self._now(), event.left_s)}"
         )
-        _print(finished_line(event, self._labels, columns_of(self._stream)), self._stream)
+        tell(finished_line(event, self._labels, columns_of(self._stream)), self._stream)
         if isinstance(event.outcome, FailedExperiment):
             directory = None
             if self._directory is not None:
                 directory = StudyDirectory(Path(self._directory)).experiment(event.name)
             for line in failed_lines(event.outcome, directory):
-                _print(line, self._stream)
+                tell(line, self._stream)
 
     def _count_down(self, event: Pausing) -> None:
         first = event.left_s == event.total_s
         text = f"pause before the next {event.kind}"
         if not self._terminal:
             if first and event.total_s > _LONGEST_PAUSE_UNTOLD_S:
-                _print(f"llem: {text}: {span(event.total_s)}", self._stream)
+                tell(f"llem: {text}: {span(event.total_s)}", self._stream)
             return
         if self._pause is None:
             self._pause = tqdm(file=self._stream, leave=False, bar_format="{desc}")

@@ -1,4 +1,7 @@
-"""Every way a command can end badly: one message on standard error, and an exit code.
+"""What a command says, and every way it can end badly: one message on standard error, and a code.
+
+All that it prints goes through here, where credentials are hidden and what would steer a terminal
+is spelled.
 
 The first Ctrl-C stops the run in good order, an impatient third one at once. A polite request to
 end (SIGTERM, as schedulers and time-outs send it) does the same, and so does a terminal that is
@@ -20,13 +23,15 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 import typer
 
 from llenergymeasure.config.secrets import redact
-from llenergymeasure.exceptions import FlagError, LLEMError, shortened
+from llenergymeasure.exceptions import FlagError, LLEMError, lost_folder, shortened
+from llenergymeasure.report.text import escaped
 
 FAILED = 1
 WRONG_FLAGS = 2
@@ -71,8 +76,7 @@ class FailureReport:
                 message += f"\n  {context.command_path} --help lists the flags"
             return self._say(WRONG_FLAGS, "usage", message, "command line")
         if self.verbose:
-            told = "".join(traceback.format_exception(error))
-            print(redact(told), file=sys.stderr, end="")  # noqa: T201
+            tell("".join(traceback.format_exception(error)).rstrip())
         advice = "" if self.verbose else "; -v shows where"
         message = f"{type(error).__name__}: {error}\n  this is a defect of llem{advice}"
         return self._say(FAILED, "internal", message, None)
@@ -84,14 +88,12 @@ class FailureReport:
 
     def _say(self, code: int, kind: str, message: str, where: str | None) -> int:
         message = _in_bounds(message)
-        # A closed terminal or a full disk must not turn a message into a traceback.
-        with contextlib.suppress(OSError, ValueError):
-            print(f"llem: {redact(message)}", file=sys.stderr, flush=True)  # noqa: T201
+        tell(f"llem: {message}")
         if self.as_json:
             body = {"code": kind, "message": redact(message), "where": where and redact(where)}
             text = json.dumps({"error": body}, ensure_ascii=False)
             with contextlib.suppress(OSError, ValueError):
-                print(text.encode(errors="backslashreplace").decode(), flush=True)  # noqa: T201
+                say(text.encode(errors="backslashreplace").decode(), as_json=True)
         return code
 
 
@@ -106,7 +108,7 @@ def _of_the_system(error: BaseException) -> str | None:
     if not isinstance(error, OSError):
         return None
     what = f"{error.filename}: " if error.filename else "cannot write the output: "
-    return f"{what}{error.strerror or error}"
+    return lost_folder() or f"{what}{error.strerror or error}"
 
 
 def _in_bounds(message: str) -> str:
@@ -118,10 +120,42 @@ def _in_bounds(message: str) -> str:
     return shortened(brief, _LONGEST_MESSAGE)
 
 
-def tell(line: str) -> None:
-    """Print a line to standard error; one that takes none must not end what goes on."""
+def say(text: str = "", *, end: str = "\n", as_json: bool = False) -> None:
+    """Print what a command was asked for, to standard output.
+
+    Args:
+        text: What to print.
+        end: What follows it.
+        as_json: Whether it is JSON, which hides credentials value by value.
+
+    Raises:
+        OSError: It takes none.
+    """
+    typer.echo(escaped(text if as_json else redact(text)) + end, nl=False)
+
+
+def tell(line: str, stream: TextIO | None = None) -> None:
+    """Print a line beside it, to standard error; one that takes none must not end what goes on."""
     with contextlib.suppress(OSError, ValueError):
-        typer.echo(line, err=True)
+        typer.echo(escaped(redact(line)), file=stream, err=stream is None)
+
+
+def open_what_is_closed() -> None:
+    """Have the standard streams lead nowhere where the shell has closed them.
+
+    The next files that are opened would get their numbers, and what native code, a child or a
+    handler of signals prints to them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free, as those below it are taken
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays
+            setattr(sys, name, nowhere)
+            setattr(sys, f"__{name}__", nowhere)
 
 
 def columns_of(stream: TextIO | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -29,10 +30,11 @@ class FieldInfo(NamedTuple):
     schema: dict[str, Any]
 
 
-def fields(model: type[BaseModel]) -> list[FieldInfo]:
+@cache  # a schema takes a hundredth of a second, and many a wrong name may ask for it
+def fields(model: type[BaseModel]) -> tuple[FieldInfo, ...]:
     """List every field of a model and of the models inside it, in the order they are declared."""
     schema = model.model_json_schema()
-    return list(_fields(schema, schema.get("$defs", {}), ""))
+    return tuple(_fields(schema, schema.get("$defs", {}), ""))
 
 
 def describe(model: type[BaseModel], name: str) -> str:

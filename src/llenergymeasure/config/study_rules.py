@@ -18,6 +18,7 @@ from llenergymeasure.exceptions import ConfigError, shortened
 MOST_COMBINATIONS = 10_000_000
 """Combinations that a plan has room for; fewer than that have to be confirmed."""
 _MOST_WRONG_VALUES = 100
+_DEEPEST = 50
 
 COLD = "has no effect with cold_start: true, which warms nothing up; remove the line"
 
@@ -78,12 +79,14 @@ class _Located(NamedTuple):
 
 
 def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
-    """List the keys of a sweep that hold no list of values."""
+    """List the keys of a sweep that name no field, or hold no list of values."""
     for key, values in sweep.items():
         loc = ("sweep", str(key))
         if isinstance(values, Mapping):
             swept = shortened(f"{key}.{next(iter(values), 'field')}")
             yield _Located(loc, f"must be a list; a field inside it is swept as '{swept}'")
+        elif str(key).count(".") > _DEEPEST:
+            yield _Located(loc, f"names a field more than {_DEEPEST} levels deep")
         elif not isinstance(values, list | tuple):
             # A number or a truth value is shown; text may be a secret.
             shown = shortened(str(values).lower()) if isinstance(values, int | float) else "value"

@@ -21,7 +21,7 @@ from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.registry import backend_names
-from llenergymeasure.exceptions import ConfigError, FlagError, shortened
+from llenergymeasure.exceptions import ConfigError, FlagError, link_that_leads_nowhere, shortened
 
 RUNNER_VARIABLE = "LLEM_RUNNER_"
 _FALSE = ("", "0", "false", "no")
@@ -260,6 +260,9 @@ def load_settings(
     if given := {k: v for k, v in (flags or {}).items() if v is not None}:
         layers.append(("command line", given))
     values: dict[str, Any] = {}
+    for place in filter(Path.is_symlink, (file, file.parent)):
+        if astray := link_that_leads_nowhere(place):
+            raise ConfigError(f"{astray}; mend the link, or take it away", where=str(file))
     if file.exists():
         own = yaml_file.read(file, "runners: {pytorch: local}", may_be_empty=True)
         config = yaml_file.build(UserConfig, own)

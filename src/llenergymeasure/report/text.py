@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,25 @@ _ROOM = WIDTH - len(MARGIN)
 _TEXT = 17
 _VALUE = 23
 _TIE = "\N{NO-BREAK SPACE}"
+
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters of C0 and C1 but for tab and line end, and what changes the direction of text
+(Unicode, UAX #9) or ends a line unseen."""
+
+
+def escaped(text: str) -> str:
+    r"""Spell what would steer a terminal, or show text as other than it is, e.g. as ``\x1b``.
+
+    What JSON leaves as it is gets the spelling that JSON has for it, ``\u009b``, so the text of a
+    JSON document stays one, with the same strings. A line end of Windows becomes a plain one.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
+
+    return _STEERS.sub(spelled, text.replace("\r\n", "\n"))
 
 
 class Column(NamedTuple):
@@ -49,7 +69,7 @@ def row(cells: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
 def wrapped(
     text: str, first: str = "", rest: str = "", *, width: int = WIDTH, whole: bool = False
 ) -> list[str]:
-    """Wrap a text, nowhere at a no-break space; what is not printable becomes a space.
+    """Wrap a text, nowhere at a no-break space; what would steer a terminal is spelled.
 
     Args:
         text: What to wrap.
@@ -59,7 +79,9 @@ def wrapped(
         whole: Whether a word that is too long for a line is left in one piece.
     """
     lines = textwrap.wrap(
-        "".join(letter if letter.isprintable() or letter == _TIE else " " for letter in text),
+        "".join(
+            letter if letter.isprintable() or letter == _TIE else " " for letter in escaped(text)
+        ),
         width,
         initial_indent=first,
         subsequent_indent=rest,
@@ -135,7 +157,7 @@ def layout(sections: Iterable[Section], width: int = WIDTH) -> str:
         width: Columns there are, 60 at least.
     """
     return "\n\n".join(
-        "\n".join(line for part in section.parts for line in _lines(part, width))
+        "\n".join(escaped(line) for part in section.parts for line in _lines(part, width))
         for section in sections
         if section.parts
     )

@@ -27,7 +27,12 @@ from llenergymeasure import plain_files
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.secrets import redacted
-from llenergymeasure.exceptions import ExperimentError, LLEMError
+from llenergymeasure.exceptions import (
+    PUT_ELSEWHERE,
+    ExperimentError,
+    LLEMError,
+    cause_and_remedy,
+)
 
 SEAL = "sha256"
 """Key of the checksum, the last one of a sealed file."""
@@ -153,16 +158,15 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         fill: Writes the content.
 
     Raises:
-        ExperimentError: The system refused (disk full, quota, read-only, file too large); the
-            message names path, reason and remedy. What was there is untouched, and nothing is left
-            behind.
+        ExperimentError: The system refused (disk full, quota, read-only, a folder that is gone);
+            the message names path, reason and remedy. What was there is untouched, and nothing is
+            left behind.
     """
     try:
         replace(path, fill)
     except OSError as error:
         raise ExperimentError(
-            f"cannot write {path}: {error.strerror or error}; make room, or put results on another "
-            "disk with --output (output_dir in Python)",
+            f"cannot write {path}: {cause_and_remedy(error, path)}, or {PUT_ELSEWHERE}",
             where=str(path),
             cause=str(error),
         ) from None

@@ -17,7 +17,7 @@ from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, Stu
 from llenergymeasure.config.user_config import EffectiveSettings, UserConfig
 from llenergymeasure.datasets.loader import Spec, prompt_file
 from llenergymeasure.domain.prompts import Prompt
-from llenergymeasure.exceptions import FlagError, StudyError
+from llenergymeasure.exceptions import FlagError, StudyError, link_that_leads_nowhere
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.results.recognise import what_it_is
 from llenergymeasure.study import cycles, grid
@@ -160,7 +160,8 @@ def find_study(path: Path) -> StudyDirectory:
     if not found:
         told = what_it_is(path)
         hint = "" if told is None else f"; {path} is {told}"
-        raise FlagError(f"no study in {path}: there is no {names[0]}{hint}", where=str(path))
+        why = link_that_leads_nowhere(path) or f"there is no {names[0]}{hint}"
+        raise FlagError(f"no study in {path}: {why}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
     raise FlagError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)

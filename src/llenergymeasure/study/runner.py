@@ -23,7 +23,12 @@ from llenergymeasure.core.backends.shared.answering import no_answer_later_than
 from llenergymeasure.datasets import loader as datasets
 from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
-from llenergymeasure.exceptions import BackendError, ExperimentError, StudyError
+from llenergymeasure.exceptions import (
+    BackendError,
+    ExperimentError,
+    StudyError,
+    cause_and_remedy,
+)
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.events import Event, Listener
@@ -153,8 +158,9 @@ class StudyRunner:
                 try:
                     set_aside(rejected, MALFORMED)
                 except OSError as error:
-                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
-                    raise StudyError(f"{said}; mend that, then resume") from None
+                    why = cause_and_remedy(error, Path(error.filename))
+                    said = f"cannot keep {error.filename} under a number: {why}, then resume"
+                    raise StudyError(said) from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:

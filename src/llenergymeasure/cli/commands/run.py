@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
 
-from llenergymeasure.cli.failure import FAILED, Interrupts, columns_of, tell
+from llenergymeasure.cli.failure import FAILED, Interrupts, columns_of, say, tell
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.energy_sources import AUTO, ENERGY_SOURCES
 from llenergymeasure.config.introspection import describe
@@ -25,7 +25,13 @@ from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, Stu
 from llenergymeasure.config.names import PRECISIONS
 from llenergymeasure.config.registry import BACKENDS
 from llenergymeasure.config.study import CycleOrder
-from llenergymeasure.exceptions import ConfigError, FlagError, PreFlightError, shortened
+from llenergymeasure.exceptions import (
+    ConfigError,
+    FlagError,
+    PreFlightError,
+    lost_folder,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
@@ -234,6 +240,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     ] = False,
 ) -> None:
     """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
+    if (lost := lost_folder()) is not None:
+        raise ConfigError(lost, where="working directory")
     own = {
         "model": model,
         "backend": backend,
@@ -423,10 +431,10 @@ def show_plan(
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)
-        typer.echo(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
+        say(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)), as_json=True)
     elif not as_json:
         lines = written.experiment_lines(found) if single else written.study_lines(found)
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
     if found.problems:
         raise PreFlightError(found.problems)
 
@@ -504,26 +512,29 @@ def _show_finished(interrupt: KeyboardInterrupt, *, as_json: bool) -> None:
     finished: StudyResult | None = getattr(interrupt, "study", None)
     if finished is not None and finished.ran and not as_json:
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
-            typer.echo(finished.summary(columns_of(sys.stdout)))
+            say(finished.summary(columns_of(sys.stdout)))
 
 
 def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: bool) -> None:
     """Print a study, or an experiment that is not part of one; where it lies, and the way on."""
     single = result.protocol is None
     if as_json and single:
-        typer.echo(result.experiments[0].to_json(), nl=False)
+        say(result.experiments[0].to_json(), end="", as_json=True)
     elif as_json:
         from llenergymeasure.results.files import json_text
 
-        typer.echo(json_text(result, exclude={"experiments"}))
+        say(json_text(result, exclude={"experiments"}), as_json=True)
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
-            typer.echo()  # between the lines of the experiments and the table
+            say()  # between the lines of the experiments and the table
         told: ExperimentResult | StudyResult = result.experiments[0] if single else result
-        typer.echo(told.summary(columns_of(sys.stdout)))
+        say(told.summary(columns_of(sys.stdout)))
     if directory is not None and not (as_json and quiet):
-        blank = "" if as_json else "\n"
-        typer.echo(f"{blank}results in {directory}", err=as_json)
+        where = f"results in {directory}"
+        if as_json:
+            tell(where)
+        else:
+            say(f"\n{where}")
     if left := len(result.failed) + result.missing:
         noun = "experiment has" if left == 1 else "experiments have"
         place = "PATH" if directory is None else shlex.quote(directory)

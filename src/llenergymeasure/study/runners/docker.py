@@ -196,9 +196,11 @@ class DockerJob:
 
     Attributes:
         start: How it was started.
+        fate: Nothing but its exit code tells.
     """
 
     start = Start("docker")
+    fate = None
 
     def __init__(self, docker: DockerCommand, name: str, client: subprocess.Popen[bytes]) -> None:
         self._docker, self._client, self.name = docker, client, name
