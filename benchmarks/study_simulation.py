@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llenergymeasure.config.models import ExecutionConfig
+from llenergymeasure.config.models import CycleOrder, ExecutionConfig
 from llenergymeasure.config.user_config import UserConfig
 from llenergymeasure.study.blocks import DRIFT_FREEDOM, FEWEST_ALONE, Observation
 from llenergymeasure.study.cycles import slots
@@ -132,12 +132,16 @@ class Analysis(NamedTuple):
         times = {one: detectable(self.family, self.of_all, one) for one in set(coming.tolist())}
         return np.asarray(errors * [times[one] for one in coming.tolist()], np.float64)
 
-    def shows(self, difference: Floats | float, pair: tuple[int, int] = (0, 1)) -> float:
-        """Share of studies that show a true difference of two, in either direction."""
-        apart = self.effect[:, pair[0]] - self.effect[:, pair[1]]
-        margin = self.margin[:, pair[0], pair[1]]
-        upwards, downwards = apart + difference > margin, apart - difference < -margin
-        return float((upwards.mean() + downwards.mean()) / 2)
+    def shows(self, difference: Floats) -> float:
+        """Share of studies that show a true difference of two, over all pairs and directions.
+
+        Args:
+            difference: In each study, (repeats,).
+        """
+        there = difference[:, None, None]
+        apart = self.effect[:, :, None] - self.effect[:, None, :]
+        pairs = ~np.eye(self.family, dtype=bool)
+        return float((apart + there > self.margin)[:, pairs].mean())
 
 
 def analyse(studies: Studies) -> Analysis:
@@ -195,12 +199,44 @@ def _within(values: Floats) -> Floats:
     return np.asarray(centred + values.mean(axis=(1, 2), keepdims=True))
 
 
-def product_orders(seeds: Sequence[int], family: int, cycles: int) -> Whole:
+def product_orders(
+    seeds: Sequence[int], family: int, cycles: int, order: CycleOrder = "balanced"
+) -> Whole:
     """Give the orders that studies of these seeds run in, (seeds, cycles, configurations)."""
-    asked = (ExecutionConfig(n_cycles=cycles, seed=seed) for seed in seeds)
-    laid_out = [slots(family, resolved(one, UserConfig())) for one in asked]
+    asked = (ExecutionConfig(n_cycles=cycles, seed=seed, cycle_order=order) for seed in seeds)
+    laid_out = [slots(family, resolved(one, UserConfig(), heats=False)) for one in asked]
     orders = [[slot.configuration for slot in study] for study in laid_out]
     return np.array(orders, np.intp).reshape(len(seeds), cycles, family)
+
+
+def widening(order: Whole) -> Floats:
+    """Tell how much wider the interval of each pair gets where drift has to be told too.
+
+    By the normal equations with a column for each configuration, each cycle and drift, against
+    those without the last, whatever the degrees of freedom.
+
+    Args:
+        order: Which configuration runs when, (cycles, configurations).
+
+    Returns:
+        A ratio for each pair; infinite where the order does not tell drift at all.
+    """
+    cycles, family = order.shape
+    runs = np.arange(order.size)
+    columns = np.zeros((order.size, family + cycles + 1))
+    columns[runs, order.ravel()] = columns[runs, family + runs // family] = 1
+    columns[:, -1] = (runs - runs.mean()) / order.size
+    first, second = np.triu_indices(family, 1)
+    normal = columns.T @ columns
+    without, both = (_variance(some)[first, second] for some in (normal[:-1, :-1], normal))
+    ranks = [np.linalg.matrix_rank(some, hermitian=True) for some in (normal[:-1, :-1], normal)]
+    return np.sqrt(both / without) if ranks[0] < ranks[1] else np.full(len(first), np.inf)
+
+
+def _variance(normal: Floats) -> Floats:
+    """Variance of each difference of two columns, in units of that of the noise."""
+    inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)
+    return np.asarray(np.diag(inverse)[:, None] + np.diag(inverse) - 2 * inverse)
 
 
 @lru_cache(maxsize=8)

@@ -33,10 +33,15 @@ def adopt_orphans() -> None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with(parent: int) -> None:
-    """Ask to be killed when the parent ends, even while computing; end at once if it has."""
+def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Ask to be killed when the parent ends, even while computing; end at once if it has.
+
+    Args:
+        parent: Its process id.
+        by: What is sent then. One that ends by itself asks for SIGCONT, for it may be stopped.
+    """
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -78,6 +83,7 @@ def answer(parent: int, descriptor: int) -> Line:
         descriptor: This end of the channel.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent, signal.SIGCONT)
     line = Line(Connection(descriptor), queue.SimpleQueue())
 
     def listen() -> NoReturn:

@@ -12,6 +12,7 @@ Standard library only, since the guard runs this file by its path:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ GRACE_S = 10.0
 # Of those that have no meaning; answering.py uses the last.
 _SIGNAL = signal.SIGRTMAX - 1
 _CALLED_OFF_WITHIN_S = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 class LastWords(NamedTuple):
@@ -92,7 +94,8 @@ class Guard:
             process.communicate(timeout=_CALLED_OFF_WITHIN_S)
         except subprocess.TimeoutExpired:  # it is stopped
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds on to it
+                process.wait(_CALLED_OFF_WITHIN_S)
         signal.signal(_SIGNAL, self._before)  # not before nobody sends it any more
 
     def _break_off(self, _number: int, _frame: FrameType | None) -> None:
@@ -120,5 +123,7 @@ def _watch(parent: int, limit_s: float, grace_s: float, words: LastWords) -> Non
 
 
 if __name__ == "__main__":
+    if sys.platform == "linux":  # stopped, it would not see its parent end
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
     _parent, _limit_s, _grace_s, _file, _text, _said = sys.argv[1:]
     _watch(int(_parent), float(_limit_s), float(_grace_s), LastWords(Path(_file), _text, _said))

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from llenergymeasure.exceptions import link_that_leads_nowhere
+
 MIB = 1 << 20
 """Bytes."""
 
@@ -42,6 +44,9 @@ def opened(path: Path, most_bytes: int | None = None) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except ValueError:
         raise OSError(errno.EINVAL, "a name cannot hold a null byte") from None
+    except FileNotFoundError as error:
+        why = link_that_leads_nowhere(path) or error.strerror
+        raise FileNotFoundError(errno.ENOENT, why, str(path)) from None
     try:
         _check(os.fstat(descriptor), most_bytes)
         return os.fdopen(descriptor, "rb")

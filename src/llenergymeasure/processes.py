@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -67,8 +68,9 @@ class Mark:
         if patience_s:
             asked = self.processes()
             for process in asked:
-                with contextlib.suppress(psutil.NoSuchProcess):
+                with contextlib.suppress(psutil.Error):
                     process.terminate()
+                    process.resume()  # it may be stopped
             psutil.wait_procs(asked, patience_s)
         deadline_s = time.monotonic() + GIVE_UP_S
         while (left := self.processes()) and time.monotonic() < deadline_s:
@@ -79,7 +81,7 @@ class Mark:
 def kill_all(processes: Sequence[psutil.Process]) -> None:
     """Kill processes, some of which may have ended."""
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
             process.kill()
 
 
@@ -167,11 +169,15 @@ class ChildProcess:
         interpreter: What it runs in.
 
     Attributes:
+        message_within_s: Longest time for the rest of a message that has begun, s: a child may be
+            stopped in the middle of one. Waiting for it to begin is the caller's to bound.
         end: Our end of the channel, a connected stream socket; closed by who takes it.
 
     Raises:
         OSError: It cannot be started.
     """
+
+    message_within_s: float = 60.0
 
     def __init__(
         self,
@@ -187,6 +193,10 @@ class ChildProcess:
         self.end, theirs = socket.socketpair()
         for end in (self.end, theirs):
             end.setblocking(True)  # a time limit that a program sets for its sockets is not ours
+        microseconds = round(self.message_within_s * 1e6)
+        timeval = struct.pack("ll", *divmod(microseconds, 1_000_000))
+        for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.end.setsockopt(socket.SOL_SOCKET, limit, timeval)
         whole = {**job, "fd": theirs.fileno(), "parent": os.getpid()}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the user's interpreter, our own code
@@ -209,6 +219,10 @@ class ChildProcess:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def wake(self) -> None:
+        """Let it go on, should it be stopped; harmless once it has ended."""
+        self._process.send_signal(signal.SIGCONT)
 
     def wait(self, within_s: float) -> int | None:
         """Sleep until it has ended; give its exit code, ``None`` if it still runs."""
@@ -238,6 +252,7 @@ class ChildProcess:
             Its exit code; ``None`` where the kernel holds on to it.
         """
         code = None
+        self.wake()
         try:
             code = self.wait(within_s)
         finally:

@@ -214,7 +214,7 @@ def test_other_prompts_than_the_pinned_ones_are_refused_and_not_kept(
     [
         ({}, "lists no .parquet, .jsonl, .csv file"),
         ({"a.parquet": b"not parquet"}, "cannot be read"),
-        ({"a.csv": b"words\nx\n"}, "no column text or prompt"),
+        ({"a.csv": b"words\nx\n"}, "no column is called prompt, text"),
     ],
 )
 def test_files_that_hold_no_prompts_are_refused(

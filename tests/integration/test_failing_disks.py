@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_while_the_result_is_written(llem: Llem) -> None:
     done = llem("run", *QUICK, preexec_fn=limited_to(5_000))
     assert done.code == 1
     assert "failed in phase 'save': cannot write" in done.err
-    assert "File too large; make room, or put results on another disk with --output" in done.err
+    assert "File too large; make room, or put results elsewhere with --output" in done.err
     assert result_like(llem) == []
 
 

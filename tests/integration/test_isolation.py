@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.support.isolation import (
     LONG_S,
     Workers,
     backend,
+    host,
     is_running,
     servers,
     workers,
@@ -285,23 +285,6 @@ def test_a_killed_job_is_gone_with_all_its_processes(each: Workers) -> None:
     assert job.wait(0) == -signal.SIGKILL
     job.kill()
     job.interrupt()
-
-
-HOST = """
-import sys
-from pathlib import Path
-from llenergymeasure.results.layout import ExperimentDirectory
-from llenergymeasure.study.runners.local import InterpreterRunner
-
-runner = InterpreterRunner("thirdparty", start_method={method!r})
-job = runner.start(ExperimentDirectory(Path({directory!r})))
-job.wait(3600)
-"""
-
-
-def host(each: Workers, directory: Path) -> subprocess.Popen[bytes]:
-    text = HOST.format(method=each.method, directory=str(directory))
-    return subprocess.Popen([sys.executable, "-c", text], start_new_session=True)
 
 
 def test_a_server_that_no_longer_answers_is_killed_with_its_worker(tmp_path: Path) -> None:

@@ -93,6 +93,17 @@ def test_asking_who_holds_it_does_not_let_go_of_it(path: Path) -> None:
     assert answer_of_another(path) == "yes"
 
 
+def test_a_look_at_another_name_of_its_file_does_not_let_go_of_it_either(path: Path) -> None:
+    lock = take(path)
+    assert lock is not None
+    again = path.with_name("b.lock")
+    again.hardlink_to(path)
+    assert owner_of(again) == lock.owner
+    assert not locks.is_held(again), "by no other process"
+    assert answer_of_another(path) == "no"
+    lock.release()
+
+
 def answer_of_another(path: Path) -> str:
     process = start(path)
     try:
@@ -150,14 +161,16 @@ def test_a_file_that_names_nobody_locks_nothing(path: Path, content: str) -> Non
     lock.release()
 
 
-def test_a_lock_for_everybody_can_be_opened_by_everybody(path: Path) -> None:
+def test_everybody_can_read_a_lock_among_others_and_its_owner_alone_can_write_it(
+    path: Path,
+) -> None:
     before = os.umask(0o077)
     try:
         lock = take(path, everybody=True)
     finally:
         os.umask(before)
     assert lock is not None
-    assert path.stat().st_mode & 0o777 == 0o666
+    assert path.stat().st_mode & 0o777 == 0o644
     lock.release()
 
 

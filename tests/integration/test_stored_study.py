@@ -68,7 +68,7 @@ def known_to(stored: Any, again: Any) -> Any:
 
 def but_for_comparisons(text: str) -> str:
     """Leave out of a report how wide intervals of comparisons are, and what could be shown."""
-    text = re.sub(r"(?m)^  A difference of .*\n", "", text)
+    text = re.sub(r"(?m)^  A difference of .*\n(    .*\n)*", "", text)
     return re.sub(r"\(\S+ to \S+\)", "( to )", text)
 
 

@@ -93,6 +93,20 @@ def test_a_finished_study_prints_its_table_whatever_became_of_its_prompts(llem: 
     assert done.code == 0, done.err
 
 
+def test_keys_of_prompts_that_nothing_is_made_of_are_named_once_before_anything_runs(
+    llem: Llem,
+) -> None:
+    rows = [{"text": "a b", "max_tokns": 3}, {"text": "c d", "max_tokns": 4}]
+    llem.write("prompts.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    done = llem("run", scripted_study(llem, cycles=2, more="dataset: prompts.jsonl\n"))
+    assert done.code == 0, done.err
+    said = f"{llem.folder}/prompts.jsonl: not used of its rows: max_tokns"
+    before, _, after = done.err.partition(said)
+    assert "[1/" in after
+    assert "[1/" not in before
+    assert said not in after
+
+
 def test_cycles_are_not_added_with_other_weights(llem: Llem) -> None:
     assert llem("run", model_study(llem)).code == 0
     left = Left.by(llem)

@@ -120,7 +120,8 @@ class Ordeal:
         for slot in range(1, SLOTS + 1):
             said = left.statuses(slot)
             assert "complete" not in said[:-1], f"{slot} was measured again: {said}"
-        assert leftovers(left.study.experiments) == []
+        assert leftovers(left.study.root) == []
+        assert list((self.llem.folder / "tmp").glob("llem-*")) == [], "folders of killed processes"
 
 
 def where(left: Left | None) -> str:

@@ -30,6 +30,7 @@ def show(tmp_path, capsys) -> Show:
     return run
 
 
+RESTS = {"execution.config_gap_seconds": 60.0, "execution.cycle_gap_seconds": 300.0}
 GRID: dict[str, Any] = {
     "name": "mine",
     "pytorch": {"device": "cpu"},
@@ -41,7 +42,7 @@ GRID: dict[str, Any] = {
 
 
 def test_the_plan_counts_lists_orders_and_times_everything(show):
-    text = show(**GRID, flags={"output.results_dir": "/somewhere"})
+    text = show(**GRID, flags={"output.results_dir": "/somewhere", **RESTS})
 
     assert "study       mine" in text
     assert "runs        12 experiments: 4 configurations x 3 cycles" in text
@@ -51,7 +52,8 @@ def test_the_plan_counts_lists_orders_and_times_everything(show):
     assert "fp32 batch_size=8" in text
     assert "MiB of" in text
     # 9 gaps inside cycles of a minute, 2 of five minutes between them
-    assert "with 19 min of gaps" in text
+    assert "with 19 min of gaps (--no-gaps leaves them out)" in text
+    assert "with 0 s of gaps\n" in show(**GRID), "nothing heats on a CPU"
     assert "3 x precision: pytorch cannot run fp8" in text
     assert design_hash(expand(StudyConfig(model="random:tiny-llama", **GRID)).fingerprints) in text
 
@@ -97,7 +99,7 @@ def test_a_cold_start_is_said(show):
 
 
 def test_the_plan_as_json_holds_every_configuration_skip_and_slot(show):
-    found = json.loads(show(**GRID, as_json=True))
+    found = json.loads(show(**GRID, flags=RESTS, as_json=True))
 
     assert (found["generated"], found["merged"], len(found["skipped"])) == (9, 2, 3)
     assert [row["label"] for row in found["configurations"]] == [

@@ -86,7 +86,7 @@ def test_a_parent_of_several_studies_is_refused_with_their_names(
     other = finished.study.root.with_name("other")
     shutil.copytree(finished.study.root, other)
     done = llem("run", "--resume", "results")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert "results holds 2 studies; name one of them:" in done.err
     assert "--resume results/other" in done.err
 
@@ -94,7 +94,7 @@ def test_a_parent_of_several_studies_is_refused_with_their_names(
 @pytest.mark.parametrize("path", ["absent", "home"])
 def test_a_place_without_a_study_is_refused(llem: Llem, finished: Left, path: str) -> None:
     done = llem("run", "--resume", path)
-    assert done.code == 1
+    assert done.code == 2
     no_study = f"llem: no study in {path}: there is no study_manifest.json"
     assert done.err.splitlines() == [f"llem: going on with {path}", no_study]
 
@@ -473,7 +473,7 @@ def test_a_slot_that_the_plan_has_not_is_refused_before_anything_runs(
 ) -> None:
     before = finished.results
     done = llem("run", "--resume", finished.path, "--again", "3")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert "--again 3: the plan has no such slot, only 1 to 2" in done.err
     assert finished.results == before
 

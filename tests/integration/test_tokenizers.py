@@ -11,6 +11,7 @@ import pytest
 
 from llenergymeasure.core.models import catalogue, sources, tokenizer_files
 from llenergymeasure.core.models.tokenizers import HFTokenizer, load_tokenizer
+from llenergymeasure.domain.prompts import Message
 from llenergymeasure.exceptions import ConfigError
 
 
@@ -103,6 +104,46 @@ def test_the_chat_template_wraps_the_prompt_without_a_second_beginning(
     ids = chat.encode("the")
     assert chat.inner.decode(ids) == "<s>[user]the[answer]"
     assert ids.count(0) == 1
+
+
+TEMPLATE = (
+    "{% if messages[0].role == 'system' and messages[0].content == 'no' %}"
+    "{{ raise_exception('none of that') }}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[answer]{% endif %}"
+)
+
+
+def test_a_chat_is_what_the_template_makes_of_all_its_turns(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    (tokenizer / "chat_template.jinja").write_text(TEMPLATE)
+    loaded = load("tiny-llama", tmp_path, tokenizer)
+    turns = [Message("system", "be brief"), Message("user", "the"), Message("assistant", "a")]
+    ids = loaded.encode_chat([*turns, Message("user", "no")])
+    expected = "[system]be brief[user]the[assistant]a[user]no[answer]"
+    assert loaded.inner.decode(ids) == expected
+    # As transformers itself gives it, and vLLM, which hands the messages to the same call.
+    own = loaded.inner.apply_chat_template(
+        [one._asdict() for one in (*turns, Message("user", "no"))],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+    assert ids == own
+
+
+def test_a_chat_that_the_template_refuses_is_a_configuration_error(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    (tokenizer / "chat_template.jinja").write_text(TEMPLATE)
+    loaded = load("tiny-llama", tmp_path, tokenizer)
+    with pytest.raises(ConfigError, match="does not take turns of system, user: none of that"):
+        loaded.encode_chat([Message("system", "no"), Message("user", "the")])
+
+
+def test_a_chat_needs_a_template(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no chat template; choose an instruction-tuned"):
+        load("tiny-llama", tmp_path).encode_chat([Message("user", "the")])
 
 
 def begin_with_bos(tokenizer: Path) -> None:

@@ -313,6 +313,64 @@ def test_a_template_longer_than_the_limit_is_refused(tmp_path):
     assert problems(folder, tmp_path, **{**asked, "max_input_tokens": 400}) == {}
 
 
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}"
+    "{% endif %}{{ m.content }}{% endfor %}"
+)
+
+
+def chats(folder: Path, *roles: str) -> str:
+    path = folder / "chats.jsonl"
+    turns = [{"role": role, "content": "a river"} for role in roles]
+    path.write_text(json.dumps({"messages": turns}) + "\n" + json.dumps({"messages": turns}) + "\n")
+    return str(path)
+
+
+def test_chats_need_a_model_with_a_template_and_no_setting(tmp_path):
+    folder, dataset = save_model(tmp_path / "m"), chats(tmp_path, "user")
+
+    found = problems(folder, tmp_path, dataset=dataset)
+
+    assert "it holds chats, and the tokenizer of" in found["dataset"].what
+    assert "instruction-tuned model, or name a column" in found["dataset"].remedy
+    with_template(folder, NO_SYSTEM)
+    assert problems(folder, tmp_path, dataset=dataset) == {}
+
+
+def test_turns_that_a_template_does_not_take_are_refused_before_anything_loads(tmp_path):
+    folder = with_template(save_model(tmp_path / "m"), NO_SYSTEM)
+
+    found = problems(folder, tmp_path, dataset=chats(tmp_path, "system", "user"))
+    assert "does not take turns of system, user: no system role" in found["dataset"].what
+    asked = {"dataset": chats(tmp_path, "user", "assistant", "user"), "system_prompt": "be brief"}
+    assert "no system role" in problems(folder, tmp_path, **asked)["system_prompt"].what
+
+
+def test_a_system_prompt_on_plain_text_without_a_template_is_refused(tmp_path):
+    folder = with_template(save_model(tmp_path / "m"), "{{ messages[-1].content }}")
+
+    found = problems(folder, tmp_path, system_prompt="be brief")
+
+    assert found["system_prompt"].remedy == "set apply_chat_template: true, or remove it"
+    asked = {"system_prompt": "be brief " * 30_000, "apply_chat_template": True}
+    assert problems(folder, tmp_path, **asked) == {}, "longer than an argument of a process"
+
+
+def test_the_tokens_of_a_chat_are_what_the_template_makes_of_it(tmp_path):
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[answer]"
+    folder = with_template(save_model(tmp_path / "m"), template)
+    dataset = chats(tmp_path, "user", "assistant", "user")
+
+    asked = {"dataset": dataset, "system_prompt": "be brief", "max_new_tokens": 2}
+    result = run_experiment(config(folder, energy_backend="none", **asked))
+
+    tokenizer = tokenizers.load_tokenizer(str(folder))
+    rendered = "[system]be brief[user]a river[assistant]a river[user]a river[answer]"
+    tokens = tokenizer.inner.encode(rendered, add_special_tokens=False)
+    assert result.throughput.input_tokens == 2 * len(tokens)
+    assert result.resolved.dataset.column == "messages"
+
+
 def test_a_template_is_tried_once_for_several_limits_and_anew_once_it_has_changed(tmp_path):
     folder = with_template(save_model(tmp_path / "m"), "x y " * 40 + "{{ messages[0]['content'] }}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -169,3 +170,21 @@ def is_running(path: Path) -> bool:
         return psutil.Process(int(path.read_text())).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+HOST = """
+import sys
+from pathlib import Path
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.study.runners.local import InterpreterRunner
+
+runner = InterpreterRunner("thirdparty", start_method={method!r})
+job = runner.start(ExperimentDirectory(Path({directory!r})))
+job.wait(3600)
+"""
+
+
+def host(each: Workers, directory: Path) -> subprocess.Popen[bytes]:
+    """Start a process that runs an experiment in a worker of its own."""
+    text = HOST.format(method=each.method, directory=str(directory))
+    return subprocess.Popen([sys.executable, "-c", text], start_new_session=True)

@@ -9,7 +9,13 @@ from typing import Any
 import psutil
 import pytest
 
-from llenergymeasure.core.allowance import Allowance, allowance, read_throttling, throttling
+from llenergymeasure.core.allowance import (
+    Allowance,
+    allowance,
+    read_oom_kills,
+    read_throttling,
+    throttling,
+)
 from llenergymeasure.units import MIB
 from tests.support.control_groups import V1_CPU, V1_MEMORY, V2, write_tree
 
@@ -184,3 +190,24 @@ def test_without_a_quota_nothing_is_held_back(tmp_path: Path) -> None:
     read = read_throttling(v2_tree(tmp_path, "/job", {"/job/cpu.stat": stat}))
     assert read == {}
     assert throttling({}, read) is None
+
+
+def test_what_the_kernel_has_killed_is_counted_by_the_own_group_first(tmp_path: Path) -> None:
+    files: dict[str, str | int] = {
+        "/job/memory.events": "low 0\nhigh 3\nmax 5\noom 2\noom_kill 2\noom_group_kill 0",
+        "/memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 4",
+    }
+    root = v2_tree(tmp_path, "/job", files)
+    (root / "proc" / "vmstat").write_text("pgfault 17\noom_kill 9\ncompact_stall 0\n")
+    counted = {"the control group /job": 2, "the control group /": 4, "this machine": 9}
+    assert list(read_oom_kills(root).items()) == list(counted.items())
+
+
+def test_version_1_counts_such_kills_in_another_file(tmp_path: Path) -> None:
+    told = "oom_kill_disable 0\nunder_oom 0\noom_kill 3"
+    write_tree(tmp_path, "4:memory:/a", {V1_MEMORY: "/"}, {f"{MEMORY}/a/memory.oom_control": told})
+    assert read_oom_kills(tmp_path) == {"the control group /a": 3}
+
+
+def test_a_system_that_counts_no_kills_says_nothing(tmp_path: Path) -> None:
+    assert read_oom_kills(tmp_path) == {}

@@ -149,3 +149,31 @@ def test_the_tail_of_a_huge_log_is_its_last_lines_without_credentials(tmp_path):
     log.write_text("x" * 200_000 + f"\nsecond last {KEY}\nlast\n")
 
     assert tail(log, lines=2) == "second last ***\nlast"
+
+
+def test_a_private_key_that_is_printed_line_by_line_is_hidden_as_a_whole(tmp_path):
+    body = "QmFzZTY0IG9mIGE=\nc2VjcmV0IG5vYm9keQ=="
+    key = f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----"
+    with captured_output(tmp_path / "log.txt"):
+        for line in ("before", *key.split("\n"), "after"):
+            print(line)
+        print("-----BEGIN PRIVATE KEY-----\nwithout an end")
+
+    assert (tmp_path / "log.txt").read_text() == "before\n***\nafter\n***"
+
+
+def test_what_only_begins_like_a_key_is_waited_for_no_longer_than_keys_are(tmp_path):
+    with captured_output(tmp_path / "log.txt"):
+        print("-----BEGIN something\n" + "a line\n" * 3000)
+        assert (tmp_path / "log.txt").exists()
+
+    assert (tmp_path / "log.txt").read_text().count("a line\n") == 3000
+
+
+def test_a_private_key_that_native_code_wrote_is_hidden_afterwards(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("-----BEGIN PRIVATE KEY-----\nQmFzZTY0\n-----END PRIVATE KEY-----\nend\n")
+
+    redact_file(log)
+
+    assert log.read_text() == "***\nend\n"

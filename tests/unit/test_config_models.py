@@ -39,7 +39,7 @@ def test_only_the_model_is_required():
     assert config.backend == "pytorch"
     assert config.precision == "bf16"
     assert config.dataset == "mixed-1k"
-    assert (config.n, config.max_input_tokens, config.max_new_tokens) == (100, 512, 128)
+    assert (config.n, config.max_input_tokens, config.max_new_tokens) == (None, 512, 128)
     assert config.random_seed == 42
     assert (config.revision, config.trust_remote_code, config.apply_chat_template) == (
         None,

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.exceptions import StudyError
+from llenergymeasure.exceptions import FlagError, StudyError
+from llenergymeasure.study.cycles import slots
+from llenergymeasure.study.manifest import Slot
 from llenergymeasure.study.prepare import check_design, continued, find_study
 from tests.support.study_on_disk import make_execution, make_plan, make_study, scripted
 
@@ -39,7 +41,7 @@ def test_a_configuration_that_was_removed_is_named() -> None:
 
 def test_a_setting_that_changed_for_all_is_named_once() -> None:
     changed = [scripted(size, n=7) for size in (1, 8, 32)]
-    assert refusal(*changed) == ["n: 100 in the plan, 7 now"]
+    assert refusal(*changed) == ["n: not set in the plan, 7 now"]
 
 
 def test_a_setting_that_is_new_is_named_with_its_value() -> None:
@@ -50,7 +52,7 @@ def test_a_setting_that_is_new_is_named_with_its_value() -> None:
 def test_a_setting_and_a_configuration_are_both_named() -> None:
     changed = [scripted(size, n=7) for size in (1, 8, 64)]
     assert refusal(*changed) == [
-        "n: 100 in the plan, 7 now",
+        "n: not set in the plan, 7 now",
         "no longer there: scripted.batch_size 32",
         "not in the plan: scripted.batch_size 64",
     ]
@@ -112,6 +114,20 @@ def test_more_cycles_come_after_the_slots_that_are_there() -> None:
     assert notes == ("5 cycles instead of 3: 6 more experiments",)
 
 
+def test_added_cycles_repeat_none_that_an_earlier_version_has_laid_out() -> None:
+    execution = make_execution(n_cycles=3, cycle_order="balanced")
+    design = [slot.configuration for slot in slots(3, execution)]
+    stored = tuple(
+        Slot(number, one, (number + 2) // 3)
+        for number, one in enumerate(design[:3] + design[6:], start=1)
+    )
+    before = make_plan(SIZES, execution=execution.model_copy(update={"n_cycles": 2}), slots=stored)
+    plan = continued(before, execution).plan
+    assert plan.slots[:6] == stored
+    added = [slot.configuration for slot in plan.slots[6:]]
+    assert added not in (design[:3], design[6:])
+
+
 @given(st.integers(1, 4), st.lists(st.integers(0, 3), min_size=1, max_size=4))
 def test_topping_up_twice_gives_the_same_experiments_as_once(first: int, more: list[int]) -> None:
     plan = make_plan(SIZES, execution=make_execution(n_cycles=first))
@@ -164,12 +180,12 @@ def test_a_study_is_found_by_itself_its_manifest_or_its_parent(tmp_path: Path, p
 def test_of_several_studies_one_has_to_be_named(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_study(tmp_path / name, PLAN)
-    with pytest.raises(StudyError, match="2 studies") as caught:
+    with pytest.raises(FlagError, match="2 studies") as caught:
         find_study(tmp_path)
     assert f"--resume {tmp_path / 'two'}" in caught.value.message
 
 
 @pytest.mark.parametrize("path", ["", "absent", "absent/study_manifest.json"])
 def test_no_study_is_an_error(tmp_path: Path, path: str) -> None:
-    with pytest.raises(StudyError, match=r"there is no study_manifest\.json"):
+    with pytest.raises(FlagError, match=r"there is no study_manifest\.json"):
         find_study(tmp_path / path)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
-import tempfile
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from llenergymeasure import locks
+from llenergymeasure.core.energy.selection import get_active_energy_backend
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.device_lock import (
-    SHARED,
+    PLACES,
     devices,
     held,
     lock_directory,
     lock_path,
-    share,
 )
 from tests.support.cli import wait_for
 from tests.support.lock_holder import holder
@@ -56,6 +51,22 @@ def test_whoever_waits_hears_for_whom_once_and_goes_on_when_it_is_free(tmp_path,
     with held(CPU, said.append, tmp_path, sleep):
         assert next(looks, None) is None
     assert said == [f"waiting for the CPU of this machine, measured by {other.owner}"]
+
+
+@pytest.mark.parametrize(("limit_s", "looks"), [(0.0, 0), (1.0, 4)])
+def test_a_wait_has_an_end_where_one_is_asked_for(tmp_path, said, limit_s, looks):
+    other = locks.take(lock_path("cpu", tmp_path))
+    slept: list[float] = []
+    with (
+        pytest.raises(ExperimentError, match="the CPU of this machine is measured by pid") as told,
+        held(CPU, said.append, tmp_path, slept.append, limit_s),
+    ):
+        pytest.fail("it was not free")
+    assert (told.value.code, len(slept), bool(said)) == ("busy", looks, looks > 0)
+    assert str(other.owner) in told.value.message
+    other.release()
+    with held(CPU, said.append, tmp_path, slept.append, limit_s):
+        assert len(slept) == looks
 
 
 def test_the_next_owner_is_told_as_well(tmp_path, said):
@@ -138,84 +149,94 @@ def test_a_device_name_stays_one_file_name(tmp_path):
 
 
 def test_everybody_meets_in_one_folder_unless_the_environment_names_another(tmp_path):
-    assert lock_directory({}) == lock_directory({"TMPDIR": str(tmp_path)}) == SHARED
-    assert SHARED.parent == Path("/tmp")
+    assert lock_directory({}) == lock_directory({"TMPDIR": str(tmp_path)})
+    assert lock_directory({}) in PLACES
     assert lock_directory({"LLEM_LOCK_DIR": str(tmp_path)}) == tmp_path
 
 
-def test_the_folder_of_locks_is_everybodys_whatever_the_umask(tmp_path):
-    folder, before = tmp_path / "locks", os.umask(0o077)
-    try:
-        share(folder)
-        share(folder)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
-    assert list(tmp_path.iterdir()) == [folder]
+def test_the_first_place_that_is_everybodys_is_taken_and_a_private_one_where_there_is_none(
+    tmp_path,
+):
+    places = {"roots": 0o755, "loose": 0o777, "everybodys": 0o1777, "later": 0o1777}
+    for name, mode in places.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    found = [tmp_path / name for name in ("absent", *places)]
+    assert lock_directory({}, found) == tmp_path / "everybodys"
+    assert lock_directory({}, found[:3]) == tmp_path / "roots"
+    with pytest.raises(PermissionError, match=r"absent is not there; others could replace .*loose"):
+        lock_directory({}, [found[0], found[2]])
 
 
-@pytest.mark.parametrize("kind", ["link", "file", "private", "without the sticky bit"])
-def test_what_is_no_folder_of_everybody_holds_no_locks(tmp_path, kind):
+def test_a_container_takes_the_folder_that_its_host_has_looked_at(tmp_path):
     folder = tmp_path / "locks"
-    match kind:
-        case "link":
-            folder.symlink_to(tmp_path)
-        case "file":
-            folder.touch(0o777)
-        case "private":
-            folder.mkdir(0o700)
-        case _:
-            folder.mkdir()
-            folder.chmod(0o777)
-    with pytest.raises(PermissionError, match="no folder of mode 1777"):
-        share(folder)
+    folder.mkdir()
+    folder.chmod(0o777)
+    environ = {"LLEM_LOCK_DIR": str(folder)}
+    with pytest.raises(PermissionError):
+        lock_directory(environ)
+    assert lock_directory({**environ, "LLEM_CONTAINER_IMAGE": "sha256:0"}) == folder
 
 
-def forked(succeeds: Callable[[], object]) -> int:
-    """Start a child that ends with 0 if what it is given is true."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            code = int(not succeeds())
-        finally:
-            os._exit(code)
-    return child
+@pytest.mark.parametrize("open_to", ["others", "a group"])
+@pytest.mark.parametrize("which", ["the folder", "the one above"])
+def test_a_folder_that_others_could_replace_holds_no_locks(tmp_path, which, open_to):
+    folder = tmp_path / "above" / "locks"
+    folder.mkdir(parents=True)
+    loose = folder if which == "the folder" else folder.parent
+    loose.chmod(0o757 if open_to == "others" else 0o775)
+    with pytest.raises(PermissionError, match=f"others could replace what is in {loose} "):
+        lock_directory({"LLEM_LOCK_DIR": str(folder)})
+    loose.chmod(0o1777)
+    assert lock_directory({"LLEM_LOCK_DIR": str(folder)}) == folder
 
 
-def test_many_that_make_the_folder_at_once_get_the_same_one(tmp_path):
+def test_a_link_counts_as_what_it_leads_to(tmp_path):
+    loose, link = tmp_path / "loose", tmp_path / "link"
+    loose.mkdir()
+    loose.chmod(0o777)
+    link.symlink_to(loose)
+    with pytest.raises(PermissionError, match=f"what is in {loose} "):
+        lock_directory({"LLEM_LOCK_DIR": str(link)})
+
+
+@pytest.mark.parametrize("kind", ["file", "nothing"])
+def test_what_is_no_folder_holds_no_locks(tmp_path, kind):
     folder = tmp_path / "locks"
-
-    def lock() -> object:
-        share(folder)
-        return locks.take(lock_path(str(os.getpid()), folder), everybody=True)
-
-    children = [forked(lock) for _ in range(8)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
-    assert len(list(folder.iterdir())) == 8
-    assert list(tmp_path.iterdir()) == [folder]
+    if kind == "file":
+        folder.touch()
+    with pytest.raises(PermissionError, match="is no folder" if kind == "file" else "is not there"):
+        lock_directory({"LLEM_LOCK_DIR": str(folder)})
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be several users")
-def test_users_take_each_others_locks():
-    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
-        Path(parent).chmod(0o1777)
-        path = lock_path("cpu", Path(parent) / "locks")
+def test_a_lock_that_was_taken_away_is_noticed(tmp_path, said):
+    path = lock_path("cpu", tmp_path)
+    with held(CPU, said.append, tmp_path) as (lock,):
+        assert lock.lost() is None
+        path.unlink()
+        assert lock.lost() == f"{path} was removed"
+        path.touch()
+        assert lock.lost() == f"{path} was replaced"
+    assert path.exists(), "what is another's by now is left alone"
 
-        def lock_as(user: int) -> object:
-            os.setuid(user)
-            share(path.parent)
-            return locks.take(path, everybody=True)
 
-        for user in (54321, 54322, 0, 54321):
-            assert os.waitpid(forked(lambda user=user: lock_as(user)), 0)[1] == 0, user
-        assert path.stat().st_uid == path.parent.stat().st_uid == 54321
+def test_a_result_says_that_a_lock_was_taken_away_while_it_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLEM_LOCK_DIR", str(tmp_path))
+    path = lock_path("cpu", tmp_path)
+
+    def select(*asked):
+        path.unlink()
+        return get_active_energy_backend(*asked)
+
+    run = run_scripted(tmp_path, scripted_config(), select)
+    (reason,) = [one for one in run.result.trust.reasons if one.code == "device_lock_lost"]
+    assert str(path) in reason.detail
 
 
 def test_an_experiment_holds_the_devices_that_its_backend_names(tmp_path, monkeypatch):
     monkeypatch.setenv("LLEM_LOCK_DIR", str(tmp_path))
     run_scripted(tmp_path, scripted_config(scripted={"device_uuids": ["GPU-x"]}))
-    assert [path.name for path in tmp_path.glob("*.lock")] == ["llem-device-GPU-x.lock"]
+    assert [path.name for path in tmp_path.glob("*.lock")] == [lock_path("GPU-x", tmp_path).name]
 
 
 def test_a_wait_is_a_phase_before_the_others_and_says_whose_the_device_is(tmp_path, monkeypatch):
@@ -236,3 +257,18 @@ def test_a_wait_is_a_phase_before_the_others_and_says_whose_the_device_is(tmp_pa
     assert first["state"] == "initialising"
     assert first["detail"] == f"waiting for {device_lock._plain('cpu')}, measured by {lock.owner}"
     assert {event["detail"] for event in run.events[1:]} == {None}
+
+
+def test_a_wait_with_a_limit_ends_with_the_name_of_the_owner(tmp_path, said):
+    other = locks.take(lock_path("cpu", tmp_path))
+    slept: list[float] = []
+    for limit_s, words in ((1.0, "not free within 1 s"), (0.0, "is not waited for")):
+        with (
+            pytest.raises(ExperimentError, match=words) as caught,
+            held(CPU, said.append, tmp_path, slept.append, limit_s),
+        ):
+            pytest.fail("it was not free")
+        assert caught.value.code == "busy"
+        assert f"measured by {other.owner}" in caught.value.message
+    assert sum(slept) == 1.0
+    other.release()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import termios
 
 import pytest
 
@@ -12,6 +13,7 @@ from llenergymeasure.cli.display import (
     LineDisplay,
     make_display,
 )
+from llenergymeasure.cli.failure import columns_of
 from llenergymeasure.orchestration.events import Event
 from tests.support.scripted_run import scripted_config
 
@@ -143,3 +145,17 @@ def test_silence_is_silent(capsys):
 )
 def test_without_a_terminal_progress_comes_in_lines_or_not_at_all(verbosity, kind, capsys):
     assert type(make_display(verbosity, scripted_config())) is kind
+
+
+@pytest.mark.parametrize(("columns", "used"), [(0, 80), (40, 60), (100, 100), (300, 120)])
+def test_the_columns_of_a_terminal_are_used_from_60_to_120(columns, used):
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    with os.fdopen(ours, "rb"), os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        assert columns_of(terminal) == used
+
+
+def test_what_is_no_terminal_has_80_columns(stream, tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        assert (columns_of(file), columns_of(stream), columns_of(None)) == (80, 80, 80)
+    assert columns_of(file) == 80, "closed"

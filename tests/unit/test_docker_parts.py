@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.orchestration.device_lock import SHARED
+from llenergymeasure.orchestration.device_lock import lock_directory
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container import Mount, Place
 from llenergymeasure.study.runners.docker_cli import DockerError, Engine, Image, translated
@@ -123,15 +123,18 @@ def test_a_path_with_a_comma_is_quoted() -> None:
     assert option == 'type=bind,"source=/a, b",target=/c,readonly'
 
 
-def test_everything_that_a_configuration_names_by_path_is_mounted(tmp_path: Path) -> None:
-    model, prompts, adapter, extra = (tmp_path / name for name in ("m", "p.jsonl", "a", "t"))
+@pytest.mark.parametrize("in_section", [False, True])
+def test_everything_that_a_configuration_names_by_path_is_mounted(
+    tmp_path: Path, in_section: bool
+) -> None:
+    model, prompts, adapter, extra = (tmp_path / name for name in ("m", "p.CSV", "a", "t"))
     for folder in (model, adapter, extra):
         folder.mkdir()
     prompts.touch()
     config = ExperimentConfig.model_validate(
         {
             "model": f"random:{model}",
-            "dataset": str(prompts),
+            "dataset": {"path": str(prompts)} if in_section else str(prompts),
             "lora": {"adapter_path": str(adapter)},
             "passthrough_kwargs": {"tokenizer": {"path": str(extra)}},
         }
@@ -166,8 +169,8 @@ def test_of_the_folder_for_temporary_files_a_container_gets_the_locks_alone(
     orders = [make_order(scripted_config(), tmp_path)]
     environ = {"HF_HOME": str(tmp_path / "hf")}
     listed = container.mounts(orders, tmp_path / "one", IMAGE, environ)
-    assert Mount(SHARED, Path(container.LOCKS), writable=True) in listed
-    assert Path("/tmp") not in {mount.source for mount in listed}
+    assert Mount(lock_directory({}), Path(container.LOCKS), writable=True) in listed
+    assert {mount.source for mount in listed if mount.source.name == "tmp"} <= {lock_directory({})}
 
 
 def _mounts(folder: Path, config: ExperimentConfig) -> dict[Path, Mount]:

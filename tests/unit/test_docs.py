@@ -95,7 +95,7 @@ def test_every_flag_is_documented_and_no_other(command: typer.Typer, heading: st
     flags = {flag for parameter in built.params for flag in parameter.opts if flag[0] == "-"}
     table = [row for row in section(read("cli.md"), heading).splitlines() if row.startswith("| `")]
     documented = {flag for row in table for flag in re.findall(r"`(-[^`]+)`", row.split("|")[1])}
-    assert documented - {"--help"} == flags - {"--help"}
+    assert documented - {"--help", "-h"} == flags - {"--help"}
 
 
 @pytest.mark.parametrize("model", [ExperimentConfig, StudyConfig, UserConfig])

@@ -17,6 +17,7 @@ from llenergymeasure.core.models.catalogue import config as catalogued
 from llenergymeasure.exceptions import ConfigError, LLEMError
 from llenergymeasure.results.files import parse
 from llenergymeasure.results.recognise import explained
+from llenergymeasure.study.prepare import find_study
 from tests.support.study_on_disk import make_plan, make_study, scripted
 
 STORED = Path(__file__).parents[1] / "data" / "stored_2.0"
@@ -179,6 +180,16 @@ def test_a_result_by_itself_says_what_it_is_and_how_to_see_it(experiment, name, 
     assert "--resume" not in message
 
 
+def test_what_is_no_study_says_what_it_is_to_who_would_resume_it(study, experiment):
+    slot = next(study.glob("experiments/*"))
+    for path in (slot, slot / "result.json", study / "study_summary.json"):
+        with pytest.raises(LLEMError, match="no study in") as caught:
+            find_study(path)
+        assert f"llem run --resume '{study}'" in caught.value.message
+    with pytest.raises(LLEMError, match="is the directory of a result; in Python"):
+        find_study(experiment)
+
+
 def test_a_result_under_another_name_and_an_error_are_known_by_what_they_hold(experiment, tmp_path):
     renamed = (experiment / "result.json").rename(tmp_path / "before.json")
     assert "is the result of an experiment; llem run takes a YAML file" in told(renamed)
@@ -205,6 +216,7 @@ def test_a_plan_too_large_for_a_configuration_is_known_all_the_same(tmp_path):
         ("prompts.JSONL", b'{"prompt": "a"}\n'),
         ("prompts.jsonl.gz", b"\x1f\x8b\x08\x00"),
         ("prompts", b"PAR1\x15\x00"),
+        ("prompts.json", b'[{"prompt": "a"}]'),
     ],
 )
 def test_a_data_set_says_how_it_is_given(tmp_path, name, content):
@@ -219,7 +231,7 @@ def test_a_model_says_how_it_is_given(tmp_path):
     assert f"measure it: llem run --model {tmp_path}" in told(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("text", ["modle: m\n", '{"modle": "m"}\n', "{", "[1]", "", "just words"])
+@pytest.mark.parametrize("text", ["modle: m\n", '{"modle": "m"}\n', "{", "- 1", "", "just words"])
 def test_a_configuration_with_a_mistake_is_told_its_mistake(tmp_path, text):
     path = tmp_path / "experiment.yaml"
     path.write_text(text)

@@ -32,6 +32,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "vllm.quantization": {"precision": "int4"},
     "tensorrt.quantization": {"precision": "int4"},
     "lora.merge_weights": {"lora.adapter_id": "org/adapter"},
+    "dataset.column": {"dataset.path": "prompts.csv"},
+    "dataset.limit_column": {"dataset.path": "prompts.csv"},
 }
 PARTNERS: dict[tuple[str, Any], dict[str, Any]] = {
     ("precision", "fp8"): {"backend": "vllm"},
@@ -121,7 +123,7 @@ def test_fields_inside_sections_have_dotted_names():
     ("name", "type_", "default"),
     [
         ("model", "string", "required"),
-        ("n", "integer (≥ 1)", "100"),
+        ("n", "integer (≥ 1) or null", "null"),
         ("max_input_tokens", "integer (≥ 1) or null", "512"),
         ("trust_remote_code", "boolean", "false"),
         ("window.phases", "`amortised`, `differential`", "amortised"),

@@ -6,7 +6,6 @@ No traceback, none above 4,000 characters, and soon: whatever stands in a file.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,20 +16,21 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.shared import problems
 from llenergymeasure.core.memory_estimate import estimate_memory
-from llenergymeasure.core.models import identity, loadable, quantised, sources, tokenizer_files
-from llenergymeasure.core.models.catalogue import config as catalogued
+from llenergymeasure.core.models import identity, loadable, quantised, sources
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import ConfigError, LLEMError
+from llenergymeasure.results.files import SEAL, checksum
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
 from llenergymeasure.results.recognise import explained
 from llenergymeasure.study.manifest import read_plan, write_plan
 from llenergymeasure.study.resume import look
+from tests.support.fuzz import check_call
+from tests.support.fuzz_models import VARIANTS, files_of_a_model
 from tests.support.mangled import mangled
 from tests.support.samples import EXHAUSTIVE
 from tests.support.study_on_disk import break_off, make_plan, make_study, scripted
 
-LONGEST_S, MOST_CHARACTERS = 10.0, 4000
 CASES = pytest.mark.parametrize(
     "cases", [pytest.param(60, id="some"), pytest.param(2500, id="many", marks=EXHAUSTIVE)]
 )
@@ -39,25 +39,31 @@ CASES = pytest.mark.parametrize(
 def hold(paths: list[Path], look_at: Callable[[], object], cases: int, what: str) -> Counter[str]:
     """Mangle one of some files at a time, look at all, and count how it was taken."""
     whole = {path: path.read_bytes() for path in paths}
-    counts, longest = Counter[str](), 0
+    counts: Counter[str] = Counter()
     for case in range(cases):
         random = Random(f"{what} {case}")
         path = random.choice(paths)
-        path.write_bytes(mangled(whole[path], random))
-        begun_s = time.monotonic()
+        content = mangled(whole[path], random)
+        path.write_bytes(sealed(content) if random.random() < 0.7 else content)
         try:
-            look_at()
-            counts["taken"] += 1
-        except LLEMError as error:
-            counts["refused"] += 1
-            longest = max(longest, len(error.message))
+            said = check_call(look_at)
         except Exception as error:
             raise AssertionError(f"case {case} of {what}, {path.name}") from error
-        assert time.monotonic() - begun_s < LONGEST_S, (case, path)
+        counts["refused" if isinstance(said, LLEMError) else "taken"] += 1
         path.write_bytes(whole[path])
-    print(f"{cases} cases of {what}: {dict(counts)}, messages of up to {longest} characters")
-    assert longest <= MOST_CHARACTERS
+    print(f"{cases} cases of {what}: {dict(counts)}")
     return counts
+
+
+def sealed(content: bytes) -> bytes:
+    """Seal a file anew, where it has a seal: behind it begins what reads the rest."""
+    try:
+        data = json.loads(content)
+        if not isinstance(data, dict) or SEAL not in data:
+            return content
+        return json.dumps({**data, SEAL: checksum(data)}).encode()
+    except (ValueError, RecursionError):
+        return content
 
 
 @CASES
@@ -74,7 +80,7 @@ def test_no_result_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> N
         ExperimentResult.from_json(directory.root)
 
     counts = hold([directory.result, broken.error], look_at, cases, "results")
-    assert counts["refused"] > 0.9 * cases
+    assert counts["refused"] > 0.6 * cases
 
 
 @CASES
@@ -90,22 +96,16 @@ def test_no_plan_is_too_strange_for_a_message(tmp_path: Path, cases: int) -> Non
     hold([study.manifest, study.plan], look_at, cases, "plans, one of two")
     study.plan.unlink()
     counts = hold([study.manifest], look_at, cases, "plans, the only one")
-    assert counts["refused"] > 0.9 * cases
+    assert counts["refused"] > 0.6 * cases
 
 
 @CASES
-@pytest.mark.parametrize("name", ["tiny-llama", "mixtral", "mamba", "gemma4", "gpt_neo"])
-def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases: int) -> None:
+@pytest.mark.parametrize("family", range(len(VARIANTS)))
+def test_no_model_is_too_strange_for_a_message(tmp_path: Path, family: int, cases: int) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**catalogued("tiny-llama"), **OTHERS[name]}))
-    for path in tokenizer_files.own_files(tokenizer_files.packaged()):
-        (folder / path.name).write_bytes(path.read_bytes()[:200_000])
-    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
-    (folder / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "m"}')
-    head = json.dumps({"lm_head.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
-    weights = len(head).to_bytes(8, "little") + head.encode() + bytes(8)
-    (folder / "model.safetensors").write_bytes(weights)
+    for name, content in files_of_a_model(VARIANTS[family]).items():
+        (folder / name).write_bytes(content)
     config = ExperimentConfig(model=str(folder), lora={"adapter_path": str(folder)})
 
     def look_at() -> None:
@@ -117,7 +117,7 @@ def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases:
             *sources.template_problems(str(folder)),
             *problems.kind_problems(config),
             *problems.context_problems(config),
-            *problems.room_problems(config, 1.0, "this machine"),
+            *problems.room_problems(config, 1e9, "this machine"),
             *problems.adapter_problems(config),
         ]
         if disagreement := quantised.disagreement(quantised.of_model(str(folder), None), "bf16"):
@@ -131,35 +131,5 @@ def test_no_model_is_too_strange_for_a_message(tmp_path: Path, name: str, cases:
         if found:
             raise LLEMError("\n".join(map(str, found)))
 
-    files = [folder / one for one in ("config.json", "tokenizer_config.json", "tokenizer.json")]
-    files += [folder / "adapter_config.json", folder / "model.safetensors"]
-    hold([files[0], *files], look_at, cases // 5, f"models, {name}")
-
-
-TOKENIZER = {
-    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
-    "added_tokens": [{"content": "<s>", "id": 2}],
-}
-OTHERS: dict[str, dict[str, object]] = {
-    "tiny-llama": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
-    "mixtral": {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2},
-    "mamba": {
-        "model_type": "mamba2",
-        "state_size": 16,
-        "expand": 2,
-        "num_heads": 8,
-        "n_groups": 1,
-        "conv_kernel": 4,
-    },
-    "gemma4": {
-        "model_type": "gemma4_text",
-        "layer_types": ["sliding_attention", "full_attention"],
-        "per_layer_config": {"0": {"hidden_size": 8}},
-        "quantization_config": {"quant_method": "gptq", "bits": 4},
-    },
-    "gpt_neo": {
-        "model_type": "gpt_neo",
-        "attention_types": [[["global", "local"], 2]],
-        "quantization_config": {"config_groups": {"a": {"weights": {"num_bits": 8}}}},
-    },
-}
+    files = [folder / "config.json", *folder.iterdir()]
+    hold(files, look_at, cases // 5, f"models, {VARIANTS[family]}")

@@ -64,7 +64,7 @@ def test_what_all_configurations_have_in_common_is_written_once(study: StudyDire
     write_manifest(study, plan)
     data = json.loads(study.manifest.read_text())
     assert [list(one) for one in data["experiments"]] == [["scripted"], ["scripted"]]
-    assert data["common"]["n"] == 100, "defaults of this version are written out"
+    assert data["common"]["max_new_tokens"] == 128, "defaults of this version are written out"
     assert data["slots"][:3] == [[1, 0, 1], [2, 1, 1], [3, 0, 2]]
     assert read_plan(study).plan == plan
 
@@ -206,7 +206,7 @@ def test_a_plan_that_was_changed_is_taken_from_its_twin_and_to_be_kept(
     study: StudyDirectory,
 ) -> None:
     both(study, make_plan(TWO))
-    study.manifest.write_text(study.manifest.read_text().replace('"n":100', '"n":101'))
+    study.manifest.write_text(study.manifest.read_text().replace('"n":null', '"n":101'))
     found = read_plan(study)
     assert (found.plan, found.rejected) == (make_plan(TWO), (study.manifest,))
     assert f"{study.manifest} is damaged (what it holds has the checksum" in found.notes[0]
@@ -234,7 +234,7 @@ def test_of_two_plans_without_a_checksum_the_results_decide(
     found = read_plan(study)
     assert (found.plan.experiments, found.rejected) == (TWO, (getattr(study, wrong),))
     assert f"the results are those of {right.name}, which is taken" in found.notes[0]
-    values = "101 and 100" if wrong == "manifest" else "100 and 101"
+    values = "101 and None" if wrong == "manifest" else "None and 101"
     assert f"disagree (experiments.0.n: {values}; experiments.1.n: {values})" in found.notes[0]
 
 

@@ -183,9 +183,9 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_directory_in_the_way_or_a_missing_one_is_an_experiment_error(tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
-    with pytest.raises(ExperimentError, match="Is a directory"):
+    with pytest.raises(ExperimentError, match="is a directory; take it away"):
         persistence.to_json(make_result(), tmp_path)
-    with pytest.raises(ExperimentError, match="No such file or directory"):
+    with pytest.raises(ExperimentError, match="nowhere is not there any more"):
         persistence.to_json(make_result(), tmp_path / "nowhere")
     assert _names(tmp_path) == ["result.json"]
 

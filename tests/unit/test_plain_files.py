@@ -22,6 +22,7 @@ from llenergymeasure.core.models.catalogue import config as catalogued
 from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.loadable import tensors
 from llenergymeasure.core.models.sources import model_problems, resolve, unreadable
+from llenergymeasure.datasets.loader import dataset_problems
 from llenergymeasure.domain.results import ExperimentResult
 from llenergymeasure.exceptions import LLEMError
 from llenergymeasure.results import tables
@@ -32,7 +33,7 @@ from llenergymeasure.study.resume import look
 from tests.support.odd_files import ODD, ends, in_place_of
 from tests.support.study_on_disk import make_plan, make_study, scripted
 
-SOON_S = 2.0  # a second, and what a busy machine adds
+pytest.importorskip("pyarrow.parquet")  # whose first import alone may take a second
 EACH = pytest.mark.parametrize("kind", ODD)
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -55,7 +56,7 @@ def test_what_is_no_file_ends_in_a_message_that_names_it(
         path = tmp_path / "of_it" / "result.json"  # a directory is where a result is looked for
         path.parent.mkdir()
     with in_place_of(path, kind), pytest.raises(LLEMError) as caught:
-        ends(lambda: READERS[what](path), SOON_S)
+        ends(lambda: READERS[what](path))
     assert str(path) in caught.value.message
     assert len(caught.value.message) < 500
     if kind in ("a pipe", "a device", "a socket"):
@@ -69,7 +70,7 @@ def test_a_base_that_is_no_file_is_told_with_the_line_that_names_it(
     upper = tmp_path / "upper.yaml"
     upper.write_text("model: m\nbase: lower.yaml\n")
     with in_place_of(tmp_path / "lower.yaml", kind) as lower, pytest.raises(LLEMError) as caught:
-        ends(lambda: load_study_config(upper), SOON_S)
+        ends(lambda: load_study_config(upper))
     assert str(lower) in caught.value.message
 
 
@@ -83,7 +84,7 @@ def test_a_plan_that_is_no_file_is_told_or_read_from_the_other_one(
     if both:
         write_plan(study, plan)
     with in_place_of(study.manifest, kind) as path, pytest.raises(LLEMError) as caught:
-        ends(lambda: read_plan(study), SOON_S)
+        ends(lambda: read_plan(study))
     assert str(path) in caught.value.message
 
 
@@ -94,19 +95,30 @@ def test_a_result_that_is_no_file_does_not_count_and_is_named(tmp_path: Path, ki
     result = plan.directory(study, plan.slots[0]).result
     with in_place_of(result, kind):
         if kind == "a directory":  # which can be kept under a number
-            left, *_ = ends(lambda: look(plan, study), SOON_S).left
+            left, *_ = ends(lambda: look(plan, study)).left
             assert str(result) in str(left.fault)
             return
         with pytest.raises(LLEMError) as caught:
-            ends(lambda: look(plan, study), SOON_S)
+            ends(lambda: look(plan, study))
     assert str(result) in caught.value.message
 
 
 @EACH
 def test_what_is_kept_for_later_and_is_no_file_is_passed_over(tmp_path: Path, kind: str) -> None:
     with in_place_of(tmp_path / CALIBRATIONS, kind) as path:
-        assert ends(lambda: known_sensors(tmp_path, "1"), SOON_S).knowledge == {}
-        assert ends(lambda: read_progress(path), SOON_S) == ()
+        assert ends(lambda: known_sensors(tmp_path, "1")).knowledge == {}
+        assert ends(lambda: read_progress(path)) == ()
+
+
+@EACH
+@pytest.mark.parametrize("ending", ["jsonl", "JSONL", "jsonl.gz", "json", "csv", "parquet"])
+def test_a_data_set_that_is_no_file_is_told(tmp_path: Path, ending: str, kind: str) -> None:
+    with in_place_of(tmp_path / f"prompts.{ending}", kind) as path:
+        (problem, *_) = ends(lambda: dataset_problems(str(path), 1, tmp_path))
+    assert str(path) in str(problem)
+    assert len(str(problem)) < 500
+    if kind in ("a pipe", "a device", "a socket"):
+        assert kind in problem.what
 
 
 # Models -------------------------------------------------------------------------------------------
@@ -132,8 +144,8 @@ def test_a_file_of_a_model_that_is_none_stops_it_before_an_engine_reads_it(
 ) -> None:
     assert not model_problems(str(model))
     with in_place_of(model / name, kind) as path:
-        problems = ends(lambda: model_problems(str(model)), SOON_S)
-        stated = ends(lambda: stated_in(path), SOON_S)
+        problems = ends(lambda: model_problems(str(model)))
+        stated = ends(lambda: stated_in(path))
     assert stated == {}
     if kind != "a directory" or name == "config.json":
         (problem,) = problems
@@ -143,8 +155,8 @@ def test_a_file_of_a_model_that_is_none_stops_it_before_an_engine_reads_it(
 @EACH
 def test_weights_that_are_no_file_are_not_waited_for(model: Path, kind: str) -> None:
     with in_place_of(model / "model.safetensors", kind):
-        assert ends(lambda: tensors(resolve(str(model))), SOON_S) is None
-        found = ends(lambda: unreadable(model), SOON_S)
+        assert ends(lambda: tensors(resolve(str(model)))) is None
+        found = ends(lambda: unreadable(model))
     assert (found is None) == (kind in ("a directory", "3 GB on one line"))
 
 

@@ -15,6 +15,7 @@ from llenergymeasure.exceptions import StudyError
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import prepare
 from llenergymeasure.study.collect import study_result
+from llenergymeasure.study.forecast import Machine
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
 
 NOW = datetime(2026, 2, 18, 14, 30, 5, tzinfo=UTC)
@@ -44,14 +45,14 @@ def plan_of(study: StudyConfig) -> StudyPlan:
 
 
 def test_what_the_study_leaves_open_comes_from_the_user() -> None:
-    execution = prepare.resolved(ExecutionConfig(), USER)
+    execution = prepare.resolved(ExecutionConfig(), USER, heats=True)
     assert (execution.config_gap_seconds, execution.cycle_gap_seconds) == (7.0, 9.0)
     assert execution.start_method == "spawn"
 
 
 def test_what_the_study_says_wins() -> None:
     asked = ExecutionConfig(config_gap_seconds=0.0, start_method="forkserver", timeout_s=5.0)
-    execution = prepare.resolved(asked, USER)
+    execution = prepare.resolved(asked, USER, heats=True)
     assert (execution.config_gap_seconds, execution.cycle_gap_seconds) == (0.0, 9.0)
     assert (execution.start_method, execution.timeout_s) == ("forkserver", 5.0)
 
@@ -150,3 +151,23 @@ def test_how_a_plan_is_run_is_what_its_result_reports() -> None:
     assert protocol is not None
     assert (protocol.cycle_order, protocol.seed) == ("shuffled", 11)
     assert (protocol.config_gap_s, protocol.cycle_gap_s) == (7.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("machine", "fields", "pauses_s"),
+    [
+        (Machine("H100"), {"backend": "pytorch"}, (60.0, 300.0)),
+        (Machine("H100", torch_uses_gpus=False), {"backend": "pytorch"}, (0.0, 0.0)),
+        (Machine("H100"), {"backend": "pytorch", "pytorch": {"device": "cpu"}}, (0.0, 0.0)),
+        (Machine("H100"), {"backend": ["scripted", "vllm"]}, (60.0, 300.0)),
+        (Machine("H100"), {"backend": "scripted"}, (0.0, 0.0)),
+        (Machine(None), {"backend": "pytorch"}, (0.0, 0.0)),
+        (Machine(None), {"execution": {"config_gap_seconds": 5.0}}, (5.0, 0.0)),
+    ],
+)
+def test_a_study_rests_only_where_something_has_heated(
+    machine: Machine, fields: dict[str, Any], pauses_s: tuple[float, float]
+) -> None:
+    study = make_study(**{"sweep": {"n": [1, 2]}, **fields})
+    execution = prepare.new_plan(study, UserConfig(), NOW, lambda: machine).execution
+    assert (execution.config_gap_seconds, execution.cycle_gap_seconds) == pauses_s

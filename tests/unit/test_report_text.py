@@ -71,3 +71,25 @@ def test_another_layout_finds_every_cell_of_a_ranking_apart() -> None:
         (" ", "#1", "batch_size=1"),
         (" ", "#2", "batch_size=8"),
     ]
+
+
+def test_a_report_uses_the_columns_there_are() -> None:
+    study = make_study(
+        lambda config, number, cycle: make_run(config, 800 * number + cycle, 200 - cycle),
+        make_configs([1, 8]),
+    )
+    for width in (60, 80, 120):
+        assert max(map(len, study.summary(width).splitlines())) <= width
+    assert study.summary(80) == study.summary()
+    assert len(study.summary(120).splitlines()) < len(study.summary(80).splitlines())
+    assert len(study.summary(60).splitlines()) > len(study.summary(80).splitlines())
+    result = make_run(make_configs([1])[0], 800)
+    for width in (60, 120):
+        assert max(map(len, result.summary(width).splitlines())) <= width
+
+
+def test_a_wide_terminal_has_room_for_long_labels() -> None:
+    cells = ("=", "#2", "flash_attention_3 batch_size=16", "1.5", "+1 %")
+    parts = (Table("ranking", ("Energy", "J", ""), (cells,)),)
+    _, one_line = layout([Section("any", parts)], 120).split("\n")
+    assert "flash_attention_3 batch_size=16  " in one_line

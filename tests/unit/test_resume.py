@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
-from llenergymeasure.exceptions import ExperimentError, StudyError
+from llenergymeasure.exceptions import ExperimentError, FlagError, StudyError
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import DirectoryRepository, read_failure
 from llenergymeasure.study.collect import SlotOutcome, study_result
@@ -423,7 +423,7 @@ def test_a_complete_slot_that_is_asked_for_again_is_left_to_run_in_the_order_of_
     assert [(state.slot.number, state.status) for state in found.left] == [
         (2, "complete"), (3, "missing"), (5, "missing"), (6, "missing"),
     ]  # fmt: skip
-    with pytest.raises(StudyError, match="--again 7: the plan has no such slot, only 1 to 6"):
+    with pytest.raises(FlagError, match="--again 7: the plan has no such slot, only 1 to 6"):
         look(PLAN, study).again([7])
 
 

@@ -48,6 +48,8 @@ NO_GAPS = {"config_gap_seconds": 0.0, "cycle_gap_seconds": 0.0}
 class EndedJob:
     """A worker that has ended."""
 
+    fate = None
+
     def wait(self, timeout_s: float) -> int | None:
         return 0
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from pydantic import ValidationError
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.loader import load_experiment_config, load_study_config
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.config.user_config import UserConfig
+from llenergymeasure.exceptions import ConfigError, StudyError
 from llenergymeasure.study.grid import expand
+from llenergymeasure.study.prepare import new_plan
 from tests.support.study_files import is_study
 
 Write = Callable[..., Path]
@@ -146,6 +149,68 @@ def test_a_study_survives_a_round_trip_through_json(write):
 )
 def test_a_wrong_design_is_refused_with_its_line_and_field(write, yaml, message):
     assert message in refused(write(f"model: m\n{yaml}\n"))
+
+
+NAMES = ", ".join(f"key{number}: [1, 2]" for number in range(9_000))
+SEEDS = ", ".join(map(str, range(1_000)))
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        (f"sweep: {{{NAMES}}}", "sweep: asks for about 10^2709 combinations, and a study has at"),
+        (
+            f"sweep: {{random_seed: [{SEEDS}], n: [{SEEDS}], warmup.n_warmup: [{SEEDS}]}}",
+            "sweep: asks for 1,000,000,000 combinations, and a study has at most 10,000,000; sho",
+        ),
+        (
+            f"sweep: {{precision: [{'x, ' * 50_000}]}}",
+            "sweep.precision: must be 'fp32', 'fp16', 'bf16', 'int8', 'fp8' or 'int4'",
+        ),
+        (
+            f"sweep: {{precision: [fp32, {'x, ' * 50_000}]}}",
+            "sweep.precision: value 2, 3, 4, 5, 6, ...: must be 'fp32', 'fp16', 'bf16', 'int8'",
+        ),
+        (
+            f"sweep:\n  ? {'.'.join('a' * 5_000)}\n  : [1]",
+            f"sweep.{'a.' * 39}a…: names a field more than 50 levels deep",
+        ),
+        (f"experiments: [{'{}, ' * 100_000}]", "experiments: has more than 20,000 entries"),
+        (f"experiments: [{'x, ' * 15_000}]", "15,000 problems:"),
+        (f"experiments: [{'{x: 1}, ' * 15_000}]", "at least 200 problems:"),
+    ],
+)
+def test_a_design_without_measure_gets_a_short_answer_at_once(write, yaml, message):
+    begun_s = time.process_time()
+    said = refused(write(f"model: m\n{yaml}\n"))
+
+    assert time.process_time() - begun_s < 5, "it takes a second at most on a quiet machine"
+    assert message in said
+    assert len(said) < 4_000
+
+
+def test_cycles_that_no_plan_has_room_for_are_refused():
+    study = StudyConfig(
+        model="m", sweep={"random_seed": list(range(100))}, execution={"n_cycles": 100_000}
+    )
+
+    with pytest.raises(StudyError, match="are 10,000,000 experiments; a study has at most 2,000,"):
+        new_plan(study, UserConfig())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *[{"n": 10**400}, {"max_new_tokens": 10**10}, {"decoder": {"min_new_tokens": 2**64}}],
+        *[{"warmup": {"n_warmup": 10**10}}, {"window": {"min_duration_seconds": 1e308}}],
+        *[{"baseline": {"duration_seconds": 1e300}}, {"pytorch": {"batch_size": 10**30}}],
+        *[{"scripted": {"ttft_ms": 1e308}}, {"dataset": {"synthetic": {"input_len": 10**12}}}],
+        *[{"execution": {"timeout_s": 1e12}}, {"execution": {"cycle_gap_seconds": 1e308}}],
+    ],
+)
+def test_no_number_is_so_large_that_a_plan_of_it_overflows(fields):
+    with pytest.raises(ValidationError, match=r"(than or equal to|must be) 1000000000"):
+        StudyConfig.model_validate({"model": "m", **fields})
 
 
 def test_a_study_without_a_model_is_refused(write):

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from llenergymeasure.cli.display import (
+    BarDisplay,
     Display,
     StudyDisplay,
     begun_lines,
     failed_lines,
     finished_line,
+    time_of_day,
 )
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.results.layout import StudyDirectory
-from llenergymeasure.study.events import Begun, Finished, Noted, Pausing, Placed, StudyEvent
+from llenergymeasure.study.events import (
+    Begun,
+    Finished,
+    Noted,
+    Pausing,
+    Placed,
+    Started,
+    StudyEvent,
+)
 from tests.support.make_study import make_configs, make_failure, make_run
 
 CONFIG = make_configs([8])[0]
@@ -81,7 +92,7 @@ def test_no_line_is_wider_than_80_columns(outcome, label):
 
 def test_control_characters_of_a_failure_do_not_reach_the_terminal():
     (line,) = failed_lines(make_failure(CONFIG, "bad \x1b[31m news"), None)
-    assert line == "    bad  [31m news"
+    assert line == r"    bad \x1b[31m news"
 
 
 def test_names_have_the_room_that_the_terminal_has_and_stand_in_one_column():
@@ -119,3 +130,28 @@ def test_a_pipe_is_told_of_a_pause_once_and_of_none_that_is_over_at_once():
 def test_a_pipe_is_told_once_for_whom_an_experiment_waits():
     waits = [Event(t_ns, "initialising", "wait", detail="waiting for GPU-1") for t_ns in (1, 2)]
     assert shown(*waits, Event(3, "initialising", "load")) == ["llem: waiting for GPU-1"]
+
+
+def test_a_bar_says_which_experiment_of_how_many_the_share_and_when_all_ends():
+    stream, noon = io.StringIO(), datetime(2026, 3, 2, 12, 0)
+    display = StudyDisplay(stream, BarDisplay(stream), terminal=True, now=lambda: noon)
+    display(BEGUN._replace(total=12, done=3))
+    display(Started(4, 12, 2, "0004_pytorch_bf16_bs8_c1", "fork"))
+    display(Event(0, "initialising", "load"))
+    display(ended(left_s=3600.0))
+    display(Pausing("experiment", 60.0, 60.0))
+    display(Started(5, 12, 1, "0005_pytorch_bf16_bs1_c2", "fork"))
+    display(Event(0, "measuring", "measure"))
+    display(Event(0, "measuring", "measure", 5, 10))
+    display.close()
+    said = stream.getvalue()
+    assert "[4/12] 25 %: loading the model" in said
+    assert "33 %, ends 13:00: pause before the next experiment: 60 s" in said
+    assert "[5/12] 33 %, ends 13:00: measuring:  50%" in said
+
+
+@pytest.mark.parametrize(
+    ("left_s", "said"), [(60.0, "23:31"), (3600.0, "Tue 00:30"), (200_000.0, "Thu 07:03")]
+)
+def test_the_end_on_another_day_has_its_name(left_s, said):
+    assert time_of_day(datetime(2026, 3, 2, 23, 30), left_s) == said

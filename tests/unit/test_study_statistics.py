@@ -223,6 +223,24 @@ def test_a_straight_drift_is_taken_out_where_the_order_tells_it():
     assert without.residual_sd > 2 * fitted.residual_sd
 
 
+def test_an_order_that_hardly_tells_drift_has_it_taken_out_all_the_same_and_says_what_that_costs():
+    rng = np.random.default_rng(6)
+    first = list(range(16))
+    second = [one ^ 1 for one in first]  # neighbours change places, all others stay about theirs
+    runs = [
+        Observation(config, cycle, exp(rng.normal(0, 0.01) + 0.02 * slot), slot)
+        for slot, (cycle, config) in enumerate(
+            [(0, one) for one in first] + [(1, one) for one in second]
+        )
+    ]
+    assert fit(runs).drift is not None
+    found = compare("x", runs, best_is_low=True)
+    assert {pair.verdict for pair in found.comparisons} == {"no_difference_shown"}
+    assert "hardly tells drift" in found.notes[0]
+    left_out = compare("x", [run._replace(slot=None) for run in runs], best_is_low=True)
+    assert "lower" in {pair.verdict for pair in left_out.comparisons}
+
+
 def test_a_fixed_order_cannot_tell_drift_so_none_is_taken_out():
     runs = [
         Observation(config, cycle, exp(0.01 * (cycle * config % 5)), 4 * cycle + config)

@@ -175,6 +175,32 @@ def test_of_many_configurations_the_first_are_shown_and_the_rest_counted():
     assert "and 10 more: see study_summary.json" in text
 
 
+def test_a_column_and_the_sentence_below_it_have_one_notation():
+    def run(config, number, cycle):
+        factor = {1: 1.0, 2: 1.1, 3: 4.0}[number] * NOISE[cycle]
+        return make_run(config, 800 * factor * (1 + 0.002 * ((number * cycle) % 3)), 200 / 1.1)
+
+    text = make_study(run, make_configs([1, 8, 16])).summary()
+    energy = rows(text, "Energy per output token")
+    assert [row.rpartition("  ")[2][:2] for row in energy[1:]] == ["x ", "x "]
+    sentence = text.partition("  A difference of ")[2]
+    assert sentence.startswith("a factor of 1.0")
+    assert "with 5 cycles, a factor of 1.0" in " ".join(sentence.split())
+    assert "%" in rows(text, "Throughput")[1], "each column for itself"
+
+
+def test_every_table_of_many_configurations_shows_the_same_rows():
+    def run(config, number, cycle):
+        return make_run(config, (800 + number) * NOISE[cycle], (200 + number) * NOISE[cycle])
+
+    text = make_study(run, make_configs(range(1, 31))).summary()
+    figures = text.partition("TTFT, median")[2].partition("\n\n")[0].splitlines()[1:]
+    tables = (rows(text, "Energy per"), rows(text, "Throughput"), figures)
+    shown = [{int(row.split("#")[1].split()[0]) for row in lines if "#" in row} for lines in tables]
+    assert shown[0] == shown[1] == shown[2] == {*range(1, 20), 30}, "the fastest is there as well"
+    assert text.count("and 10 more: see study_summary.json") == 3
+
+
 def test_control_characters_of_a_message_do_not_reach_the_terminal():
     text = make_study(lambda config, *_: make_failure(config, "bad \x1b[31m news")).summary()
     assert "\x1b" not in text
@@ -201,7 +227,20 @@ def test_control_characters_of_a_message_do_not_reach_the_terminal():
     ],
 )
 def test_a_ratio_is_told_as_a_change_or_a_factor(ratio, low, high, said):
-    assert fmt.change(ratio, low, high) == said
+    assert fmt.change(ratio, low, high, factor=fmt.is_factor(ratio, low, high)) == said
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "said"),
+    [
+        (1.042, 1.011, 1.073, "x 1.04 (1.01 to 1.07)"),
+        (1.042, 1.002, 1.073, "x 1.042 (1.002 to 1.073)"),
+        (0.7, 0.69, 0.71, "x 0.700 (0.690 to 0.710)"),
+        (1.0, 1.0, 1.0, "x 1.0 (1.0 to 1.0)"),
+    ],
+)
+def test_beside_factors_a_small_change_is_told_as_one(ratio, low, high, said):
+    assert fmt.change(ratio, low, high, factor=True) == said
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Worker:
         self.codes = list(codes)
         self.asked: list[str] = []
         self.start = Start(method)
+        self.fate: str | None = None
 
     def wait(self, timeout_s: float) -> int | None:
         if "kill" in self.asked:
@@ -150,7 +151,7 @@ def test_what_the_engine_printed_last_is_told_with_the_workers_own_error(
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (-signal.SIGKILL, "scripted.batch_size"),
+        (-signal.SIGKILL, "SIGKILL"),
         (-signal.SIGABRT, "SIGABRT"),
         (-40, "signal 40"),
         (127, "exit code 127"),
@@ -270,3 +271,116 @@ def test_loading_is_counted_over_its_phases_and_from_its_beginning() -> None:
     assert progress.loading_s(8 * S) == pytest.approx(6)
     progress.note(Event(9 * S, "initialising", "warmup"))
     assert progress.loading_s(20 * S) == 0
+
+
+COUNTED = {"the control group /job": 3, "this machine": 7}
+
+
+def killed(
+    directory: ExperimentDirectory, order: WorkOrder, *counts: dict[str, int], code: int = -9
+) -> str:
+    """What is said of a worker that was killed, by what the kernel counts before and after."""
+    told = iter(counts)
+    ended = supervise(
+        Worker(code),  # type: ignore[arg-type] # as much of a job as is asked for
+        directory,
+        order,
+        CALLS,
+        within_s=60,
+        oom_kills=lambda: next(told),
+    )
+    assert failed(ended.outcome).code == "killed"
+    return failed(ended.outcome).message
+
+
+@pytest.mark.parametrize("rose", COUNTED)
+def test_memory_ran_out_where_the_kernel_says_so(
+    directory: ExperimentDirectory, order: WorkOrder, rose: str
+) -> None:
+    said = killed(directory, order, COUNTED, {**COUNTED, rose: COUNTED[rose] + 1})
+    assert f"memory ran out, as the kernel's count of kills in {rose} says" in said
+    assert "lower scripted.batch_size or max_new_tokens" in said
+
+
+def test_who_killed_a_worker_is_left_open_where_the_kernel_did_not(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    said = killed(directory, order, COUNTED, COUNTED)
+    assert "SIGKILL, and not by the kernel for want of memory" in said
+    assert "lower" not in said
+
+
+def test_where_the_kernel_counts_nothing_that_is_said(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    said = killed(directory, order, {}, {})
+    assert "this system does not tell why; if memory ran out, lower" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("SIGSEGV", "the engine, or native code it uses, crashed"),
+        ("SIGABRT", "the engine, or native code it uses, crashed"),
+        ("SIGTERM", "which a person, a scheduler or a time limit sent"),
+        ("SIGHUP", "which a person, a scheduler or a time limit sent"),
+        ("SIGXCPU", "ulimit -t"),
+        ("SIGXFSZ", "ulimit -f"),
+    ],
+)
+def test_each_signal_says_what_it_means(
+    directory: ExperimentDirectory, order: WorkOrder, name: str, says: str
+) -> None:
+    said = killed(directory, order, COUNTED, COUNTED, code=-signal.Signals[name])
+    assert f"ended by {name}" in said
+    assert says in said
+    assert "memory" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("left_word", [True, False])
+def test_a_worker_that_ended_in_good_order_at_somebodys_signal_was_not_interrupted_by_the_user(
+    directory: ExperimentDirectory, order: WorkOrder, number: signal.Signals, left_word: bool
+) -> None:
+    if left_word:
+        own = {"config": order.config, "phase": "load", "message": "interrupted by the user"}
+        failure = FailedExperiment(code="interrupted", **own)
+        DirectoryRepository(directory).save_failure(failure)
+
+    said = killed(directory, order, COUNTED, COUNTED, code=128 + number)
+
+    assert (
+        said == f"the worker was ended by {number.name}, which a person, a scheduler or a time "
+        "limit sent"
+    )
+    kept = json.loads(directory.error.read_bytes())
+    assert (kept["code"], kept["message"]) == ("killed", said)
+
+
+def test_a_worker_that_went_down_with_its_server_is_told_as_that(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    job = Worker(-signal.SIGKILL)
+    job.fate = "the fork server was killed by signal 9 (Killed)"
+    said = failed(outcome_of(job, directory, order)).message
+    assert said == f"the worker went down with what had started it: {job.fate}"
+
+
+def test_a_directory_that_went_while_it_was_written_to_is_named(
+    tmp_path: Path, order: WorkOrder
+) -> None:
+    directory = ExperimentDirectory(tmp_path / "gone")
+    for code in (1, -signal.SIGSEGV):
+        said = failed(outcome_of(Worker(code), directory, order)).message
+        assert f"its directory {directory.root} is gone" in said
+
+
+def test_a_directory_in_the_place_of_the_result_does_not_end_a_worker(
+    directory: ExperimentDirectory, order: WorkOrder
+) -> None:
+    directory.result.mkdir()
+    own = FailedExperiment(config=order.config, phase="save", code="experiment", message="told")
+    directory.error.write_text(own.model_dump_json())
+
+    assert failed(outcome_of(Worker(1), directory, order)).message == "told"
+    assert directory.result.is_dir()

@@ -129,6 +129,7 @@ CASES: dict[str, Evidence] = {
     "no_energy_source": replace(SOUND, energy_asked=False, no_source="auto: none is used"),
     "failed_requests": work(requests_failed=3),
     "cpu_shared": replace(SOUND, cpu_load=CPULoad(own_share=0.5, other_share=0.051)),
+    "device_lock_lost": replace(SOUND, locks_lost=("cpu.lock was removed",)),
     "stalled": work(stalled_s=3.1),
     "stalled_briefly": work(stalled_s=2.9),
     "cpu_throttled": replace(SOUND, cpu_throttling=held_back(0.61)),

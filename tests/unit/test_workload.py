@@ -9,7 +9,7 @@ import pytest
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.backends.protocol import Batch, Request
 from llenergymeasure.core.workload import build_requests, warmup_batches
-from llenergymeasure.domain.prompts import Prompt
+from llenergymeasure.domain.prompts import Message, Prompt, Role
 from llenergymeasure.exceptions import BackendError, ConfigError
 
 IDS = range(100, 1100)
@@ -165,6 +165,69 @@ def test_a_chat_template_longer_than_the_limit_is_refused() -> None:
     asked = config(apply_chat_template=True, max_input_tokens=4, n=1)
     with pytest.raises(ConfigError, match="the chat template alone has 5 tokens"):
         build_requests([Prompt(text="x" * 100)], Template(), asked)
+
+
+class Chats(Letters):
+    """Each turn in three tokens of a chat template, and two at the end."""
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        roles = {"system": 1, "user": 2, "assistant": 3}
+        turns = [[roles[one.role], *self.encode(one.content), 4, 4] for one in messages]
+        return [token for turn in turns for token in turn] + [5, 5]
+
+
+def chat(*turns: str) -> Prompt:
+    roles: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant"}
+    return Prompt(messages=tuple(Message(roles[turn[0]], turn) for turn in turns))
+
+
+def tokens_of(prompt: Prompt, **fields: object) -> tuple[int, ...]:
+    (request,) = build_requests([prompt], Chats(), config(n=1, **fields)).requests
+    return request.token_ids
+
+
+def test_a_chat_goes_through_the_template_turn_by_turn_without_being_asked_for() -> None:
+    expected = Chats().encode_chat(chat("s", "u", "a", "u").messages or ())
+    assert tokens_of(chat("s", "u", "a", "u")) == tuple(expected)
+
+
+def test_a_system_prompt_comes_before_what_has_none_of_its_own() -> None:
+    asked = {"system_prompt": "s!", "apply_chat_template": True}
+    system = Message("system", "s!")
+    with_system = Chats().encode_chat([system, Message("user", "u")])
+    assert tokens_of(Prompt("u"), **asked) == tuple(with_system)
+    assert tokens_of(chat("u"), system_prompt="s!") == tuple(with_system)
+    assert tokens_of(chat("s", "u"), **asked) == tokens_of(chat("s", "u"))
+
+
+def test_a_chat_that_is_too_long_loses_its_last_turns_and_stays_a_whole_chat() -> None:
+    talk = chat("u one", "a two", "u three", "a four", "u five")
+    whole = len(tokens_of(talk))
+    turns = talk.messages or ()
+    for limit in range(6, whole + 1):
+        workload = build_requests([talk], Chats(), config(n=1, max_input_tokens=limit))
+        tokens = list(workload.requests[0].token_ids)
+        assert len(tokens) <= limit
+        assert workload.truncated == (limit < whole)
+        asking = tokens.count(2)
+        cut = [*turns[: 2 * asking - 2], Message("user", "")]
+        begin = Chats().encode_chat(cut)[:-4]
+        assert tokens[: len(begin)] == begin, "earlier turns are whole"
+        assert tokens[-4:] == [4, 4, 5, 5]
+        text = "".join(map(chr, tokens[len(begin) : -4]))
+        assert turns[2 * asking - 2].content.startswith(text)
+        assert text
+
+
+def test_a_chat_whose_template_is_longer_than_the_limit_is_refused() -> None:
+    for limit in (3, 5):
+        with pytest.raises(ConfigError, match="the chat template alone has 5 tokens"):
+            tokens_of(chat("u one", "a", "u"), max_input_tokens=limit)
+
+
+def test_a_tokenizer_that_takes_no_chats_is_told_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="takes no chats; name a column of plain text"):
+        build_requests([chat("u")], Letters(), config(n=1))
 
 
 def test_a_token_that_the_model_does_not_have_is_told_with_its_prompt() -> None:

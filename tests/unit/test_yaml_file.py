@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.config import yaml_file
-from llenergymeasure.config.loader import flag_name, load_experiment_config
+from llenergymeasure.config.loader import flag_name, load_experiment_config, load_study_config
 from llenergymeasure.exceptions import ConfigError
 from tests.support.study_files import is_study
 
@@ -38,6 +38,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefg")
 )
 
+DEEP = "".join(f"n{step + 1}: &b{step + 1} [*b{step}]\n" for step in range(60))
+
 
 @pytest.mark.parametrize(
     ("text", "reason"),
@@ -51,10 +53,33 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("model: m\ndecoder:\n  top_k: 1\n  top_k: 2\n", "line 4: 'top_k' is given twice"),
         ("model: [m\n", "not valid YAML"),
         ("model: m\n\tn: 3\n", "line 2: not valid YAML"),
-        ("model: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
-        ("model: m\ndataset: 2024-13-45\n", "not valid YAML: month must be in"),
-        ("model: m\nn: " + "9" * 5000 + "\n", "not valid YAML"),
-        ("? [a]\n: b\n", "unhashable"),
+        (
+            "model: !!python/object/apply:os.system ['true']\n",
+            "line 1: not valid YAML: the tag !!py",
+        ),
+        ("model: m\ndataset: 2024-13-45\n", "line 2: not valid YAML: this is no date"),
+        ("model: m\nn: " + "9" * 5000 + "\n", "line 2: a number of 5,000 characters"),
+        ("model: m\nn: 0x" + "f" * 5000 + "\n", "line 2: a number of 5,002 characters"),
+        ("model: m\nn: 59" + ":59" * 9999 + "\n", "line 2: a number of 29,999 characters"),
+        ("model: !!int ''\n", "line 1: not valid YAML: this is no whole number"),
+        ("model: !!int x\n", "not valid YAML: this is no whole number"),
+        ("model: !!float +\n", "not valid YAML: this is no number"),
+        ("model: !!bool x\n", "not valid YAML: this is no truth value; write true or false"),
+        ("model: !!timestamp y\n", "not valid YAML: this is no date"),
+        (
+            "model: !!binary aGk=\n",
+            "the tag !!binary has no place in a configuration; leave it out",
+        ),
+        ("model: !!set {a}\n", "the tag !!set has no place"),
+        ("model: !!omap [a: 1]\n", "the tag !!omap has no place"),
+        ('model: m\nrevision: "a\\0"\n', "line 2: text must not hold a NUL"),
+        ("? [a]\n: b\n", "line 1: a name must be text, not a list or a section"),
+        ("model: m\nn: \x07\n", "not valid YAML: control characters are not allowed"),
+        ("n: &a [x]\n" + "n0: &b0 [*a]\n" + DEEP, "nested more than 51 levels deep through"),
+        ("model: m\nexperiments:\n" + "- {n: 1}\n" * 100_000, "experiments: has more than 20,"),
+        ("model: m\n" + "".join(f"k{i}: 1\n" for i in range(30_000)), "more than 20,000 fields"),
+        ("model: m\nsweep: {n: [" + "1," * 250_000 + "]}\n", "line 2: more than 200,000 values"),
+        ("model: m\n" + "k" * 300 + ": 1\n" + "k" * 300 + ": 1\n", f"'{'k' * 79}…' is given twice"),
         ("a: &a [*a]\n", "expands to more than"),
         (BOMB, "expands to more than 200,000 values"),
         ("a: " + "[" * 5000 + "\n", "nested"),
@@ -102,8 +127,104 @@ def test_names_that_are_no_text_are_reported_as_unknown_fields(write):
     with pytest.raises(ConfigError) as caught:
         load_experiment_config(path)
 
-    for name in ("'True'", "'None'", "'1.5'"):
+    for name in ("'on'", "'None'", "'1.5'"):
         assert f"unknown field {name}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        *[("1e3", 1000), ("+1e3", 1000), ("1E+3", 1000), ("2e0", 2), ("1e22", 10**22)],
+        *[("1e-3", 0.001), ("1.5e3", 1500.0), (".5e1", 5.0), ("1.0e+3", 1000.0), ("1e23", 1e23)],
+        *[("0x10", 16), ("0b11", 3), ("1_000", 1000), ("0", 0), ("07", 7), ("-0.5", -0.5)],
+        *[("0o17", "0o17"), ("1e", "1e"), ("e3", "e3"), ("'1e3'", "1e3"), ("v1e3", "v1e3")],
+        *[("'010'", "010"), ("'1:30'", "1:30"), ("=", "="), ("yes", True), (".inf", float("inf"))],
+    ],
+)
+def test_a_number_is_what_it_looks_like(written, value):
+    found = yaml_file.parsed(f"n: {written}", Path("x.yaml"))[0]["n"]
+
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("010", "010 would be 8, as a leading 0 makes it octal; write 10 or 8"),
+        ("-0_10", "-0_10 would be -8, as a leading 0 makes it octal; write -10 or -8"),
+        ("1:30", "1:30 would be 90, counted in sixties; write 90"),
+        ("1:30.5", "1:30.5 would be 90.5, counted in sixties; write 90.5"),
+        ("12e4567", "12e4567 is beyond the largest number there is, 1.8e308"),
+    ],
+)
+@pytest.mark.parametrize("place", ["n: {}", "experiments: [{{n: {}}}]", "sweep: {{n: [1, {}]}}"])
+def test_a_number_that_is_not_what_it_looks_like_is_refused(write, written, meant, place):
+    path = write(f"model: m\n{place.format(written)}\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_study_config(path)
+
+    assert caught.value.message == f"{path}, line 2: {meant}; if it is text, put it in quotes"
+
+
+def test_ten_thousand_unknown_names_get_a_short_message(write):
+    path = write("model: m\n" + "".join(f"key{number}: 1\n" for number in range(9_999)))
+
+    with pytest.raises(ConfigError) as caught:
+        load_experiment_config(path)
+
+    first, *listed, last = caught.value.message.splitlines()
+    assert first == "9,999 problems:"
+    assert listed[0].startswith(f"  - {path}, line 2: key0: unknown field 'key0', valid names: ")
+    assert all(line.endswith("'") for line in listed[1:]), "the valid names are listed once"
+    assert (len(listed), last) == (10, "  - and 9,989 more")
+
+
+def test_no_name_is_shown_whole_that_is_longer_than_a_line(write):
+    name, blank = "x" * 900, "a b " * 200
+    path = write(
+        f"model: m\n{name}: 1\n'{blank}': 2\nbackend: {name}\nsweep: {{{name}: {{y: 1}}}}\n"
+    )
+
+    with pytest.raises(ConfigError) as caught:
+        load_study_config(path)
+
+    assert "xx…" in caught.value.message
+    for line in caught.value.message.splitlines():
+        assert "x" * 81 not in line
+        assert len(line.replace(str(path), "")) < 1_000
+
+
+def test_files_that_build_on_ever_more_files_end(tmp_path):
+    for number in range(40):
+        (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml\nmodel: m\n")
+
+    with pytest.raises(ConfigError, match="base: more than 20 files build on one another"):
+        load_experiment_config(tmp_path / "0.yaml")
+
+
+@pytest.mark.parametrize(
+    "base", ["loop.yaml", "~nosuchuser/x.yaml", "x" * 5_000, "sub/../loop.yaml"]
+)
+def test_a_base_that_is_nowhere_is_named(write, tmp_path, base):
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+
+    with pytest.raises(ConfigError, match="line 2: base: there is no file"):
+        load_experiment_config(write(f"model: m\nbase: {base}\n"))
+
+
+@pytest.mark.parametrize(
+    "field", ["model", "dataset", "lora: {adapter_path", "pytorch: {device_map"]
+)
+def test_a_path_of_nobody_stays_as_it_is(write, field):
+    text = "~nosuchuser/x.jsonl" + ("}" if "{" in field else "")
+
+    assert (
+        "~nosuchuser/x.jsonl"
+        in load_experiment_config(
+            write(f"model: m\n{field}: {text}\n".replace("model: m\nmodel", "model"))
+        ).model_dump_json()
+    )
 
 
 def test_a_value_too_long_for_a_path_is_left_alone(write):

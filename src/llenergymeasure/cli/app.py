@@ -7,6 +7,7 @@ interrupt.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -19,9 +20,14 @@ from llenergymeasure.cli.failure import (
     FailureReport,
     Interrupts,
     let_go_of,
+    open_what_is_closed,
+    say,
     take_any_text,
+    tell,
 )
 
+COMPLETE_VARIABLE = "_LLEM_COMPLETE"
+"""By which a shell asks for completions; typer makes the name of that of the program."""
 _COMMANDS = {
     "run": "Measure an experiment or a study, from a YAML file or from flags.",
     "config": "Show this machine, its backends, energy sources and settings.",
@@ -52,7 +58,7 @@ class LazyCommands(TyperGroup):
 
 app = typer.Typer(
     cls=LazyCommands,
-    add_completion=False,
+    add_completion=False,  # see _root
     add_help_option=False,  # see _root
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -81,14 +87,39 @@ def _print_versions(asked: bool) -> None:
         except metadata.PackageNotFoundError:
             rows[name] = "not installed"
     for name, number in rows.items():
-        print(f"{name:16} {number}")  # noqa: T201 - the command's output
+        say(f"{name:16} {number}")
     raise typer.Exit
 
 
 def _print_help(context: typer.Context, asked: bool) -> None:
     if asked:
-        typer.echo(context.get_help())
+        say(context.get_help())
         raise typer.Exit
+
+
+def _tell_completion(context: typer.Context, parameter: Any, asked: bool) -> None:
+    """Install completion for the shell that this runs in, or print its script."""
+    if not asked:
+        return
+    from typer.completion import install_callback, show_callback
+
+    act = show_callback if parameter.name == "show_completion" else install_callback
+    try:
+        act(context, parameter, True)
+    except SystemExit as end:
+        raise typer.Exit(int(end.code or 0)) from None
+
+
+def complete(instruction: str) -> int:
+    """Answer a shell that asks how a command line may go on; give the exit code.
+
+    Args:
+        instruction: What the shell wants, as the script that typer writes for it puts it.
+    """
+    from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+
+    completion_init()
+    return shell_complete(typer.main.get_command(app), {}, "llem", COMPLETE_VARIABLE, instruction)
 
 
 @app.callback()
@@ -98,6 +129,7 @@ def _root(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_print_versions,
             is_eager=True,
             help="Show the version of llem and of the installed engines.",
@@ -106,19 +138,37 @@ def _root(
     helped: Annotated[  # noqa: ARG001 - as the option that typer adds, which builds a model for it
         bool,
         typer.Option(
-            "--help", callback=_print_help, is_eager=True, help="Show this message and exit."
+            "--help", "-h", callback=_print_help, is_eager=True, help="Show this message and exit."
+        ),
+    ] = False,
+    # As the options that typer adds, which build models as well.
+    install_completion: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=_tell_completion,
+            help="Have this shell complete commands, flags and their values.",
+        ),
+    ] = False,
+    show_completion: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option(
+            "--show-completion",
+            callback=_tell_completion,
+            help="Show the script that does so, to install it by hand.",
         ),
     ] = False,
 ) -> None:
     """Show the help where no command is given; hold the flags that stand before one."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        tell(context.get_help())
         raise typer.Exit(WRONG_FLAGS)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    open_what_is_closed()
     take_any_text(sys.stdout)
     take_any_text(sys.stderr)
     report = FailureReport(
@@ -126,9 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with Interrupts() as interrupts:
         try:
-            code = _run(arguments, interrupts)
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            asked_by_shell = os.environ.get(COMPLETE_VARIABLE)
+            code = complete(asked_by_shell) if asked_by_shell else _run(arguments, interrupts)
+            sys.stdout.flush()
         except BaseException as error:  # noqa: BLE001 - every way out becomes a message and a code
             code = (
                 report.interrupt(error, interrupts.code)

@@ -11,16 +11,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from llenergymeasure.cli.failure import columns_of, tell
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
-from llenergymeasure.report.text import wrapped
+from llenergymeasure.report.text import escaped, wrapped
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
     Begun,
@@ -60,13 +62,11 @@ class Display:
     def __call__(self, event: StudyEvent) -> None:
         """Show an event."""
 
+    def stand(self, place: str) -> None:
+        """Say where in a study the next experiment stands."""
+
     def close(self) -> None:
         """Leave the terminal clean."""
-
-
-def _print(line: str, stream: TextIO) -> None:
-    with contextlib.suppress(OSError):  # a reader that has gone must not end what runs
-        print(line, file=stream, flush=True)
 
 
 class LineDisplay(Display):
@@ -82,7 +82,7 @@ class LineDisplay(Display):
             return
         if event.done is None and event.phase not in _QUIET_PHASES:
             passed_s = self._clock() - self._start_s
-            _print(f"llem: {passed_s:6.1f} s  {_text(event)}", self._stream)
+            tell(f"llem: {passed_s:6.1f} s  {_text(event)}", self._stream)
 
 
 class BarDisplay(Display):
@@ -100,8 +100,12 @@ class BarDisplay(Display):
         self._stream, self._window_s = stream, window_s
         tqdm.monitor_interval = 0  # its thread would wake within the window
         self._bar: tqdm[NoReturn] | None = None
-        self._text = ""
+        self._text = self._place = ""
         self._begun_ns = 0
+
+    def stand(self, place: str) -> None:
+        """Put words before what each bar shows."""
+        self._text, self._place = "", place
 
     def __call__(self, event: StudyEvent) -> None:
         """Begin a phase's bar or move it on."""
@@ -138,7 +142,7 @@ class BarDisplay(Display):
         if self._timed(event):
             bar_format = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
         self._bar = tqdm(
-            desc=self._text,
+            desc=f"{self._place}{self._text}",
             total=self._window_s if self._timed(event) else None,
             file=self._stream,
             unit="req",
@@ -166,7 +170,7 @@ def _columns(stream: TextIO) -> int | None:
 
 
 def _text(event: Event) -> str:
-    return event.detail or _PHASES.get(event.phase, event.phase)
+    return escaped(event.detail or _PHASES.get(event.phase, event.phase))
 
 
 def begun_lines(event: Begun) -> list[str]:
@@ -182,12 +186,13 @@ def begun_lines(event: Begun) -> list[str]:
     return wrapped(first, rest="  ")
 
 
-def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
+def finished_line(event: Finished, labels: Sequence[str] = (), width: int = WIDTH) -> str:
     """Say what came of an experiment, within the width of a terminal.
 
     Args:
         event: What ended.
         labels: What sets each configuration apart; without, the name of its directory is told.
+        width: Columns there are.
     """
     digits, most = len(str(event.total)), len(str(len(labels)))
     number = f"[{event.number:>{digits}}/{event.total}] {f'#{event.configuration}':<{most + 1}}"
@@ -200,9 +205,9 @@ def finished_line(event: Finished, labels: Sequence[str] = ()) -> str:
     else:
         left = f", {span(event.left_s)} left" if event.left_s else ""
         said = f"{_figures(event.outcome)}  ({span(event.seconds)}{left})"
-    room = max(WIDTH - len(number) - len(said) - 3, _SHORTEST_NAME)
+    room = max(width - len(number) - len(said) - 3, _SHORTEST_NAME)
     column = min(max(map(len, labels), default=len(name)), room)
-    return cut(f"{number} {cut(name, column):<{column}}  {said}")
+    return cut(f"{number} {cut(name, column):<{column}}  {said}", width)
 
 
 def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | None) -> list[str]:
@@ -236,8 +241,16 @@ def _figures(result: ExperimentResult) -> str:
 class StudyDisplay(Display):
     """Prints the lines, and leaves the present experiment to another display."""
 
-    def __init__(self, stream: TextIO, inner: Display, *, terminal: bool) -> None:
-        self._stream, self._inner, self._terminal = stream, inner, terminal
+    def __init__(
+        self,
+        stream: TextIO,
+        inner: Display,
+        *,
+        terminal: bool,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._stream, self._inner, self._terminal, self._now = stream, inner, terminal, now
+        self._done, self._total, self._end = 0, 1, ""
         self._pause: tqdm[NoReturn] | None = None
         self._labels: Sequence[str] = ()
         self._directory: str | None = None
@@ -252,56 +265,71 @@ class StudyDisplay(Display):
             waits = self._told_alone and event.phase == WAITING
             if waits and event.detail != self._waits_for:
                 self._waits_for = event.detail
-                _print(f"llem: {event.detail}", self._stream)
+                tell(f"llem: {event.detail}", self._stream)
         elif isinstance(event, Pausing):
             self._count_down(event)
         elif isinstance(event, Started):
             self._end_pause()
             self._waits_for = None
+            self._inner.stand(f"[{event.number}/{event.total}] {self._progress()}: ")
         elif isinstance(event, Finished):
             self._inner.close()
             self._tell_finished(event)
         elif isinstance(event, Noted):
-            _print(f"llem: {event.text}", self._stream)
+            tell(f"llem: {event.text}", self._stream)
         elif isinstance(event, Placed):
             self._directory = event.directory
-            _print(f"llem: results in {event.directory}", self._stream)
+            tell(f"llem: results in {event.directory}", self._stream)
         else:
-            self._labels = event.labels
+            self._labels, self._done, self._total = event.labels, event.done, event.total
             for line in begun_lines(event):
-                _print(line, self._stream)
+                tell(line, self._stream)
 
     def close(self) -> None:
         """Leave the terminal clean."""
         self._end_pause()
         self._inner.close()
 
+    def _progress(self) -> str:
+        """Give the share of the study that is over, and the time of day at which all of it will."""
+        return f"{100 * self._done // self._total} %{self._end}"
+
     def _tell_finished(self, event: Finished) -> None:
-        _print(finished_line(event, self._labels), self._stream)
+        self._done += 1
+        self._end = (
+            "" if event.left_s is None else f", ends {time_of_day(self._now(), event.left_s)}"
+        )
+        tell(finished_line(event, self._labels, columns_of(self._stream)), self._stream)
         if isinstance(event.outcome, FailedExperiment):
             directory = None
             if self._directory is not None:
                 directory = StudyDirectory(Path(self._directory)).experiment(event.name)
             for line in failed_lines(event.outcome, directory):
-                _print(line, self._stream)
+                tell(line, self._stream)
 
     def _count_down(self, event: Pausing) -> None:
         first = event.left_s == event.total_s
         text = f"pause before the next {event.kind}"
         if not self._terminal:
             if first and event.total_s > _LONGEST_PAUSE_UNTOLD_S:
-                _print(f"llem: {text}: {span(event.total_s)}", self._stream)
+                tell(f"llem: {text}: {span(event.total_s)}", self._stream)
             return
         if self._pause is None:
             self._pause = tqdm(file=self._stream, leave=False, bar_format="{desc}")
         with contextlib.suppress(OSError):
-            self._pause.set_description_str(f"{text}: {span(event.left_s)}")
+            self._pause.set_description_str(f"{self._progress()}: {text}: {span(event.left_s)}")
 
     def _end_pause(self) -> None:
         if self._pause is not None:
             with contextlib.suppress(OSError):
                 self._pause.close()
             self._pause = None
+
+
+def time_of_day(now: datetime, left_s: float) -> str:
+    """Say when something ends that takes so many seconds yet: ``14:32``, or ``Tue 14:32``."""
+    end = now + timedelta(seconds=left_s)
+    return f"{end:%H:%M}" if end.date() == now.date() else f"{end:%a %H:%M}"
 
 
 def make_display(verbosity: str, single: ExperimentConfig | None = None) -> Display:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-
 from llenergymeasure._version import __version__
 from llenergymeasure.cli.calibration import calibrate_gpus, calibration_lines
+from llenergymeasure.cli.failure import say, tell
 from llenergymeasure.config.energy_sources import AUTO, FIELD, energy_sources
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plugins import load_object, missing
@@ -48,12 +47,10 @@ class Section(NamedTuple):
     Attributes:
         title: What it is about; a place in brackets gets a line of its own if it is long.
         rows: Its lines, found when they are asked for.
-        slow: Whether finding them may take long.
     """
 
     title: str
     rows: Iterable[str]
-    slow: bool = False
 
 
 def show(*, verbose: bool = False, calibrate: bool = False) -> None:
@@ -78,15 +75,13 @@ def show(*, verbose: bool = False, calibrate: bool = False) -> None:
         title = section.title
         if len(title) > WIDTH:
             title = title.replace(" (", f"\n{text.MARGIN}(", 1)
-        sys.stdout.write(f"\n{title}\n" if number else f"{title}\n")
-        if section.slow:
-            sys.stdout.flush()
+        say(f"\n{title}" if number else title)
         for row in section.rows:
-            sys.stdout.write(f"{text.MARGIN}{row}\n")
+            say(f"{text.MARGIN}{row}")
 
 
 def _tell(line: str) -> None:
-    typer.echo(f"calibration: {line}", err=True)
+    tell(f"calibration: {line}")
 
 
 def _sections(
@@ -107,7 +102,7 @@ def _sections(
         if (runner := settings.config.runner(name)) not in _HERE:
             places.setdefault(runner, []).append(name)
     for place, backends in places.items():
-        yield Section(f"backends of {place}", rows_of(place, backends), slow=True)
+        yield Section(f"backends of {place}", rows_of(place, backends))
     yield Section("next", _next_steps(settings))
 
 

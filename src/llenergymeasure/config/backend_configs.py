@@ -9,9 +9,12 @@ from pydantic.json_schema import SkipJsonSchema
 
 from llenergymeasure.config.base import ConfigModel
 
-Count = Annotated[int, Field(ge=1)]
-Milliseconds = Annotated[float, Field(ge=0)]
-Watts = Annotated[float, Field(ge=0)]
+MOST = 1_000_000_000
+"""Of anything that is counted or lasts. Products of several such numbers are still exact; of the
+largest that Python has, sums and plans overflow."""
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Milliseconds = Annotated[float, Field(ge=0, le=MOST)]
+Watts = Annotated[float, Field(ge=0, le=MOST)]
 
 REMOVED: dict[str, JsonValue] = {"removed": ""}
 """Mark of a field that only stored configurations may have; its description says why, and what to

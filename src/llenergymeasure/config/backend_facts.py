@@ -23,6 +23,7 @@ LEFT_TO_ENGINES = (
     "revision",
     "trust_remote_code",
     "apply_chat_template",
+    "system_prompt",
     "lora",
     "passthrough_kwargs",
 )

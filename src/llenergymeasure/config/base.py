@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
 from llenergymeasure.config.secrets import ADVICE, redact, secret_paths
+from llenergymeasure.exceptions import shortened
 
 COMBINATION = "invalid_combination"
 """Type of the errors that this package's own validators raise."""
+MOST_PROBLEMS = 200
+"""Problems that are looked for in the combinations of a study, of which there may be millions."""
+_MOST_HINTS = 10
 
 
 def as_unicode(text: str) -> str:
@@ -64,7 +69,7 @@ class TextModel(BaseModel):
                 raise
             try:
                 data = json.loads(json_data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise error from None
             return cls.model_validate(data, **options)
 
@@ -84,6 +89,9 @@ class ConfigModel(TextModel):
         allow_inf_nan=False,
     )
 
+    is_whole: ClassVar[bool] = False
+    """Whether users give it by itself; what they give is searched for credentials then."""
+
     @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Adjust raw input before it is validated; models override it where fields interact."""
@@ -99,15 +107,28 @@ class ConfigModel(TextModel):
         """List the names that an unknown one is held against."""
         return cls.model_fields
 
+    @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:  # noqa: ARG003 - models look at it
+        """Say what a name that is no field was probably meant to be, beside the rest."""
+        return nearest(name, cls.names())
+
     @model_validator(mode="wrap")
     @classmethod
-    def _report_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _report_everything(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
         if not isinstance(data, dict):
             return handler(data)
-        unknown = [name for name in data if not cls.accepts(str(name))]
-        errors = [_unknown(str(name), data[name], cls.names()) for name in unknown]
+        unknown = {name: value for name, value in data.items() if not cls.accepts(str(name))}
+        errors = [
+            _unknown(str(name), value, lambda one: cls.hint(one, data), place)
+            for place, (name, value) in enumerate(unknown.items())
+        ]
         try:
             known = {name: value for name, value in data.items() if name not in unknown}
+            if known and cls.is_whole and info.context is None:
+                paths = (path.replace("[", ".").replace("]", "") for path in secret_paths(known))
+                refuse(cls.__name__, (FieldProblem(path, ADVICE) for path in paths))
             model = handler(cls.prepare(known))
         except ValidationError as error:
             errors += [_line(line["loc"], _as_custom(line)) for line in error.errors()]
@@ -151,16 +172,21 @@ def refuse(title: str, problems: Iterable[FieldProblem]) -> None:
     Raises:
         ValidationError: There are problems.
     """
-    refuse_at(title, ((tuple(one.field.split(".")), one.message) for one in problems))
+    refuse_at(title, ((tuple(one.field.split(".")), one.message, False) for one in problems))
 
 
-def refuse_at(title: str, problems: Iterable[tuple[tuple[str, ...], str]]) -> None:
+def refuse_at(title: str, problems: Iterable[tuple[tuple[str, ...], str, bool]]) -> None:
     """Report problems under the paths of their fields; nothing where there are none.
+
+    Args:
+        title: Name of what is validated.
+        problems: Path, message, and whether the value is wrong whatever else is given.
 
     Raises:
         ValidationError: There are problems.
     """
-    lines = [_line(loc, invalid(message)) for loc, message in problems]
+    kinds = {True: wrong_value, False: invalid}
+    lines = [_line(loc, kinds[is_value](message)) for loc, message, is_value in problems]
     if lines:
         raise ValidationError.from_exception_data(title, lines, hide_input=True)
 
@@ -188,9 +214,14 @@ def wrong_value(message: str) -> PydanticCustomError:
     return PydanticCustomError("wrong_value", "{message}", {"message": message})
 
 
-def _unknown(given: str, value: Any, fields: Iterable[str]) -> InitErrorDetails:
+def _unknown(
+    given: str, value: Any, hint_for: Callable[[str], str], place: int
+) -> InitErrorDetails:
     name = redact(given)
-    message = f"unknown field '{name}', {nearest(name, fields)}"
+    message = f"unknown field '{shortened(name)}'"
+    hint = hint_for(name) if place < _MOST_HINTS else ""
+    if hint and (place == 0 or "'" in hint):  # the list of all names is given once
+        message += f", {hint}"
     if any(secret_paths({given: value})):
         message = ADVICE
     return _line((name,), PydanticCustomError("unknown_field", "{message}", {"message": message}))

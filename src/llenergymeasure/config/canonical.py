@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llenergymeasure.config.experiment_fields import NEUTRAL_DECODER
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS, NEUTRAL_DECODER
 from llenergymeasure.config.names import RANDOM_PREFIX
 from llenergymeasure.config.registry import all_backends
 
@@ -49,7 +49,12 @@ def canonical(asked: dict[str, Any], prompts: int) -> dict[str, Any]:
         it is, so the same model at two places counts as two.
     """
     kept = dict(asked)
-    synthetic = isinstance(kept.get("dataset"), dict)
+    if kept.get("n") == MOST_PROMPTS:
+        del kept["n"]  # as where it is left out; a dataset of fewer is refused
+    dataset = kept.get("dataset")
+    synthetic = isinstance(dataset, dict) and "synthetic" in dataset
+    if isinstance(dataset, dict) and dataset.keys() == {"path"}:
+        kept["dataset"] = dataset["path"]
     if decoder := kept.get("decoder"):
         kept["decoder"] = _without(decoder, NEUTRAL_DECODER)
         if synthetic or kept["model"].startswith(RANDOM_PREFIX):

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
 
-from llenergymeasure.config import rules, secrets
-from llenergymeasure.config.base import ConfigModel, FieldProblem, build_section, invalid, refuse
+from llenergymeasure.config import rules
+from llenergymeasure.config.base import ConfigModel, build_section, refuse, wrong_value
 from llenergymeasure.config.canonical import canonical, canonical_hash
-from llenergymeasure.config.experiment_fields import ExperimentFields
+from llenergymeasure.config.experiment_fields import (
+    DEFAULT_BACKEND,
+    MOST_PROMPTS,
+    ExperimentFields,
+)
+from llenergymeasure.config.introspection import fields
 from llenergymeasure.config.plugins import load_object
-from llenergymeasure.config.registry import backend_entry, plugin_backends
+from llenergymeasure.config.registry import backend_entry, backend_names, plugin_backends
 from llenergymeasure.exceptions import ConfigError
 
+BATCH_SIZE = "batch_size"
+"""What a flag calls the field that each backend has for the requests served at once."""
 STORED = {"stored": True}
-"""Validation context of a configuration that is read back from a result."""
+"""Validation context of a configuration that is read back, from a result or by a worker.
+
+It was held against the rules, and searched for credentials, by whoever took it in.
+"""
+ALONE = {"stored": False}
+"""Validation context that looks at each field for itself, and not at whether they go together."""
 
 
 class ExperimentConfig(ExperimentFields):
@@ -28,6 +41,7 @@ class ExperimentConfig(ExperimentFields):
 
     # Sections of plugin backends arrive as extra fields; `accepts` admits no others.
     model_config = ConfigDict(extra="allow")
+    is_whole = True
 
     @classmethod
     def accepts(cls, name: str) -> bool:
@@ -35,9 +49,13 @@ class ExperimentConfig(ExperimentFields):
         return name in cls.model_fields or name in plugin_backends()
 
     @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:
+        """Name the field of a section that was meant, where there is one; else the nearest."""
+        return meant_inside(name, data.get("backend")) or super().hint(name, data)
+
+    @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse credentials, fill in what the dataset decides, build the sections of plugins."""
-        refuse_credentials(cls.__name__, data)
+        """Fill in what the dataset decides, and build the sections of plugins."""
         extra = [name for name in data if name not in cls.model_fields]
         known = {name: value for name, value in data.items() if name not in extra}
         sections = {
@@ -53,13 +71,13 @@ class ExperimentConfig(ExperimentFields):
         try:
             backend_entry(name)
         except ConfigError as error:
-            raise invalid(error.message) from None
+            raise wrong_value(error.message) from None
         return name
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Self:
         # What was measured once stays readable, whatever rules a later version adds.
-        if not (info.context or {}).get("stored"):
+        if info.context is None:
             refuse(type(self).__name__, rules.contradictions(self))
         return self
 
@@ -79,7 +97,7 @@ class ExperimentConfig(ExperimentFields):
         configurations that run the same computation have the same fingerprint.
         """
         return canonical_hash(
-            canonical(self.model_dump(mode="json", exclude_defaults=True), self.n)
+            canonical(self.model_dump(mode="json", exclude_defaults=True), self.n or MOST_PROMPTS)
         )
 
     @classmethod
@@ -97,10 +115,16 @@ class ExperimentConfig(ExperimentFields):
         return experiment
 
 
-def refuse_credentials(title: str, data: dict[str, Any]) -> None:
-    """Refuse raw input that holds what looks like a credential, without echoing it.
+def meant_inside(name: str, backend: object) -> str | None:
+    """Guess the field of a section that a name without its section was meant for.
 
-    Raises:
-        ValidationError: Some value does; every field is named.
+    Args:
+        name: What stands where fields of an experiment do.
+        backend: What ``backend`` says there: its section goes before others.
     """
-    refuse(title, (FieldProblem(path, secrets.ADVICE) for path in secrets.secret_paths(data)))
+    first = backend[0] if isinstance(backend, list | tuple) and backend else backend
+    chosen = first if first in backend_names() else DEFAULT_BACKEND
+    own = f"{chosen}.{backend_entry(str(chosen)).batch_field if name == BATCH_SIZE else name}"
+    known = [one.name for one in fields(ExperimentConfig) if one.name.count(".") == 1]
+    found = [own] if own in known else [one for one in known if one.endswith(f".{name}")]
+    return f"did you mean '{found[0]}'?" if found else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from llenergymeasure.config.backend_configs import (
+    MOST,
     Count,
     PyTorchConfig,
     ScriptedConfig,
@@ -17,11 +19,19 @@ from llenergymeasure.config.backend_configs import (
 )
 from llenergymeasure.config.base import ConfigModel
 from llenergymeasure.config.energy_sources import EnergyBackendName
-from llenergymeasure.config.names import RANDOM_PREFIX, DecodingStrategy, Precision
+from llenergymeasure.config.names import (
+    PROMPT_FILES,
+    RANDOM_PREFIX,
+    DecodingStrategy,
+    Precision,
+    prompt_file_ending,
+)
 
 DEFAULT_BACKEND = "pytorch"
+MOST_PROMPTS = 100
+"""Prompts that are used at most where nobody says how many."""
 
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=MOST)]
 
 
 class DecoderConfig(ConfigModel):
@@ -40,7 +50,9 @@ class DecoderConfig(ConfigModel):
     repetition_penalty: float | None = Field(
         None, gt=0, description="Penalty on tokens seen before (null: 1)."
     )
-    num_beams: int | None = Field(None, ge=2, description="Beams; required for beam, only for it.")
+    num_beams: int | None = Field(
+        None, ge=2, le=MOST, description="Beams; required for beam, only for it."
+    )
     min_new_tokens: Count | None = Field(
         None, description="No end of sequence before this many tokens."
     )
@@ -64,7 +76,7 @@ NEUTRAL_DECODER: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "repet
 class WarmupConfig(ConfigModel):
     """Work done before the measured window, so that the window sees a steady device."""
 
-    n_warmup: Annotated[int, Field(ge=0)] = Field(
+    n_warmup: Annotated[int, Field(ge=0, le=MOST)] = Field(
         3, description="Full-length batches of the measured shapes, with other prompts."
     )
     thermal_floor_seconds: Seconds = Field(
@@ -80,7 +92,7 @@ class BaselineConfig(ConfigModel):
     enabled: bool = Field(
         True, description="Measure it; skipped, and recorded as skipped, without a measured source."
     )
-    duration_seconds: Annotated[float, Field(gt=0)] = Field(
+    duration_seconds: Annotated[float, Field(gt=0, le=MOST)] = Field(
         30.0, description="How long each idle measurement takes."
     )
 
@@ -115,6 +127,32 @@ class SyntheticDataset(ConfigModel):
     synthetic: SyntheticSpec = Field(description="Shape of the prompts.")
 
 
+class DatasetFile(ConfigModel):
+    """``dataset: {path: ..., column: ...}``: a file whose columns are named."""
+
+    path: Annotated[str, AfterValidator(_not_empty)] = Field(
+        description="File of prompts: .jsonl, .json, .csv (each also with .gz behind it) or "
+        ".parquet.",
+        json_schema_extra={"is_path": "", "minLength": 1},
+    )
+    column: str | None = Field(
+        None,
+        description="Column, or key, that holds the prompts, as text or as chats (null: prompt, "
+        "text, text_input, question, messages or conversations).",
+    )
+    limit_column: str | None = Field(
+        None,
+        description="Column, or key, with a max_new_tokens for each prompt (null: max_new_tokens, "
+        "max_tokens, output_len or max_output_tokens).",
+    )
+
+
+def _as_section(dataset: dict[str, Any]) -> SyntheticDataset | DatasetFile:
+    """Build the section that a mapping is meant to be, so that what is said is about that one."""
+    synthetic = difflib.get_close_matches("synthetic", map(str, dataset), n=1)
+    return (SyntheticDataset if synthetic else DatasetFile).model_validate(dataset)
+
+
 class LoRAConfig(ConfigModel):
     """A LoRA adapter on top of the model; exactly one of adapter_id and adapter_path."""
 
@@ -132,6 +170,14 @@ def _not_empty(text: str) -> str:
     return text
 
 
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a flag in another encoding; no tokenizer takes it
+        raise PydanticCustomError("string_unicode", "must be valid Unicode") from None
+    return _not_empty(text)
+
+
 class ExperimentFields(ConfigModel):
     """What an experiment says; rules of one field are checked, rules of several are not."""
 
@@ -142,16 +188,31 @@ class ExperimentFields(ConfigModel):
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
     apply_chat_template: bool = Field(
-        False, description="Wrap each prompt as a user message in the model's chat template."
+        False,
+        description="Wrap each prompt as a user message in the model's chat template; chats of a "
+        "dataset always are.",
+    )
+    system_prompt: Annotated[str, AfterValidator(_unicode)] | None = Field(
+        None,
+        description="System message before each prompt; for prompts under the chat template that "
+        "have none of their own.",
     )
     backend: str = Field(DEFAULT_BACKEND, description="Inference backend.")
     precision: Precision = Field("bf16", description="Arithmetic of the weights.")
-    dataset: str | SyntheticDataset = Field(
+    dataset: Annotated[
+        str | SyntheticDataset | DatasetFile,
+        BeforeValidator(lambda one: _as_section(one) if isinstance(one, dict) else one),
+    ] = Field(
         "mixed-1k",
-        description="mixed-1k, aienergyscore, a .jsonl file, or {synthetic: {...}}.",
-        json_schema_extra={"is_path": ".jsonl"},
+        description="mixed-1k, aienergyscore, a file of prompts (.jsonl, .json, .csv, .parquet), "
+        "{path: ..., column: ...}, or {synthetic: {...}}.",
+        json_schema_extra={"is_path": list(PROMPT_FILES)},
     )
-    n: Count = Field(100, description="Prompts used, from the start of the dataset.")
+    n: Count | None = Field(
+        None,
+        description=f"Prompts used, from the start of the dataset (null: all, {MOST_PROMPTS} at "
+        "most).",
+    )
     max_input_tokens: Count | None = Field(
         512, description="Longer prompts are truncated and counted (null: never)."
     )
@@ -186,5 +247,12 @@ class ExperimentFields(ConfigModel):
     @property
     def ignores_eos(self) -> bool:
         """Whether every request runs to its ``max_new_tokens`` whatever the model says."""
-        synthetic = not isinstance(self.dataset, str)
+        synthetic = isinstance(self.dataset, SyntheticDataset)
         return self.decoder.ignore_eos or self.model.startswith(RANDOM_PREFIX) or synthetic
+
+    @property
+    def has_prompt_file(self) -> bool:
+        """Whether the prompts are the user's own, which may be chats, each with its own limit."""
+        if isinstance(self.dataset, str):
+            return prompt_file_ending(self.dataset) is not None
+        return isinstance(self.dataset, DatasetFile)

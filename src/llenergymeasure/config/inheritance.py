@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from llenergymeasure import plain_files
 from llenergymeasure.config import yaml_file
 from llenergymeasure.config.base import ConfigModel, nearest, nest
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.plain_words import listed, shown
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.config.yaml_file import YamlFile
@@ -20,6 +22,7 @@ from llenergymeasure.exceptions import ConfigError
 
 STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
 """Fields that make a file a study; so does a list of backends."""
+MOST_BASES = 20
 
 _MOST_LISTED = 5
 
@@ -115,7 +118,7 @@ def _read(path: Path, experiment: type[ConfigModel], chain: tuple[Path, ...]) ->
     file = file._replace(data=_anchored(experiment, file.data, path.parent))
     if base is None:
         return file
-    chain = (*chain, path.resolve())
+    chain = (*chain, Path(os.path.realpath(path)))
     lower = _read(_base_path(file, base, chain), experiment, chain)
     kept = {loc: line for loc, line in lower.lines.items() if not _is_replaced(loc, file.data)}
     origins = {loc: lower.origins.get(loc, lower.path) for loc in kept if loc not in file.lines}
@@ -127,9 +130,13 @@ def _base_path(file: YamlFile, base: Any, chain: tuple[Path, ...]) -> Path:
     where = file.where(("base",))
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{where}: base: must be the name of a YAML file", where=where)
-    path = file.path.parent / Path(base).expanduser()
-    if path.resolve() in chain:
-        circle = " -> ".join(str(link) for link in (*chain, path.resolve()))
+    path = file.path.parent / without_tilde(base)
+    real = Path(os.path.realpath(path))  # of a link that leads to itself Path.resolve raises
+    if len(chain) > MOST_BASES:
+        said = f"{where}: base: more than {MOST_BASES} files build on one another"
+        raise ConfigError(said, where=where)
+    if real in chain:
+        circle = " -> ".join(str(link) for link in (*chain, real))
         raise ConfigError(
             f"{where}: base: the files build on each other in a circle: {circle}; remove one of "
             "these lines",
@@ -137,7 +144,7 @@ def _base_path(file: YamlFile, base: Any, chain: tuple[Path, ...]) -> Path:
         )
     if kind := plain_files.kind_of(path):
         raise ConfigError(f"{where}: base: {path} is {kind}, not a file", where=where)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - of a name too long for a file Path raises
         raise ConfigError(
             f"{where}: base: there is no file {path}; the name is taken from the folder of "
             f"{file.path.name}",

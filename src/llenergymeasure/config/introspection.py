@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.plain_words import as_yaml
 
 
@@ -28,10 +30,11 @@ class FieldInfo(NamedTuple):
     schema: dict[str, Any]
 
 
-def fields(model: type[BaseModel]) -> list[FieldInfo]:
+@cache  # a schema takes a hundredth of a second, and many a wrong name may ask for it
+def fields(model: type[BaseModel]) -> tuple[FieldInfo, ...]:
     """List every field of a model and of the models inside it, in the order they are declared."""
     schema = model.model_json_schema()
-    return list(_fields(schema, schema.get("$defs", {}), ""))
+    return tuple(_fields(schema, schema.get("$defs", {}), ""))
 
 
 def describe(model: type[BaseModel], name: str) -> str:
@@ -129,5 +132,6 @@ def type_name(schema: dict[str, Any]) -> str:
     names = {"object": "section" if "properties" in schema else "mapping", "number": "number"}
     kind: str = schema.get("type", "any")
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
+    given = {key: schema[key] for key in signs if schema.get(key, MOST) != MOST}
+    bounds = [f"{signs[key]} {bound:.15g}" for key, bound in given.items()]
     return names.get(kind, kind) + (f" ({', '.join(bounds)})" if bounds else "")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config import inheritance, yaml_file
+from llenergymeasure.config.assignments import SET, SWEEP
 from llenergymeasure.config.base import put
+from llenergymeasure.config.experiment import BATCH_SIZE
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import backend_entry, backend_names
 from llenergymeasure.config.study_rules import scope
 from llenergymeasure.config.yaml_file import YamlFile
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, FlagError
 
 EXECUTION = "execution."
-BATCH_SIZE = "batch_size"
 _EXECUTION_FLAGS = {
     "execution.n_cycles": "--cycles",
     "execution.cycle_order": "--order",
@@ -38,12 +39,20 @@ def load_experiment_config(
     Raises:
         ConfigError: The file or the combination is invalid.
     """
-    file = _file(path)
+    file, fields = _file(path), overrides or {}
     inheritance.refuse_study(file)
-    return _experiment(file, overrides or {})
+    for name, value in fields.items():
+        put(file.data, name, value)
+    return yaml_file.build(ExperimentConfig, _named(file, fields, {}, {}))
 
 
-def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+def load_study_config(
+    path: Path | None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    assigned: Mapping[str, Any] | None = None,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+) -> StudyConfig:
     """Read a study, or a single experiment as a study of one that runs once, from YAML.
 
     Args:
@@ -52,23 +61,32 @@ def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = N
             the study. A field of an experiment wins over the defaults, over every explicit entry
             and over its own line in ``sweep``. ``batch_size`` stands for the field that each
             backend has for it.
+        assigned: The same from flags that name the field; a file says as much by a line.
+        sweep: Dotted field names to lists of values: lines of ``sweep``, beside or in place of
+            those of the file.
 
     Raises:
         ConfigError: The file or the combination is invalid.
     """
-    file, given = _file(path), dict(overrides or {})
-    if inheritance.describes_study(file.data):
+    file, assigned = _swept(_file(path), sweep or {}), assigned or {}
+    own = _with_batch_fields({**file.data, **assigned}, overrides or {})
+    file = _named(file, own, assigned, sweep or {})
+    fields = {**own, **assigned}
+    # How one experiment is run does not make several of it.
+    what = {name: value for name, value in fields.items() if not name.startswith(EXECUTION)}
+    tops = {name.partition(".")[0]: value for name, value in what.items()}
+    if inheritance.describes_study({**file.data, **tops}):
         inheritance.refuse_empty(file)
-        _refuse_lost_sections(file, given.get("backend"))
-        fields = _with_batch_fields(file.data, given)
+        _refuse_lost_sections(file, fields.get("backend"))
         for name, value in fields.items():
             put(file.data, name, value)
-            if not name.startswith(EXECUTION):
+            if name.partition(".")[0] not in StudyConfig.model_fields:
                 _override(file.data, name, value)
-        return yaml_file.build(StudyConfig, _with_flags(file, fields))
-    execution = {name: given.pop(name) for name in list(given) if name.startswith(EXECUTION)}
-    experiment = _experiment(file, _with_batch_fields(file.data, given))
-    flags = load_execution(execution)
+        return yaml_file.build(StudyConfig, file)
+    for name, value in what.items():
+        put(file.data, name, value)
+    experiment = yaml_file.build(ExperimentConfig, file)
+    flags = load_execution({n: v for n, v in fields.items() if n not in what}, assigned)
     # One experiment runs once where nothing else is said; that number does not count as given.
     values = dict(flags) if "n_cycles" in flags.model_fields_set else {**dict(flags), "n_cycles": 1}
     return StudyConfig.of(
@@ -76,11 +94,12 @@ def load_study_config(path: Path | None, overrides: Mapping[str, Any] | None = N
     )
 
 
-def load_execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
+def load_execution(overrides: Mapping[str, Any], assigned: Container[str] = ()) -> ExecutionConfig:
     """Check what flags say about running.
 
     Args:
         overrides: Names of fields, as ``execution.n_cycles``, to values.
+        assigned: Those that came from flags which name the field.
 
     Returns:
         The fields given, and defaults; ``model_fields_set`` tells them apart.
@@ -92,13 +111,21 @@ def load_execution(overrides: Mapping[str, Any]) -> ExecutionConfig:
     for name, value in overrides.items():
         put(data, name, value)
     file = YamlFile(Path("command line"), data["execution"])
-    inside = {name.removeprefix(EXECUTION): flag_name(name) for name in overrides}
-    flags: dict[tuple[str, ...], str] = {(name,): flag for name, flag in inside.items()}
+    flags: dict[tuple[str, ...], str] = {
+        tuple(name.split(".")[1:]): flag_name(name, assigned) for name in overrides
+    }
     return yaml_file.build(ExecutionConfig, file._replace(flags=flags))
 
 
-def flag_name(field: str) -> str:
-    """Name the flag that sets a field, by the field's dotted name."""
+def flag_name(field: str, assigned: Container[str] = ()) -> str:
+    """Name the flag that set a field.
+
+    Args:
+        field: Its dotted name.
+        assigned: The fields that were set by a flag which names them.
+    """
+    if field in assigned:
+        return f"{SET} {field}"
     if field in _EXECUTION_FLAGS:
         return _EXECUTION_FLAGS[field]
     section, _, name = field.rpartition(".")
@@ -113,14 +140,35 @@ def _file(path: Path | None) -> YamlFile:
     return inheritance.read(path, ExperimentConfig)
 
 
-def _experiment(file: YamlFile, overrides: Mapping[str, Any]) -> ExperimentConfig:
-    for name, value in overrides.items():
-        put(file.data, name, value)
-    return yaml_file.build(ExperimentConfig, _with_flags(file, overrides))
+def _swept(file: YamlFile, sweep: Mapping[str, Sequence[Any]]) -> YamlFile:
+    """Lay lines of ``sweep`` over those of a file; one that is no mapping stays, and is refused."""
+    own = file.data.get("sweep") or {}
+    if not sweep or not isinstance(own, dict):
+        return file
+    return file._replace(data={**file.data, "sweep": {**own, **sweep}})
 
 
-def _with_flags(file: YamlFile, overrides: Mapping[str, Any]) -> YamlFile:
-    flags = {tuple(name.split(".")): flag_name(name) for name in overrides}
+def _named(
+    file: YamlFile,
+    fields: Mapping[str, Any],
+    assigned: Mapping[str, Any],
+    sweep: Mapping[str, Any],
+) -> YamlFile:
+    """Note which flag each field came from.
+
+    Raises:
+        FlagError: Two flags say the same.
+    """
+    flags: dict[tuple[str, ...], str] = {("sweep", key): f"{SWEEP} {key}" for key in sweep}
+    for name in (*fields, *assigned):
+        flag, parts = flag_name(name, assigned), tuple(name.split("."))
+        other = f"{SWEEP} {name}" if name in sweep else flag_name(name)
+        if name in sweep or (name in fields and name in assigned):
+            raise FlagError(f"{flag} and {other} say different things; leave one out", where=flag)
+        for length in range(1, len(parts)):  # a section that only flags speak of
+            if parts[:length] not in file.lines:
+                flags.setdefault(parts[:length], flag)
+        flags[parts] = flag
     return file._replace(flags=flags)
 
 

@@ -1,8 +1,9 @@
 """What to measure: one experiment, or a collection of them; every model under one roof."""
 
-from llenergymeasure.config.experiment import STORED, ExperimentConfig, refuse_credentials
+from llenergymeasure.config.experiment import STORED, ExperimentConfig
 from llenergymeasure.config.experiment_fields import (
     BaselineConfig,
+    DatasetFile,
     DecoderConfig,
     LoRAConfig,
     SyntheticDataset,
@@ -16,6 +17,7 @@ __all__ = [
     "STORED",
     "BaselineConfig",
     "CycleOrder",
+    "DatasetFile",
     "DecoderConfig",
     "ExecutionConfig",
     "ExperimentConfig",
@@ -25,5 +27,4 @@ __all__ = [
     "SyntheticSpec",
     "WarmupConfig",
     "WindowConfig",
-    "refuse_credentials",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal, get_args
 
 RANDOM_PREFIX = "random:"
@@ -15,6 +17,9 @@ DecodingStrategy = Literal["greedy", "sampling", "beam"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DECODING_STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
+PROMPT_FILES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
+"""How the name of a file of prompts ends, in small or capital letters."""
+
 WEIGHT_BITS: dict[Precision, int] = {
     "fp32": 32,
     "fp16": 16,
@@ -25,6 +30,19 @@ WEIGHT_BITS: dict[Precision, int] = {
 }
 
 QUANTISED: tuple[Precision, ...] = ("int8", "fp8", "int4")
+
+
+def prompt_file_ending(name: str) -> str | None:
+    """Give the ending that makes a name that of a file of prompts; ``None`` for another name."""
+    return next((ending for ending in PROMPT_FILES if name.lower().endswith(ending)), None)
+
+
+def without_tilde(path: str) -> Path:
+    """Give a path with the home directory written out; ``~`` of no such user stays, as in a shell.
+
+    ``Path.expanduser`` raises there.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def compute_dtype(precision: Precision) -> str:

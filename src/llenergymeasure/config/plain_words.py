@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from llenergymeasure.config.base import COMBINATION
+from llenergymeasure.config.base import COMBINATION, MOST_PROBLEMS
+from llenergymeasure.exceptions import first_few
 
 _WORDS = {
     "missing": "this field is required",
@@ -87,10 +88,11 @@ def shown(value: object, most: int = 40) -> str:
 
 
 def listed(problems: Sequence[str]) -> str:
-    """Put several problems under one another; one stays as it is."""
+    """Put several problems under one another, as far as there is room; one stays as it is."""
     if len(problems) == 1:
         return problems[0]
-    return "\n".join([f"{len(problems)} problems:", *(f"  - {problem}" for problem in problems)])
+    number = f"{'at least ' if len(problems) == MOST_PROBLEMS else ''}{len(problems):,}"
+    return "\n".join([f"{number} problems:", *(f"  - {one}" for one in first_few(problems))])
 
 
 def _parts(line: Any) -> tuple[str, ...]:

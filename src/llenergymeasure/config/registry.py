@@ -7,7 +7,7 @@ from functools import cache
 from llenergymeasure.config.backend_facts import BackendFacts
 from llenergymeasure.config.base import nearest
 from llenergymeasure.config.plugins import load_object, offered
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, shortened
 
 BACKEND_ENTRY_POINTS = "llenergymeasure.backends"
 
@@ -50,8 +50,8 @@ def backend_entry(name: str) -> BackendFacts:
     entry = BACKENDS.get(name) or plugin_backends().get(name)
     if entry is None:
         raise ConfigError(
-            f"unknown backend '{name}', {nearest(name, backend_names())}; a backend that another "
-            "package adds needs that package installed here",
+            f"unknown backend '{shortened(name)}', {nearest(name, backend_names())}; a backend "
+            "that another package adds needs that package installed here",
             where="backend",
         )
     return entry

@@ -6,6 +6,7 @@ rest makes meaningless is reported like a wrong one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from llenergymeasure.config.backend_facts import LEFT_TO_ENGINES
 from llenergymeasure.config.base import FieldProblem
 from llenergymeasure.config.experiment_fields import (
+    MOST_PROMPTS,
     NEUTRAL_DECODER,
     BaselineConfig,
     ExperimentFields,
@@ -30,12 +32,9 @@ def with_synthetic_defaults(data: dict[str, Any]) -> dict[str, Any]:
     shape = given.get("synthetic") if isinstance(given, dict) else None
     if not isinstance(shape, dict):
         return data
-    implied = {
-        "n": shape.get("n") or 100,
-        "max_input_tokens": None,
-        "max_new_tokens": shape.get("output_len", 128),
-    }
-    return {**implied, **data}
+    implied = {"max_input_tokens": None, "max_new_tokens": shape.get("output_len", 128)}
+    count = data.get("n")
+    return {**implied, **data, "n": shape.get("n") or MOST_PROMPTS if count is None else count}
 
 
 class _Rule(NamedTuple):
@@ -125,7 +124,10 @@ _RULES = (
     ),
     _Rule(
         "n",
-        lambda c: isinstance(c.dataset, SyntheticDataset) and c.n > (c.dataset.synthetic.n or c.n),
+        lambda c: (
+            isinstance(c.dataset, SyntheticDataset)
+            and (c.n or MOST_PROMPTS) > (c.dataset.synthetic.n or math.inf)
+        ),
         "{c.n} is more than dataset.synthetic.n: {c.dataset.synthetic.n}",
     ),
     _Rule(
@@ -152,6 +154,12 @@ _RULES = (
         "apply_chat_template",
         lambda c: c.apply_chat_template and isinstance(c.dataset, SyntheticDataset),
         "would change the exact lengths of a synthetic dataset",
+    ),
+    _Rule(
+        "system_prompt",
+        lambda c: c.system_prompt is not None and isinstance(c.dataset, SyntheticDataset),
+        "has no effect on the random tokens of a synthetic dataset",
+        "remove it",
     ),
     _Rule(
         "lora",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from llenergymeasure.config.base import ConfigModel, invalid, refuse_at
-from llenergymeasure.config.experiment import ExperimentConfig, refuse_credentials
+from llenergymeasure.config.backend_configs import MOST
+from llenergymeasure.config.base import MOST_PROBLEMS, ConfigModel, invalid, refuse_at
+from llenergymeasure.config.experiment import ExperimentConfig, meant_inside
 from llenergymeasure.config.experiment_fields import Seconds
 from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.study_rules import Design, design_problems, sweep_problems
@@ -45,7 +47,7 @@ class ExecutionConfig(ConfigModel):
         description="Pause between cycles, in orders that have cycles (null: the user "
         "configuration decides).",
     )
-    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+    timeout_s: Annotated[float, Field(gt=0, le=MOST)] | None = Field(
         None,
         description="An experiment that takes longer is ended and has failed (null: several times "
         "what the plan expects).",
@@ -79,6 +81,7 @@ class StudyConfig(ConfigModel):
 
     # The defaults arrive as extra fields; `accepts` admits no others.
     model_config = ConfigDict(extra="allow")
+    is_whole = True
 
     name: str | None = Field(
         None,
@@ -115,10 +118,15 @@ class StudyConfig(ConfigModel):
         return (*cls.model_fields, "base", *ExperimentConfig.model_fields)
 
     @classmethod
+    def hint(cls, name: str, data: Mapping[str, Any]) -> str:
+        """Name the field of ``execution``, or of a section, that was meant; else the nearest."""
+        if name in ExecutionConfig.model_fields:
+            return f"did you mean 'execution.{name}'?"
+        return meant_inside(name, data.get("backend")) or super().hint(name, data)
+
+    @classmethod
     def prepare(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse credentials, and a sweep that is not made of lists."""
-        own = {name: value for name, value in data.items() if name != "experiments"}
-        refuse_credentials(cls.__name__, own)
+        """Refuse a sweep that is not made of lists."""
         if isinstance(sweep := data.get("sweep"), Mapping):
             refuse_at(cls.__name__, sweep_problems(sweep))
             lists = {str(key): tuple(values) for key, values in sweep.items()}
@@ -137,7 +145,7 @@ class StudyConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _is_a_design(self) -> Self:
-        refuse_at(type(self).__name__, design_problems(self.design))
+        refuse_at(type(self).__name__, islice(design_problems(self.design), MOST_PROBLEMS))
         return self
 
     @property

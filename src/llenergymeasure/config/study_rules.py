@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from llenergymeasure.config.base import nest
-from llenergymeasure.config.experiment import STORED, ExperimentConfig
+from llenergymeasure.config.experiment import ALONE, ExperimentConfig
 from llenergymeasure.config.experiment_fields import DEFAULT_BACKEND
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_entry, backend_names
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import ConfigError, shortened
+
+MOST_COMBINATIONS = 10_000_000
+"""Combinations that a plan has room for; fewer than that have to be confirmed."""
+_MOST_WRONG_VALUES = 100
+_DEEPEST = 50
 
 COLD = "has no effect with cold_start: true, which warms nothing up; remove the line"
 
@@ -65,28 +71,34 @@ class Design(NamedTuple):
 
 
 class _Located(NamedTuple):
+    """A problem, and whether the value is wrong whatever else is given."""
+
     loc: tuple[str, ...]
     message: str
+    is_value: bool = False
 
 
 def sweep_problems(sweep: Mapping[str, Any]) -> Iterator[_Located]:
-    """List the keys of a sweep that hold no list of values."""
+    """List the keys of a sweep that name no field, or hold no list of values."""
     for key, values in sweep.items():
         loc = ("sweep", str(key))
         if isinstance(values, Mapping):
-            inner = next(iter(values), "field")
-            yield _Located(loc, f"must be a list; a field inside it is swept as '{key}.{inner}'")
+            swept = shortened(f"{key}.{next(iter(values), 'field')}")
+            yield _Located(loc, f"must be a list; a field inside it is swept as '{swept}'")
+        elif str(key).count(".") > _DEEPEST:
+            yield _Located(loc, f"names a field more than {_DEEPEST} levels deep")
         elif not isinstance(values, list | tuple):
             # A number or a truth value is shown; text may be a secret.
-            shown = str(values).lower() if isinstance(values, int | float) else "value"
+            shown = shortened(str(values).lower()) if isinstance(values, int | float) else "value"
             yield _Located(loc, f"must be a list of values; write [{shown}] for one")
         elif not values:
-            yield _Located(loc, "is an empty list; give at least one value, or remove the line")
+            said = "is an empty list; give at least one value, or remove the line"
+            yield _Located(loc, said, is_value=True)
 
 
 def design_problems(study: Design) -> Iterator[_Located]:
     """List everything in a design that could never be right, whatever it is combined with."""
-    if problems := list(_backend_problems(study)):
+    if problems := list(_backend_problems(study)) or list(_size_problems(study)):
         yield from problems
         return
     yield from _default_problems(study)
@@ -95,8 +107,8 @@ def design_problems(study: Design) -> Iterator[_Located]:
         yield from _key_problems(study, key, values)
     for position, entry in enumerate(study.experiments):
         if isinstance(entry, dict):
-            for loc, message in _partial_problems(entry):
-                yield _Located(("experiments", str(position), *loc), message)
+            for one in _partial_problems(entry, study.backends[0]):
+                yield one._replace(loc=("experiments", str(position), *one.loc))
     yield from _combined_problems(study)
 
 
@@ -111,13 +123,24 @@ def _backend_problems(study: Design) -> Iterator[_Located]:
         try:
             backend_entry(name)
         except ConfigError as error:
-            yield _Located(("backend",), error.message)
+            yield _Located(("backend",), error.message, is_value=True)
     if len(set(study.backends)) < len(study.backends):
         yield _Located(("backend",), "names a backend twice")
 
 
+def _size_problems(study: Design) -> Iterator[_Located]:
+    count = sum(
+        math.prod(len(values) for key, values in study.sweep.items() if scope(key) in (None, one))
+        for one in study.backends
+    )
+    if count > MOST_COMBINATIONS:
+        told = f"{count:,}" if count < 10**15 else f"about 10^{math.log10(count):.0f}"
+        most = f"a study has at most {MOST_COMBINATIONS:,}"
+        yield _Located(("sweep",), f"asks for {told} combinations, and {most}; shorten its lists")
+
+
 def _default_problems(study: Design) -> Iterator[_Located]:
-    yield from _partial_problems(study.defaults)
+    yield from _partial_problems(study.defaults, study.backends[0])
     used = set(study.all_backends)
     for name in study.defaults:
         if name in backend_names() and name not in used and study.defaults[name] is not None:
@@ -152,23 +175,29 @@ def _key_problems(study: Design, key: str, values: tuple[Any, ...]) -> Iterator[
     elif study.cold_start and key.partition(".")[0] == "warmup":
         yield _Located(loc, COLD)
     else:
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, bool], list[str]] = {}
         for position, value in enumerate(values, start=1):
-            for problem in _partial_problems(nest({key: value})):
-                found.setdefault(problem.message, []).append(str(position))
-        for message, positions in found.items():
-            whole = len(positions) == len(values)
-            yield _Located(loc, message if whole else f"value {', '.join(positions)}: {message}")
+            for problem in _partial_problems(nest({key: value}), study.backends[0]):
+                found.setdefault((problem.message, problem.is_value), []).append(str(position))
+            if sum(map(len, found.values())) >= _MOST_WRONG_VALUES:
+                break
+        for (message, is_value), positions in found.items():
+            few = ", ".join(positions[:5]) + (", ..." if positions[5:] else "")
+            whole = len(positions) == position
+            yield _Located(loc, message if whole else f"value {few}: {message}", is_value)
 
 
-def _partial_problems(data: dict[str, Any]) -> Iterator[_Located]:
+def _partial_problems(data: dict[str, Any], backend: str) -> Iterator[_Located]:
     """Check each field for itself; whether they go together depends on the combination."""
-    checked = {"model": "-", **data}
+    checked = {"model": "-", "backend": backend, **data}
+    dataset = data.get("dataset")
+    if isinstance(dataset, Mapping) and {"column", "limit_column"} & dataset.keys():
+        checked["dataset"] = {"path": "-", **dataset}  # the file may stand elsewhere
     try:
-        ExperimentConfig.model_validate(checked, context=STORED)
+        ExperimentConfig.model_validate(checked, context=ALONE)
     except ValidationError as error:
         for problem in plain_problems(error, checked):
-            yield _Located(problem.loc, problem.message)
+            yield _Located(*problem)
 
 
 def _combined_problems(study: Design) -> Iterator[_Located]:

@@ -15,11 +15,13 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from pydantic import Field, field_validator
 
 from llenergymeasure.config import yaml_file
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import ConfigModel, flatten, invalid, nearest, nest
 from llenergymeasure.config.energy_sources import EnergyBackendName
 from llenergymeasure.config.experiment_fields import Seconds
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.registry import backend_names
-from llenergymeasure.exceptions import ConfigError, FlagError
+from llenergymeasure.exceptions import ConfigError, FlagError, link_that_leads_nowhere, shortened
 
 RUNNER_VARIABLE = "LLEM_RUNNER_"
 _FALSE = ("", "0", "false", "no")
@@ -33,6 +35,13 @@ class OutputSettings(ConfigModel):
         None, description="Where random models and the like are kept (null: the user's cache)."
     )
 
+    @field_validator("results_dir", "model_cache_dir")
+    @classmethod
+    def _can_be_made(cls, folder: str | None) -> str | None:
+        if folder is not None and (problem := folder_problem(folder)):
+            raise invalid(problem)
+        return folder
+
 
 class MeasurementSettings(ConfigModel):
     """Facts about this machine that measurements need."""
@@ -40,10 +49,10 @@ class MeasurementSettings(ConfigModel):
     energy_backend: EnergyBackendName = Field(
         "auto", description="Energy source for experiments that say auto."
     )
-    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0)] | None = Field(
+    carbon_intensity_gco2_kwh: Annotated[float, Field(ge=0, le=MOST)] | None = Field(
         None, description="Grid carbon intensity in gCO2e/kWh; without it no CO2 is stated."
     )
-    datacenter_pue: Annotated[float, Field(ge=1)] = Field(
+    datacenter_pue: Annotated[float, Field(ge=1, le=1000)] = Field(
         1.0, description="Power usage effectiveness: facility energy over computing energy."
     )
     calibrate: bool = Field(
@@ -61,8 +70,18 @@ class MeasurementSettings(ConfigModel):
 class ExecutionSettings(ConfigModel):
     """How collections of experiments are run."""
 
-    config_gap_seconds: Seconds = Field(60.0, description="Pause between experiments.")
-    cycle_gap_seconds: Seconds = Field(300.0, description="Pause between cycles.")
+    config_gap_seconds: Seconds | None = Field(
+        None,
+        description="Pause between experiments (null: 60 where one of them runs on a GPU, whose "
+        "heat stays for a while; else none).",
+    )
+    cycle_gap_seconds: Seconds | None = Field(
+        None, description="Pause between cycles (null: 300 in the same place; else none)."
+    )
+    wait_seconds: Seconds | None = Field(
+        None,
+        description="Longest wait for a device that another measurement has (null: without limit).",
+    )
     start_method: Literal["auto", "spawn", "forkserver"] = Field(
         "auto", description="How an experiment's process is started."
     )
@@ -80,16 +99,18 @@ class UISettings(ConfigModel):
 class AdvancedSettings(ConfigModel):
     """Sampling rates."""
 
-    counter_poll_ms: Annotated[float, Field(gt=0)] = Field(
+    counter_poll_ms: Annotated[float, Field(gt=0, le=MOST)] = Field(
         5.0, description="Period at which energy counters are read."
     )
-    power_poll_ms: Annotated[float, Field(gt=0)] = Field(
+    power_poll_ms: Annotated[float, Field(gt=0, le=MOST)] = Field(
         20.0, description="Period at which power, temperature and clocks are read."
     )
 
 
 class UserConfig(ConfigModel):
     """The user's settings for this machine; every field has a default."""
+
+    is_whole = True
 
     output: OutputSettings = Field(default_factory=OutputSettings, description="Where files go.")
     runners: dict[str, str] = Field(
@@ -113,12 +134,12 @@ class UserConfig(ConfigModel):
         for backend, runner in runners.items():
             if backend not in backend_names():
                 hint = nearest(backend, backend_names())
-                raise invalid(f"there is no backend '{backend}', {hint}")
+                raise invalid(f"there is no backend '{shortened(backend)}', {hint}")
             if reason := runner_problem(runner):
                 raise invalid(f"{backend}: {reason}")
             kind, _, python = runner.partition(":")
-            # pathlib would raise where there is no such user; the runner says what it misses.
-            there = f"python:{os.path.expanduser(python)}"  # noqa: PTH111
+            # The runner says what it misses where there is no such user.
+            there = f"python:{os.path.expanduser(python)}"  # noqa: PTH111 - Path would raise
             expanded[backend] = there if kind == "python" else runner
         return expanded
 
@@ -128,12 +149,12 @@ class UserConfig(ConfigModel):
 
     def results_path(self) -> Path:
         """Locate the directory that results are written to."""
-        return Path(self.output.results_dir).expanduser()
+        return without_tilde(self.output.results_dir)
 
     def model_cache_path(self) -> Path:
         """Locate the cache of random models and fetched datasets."""
         given = self.output.model_cache_dir
-        return Path(given).expanduser() if given else user_cache_path("llenergymeasure")
+        return without_tilde(given) if given else user_cache_path("llenergymeasure")
 
 
 class Setting(NamedTuple):
@@ -156,6 +177,15 @@ class EffectiveSettings(NamedTuple):
             yield Setting(name, value, self.origins.get(name, "default"))
 
 
+def folder_problem(folder: str) -> str | None:
+    """Say why no directory of this name can be made, or ``None``."""
+    if "\0" in folder:
+        return "the name of a directory holds no NUL"
+    if str(without_tilde(folder)).startswith("~"):
+        return f"there is no user '{shortened(folder.partition('/')[0][1:])}'"
+    return None
+
+
 def runner_problem(runner: str) -> str | None:
     """Say what is wrong with the name of a runner, or ``None``."""
     kind, _, rest = runner.partition(":")
@@ -163,7 +193,7 @@ def runner_problem(runner: str) -> str | None:
         return "singularity is not yet supported; use local, python:<interpreter> or docker:<image>"
     if runner == "local" or (kind in ("python", "docker") and rest):
         return None
-    return f"'{runner}' is no runner; use local, python:<interpreter> or docker:<image>"
+    return f"'{shortened(runner)}' is no runner; use local, python:<interpreter> or docker:<image>"
 
 
 def named_runners(values: Iterable[str], backends: Sequence[str]) -> dict[str, str]:
@@ -181,7 +211,8 @@ def named_runners(values: Iterable[str], backends: Sequence[str]) -> dict[str, s
         named = _NAMED_RUNNER.fullmatch(value)
         backend, runner = (named[1], named[2]) if named else (None, value)
         if backend is not None and backend not in backends:
-            raise _runner_flag(f"'{value}' is for no backend here, {nearest(backend, backends)}")
+            told = f"'{shortened(value)}' is for no backend here"
+            raise _runner_flag(f"{told}, {nearest(backend, backends)}")
         if backend in found:
             raise _runner_flag(f"'{value}' comes after {found[backend]}; leave one out")
         if reason := runner_problem(runner):
@@ -229,6 +260,9 @@ def load_settings(
     if given := {k: v for k, v in (flags or {}).items() if v is not None}:
         layers.append(("command line", given))
     values: dict[str, Any] = {}
+    for place in filter(Path.is_symlink, (file, file.parent)):
+        if astray := link_that_leads_nowhere(place):
+            raise ConfigError(f"{astray}; mend the link, or take it away", where=str(file))
     if file.exists():
         own = yaml_file.read(file, "runners: {pytorch: local}", may_be_empty=True)
         config = yaml_file.build(UserConfig, own)
@@ -268,5 +302,5 @@ def _number(variable: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ConfigError(
-            f"${variable} is '{text}'; it must be a number", where=f"${variable}"
+            f"${variable} is '{shortened(text)}'; it must be a number", where=f"${variable}"
         ) from None

@@ -11,17 +11,24 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from llenergymeasure import plain_files
-from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.config.names import RANDOM_PREFIX, without_tilde
 from llenergymeasure.config.plain_words import listed, plain_problems, shown
-from llenergymeasure.exceptions import ConfigError, FlagError
+from llenergymeasure.config.yaml_loader import (
+    BOOL_TAG,
+    MERGE_TAG,
+    TEXT_TAG,
+    Loader,
+    MisleadingError,
+)
+from llenergymeasure.exceptions import ConfigError, FlagError, shortened
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
 MAX_DEPTH = 50
+MAX_ENTRIES = 20_000
+"""Of a list or a section of the file; a sweep writes as many experiments in a few lines."""
 
 Model = TypeVar("Model", bound=BaseModel)
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class YamlFile(NamedTuple):
@@ -66,34 +73,13 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
         may_be_empty: Whether a file without any field is fine.
 
     Raises:
-        ConfigError: It cannot be read, is empty, too large, nested too deeply, expands too far
-            through aliases, is not valid YAML, repeats a key, or is not a mapping.
+        ConfigError: It cannot be read, is empty, is not a mapping, or :func:`parsed` refuses it.
     """
-    text = _text(path)
-    try:
-        _check_depth(text, path)
-        root = yaml.compose(text, Loader=_Loader)
-        if root is None and may_be_empty:
-            return YamlFile(path, {})
-        if root is None:
-            raise ConfigError(
-                f"{path} is empty; it needs at least a line '{example}'", where=str(path)
-            )
-        if _expanded_size(root, {}) > MAX_NODES:
-            raise ConfigError(
-                f"{path} expands to more than {MAX_NODES:,} values through its aliases",
-                where=str(path),
-            )
-        lines = dict(_lines(root, path))
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        # Of a tag no more than its beginning: a base may be any file.
-        raise ConfigError(f"{where}: not valid YAML: {shown(problem, 100)}", where=where) from None
-    except ValueError as error:  # a date that does not exist, a number without end
-        raise ConfigError(f"{path}: not valid YAML: {error}", where=str(path)) from None
+    data, lines = parsed(_text(path), path)
+    if data is None and may_be_empty:
+        return YamlFile(path, {})
+    if data is None:
+        raise ConfigError(f"{path} is empty; it needs at least a line '{example}'", where=str(path))
     if not isinstance(data, dict):
         kind = {"list": "a list", "str": "plain text"}.get(type(data).__name__, "a single value")
         raise ConfigError(
@@ -101,6 +87,52 @@ def read(path: Path, example: str = "model: ...", *, may_be_empty: bool = False)
             where=str(path),
         )
     return YamlFile(path, data, lines)
+
+
+def value_of(text: str, flag: str) -> Any:
+    """Read what a flag says as YAML would: ``8``, ``true``, ``null``, ``[1, 2]``, or plain text.
+
+    Raises:
+        FlagError: It is not valid YAML, or holds a value that is not what it looks like.
+    """
+    try:
+        return parsed(text, Path(flag))[0]
+    except ConfigError as error:
+        raise FlagError(
+            f"{flag}{error.message.removeprefix(error.where or flag)}", where=flag
+        ) from None
+
+
+def parsed(text: str, path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """Give what YAML says, and the line of each of its fields; nothing of a text without any.
+
+    Args:
+        text: The YAML.
+        path: Where it comes from, for messages.
+
+    Raises:
+        ConfigError: It is too large, nested too deeply, expands too far through aliases, is not
+            valid YAML, holds a value that is not what it looks like, or repeats a key.
+    """
+    try:
+        _check_extent(text, path)
+        loader = Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None, {}
+        _check_aliases(root, path)
+        lines = dict(_lines(root, path))
+        return loader.construct_document(root), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "it cannot be parsed")
+        # Of a tag no more than its beginning: a base may be any file.
+        told = f"not valid YAML: {shown(problem, 100)}"
+        said = problem if isinstance(error, MisleadingError) else told
+        raise ConfigError(f"{where}: {said}", where=where) from None
+    except UnicodeError:  # half of a surrogate pair, as a flag may hold
+        raise ConfigError(f"{path}: not valid YAML: it is no Unicode", where=str(path)) from None
 
 
 def build(model: type[Model], file: YamlFile) -> Model:
@@ -116,7 +148,7 @@ def build(model: type[Model], file: YamlFile) -> Model:
         problems = list(plain_problems(error, file.data))
         texts = []
         for problem in problems:
-            field, where = ".".join(problem.loc), file.where(problem.loc)
+            field, where = ".".join(map(shortened, problem.loc)), file.where(problem.loc)
             told = field and where not in file.flags.values()  # a flag is the name of its field
             texts.append(f"{where}: {f'{field}: ' if told else ''}{problem.message}")
         wrong_flags = all(problem.is_value and file.by_flag(problem.loc) for problem in problems)
@@ -127,7 +159,8 @@ def build(model: type[Model], file: YamlFile) -> Model:
 def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
     """Make relative paths absolute, for the fields marked ``is_path`` that name an existing one.
 
-    The mark is the suffix that makes a value a path; empty where any value may be one.
+    The mark is the suffix that makes a value a path, or a list of them; empty where any value may
+    be one.
     """
     if not isinstance(data, dict):
         return data
@@ -135,20 +168,27 @@ def anchor_paths(model: type[BaseModel], data: Any, folder: Path) -> Any:
     for name, field in model.model_fields.items():
         if name not in data:
             continue
-        extra, value = field.json_schema_extra, data[name]
-        suffix = extra.get("is_path") if isinstance(extra, dict) else None
-        if not isinstance(suffix, str) or not isinstance(value, str):
+        value = data[name]
+        if not isinstance(value, str):
             result[name] = _anchor_inside(field.annotation, value, folder)
-        elif value.endswith(suffix):
+        elif names_path(field.json_schema_extra, value):
             result[name] = _anchored(value, folder)
     return result
+
+
+def names_path(extra: object, value: str) -> bool:
+    """Tell whether a text is a path, by what the schema of its field says (``is_path``)."""
+    mark = extra.get("is_path") if isinstance(extra, dict) else None
+    suffixes = mark if isinstance(mark, list) else [mark]
+    return mark is not None and value.lower().endswith(tuple(map(str, suffixes)))
 
 
 def _anchor_inside(annotation: Any, value: Any, folder: Path) -> Any:
     for inner in _models_in(annotation):
         if isinstance(value, list):
-            return [anchor_paths(inner, item, folder) for item in value]
-        return anchor_paths(inner, value, folder)
+            value = [anchor_paths(inner, item, folder) for item in value]
+        else:
+            value = anchor_paths(inner, value, folder)
     return value
 
 
@@ -161,7 +201,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _anchored(value: str, folder: Path) -> str:
     prefix, colon, rest = value.rpartition(RANDOM_PREFIX)
-    candidate = folder / Path(rest).expanduser()
+    candidate = folder / without_tilde(rest)
     # A folder that merely has the name of a catalogued architecture is no model.
     evidence = candidate / "config.json" if colon else candidate
     there = os.path.exists(evidence)  # noqa: PTH110 - of a name too long for a file Path raises
@@ -177,25 +217,59 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path} is not UTF-8 text", where=str(path)) from None
 
 
-def _check_depth(text: str, path: Path) -> None:
-    # Parsing goes event by event; composing recurses in C, where too deep a file ends the process.
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+def _check_extent(text: str, path: Path) -> None:
+    """Refuse what is nested too deeply or holds too much, before nodes are made of it.
+
+    Parsing goes event by event; composing recurses in C, where too deep a file ends the process.
+    """
+    values, sizes, section = 0, list[int](), ""  # sizes of what is open, the file itself first
+    for event in yaml.parse(text, Loader=Loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            sizes.pop()
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        if sizes:
+            sizes[-1] += 1
+        if len(sizes) == 1 and isinstance(event, yaml.ScalarEvent):
+            section = shortened(event.value)
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            where = f"{path}, line {event.start_mark.line + 1 if event.start_mark else '?'}"
-            raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep", where=where)
+            sizes.append(0)
+        values += 1
+        for reached, limit, what in (
+            (len(sizes), MAX_DEPTH, "nested more than {:,} levels deep"),
+            (sum(sizes[1:2]), MAX_ENTRIES, f"{section}: has more than {{:,}} entries"),
+            (sum(sizes[:1]) // 2, MAX_ENTRIES, "more than {:,} fields"),
+            (values, MAX_NODES, "more than {:,} values"),
+        ):
+            if reached > limit:
+                where = f"{path}, line {event.start_mark.line + 1 if event.start_mark else '?'}"
+                raise ConfigError(f"{where}: {what.format(limit)}", where=where)
 
 
-def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values a node stands for once every alias in it is written out."""
+class _Extent(NamedTuple):
+    """How far a node reaches once every alias in it is written out."""
+
+    size: int
+    depth: int
+
+
+def _expanded(node: yaml.Node, known: dict[int, _Extent]) -> _Extent:
     if id(node) not in known:
-        known[id(node)] = MAX_NODES + 1  # an alias to a node that holds it never ends
-        known[id(node)] = 1 + sum(_expanded_size(child, known) for child in _children(node))
+        known[id(node)] = _Extent(MAX_NODES + 1, 0)  # an alias to a node that holds it never ends
+        parts = [_expanded(child, known) for child in _children(node)]
+        depth = 1 + max((part.depth for part in parts), default=0)
+        known[id(node)] = _Extent(1 + sum(part.size for part in parts), depth)
     return known[id(node)]
+
+
+def _check_aliases(root: yaml.Node, path: Path) -> None:
+    extent = _expanded(root, {})
+    for got, limit, what in (
+        (extent.size, MAX_NODES, "expands to more than {:,} values"),
+        (extent.depth, MAX_DEPTH + 1, "is nested more than {:,} levels deep"),
+    ):
+        if got > limit:
+            raise ConfigError(f"{path} {what.format(limit)} through its aliases", where=str(path))
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:
@@ -216,17 +290,25 @@ def _lines(
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:  # its own keys win over those that ``<<:`` brings
-        if key.tag == _MERGE_TAG:
+        if key.tag == MERGE_TAG:
             merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
             for mapping in reversed(merged):  # of several, the first wins
                 yield from _lines(mapping, path, prefix)
     seen: set[str] = set()
     for key, value in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in seen and key.tag != _MERGE_TAG:
-            raise ConfigError(
-                f"{path}, line {line}: '{name}' is given twice", where=f"{path}, line {line}"
-            )
+        name, where = _name(key, path), f"{path}, line {key.start_mark.line + 1}"
+        if name in seen and key.tag != MERGE_TAG:
+            raise ConfigError(f"{where}: '{shortened(name)}' is given twice", where=where)
         seen.add(name)
-        yield (*prefix, name), line
+        yield (*prefix, name), key.start_mark.line + 1
         yield from _lines(value, path, (*prefix, name))
+
+
+def _name(key: yaml.Node, path: Path) -> str:
+    """Give a key as it is written; ``on`` and its like are names there, not truth values."""
+    if not isinstance(key, yaml.ScalarNode):
+        where = f"{path}, line {key.start_mark.line + 1}"
+        raise ConfigError(f"{where}: a name must be text, not a list or a section", where=where)
+    if key.tag == BOOL_TAG:
+        key.tag = TEXT_TAG
+    return str(key.value)

@@ -25,6 +25,7 @@ _ROOT = Path("/")
 _MEMORY_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
 _ABOVE = "hierarchical_memory_limit"
 _CPU_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+_KILLS_FILES = ("memory.events", "memory.oom_control")
 _US_PER_S = 1e6
 _ULIMITS = {"ulimit -v": resource.RLIMIT_AS, "ulimit -d": resource.RLIMIT_DATA}
 """Bounds that make an allocation fail (getrlimit(2)); Linux heeds none on the resident set."""
@@ -121,6 +122,24 @@ def throttling(
         )
 
     return max(map(of, after), key=lambda one: one.throttled_s, default=None)
+
+
+def read_oom_kills(root: Path = _ROOT) -> dict[str, int]:
+    """Count what the kernel has killed so far for want of memory, by what counts it.
+
+    First the control group of this process (``memory.events``, in version 1
+    ``memory.oom_control``), last the machine (``/proc/vmstat``), which counts for everybody on it.
+    Empty where nothing counts.
+    """
+    files = [
+        (name, folder / file) for name, folder in _groups("memory", root) for file in _KILLS_FILES
+    ]
+    read: dict[str, int] = {}
+    for name, file in (*files, ("this machine", root / "proc/vmstat")):
+        words = _text(file).split()
+        if "oom_kill" in words:
+            read[name] = int(words[words.index("oom_kill") + 1])
+    return read
 
 
 def _groups(controller: str, root: Path) -> Iterator[tuple[str, Path]]:

@@ -26,7 +26,7 @@ import psutil
 
 from llenergymeasure._version import __version__
 from llenergymeasure.config.registry import all_backends
-from llenergymeasure.config.secrets import redact
+from llenergymeasure.config.secrets import redact, redacted
 from llenergymeasure.core.allowance import allowance
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.domain.environment import EnvironmentSnapshot
@@ -230,7 +230,7 @@ def with_origins(
 ) -> dict[str, str]:
     """Add to each version where it was installed from, when that was not an index.
 
-    The origin is the ``direct_url.json`` of PEP 610, without any credential in its address.
+    The origin is the ``direct_url.json`` of PEP 610. No credential in any part of it is told.
     """
     origins: dict[str, str] = {}
     for distribution in distributions:
@@ -241,20 +241,21 @@ def with_origins(
             editable = "editable, " if told.get("dir_info", {}).get("editable") else ""
             address = without_credentials(told["url"])
             origins[distribution.name] = f"{editable}{address}{f'@{commit}' if commit else ''}"
-    return {
+    told = {
         name: f"{version} ({origins[name]})" if name in origins else version
         for name, version in versions.items()
     }
+    return dict(redacted(told))
 
 
 def without_credentials(url: str) -> str:
     """Strip user, password, query and fragment from an address, and tokens from its path."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(redact(url))
     except ValueError:
         return "unreadable address"
     host = parts.netloc.rpartition("@")[2]
-    return redact(urlunsplit((parts.scheme, host, parts.path, "", "")))
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def _file(distribution: importlib.metadata.Distribution, name: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
+from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.names import WEIGHT_BITS, Precision, compute_bytes
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core import live_tensors
@@ -96,7 +97,7 @@ def estimate_memory(
             context_tokens=context,
             value_bytes=value_bytes,
             eager=eager,
-            padded=rows > 1 and isinstance(config.dataset, str),
+            padded=rows > 1 and not isinstance(config.dataset, SyntheticDataset),
             decoder=config.decoder,
             in_heap=on_cpu,
         )
@@ -123,7 +124,7 @@ def assumed_input_tokens(config: ExperimentConfig) -> int:
     The exact length of synthetic ones; of others the longest that ``max_input_tokens`` lets
     through, or :data:`ASSUMED_INPUT_TOKENS` where that is null.
     """
-    if not isinstance(config.dataset, str):
+    if isinstance(config.dataset, SyntheticDataset):
         return config.dataset.synthetic.input_len
     return config.max_input_tokens or ASSUMED_INPUT_TOKENS
 
@@ -163,4 +164,4 @@ def rows_at_once(config: ExperimentConfig) -> int:
     """Count the rows computed at once: the batch, no more than there are prompts, times beams."""
     facts = backend_entry(config.backend)
     batch = getattr(config.section, facts.batch_field, None) or facts.default_batch
-    return min(int(batch), config.n) * (config.decoder.num_beams or 1)
+    return min(int(batch), config.n or MOST_PROMPTS) * (config.decoder.num_beams or 1)

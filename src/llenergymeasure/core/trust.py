@@ -63,6 +63,7 @@ class Evidence:
         cpu_throttling: What a quota on CPU time held back, where there is one.
         prefix_cache_hits: Prompts of the window that the engine says it found in its prefix cache,
             at least in part.
+        locks_lost: What became of the locks on its devices that were taken away meanwhile.
     """
 
     throughput: ThroughputResult
@@ -78,6 +79,7 @@ class Evidence:
     cpu_load: CPULoad | None = None
     cpu_throttling: CPUThrottling | None = None
     prefix_cache_hits: int = 0
+    locks_lost: tuple[str, ...] = ()
 
 
 class Found(NamedTuple):
@@ -105,6 +107,7 @@ def assess(evidence: Evidence) -> TrustVerdict:
 def found(evidence: Evidence) -> Iterator[Found]:
     """Ask every rule that there is evidence for."""
     yield from _of_the_work(evidence)
+    yield from _where("device_lock_lost", evidence.locks_lost)
     if evidence.throughput.stalled_s or evidence.throughput.suspended_s:
         yield from _stalls(evidence.throughput)
     yield from _of_the_energy(evidence)

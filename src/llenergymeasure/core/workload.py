@@ -6,7 +6,7 @@ And whether it did that work, told by the tokens of every request and by the set
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from llenergymeasure.config.names import QUANTISED, Precision, compute_dtype
 from llenergymeasure.core.backends.protocol import (
     Arrival,
     Batch,
+    ChatTokenizer,
     InferenceEngine,
     PassTrace,
     Progress,
@@ -22,7 +23,7 @@ from llenergymeasure.core.backends.protocol import (
     RequestEngine,
     Tokenizer,
 )
-from llenergymeasure.domain.prompts import Prompt
+from llenergymeasure.domain.prompts import Message, Prompt
 from llenergymeasure.domain.samples import LatencyStart, RequestSample
 from llenergymeasure.exceptions import BackendError, ConfigError
 
@@ -52,8 +53,8 @@ def build_requests(
     """Turn the first ``n`` prompts into requests.
 
     A prompt longer than ``max_input_tokens`` keeps its beginning; under a chat template its text is
-    cut instead of its tokens, so that the template stays whole. A prompt's own ``max_new_tokens``
-    comes before that of the experiment.
+    cut instead of its tokens, so that the template stays whole, and a chat loses its last turns
+    first. A prompt's own ``max_new_tokens`` and system message come before those of the experiment.
 
     Args:
         prompts: Prompts of the dataset, from its start.
@@ -69,7 +70,10 @@ def build_requests(
     limit, requests, truncated = config.max_input_tokens, [], 0
     for index, prompt in enumerate(prompts[: config.n]):
         tokens = prompt.token_ids
-        if tokens is None:
+        if prompt.messages or (config.system_prompt and tokens is None):
+            tokens, cut = _of_chat(prompt, tokenizer, config)
+            truncated += cut
+        elif tokens is None:
             tokens = tuple(tokenizer.encode(prompt.text or ""))
         if limit is not None and len(tokens) > limit:
             tokens, truncated = _cut(tokens, prompt, tokenizer, config), truncated + 1
@@ -186,13 +190,49 @@ def _cut(
 ) -> tuple[int, ...]:
     limit = config.max_input_tokens
     assert limit is not None
-    text = prompt.text
-    if not config.apply_chat_template or text is None:
+    if not config.apply_chat_template or prompt.text is None:
         return tokens[:limit]
+    return _shortened(prompt.text, tokens, limit, tokenizer.encode)
+
+
+def _of_chat(
+    prompt: Prompt, tokenizer: Tokenizer, config: ExperimentConfig
+) -> tuple[tuple[int, ...], bool]:
+    """Give the tokens of a chat, and whether it was cut to ``max_input_tokens``."""
+    if not isinstance(tokenizer, ChatTokenizer):
+        what = f"backend {config.backend} takes no chats; name a column of plain text"
+        raise ConfigError(f"{what} (dataset: {{path: ..., column: ...}})", where="dataset")
+    encode, limit = tokenizer.encode_chat, config.max_input_tokens
+    turns = [*(prompt.messages or (Message("user", prompt.text or ""),))]
+    if config.system_prompt and turns[0].role != "system":
+        turns.insert(0, Message("system", config.system_prompt))
+    tokens = tuple(encode(turns))
+    if limit is None or len(tokens) <= limit:
+        return tokens, False
+
+    def ending(text: str) -> list[int]:
+        return encode([*turns[:-1], Message("user", text)])
+
+    asking = [number for number, turn in enumerate(turns) if turn.role == "user"]
+    while len(asking) > 1 and len(ending(turns[-1].content[0])) > limit:
+        asking.pop()
+        turns = turns[: asking[-1] + 1]
+    text = turns[-1].content
+    return _shortened(text, tuple(ending(text)), limit, ending), True
+
+
+def _shortened(
+    text: str, tokens: tuple[int, ...], limit: int, encode: Callable[[str], Iterable[int]]
+) -> tuple[int, ...]:
+    """Cut a text until its tokens are within a limit, those of a chat template around it included.
+
+    Raises:
+        ConfigError: The template alone has more.
+    """
     while text and len(tokens) > limit:
         keep = min(len(text) - 1, max(1, len(text) * limit // len(tokens)))
         text = text[:keep]
-        tokens = tuple(tokenizer.encode(text))
+        tokens = tuple(encode(text))
     if not text:
         raise ConfigError(
             f"the chat template alone has {len(tokens)} tokens, which leaves nothing of "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from llenergymeasure.datasets.jsonl import read_lines, written
+from llenergymeasure import temporary
+from llenergymeasure.datasets.files import PromptFile, written
+from llenergymeasure.datasets.tables import BadRow
 from llenergymeasure.domain.prompts import Prompt
 from llenergymeasure.exceptions import PreFlightError, Problem
 
@@ -25,7 +25,6 @@ SHA256 = "8f5b4690f81a80f12f55b6a7ad7a7ff2a6f005a02faad1d119e601dcc1bb6214"
 
 _TIMEOUT_S = 10.0
 _FORMATS = (".parquet", ".jsonl", ".csv")
-_COLUMNS = ("text", "prompt")
 _HEADER = {"_provenance": REPOSITORY, "_commit": COMMIT, "_license": "apache-2.0"}
 _REMEDY = (
     "use dataset: mixed-1k, which ships with the package, or put the prompts into a .jsonl file "
@@ -43,7 +42,6 @@ _MESSAGES = {
     "HfHubHTTPError": "the Hub answered with an error",
     "HTTPError": "the Hub cannot be reached",
     "ConnectionError": "the Hub cannot be reached",
-    "ArrowException": "the file that the Hub gave cannot be read",
     "OSError": "its file cannot be written to the cache",
 }
 
@@ -51,8 +49,8 @@ _MESSAGES = {
 def is_cached(cache_dir: Path) -> bool:
     """Tell whether the cache holds the dataset, whole."""
     try:
-        lines = read_lines(_cache_file(cache_dir))
-        return _hash([line for line in lines if isinstance(line, Prompt)]) == SHA256
+        rows = PromptFile(_cache_file(cache_dir))
+        return _hash([row for row in rows if isinstance(row, Prompt)]) == SHA256
     except OSError:
         return False
 
@@ -77,23 +75,22 @@ def offline_problems() -> list[Problem]:
 
 def _fetch(cache_dir: Path) -> None:
     from huggingface_hub.errors import HfHubHTTPError
-    from pyarrow.lib import ArrowException
 
     # The Hub's client has changed its HTTP library more than once; its own error derives from
     # the root of that library's errors.
-    errors = (OSError, ArrowException, *HfHubHTTPError.__bases__)
+    errors: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+        with temporary.folder("fetch", cache_dir) as folder:
             prompts = [Prompt(text=text) for file in _download(folder) for text in _texts(file)]
             if _hash(prompts) != SHA256:
                 raise _failure("what the Hub gave has other prompts than it should")
-            _write(_cache_file(cache_dir), prompts, Path(folder))
+            _write(_cache_file(cache_dir), prompts, folder)
     except errors as error:
         raise _failure(_explain(error)) from error
 
 
-def _download(folder: str) -> list[Path]:
+def _download(folder: Path) -> list[Path]:
     """Fetch the data files, of one format, in the order of their names."""
     from huggingface_hub import HfApi
 
@@ -116,26 +113,11 @@ def _download(folder: str) -> list[Path]:
 
 def _texts(path: Path) -> Iterator[str]:
     """Yield the prompts of a file, without the white space around them."""
-    table = _table(path)
-    column = next((name for name in _COLUMNS if name in table.column_names), None)
-    if column is None:
-        raise _failure(f"{path.name} has no column {' or '.join(_COLUMNS)}")
-    for text in table.column(column).to_pylist():
-        yield str(text).strip()
-
-
-def _table(path: Path) -> Any:
-    if path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        return parquet.read_table(path)
-    if path.suffix == ".csv":
-        from pyarrow import csv
-
-        return csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True))
-    from pyarrow import json as arrow_json
-
-    return arrow_json.read_json(path)
+    for row in PromptFile(path, path.suffix):
+        if isinstance(row, BadRow):
+            raise _failure(f"{path.name} cannot be read: {row.reason}")
+        if isinstance(row, Prompt):
+            yield (row.text or "").strip()
 
 
 def _explain(error: BaseException) -> str:

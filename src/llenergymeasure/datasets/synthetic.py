@@ -5,23 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import SyntheticSpec
-from llenergymeasure.datasets.jsonl import too_few, written
+from llenergymeasure.datasets.files import too_few, written
 from llenergymeasure.domain.prompts import Dataset, Prompt
 from llenergymeasure.exceptions import PreFlightError, Problem
 
 
-def synthetic_size(spec: SyntheticSpec, n: int) -> int:
+def synthetic_size(spec: SyntheticSpec, n: int | None) -> int:
     """Give the number of prompts a synthetic dataset has."""
-    return n if spec.n is None else spec.n
+    return spec.n or n or MOST_PROMPTS
 
 
-def generate(spec: SyntheticSpec, n: int, ordinary_ids: Sequence[int]) -> Dataset:
+def generate(spec: SyntheticSpec, n: int | None, ordinary_ids: Sequence[int]) -> Dataset:
     """Draw a synthetic dataset; prompt ``i`` is the same however many are asked for.
 
     Args:
         spec: Size, lengths and seed.
-        n: Prompts to keep.
+        n: Prompts to keep; ``None`` for those there are, up to ``MOST_PROMPTS``.
         ordinary_ids: Ids to draw from, each as likely as the others.
 
     Raises:
@@ -44,6 +45,6 @@ def generate(spec: SyntheticSpec, n: int, ordinary_ids: Sequence[int]) -> Datase
         row = ids[generator.integers(0, len(ids), spec.input_len)]  # (input_len,)
         prompt = Prompt(token_ids=tuple(row.tolist()), max_new_tokens=spec.output_len)
         digest.update(written(prompt))
-        if index < n:
+        if index < (n or MOST_PROMPTS):
             kept.append(prompt)
     return Dataset("synthetic", tuple(kept), size, digest.hexdigest(), spec.model_dump())

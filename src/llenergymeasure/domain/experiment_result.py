@@ -6,18 +6,20 @@ Every figure of the measured window is derived from the raw samples in ``request
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plugins import load_object
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.co2 import CO2Estimate
 from llenergymeasure.domain.energy import EnergyKind, EnergyResult
 from llenergymeasure.domain.environment import DeviceState, EnvironmentSnapshot
+from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.samples import LatencyStart, MemoryKind
 from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 
@@ -25,7 +27,8 @@ from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 # 2.1  place, files and a checksum: a change from outside is noticed; parameters are counted on the
 #      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was
 #      made by earlier rules says so; weights may be unknown; operations of recurrences are an item
-#      of their own; what a quota of CPU time held back is told; inputs have identities
+#      of their own; what a quota of CPU time held back is told; inputs have identities;
+#      columns of datasets are named
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -304,6 +307,17 @@ class DatasetInfo(Record):
     used: int = Field(description="Prompts used, from its start.")
     sha256: str = Field(description="Hash of the dataset's prompts.")
     provenance: dict[str, Any] = Field({}, description="Header the dataset carries.")
+    column: str | None = Field(
+        None, description="Column of its file that the prompts are from; null without a file."
+    )
+    unused: tuple[str, ...] = Field(
+        (), description="Columns, or keys of rows, that nothing was made of; the first few."
+    )
+
+    def notes(self) -> Iterator[str]:
+        """Say which columns nothing was made of; nothing where there are none."""
+        if self.unused:
+            yield unused_words(self.unused)
 
 
 class ResolvedSettings(Record):
@@ -480,10 +494,14 @@ class ExperimentResult(Record):
         """Write the result as one flat row; nested fields become dotted columns."""
         load_object("llenergymeasure.results.columns:write_row")(self, Path(path))
 
-    def summary(self) -> str:
-        """Render the result as plain text for a terminal of 80 columns."""
+    def summary(self, width: int = 80) -> str:
+        """Render the result as plain text.
+
+        Args:
+            width: Columns there are, 60 at least.
+        """
         sections = load_object("llenergymeasure.report.experiment:sections")(self)
-        return str(load_object("llenergymeasure.report.text:layout")(sections))
+        return str(load_object("llenergymeasure.report.text:layout")(sections, width))
 
 
 class FailedExperiment(Record):
@@ -492,8 +510,10 @@ class FailedExperiment(Record):
     config: ExperimentConfig = Field(description="What was asked for.")
     phase: str | None = Field(description="Where it broke.")
     code: str = Field(description="Stable code of the error.")
-    message: str = Field(description="What went wrong.")
-    log_tail: str = Field("", description="What the engine printed last, where it is known.")
+    message: Annotated[str, AfterValidator(redact)] = Field(description="What went wrong.")
+    log_tail: Annotated[str, AfterValidator(redact)] = Field(
+        "", description="What the engine printed last, where it is known."
+    )
     slot: int | None = Field(None, description="Its place in the study, from 1.")
     cycle: int | None = Field(None, description="Its cycle in the study, from 1.")
     configuration: int | None = Field(None, description="id of its configuration in the study.")

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+from llenergymeasure.config.plain_words import shown
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+def unused_words(names: Iterable[str]) -> str:
+    """Say which columns of a file of prompts nothing is made of."""
+    return f"not used of its rows: {', '.join(map(shown, names))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt: text, or the tokens themselves.
+    """One prompt: text, a chat, or the tokens themselves.
 
     Attributes:
-        text: What is asked; ``None`` where the tokens are given.
+        text: What is asked; ``None`` where it is given otherwise.
         token_ids: The tokens, where their exact number is the point; else ``None``.
         max_new_tokens: Most tokens of its answer; ``None`` leaves that to the experiment.
+        messages: Turns of a chat, up to the one of the user that is to be answered; else ``None``.
     """
 
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     max_new_tokens: int | None = None
+    messages: tuple[Message, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,8 @@ class Dataset:
         size: Prompts in the whole dataset.
         sha256: SHA-256 over every prompt of the whole dataset, in order, each as a line of JSONL.
         provenance: The header the dataset carries, or what it was generated from.
+        column: Column of its file that holds the prompts; ``None`` without a file.
+        unused: Columns of the file, or keys of its rows, that nothing is made of.
     """
 
     name: str
@@ -38,3 +59,5 @@ class Dataset:
     size: int
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    column: str | None = None
+    unused: tuple[str, ...] = ()

@@ -282,10 +282,14 @@ class StudyResult(Record):
             "earlier_rules": earlier(OF_STUDIES, data),
         }
 
-    def summary(self) -> str:
-        """Render the study as plain text for a terminal of 80 columns."""
+    def summary(self, width: int = 80) -> str:
+        """Render the study as plain text.
+
+        Args:
+            width: Columns there are, 60 at least.
+        """
         sections = load_object("llenergymeasure.report.study:sections")(self)
-        return str(load_object("llenergymeasure.report.text:layout")(sections))
+        return str(load_object("llenergymeasure.report.text:layout")(sections, width))
 
     def to_arrow(self) -> pa.Table:
         """Give the experiments as an Arrow table: one flat row each, dotted columns.

@@ -92,6 +92,12 @@ FINDINGS: dict[str, Finding] = {
         "experiment, and its energy is in a figure for the whole CPU.",
         remedy="end other programs (top lists them) and repeat",
     ),
+    "device_lock_lost": _caution(
+        meaning="The file of the lock on a device was taken away while it was measured, so another "
+        "experiment may have had the device at the same time.",
+        remedy="find out what removes files there, such as a cleaner of old ones, or let "
+        "LLEM_LOCK_DIR name another folder, and repeat",
+    ),
     "stalled_briefly": _caution(
         meaning="The work stood still for 1 s or more at a time, but for less than 5 % of the "
         "window: the slowest latencies are those of the standstill, and rates a little low.",

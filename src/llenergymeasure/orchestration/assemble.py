@@ -196,6 +196,7 @@ class ResultCollector:
                 prefix_cache_hits=sum(
                     bool(sample.cached_input_tokens) for sample in pooled.requests
                 ),
+                locks_lost=first.locks_lost,
             )
         )
 

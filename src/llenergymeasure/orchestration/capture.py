@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
 
-from llenergymeasure.config.secrets import redact
+from llenergymeasure.config.secrets import KEY_BEGINS, KEY_ENDS, redact
 
 _TAIL_BYTES = 1 << 16
+_LONGEST_KEY = 1 << 14  # of a private key, with its lines; longer ones are not used
 
 
 # An engine's chatter is not worth an experiment; a full disk speaks up at the result.
@@ -38,11 +39,14 @@ class RedactingWriter(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Take text; complete lines go on, redacted."""
+        """Take text; complete lines go on, redacted, and a private key only as a whole."""
         with self._lock, _FULL_DISK_IGNORED:
-            *lines, self._pending = (self._pending + text).replace("\r", "\n").split("\n")
-            for line in lines:
-                self._target.write(redact(line) + "\n")
+            lines, end, rest = (self._pending + text).replace("\r", "\n").rpartition("\n")
+            begun = lines.rfind(KEY_BEGINS)
+            if begun >= 0 and len(lines) - begun < _LONGEST_KEY and KEY_ENDS not in lines[begun:]:
+                lines, end, rest = lines[:begun], "", f"{lines[begun:]}\n{rest}"
+            self._pending = rest
+            self._target.write(redact(lines) + end)
         return len(text)
 
     def flush(self) -> None:
@@ -116,7 +120,7 @@ def tail(path: Path, lines: int = 15) -> str:
             text = log.read().decode(errors="replace")
     except OSError:
         return ""
-    return redact("\n".join(text.rstrip().splitlines()[-lines:]))
+    return "\n".join(redact(text).rstrip().splitlines()[-lines:])
 
 
 def redact_file(path: Path) -> None:

@@ -1,10 +1,10 @@
 """One measurement at a time on a device, whoever starts it.
 
 A worker holds the lock of each device it measures from before the first reading until the engine is
-closed, whatever the energy source: a second load disturbs speed as well as energy. The locks are
-files that every user of the machine can take. They lie in a folder of ``/tmp`` and not where
-``TMPDIR`` says, since processes with different settings have to meet, and alone there, so that a
-container gets nothing else with them. ``LLEM_LOCK_DIR`` names another. Who sees another folder is
+closed, whatever the energy source: a second load disturbs speed as well as energy. Each user has a
+file of their own for each device, which nobody else but root can take away; who has locked that and
+then finds those of all others free has the device. The files lie in a folder where every user finds
+them and that only root could replace. ``LLEM_LOCK_DIR`` names another. Who sees another folder is
 not covered.
 """
 
@@ -14,64 +14,80 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from llenergymeasure import locks
+from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import ExperimentError
 from llenergymeasure.locks import ProcessLock
 
 VARIABLE = "LLEM_LOCK_DIR"
-SHARED = Path("/tmp/llem-locks")  # noqa: S108 - users and settings have to meet
-"""Where the lock files lie by default; the first who locks a device makes it."""
+PLACES = (Path("/run/lock"), Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - users have to meet
+"""Where the lock files lie by default: in the first that root has made everybody's.
+
+Not where ``TMPDIR`` says, since processes with different settings have to meet. The first one holds
+nothing but locks, which is what a container gets to see, but not every system has it; a pod may
+have a ``/tmp`` without a sticky bit.
+"""
 
 REMEDY = (
-    f"let {VARIABLE} name a folder on a local disk that every user who measures here can write to"
+    f"let {VARIABLE} name a folder on a local disk that is root's, or yours where nobody else "
+    "measures: sudo install -d -m 1777 /var/llem-locks"
 )
-_EVERYBODYS = 0o1777  # as /tmp: everybody may add files, and remove only their own
+_EVERYBODYS = 0o1777  # everybody may add files, and remove only their own
+BUSY = "busy"
+"""Code of the error of an experiment whose device was not free in time."""
 POLL_S = 0.25  # a look takes microseconds, so that waiting does not disturb what is waited for
+_BACKS_OFF_WITHIN_S = 0.02
 
 Waiting = Callable[[str], None]
 
 
-def lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Name the folder of the lock files."""
-    return Path(environ.get(VARIABLE) or SHARED)
+def lock_directory(
+    environ: Mapping[str, str] = os.environ, places: Sequence[Path] = PLACES
+) -> Path:
+    """Give the folder of the lock files.
 
-
-def ready_lock_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the folder of the lock files; the default one is made where it is not there yet.
-
-    Raises:
-        OSError: The default one cannot be made, or is not everybody's.
-    """
-    folder = lock_directory(environ)
-    if folder == SHARED:
-        share(folder)
-    return folder
-
-
-def share(folder: Path) -> None:
-    """Make a folder in which every user may keep files, unless it is there.
+    Args:
+        environ: May name one.
+        places: Where it is otherwise, the best first.
 
     Raises:
-        OSError: It cannot be made, or what is there is no such folder.
+        OSError: There is none where they would be safe; ``strerror`` is a whole sentence.
     """
-    if not os.path.lexists(folder):
-        made = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
-        Path(made).chmod(_EVERYBODYS)  # whatever the umask; nobody sees it before
-        try:
-            Path(made).rename(folder)
-        except OSError:  # somebody else was quicker
-            Path(made).rmdir()
-    mode = folder.lstat().st_mode
-    if not stat.S_ISDIR(mode) or stat.S_IMODE(mode) & _EVERYBODYS != _EVERYBODYS:
-        what = f"it is no folder of mode {_EVERYBODYS:o}, which every user needs"
-        raise PermissionError(errno.EPERM, what, str(folder))
+    named = environ.get(VARIABLE)
+    if named and IMAGE_VARIABLE in environ:
+        return Path(named)  # whoever started the container has looked, and sees whose it is
+    if named:
+        places = [Path(named)]
+    faults = {place: _unsafe(place) for place in places}
+    safe = [place for place in places if faults[place] is None]
+    # A private one, as a batch job may have, does where nobody else can be met.
+    shared = [place for place in safe if place.stat().st_mode & _EVERYBODYS == _EVERYBODYS]
+    for place in shared or safe:
+        return place
+    raise PermissionError(errno.EPERM, "; ".join(map(str, faults.values())), str(places[-1]))
+
+
+def _unsafe(folder: Path) -> str | None:
+    """Say who but root and this user could replace what is in a folder, or the folder itself."""
+    if not folder.is_dir():
+        return f"{folder} is no folder" if folder.exists() else f"{folder} is not there"
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}  # in a user namespace root may be nobody
+    real = Path(os.path.realpath(folder))
+    for part in (real, *real.parents):
+        found = part.stat()
+        if found.st_uid not in trusted:
+            return f"{part} belongs to the user of number {found.st_uid}, who could replace locks"
+        if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+            mode = stat.S_IMODE(found.st_mode)
+            return f"others could replace what is in {part} (mode {mode:o} without a sticky bit)"
+    return None
 
 
 def devices(target: DeviceTarget) -> tuple[str, ...]:
@@ -86,8 +102,9 @@ def devices(target: DeviceTarget) -> tuple[str, ...]:
 
 
 def lock_path(device: str, directory: Path) -> Path:
-    """Give the lock file of a device."""
-    return directory / f"llem-device-{re.sub(r'[^A-Za-z0-9.-]', '-', device)}.lock"
+    """Give this user's lock file of a device."""
+    name = re.sub(r"[^A-Za-z0-9-]", "-", device)
+    return directory / f"llem-device-{name}.{os.geteuid()}.lock"
 
 
 @contextlib.contextmanager
@@ -96,41 +113,86 @@ def held(
     waiting: Waiting,
     directory: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[None]:
-    """Hold the devices of a target inside the block; waits without limit until they are free.
+    limit_s: float | None = None,
+) -> Iterator[tuple[ProcessLock, ...]]:
+    """Hold the devices of a target inside the block; waits until they are free.
 
     Args:
         target: The devices.
         waiting: Told for whom it waits, each time that changes; not called if they are free.
         directory: Where the lock files lie, if not :func:`lock_directory`.
         sleep: How to pass time between two looks.
+        limit_s: Longest wait for all of them, s; ``None`` is without limit.
+
+    Yields:
+        The locks.
 
     Raises:
-        ExperimentError: The lock files cannot be used.
+        ExperimentError: The lock files cannot be used, or the limit is over.
     """
+    waited_s = 0.0
     try:
-        folder = directory or ready_lock_directory()
+        folder = directory or lock_directory()
     except OSError as error:
-        raise _unusable(f"cannot lock devices in {error.filename}", error) from None
+        raise _unusable("cannot lock devices", error) from None
     with contextlib.ExitStack() as stack:
+        taken: list[ProcessLock] = []
         for device in devices(target):
-            path, said = lock_path(device, folder), None
-            while (lock := _take(device, path)) is None:
-                owner = locks.owner_of(path) or "another process"
+            said = None
+            while isinstance(lock := _take(device, folder), Path):
+                owner = locks.owner_of(lock) or "another process"
+                if limit_s is not None and waited_s >= limit_s:
+                    raise _busy(device, str(owner), limit_s)
                 text = f"waiting for {_plain(device)}, measured by {owner}"
                 if text != said:
                     waiting(text)
                     said = text
                 sleep(POLL_S)
-            stack.callback(lock.release)
-        yield
+                waited_s += POLL_S
+            taken.append(lock)
+            stack.callback(lock.release, remove=lock.path != lock_path(device, folder))
+        yield tuple(taken)
 
 
-def _take(device: str, path: Path) -> ProcessLock | None:
+def _busy(device: str, owner: str, limit_s: float) -> ExperimentError:
+    late = f"was not free within {limit_s:g} s; --wait 2h gives more time"
+    at_once = "is not waited for; leave --no-wait out to wait for it"
+    said = f"{_plain(device)} is measured by {owner}, and {late if limit_s else at_once}"
+    error = ExperimentError(said, where="--wait")
+    error.code = BUSY
+    return error
+
+
+def _take(device: str, folder: Path) -> ProcessLock | Path:
+    """Take a device; give the lock file of whoever has it instead.
+
+    Each first locks the own file and then looks at the others', so of two at the same time at least
+    one sees the other. The one whose file sorts first looks again, and the other makes room.
+    """
+    usual = own = lock_path(device, folder)
+    lock = None
     try:
-        return locks.take(path, everybody=True)
+        try:
+            lock = locks.take(own, everybody=True)
+        except OSError:  # somebody else has put something there
+            own = own.with_suffix(f".{secrets.token_hex(4)}.lock")
+            lock = locks.take(own, everybody=True)
+        if lock is None:
+            return own
+        stem = own.name.partition(".")[0]
+        for rival in sorted(folder.iterdir()):
+            if rival == own or rival.name.partition(".")[0] != stem or not locks.is_held(rival):
+                continue
+            if own < rival:
+                time.sleep(_BACKS_OFF_WITHIN_S)
+            if rival < own or locks.is_held(rival):
+                lock.release(remove=own != usual)
+                return rival
     except OSError as error:
-        raise _unusable(f"cannot lock {_plain(device)} with {path}", error) from None
+        if lock is not None:
+            lock.release()
+        raise _unusable(f"cannot lock {_plain(device)} with {usual}", error) from None
+    return lock
 
 
 def _unusable(what: str, error: OSError) -> ExperimentError:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.state.machine import ExperimentState
 
 PROGRESS_PERIOD_NS = 500_000_000
@@ -66,7 +67,7 @@ class EventLog:
 
     def explain(self, detail: str) -> None:
         """Say more of the phase that begins next."""
-        self._detail = detail
+        self._detail = redact(detail)
 
     def phase(self, state: ExperimentState, phase: str) -> None:
         """Note that a phase begins; the listener of a state machine."""

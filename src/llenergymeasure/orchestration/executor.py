@@ -226,6 +226,8 @@ class LocalExecutor:
             used=len(work.requests),
             sha256=dataset.sha256,
             provenance=dataset.provenance,
+            column=dataset.column,
+            unused=dataset.unused,
         )
         plan = batches_for(engine, work.requests[self._share.process :: self._share.of])
         self._passes["measure"].plan = plan

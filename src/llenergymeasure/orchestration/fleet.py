@@ -107,13 +107,7 @@ class FleetExecutor:
     def collect(self) -> Collected:
         """Read what every process left in its file, and unite their reports."""
         told: list[tuple[EngineReport, str]] = self._all("collect")
-        files = [Path(file) for _, file in told]
-        shares = tuple(map(read_process, files))
-        for file in files:
-            if file.parent != self._directory.root.absolute():  # which did not take it
-                with suppress(OSError):
-                    file.unlink()
-                    file.parent.rmdir()
+        shares = tuple(read_process(Path(file)) for _, file in told)
         return Collected(_united([report for report, _ in told]), shares)
 
     def close(self) -> None:

@@ -109,6 +109,7 @@ class Measurement:
         load: Loading the model, of a cold start.
         others: The shares of the other processes, where there are several.
         windows: Everything that was read, window by window.
+        locks_lost: What became of the locks on its devices that were taken away meanwhile.
     """
 
     order: WorkOrder
@@ -124,6 +125,7 @@ class Measurement:
     load: LoadResult | None = None
     others: tuple[RawProcessResult, ...] = ()
     windows: tuple[WindowReadings, ...] = ()
+    locks_lost: tuple[str, ...] = ()
 
     @property
     def processes(self) -> tuple[RawProcessResult, ...]:
@@ -174,7 +176,7 @@ class ExperimentOrchestrator:
         """
         loader = load_backend(self._config.backend)
         target = loader.target(self._config)
-        with device_lock.held(target, self._wait):
+        with device_lock.held(target, self._wait, limit_s=self._order.wait_s) as taken:
             if self._machine.phase == "wait":
                 self._machine.enter("start")
             rates = SamplingRates(self._order.counter_poll_ms, self._order.power_poll_ms)
@@ -189,7 +191,9 @@ class ExperimentOrchestrator:
                     baseline.measure_device(kept)
                 self._machine.enter("load")
                 with closing(self._executor(loader)) as executor:
-                    return self._with_executor(executor, target, selection, baseline)
+                    measured = self._with_executor(executor, target, selection, baseline)
+                    lost = tuple(how for lock in taken if (how := lock.lost()) is not None)
+                    return replace(measured, locks_lost=lost)
 
     def _wait(self, reason: str) -> None:
         self._events.explain(reason)

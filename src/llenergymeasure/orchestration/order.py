@@ -74,6 +74,11 @@ class WorkOrder(Record):
     data_dir: str | None = Field(
         None, description="Where idle power and calibrations are kept; null keeps and uses none."
     )
+    wait_s: float | None = Field(
+        None,
+        description="Longest wait for a device that another measurement has, s; null: without "
+        "limit.",
+    )
     cold_start: bool = Field(
         False, description="No warm-up, and loading the model is a measured window of its own."
     )
@@ -123,6 +128,7 @@ class WorkOrder(Record):
             watch_ends=user.measurement.watch_ends,
             model_cache_dir=str(user.model_cache_path()),
             data_dir=str(data_path()),
+            wait_s=user.execution.wait_seconds,
             cold_start=cold_start,
             runner=user.runner(config.backend),
         )

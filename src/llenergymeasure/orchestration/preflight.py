@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from llenergymeasure.config.energy_sources import FIELD, energy_sources
 from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.names import without_tilde
 from llenergymeasure.config.plugins import load_object, missing
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.backends.protocol import ModelLoader
@@ -36,7 +37,7 @@ from llenergymeasure.core.models.sources import (
     vocabulary_problems,
     weight_problems,
 )
-from llenergymeasure.datasets.loader import dataset_problems
+from llenergymeasure.datasets.loader import dataset_problems, look
 from llenergymeasure.domain.environment import DeviceTarget
 from llenergymeasure.exceptions import PreFlightError, Problem, ProblemKind, in_order
 from llenergymeasure.orchestration import device_lock
@@ -154,9 +155,11 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
             lambda: vocabulary_problems(config.model, config.revision),
             "model",
         )
-        if config.apply_chat_template:
-            template = ("template", config.model, config.revision, config.max_input_tokens)
-            yield _Part(template, lambda: _template_problems(config), "model")
+        if config.apply_chat_template or config.system_prompt or config.has_prompt_file:
+            names = {"model", "revision", "max_input_tokens", "dataset", "n"}
+            names |= {"apply_chat_template", "system_prompt"}
+            key = ("template", config.model_dump_json(include=names))
+            yield _Part(key, lambda: _template_problems(config), "model")
     yield _Part(
         ("dataset", str(config.dataset), config.n, order.model_cache_dir),
         lambda: dataset_problems(config.dataset, config.n, order.cache_dir, fetch=not offline),
@@ -165,18 +168,27 @@ def _input_parts(order: WorkOrder, *, offline: bool) -> Iterator[_Part]:
 
 
 def _template_problems(config: ExperimentConfig) -> list[Problem]:
-    return template_problems(config.model) or tokenizers.trial_problems(config)
+    seen = look(config.dataset, config.n)
+    if seen is None:  # which is a problem of the dataset
+        return []
+    if config.apply_chat_template or seen.shapes:
+        absent = template_problems(config.model, for_chats=not config.apply_chat_template)
+        return absent or tokenizers.trial_problems(config, shapes=seen.shapes)
+    if config.system_prompt is None:
+        return []
+    what = "prompts of plain text have no room for a system prompt"
+    return [Problem(what, "system_prompt", "set apply_chat_template: true, or remove it")]
 
 
 def _lock_problems() -> list[Problem]:
-    """Look for the folder of the device locks, where the user names one."""
-    folder = device_lock.lock_directory()
-    if folder == device_lock.SHARED or folder.is_dir():
-        return []
-    if folder.exists():
-        return [Problem(f"{folder} is no folder", device_lock.VARIABLE, device_lock.REMEDY)]
-    what = f"the folder of the locks on devices is not there: {folder}"
-    return [Problem(what, device_lock.VARIABLE, f"mkdir -p {folder}, or {device_lock.REMEDY}")]
+    """Look for the folder of the device locks."""
+    try:
+        device_lock.lock_directory()
+    except OSError as error:
+        make = "" if Path(error.filename).exists() else f"mkdir -p {error.filename}, or "
+        what = f"locks on devices cannot be kept: {error.strerror}"
+        return [Problem(what, device_lock.VARIABLE, make + device_lock.REMEDY)]
+    return []
 
 
 def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Problem]:
@@ -189,7 +201,7 @@ def _model_problems(config: ExperimentConfig, *, offline: bool) -> Iterator[Prob
     if config.lora is not None and config.lora.adapter_id is not None and not offline:
         yield from adapter_problems(config.lora.adapter_id)
     folder = config.lora.adapter_path if config.lora is not None else None
-    if folder is not None and (strange := unreadable(Path(folder).expanduser())):
+    if folder is not None and (strange := unreadable(without_tilde(folder))):
         yield replace(strange, where="lora.adapter_path")
 
 

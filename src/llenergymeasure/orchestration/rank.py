@@ -7,11 +7,11 @@ in ``process_N.log``, and never outlives the coordinating process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypedDict
 
-from llenergymeasure import lifeline
+from llenergymeasure import lifeline, temporary
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.backends.protocol import EngineReport
 from llenergymeasure.exceptions import ExperimentError, LLEMError
@@ -74,6 +74,7 @@ class CommandLoop:
     ) -> None:
         self._executor, self._teller = executor, teller
         self._channel, self._samples = channel, samples
+        self._until_read = contextlib.ExitStack()
         self._actions: dict[str, Callable[..., Any]] = {
             "load": executor.load,
             "prepare": executor.prepare,
@@ -87,9 +88,10 @@ class CommandLoop:
     def serve(self, inbox: queue.SimpleQueue[str]) -> None:
         """Answer every command, a JSON list of its name and arguments, until told to stop."""
         self._answer(None)
-        while (command := json.loads(inbox.get()))[0] != "stop":
-            name, *values = command
-            self._answer(self._actions[name](*values))
+        with self._until_read:
+            while (command := json.loads(inbox.get()))[0] != "stop":
+                name, *values = command
+                self._answer(self._actions[name](*values))
 
     def _answer(self, value: object) -> None:
         self._teller.catch_up()
@@ -101,7 +103,7 @@ class CommandLoop:
         try:
             write_process(collected.processes[0], self._samples)
         except ExperimentError:
-            folder = Path(tempfile.mkdtemp(prefix="llem-share-"))
+            folder = self._until_read.enter_context(temporary.folder("share"))
             self._samples = folder / self._samples.name
             write_process(collected.processes[0], self._samples)
         return collected.report, str(self._samples)
@@ -152,9 +154,9 @@ def _work(
 def main(arguments: list[str]) -> int:
     """Run one of several processes."""
     job = json.loads(arguments[0])
-    lifeline.die_with(job["parent"])
     logging.captureWarnings(True)
     line = lifeline.answer(job["parent"], job["fd"])
+    lifeline.die_with(job["parent"])
     return run(job, line.inbox, line.channel)
 
 

@@ -16,18 +16,23 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from llenergymeasure import locks
-from llenergymeasure.config.secrets import redact
+from llenergymeasure.config.models import STORED
 from llenergymeasure.core.energy.selection import get_active_energy_backend
 from llenergymeasure.core.energy.stored import known_sensors
 from llenergymeasure.core.environment import capture
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome
-from llenergymeasure.exceptions import ExperimentError, LLEMError
+from llenergymeasure.exceptions import (
+    PUT_ELSEWHERE,
+    ExperimentError,
+    LLEMError,
+    cause_and_remedy,
+)
 from llenergymeasure.orchestration.assemble import ResultCollector
 from llenergymeasure.orchestration.capture import captured_output, tail
 from llenergymeasure.orchestration.events import EventLog, Listener
@@ -101,7 +106,7 @@ def run(
     Raises:
         KeyboardInterrupt: The user interrupted; ``error.json`` says so.
     """
-    order = WorkOrder.model_validate_json(directory.config.read_bytes())
+    order = WorkOrder.model_validate_json(directory.config.read_bytes(), context=STORED)
     if started is not None:
         how = {"start_method": started.method, "start_reason": started.reason}
         order = order.model_copy(update=how)
@@ -116,8 +121,8 @@ def run(
             events = stack.enter_context(contextlib.closing(log))
             stack.enter_context(captured_output(directory.log))
         except OSError as error:
-            what = f"cannot write {error.filename}: {error.strerror}"
-            said = f"{what}; put results elsewhere with --output"
+            why = cause_and_remedy(error, Path(error.filename or directory.root))
+            said = f"cannot write {error.filename}: {why}, or {PUT_ELSEWHERE}"
             return _fail(repository, order, "start", ("experiment", said))
         stack.enter_context(interruption.noticed())
         search_path = with_programs_of(sys.executable, os.environ.get("PATH", os.defpath))
@@ -226,7 +231,7 @@ def _fail(
     """Leave a failure of a code and a message, and what else is kept of the experiment."""
     code, message = told
     failure = FailedExperiment(
-        config=order.config, phase=phase, code=code, message=redact(message), rescued=rescued
+        config=order.config, phase=phase, code=code, message=message, rescued=rescued
     )
     try:
         repository.save_failure(failure)
@@ -267,19 +272,19 @@ def error_of(
 
 
 def main(arguments: list[str]) -> int:
-    """Run as a process of its own; 0 with a result, 1 without, 130 after an interrupt.
+    """Run as a process of its own; 0 with a result, 1 without, 128 + its number after a signal.
 
     Args:
         arguments: The directory, how this process was started, and why not otherwise.
     """
     root, *how = arguments
     directory = ExperimentDirectory(Path(root))
-    _end_in_good_order_once()
+    signals = _end_in_good_order_once()
     logging.captureWarnings(True)
     try:
         outcome = run(directory, started=Start(*how))
     except KeyboardInterrupt:
-        return 130
+        return 128 + next(iter(signals), signal.SIGINT)
     if isinstance(outcome, ExperimentResult):
         return 0
     if not directory.error.is_file():
@@ -287,10 +292,13 @@ def main(arguments: list[str]) -> int:
     return 1
 
 
-def _end_in_good_order_once() -> None:
+def _end_in_good_order_once() -> Sequence[int]:
     """Have the first SIGINT or SIGTERM interrupt the experiment, whatever was inherited.
 
     A later one would break into the closing of files; who cannot wait uses SIGKILL.
+
+    Returns:
+        Their numbers, as they come.
     """
     seen: list[int] = []
 
@@ -301,6 +309,7 @@ def _end_in_good_order_once() -> None:
 
     for each in _SIGNALS:
         signal.signal(each, handle)
+    return seen
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def _subject(result: ExperimentResult) -> Iterator[Fact]:
     shortened = f"; {cut:,} cut" if cut else ""
     if cut and limit:
         shortened += f" to at most {limit:,} tokens"
-    yield Fact("Prompts", (f"{dataset.name}, {dataset.used:,} of {dataset.size:,}{shortened}",))
+    counts = f"{dataset.name}, {dataset.used:,} of {dataset.size:,}{shortened}"
+    yield Fact("Prompts", (counts, *dataset.notes()))
 
 
 def _machine(result: ExperimentResult) -> str:

@@ -76,18 +76,28 @@ def prefix(value: float) -> tuple[float, str]:
     return 10.0**exponent, _PREFIXES[exponent]
 
 
-def change(ratio: float, lower: float, upper: float) -> str:
-    """Write a ratio as a change with its interval, e.g. ``+4.2 % (+1.1 to +7.3)``.
+def is_factor(ratio: float, lower: float, upper: float) -> bool:
+    """Tell whether a ratio is told as a factor: over 2, under a half, or hardly known."""
+    return upper > 4 * lower or ratio > 2 or ratio < 0.5
 
-    A ratio over 2 or under a half is written as a factor, e.g. ``x 3.1 (2.9 to 3.3)``, and so is
-    one that is hardly known. Where the interval leaves no change out, so do its digits.
+
+def change(ratio: float, lower: float, upper: float, *, factor: bool) -> str:
+    """Write a ratio with its interval: ``+4.2 % (+1.1 to +7.3)``, or ``x 3.1 (2.9 to 3.3)``.
+
+    Where the interval leaves no change out, so do its digits.
+
+    Args:
+        ratio: What is told, over 0.
+        lower: Its lower end.
+        upper: Its upper end.
+        factor: Whether as a factor; beside others that are, one near 1 is as well.
     """
-    if upper > 4 * lower:
+    if factor and upper > 4 * lower:
         places = 3 if 1.0 in (round(lower, 1), round(upper, 1)) else 2  # 1.02 is not 1
         places = _telling(significant, places, lower, upper, 1.0)
         shown = (significant(one, places) for one in (ratio, lower, upper))
         return "x {} ({} to {})".format(*shown)
-    if ratio > 2 or ratio < 0.5:
+    if factor:
         digits = max(-_last_place((upper - lower) / 2 or ratio), 0)
         digits = _telling(_fixed, digits, lower, upper, 1.0)
         return f"x {ratio:,.{digits}f} ({lower:,.{digits}f} to {upper:,.{digits}f})"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.report import format as written
 from llenergymeasure.report.text import wrapped
@@ -81,7 +82,8 @@ def experiment_lines(forecast: Forecast) -> Iterator[str]:
     config, source = plan["experiment"], plan["energy_source"]
     dataset = config["dataset"]
     yield f"plan        {config['model']} on {config['backend']}, {config['precision']}"
-    yield f"prompts     {config['n']} of {dataset if isinstance(dataset, str) else 'synthetic'}"
+    name = dataset if isinstance(dataset, str) else dataset.get("path", "synthetic")
+    yield f"prompts     {config.get('n', f'all, {MOST_PROMPTS} at most,')} of {name}"
     yield from _memory_lines(plan["memory"])
     yield from _experiment_duration(plan["duration"])
     if source is None:
@@ -145,6 +147,7 @@ def study_lines(forecast: Forecast) -> Iterator[str]:
         yield "cold start  no warm-up; loading is measured"
     yield from _order_lines(forecast)
     gaps = f"{written.span(forecast.gaps_s)} of gaps"
+    gaps += " (--no-gaps leaves them out)" if forecast.gaps_s else ""
     if total_s is None:
         yield f"duration    unknown: the shape of a model is not known here; {gaps}"
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure.config.settings_words import described
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         StudyResult,
     )
 
+_RANKED = (ENERGY_PER_TOKEN, THROUGHPUT)
 _MOST_ROWS = 20
 _MOST_REASONS = 5
 _MOST_FAILING = 5
@@ -45,10 +46,11 @@ class _Row(NamedTuple):
 
 def sections(study: StudyResult) -> Iterator[Section]:
     """Say what a study says."""
+    shown = _shown(study)
     yield Section("head", tuple(_head(study)))
-    for metric in (ENERGY_PER_TOKEN, THROUGHPUT):
-        yield Section(f"ranking-{metric.name}", tuple(_ranking(study, metric)))
-    yield Section("figures", tuple(_figures(study)))
+    for metric in _RANKED:
+        yield Section(f"ranking-{metric.name}", tuple(_ranking(study, metric, shown)))
+    yield Section("figures", tuple(_figures(study, shown)))
     yield Section("reading", tuple(_reading(study)))
     yield Section("left-out", tuple(_left_out(study)))
 
@@ -75,12 +77,28 @@ def _head(study: StudyResult) -> Iterator[Text]:
     yield Text(", ".join([ran, *(text for number, text in counts if number)]), 1)
 
 
-def _ranking(study: StudyResult, metric: Metric) -> Iterator[Table | Text]:
+def _shown(study: StudyResult) -> set[str]:
+    """Choose the rows of all tables: what a ranking begins with, then the best of the first one."""
+    leading, others = list[str](), list[str]()
+    for metric in _RANKED:
+        compared = [one for one in study.comparisons if one.metric == metric.name]
+        if rows := _ranked(study, metric, compared):
+            first = _reference(rows, compared)
+            known = next(row.name for row in rows if row.configuration.id == first)
+            leading += [rows[0].name, known]
+            others += [row.name for row in rows]
+    places = _places(study)
+    every = (*leading, *others, *(_name(one, places) for one in study.configurations))
+    return set(list(dict.fromkeys(every))[:_MOST_ROWS])
+
+
+def _ranking(study: StudyResult, metric: Metric, shown: Set[str]) -> Iterator[Table | Text]:
     """Rank by one metric, each beside what is said of it and the first."""
     compared = [one for one in study.comparisons if one.metric == metric.name]
     rows = _ranked(study, metric, compared)
     if not rows:
         return
+    told = [row for row in rows if row.name in shown]
     scale, unit = 1.0, metric.unit
     if unit == "J":
         scale, prefix = fmt.prefix(rows[0].figure.mean)
@@ -88,22 +106,30 @@ def _ranking(study: StudyResult, metric: Metric) -> Iterator[Table | Text]:
     first = _reference(rows, compared)
     order = "lowest" if metric.best_is_low else "highest"
     title = f"{metric.title[0].upper()}{metric.title[1:]}, {order} first"
+    ratios = {row.configuration.id: _ratio(row.configuration.id, first, compared) for row in told}
+    sensitivities = [one for one in study.sensitivity if one.metric == metric.name]
+    factor = any(one.minimum_detectable_ratio > 2 for one in sensitivities) or any(
+        ratio is not None and fmt.is_factor(*ratio) for _, ratio in ratios.values()
+    )
     cells, seen = [], {first}
-    for row in rows[:_MOST_ROWS]:
+    for row in told:
         one = row.configuration
         # on each further board of a configuration its comparison would be told again
         mark, versus = (" ", "")
         if compared and one.id not in seen:
-            mark, versus = _versus(one.id, first, compared)
+            mark, ratio = ratios[one.id]
+            versus = "not compared" if ratio is None else fmt.change(*ratio, factor=factor)
         seen.add(one.id)
         cells.append((mark, row.name, one.label, _value(row.figure, scale), versus))
     versus = f"against #{first}" if compared else ""
     yield Table("ranking", (title, unit, versus), tuple(cells))
-    if len(rows) > _MOST_ROWS:
-        yield Text(f"and {len(rows) - _MOST_ROWS:,} more: {_ALL}", 1)
-    for sensitivity in study.sensitivity:
-        if sensitivity.metric == metric.name:
-            yield Text(_sensitivity(sensitivity), 1)
+    yield from _rest(len(rows) - len(told))
+    yield from (Text(_sensitivity(one, factor=factor), 1) for one in sensitivities)
+
+
+def _rest(count: int) -> Iterator[Text]:
+    if count:
+        yield Text(f"and {count:,} more: {_ALL}", 1)
 
 
 def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) -> list[_Row]:
@@ -156,8 +182,10 @@ def _reference(rows: Sequence[_Row], compared: Sequence[Comparison]) -> int:
     return max((row.configuration.id for row in rows), key=lambda one: times[one])
 
 
-def _versus(one: int, first: int, compared: Sequence[Comparison]) -> tuple[str, str]:
-    """Give the mark of a row, and how it compares with the first."""
+def _ratio(
+    one: int, first: int, compared: Sequence[Comparison]
+) -> tuple[str, tuple[float, float, float] | None]:
+    """Give the mark of a row, and its ratio to the first with the ends of its interval."""
     for pair in compared:
         if {pair.a, pair.b} == {one, first}:
             low, high = pair.interval95
@@ -165,8 +193,8 @@ def _versus(one: int, first: int, compared: Sequence[Comparison]) -> tuple[str, 
             if pair.a == first:
                 low, middle, high = 1 / high, 1 / middle, 1 / low
             mark = "=" if pair.verdict == "no_difference_shown" else " "
-            return mark, fmt.change(middle, low, high)
-    return "?", "not compared"
+            return mark, (middle, low, high)
+    return "?", None
 
 
 def _value(figure: Figure, scale: float) -> str:
@@ -176,38 +204,42 @@ def _value(figure: Figure, scale: float) -> str:
     return fmt.plain_interval(figure.mean / scale, half)
 
 
-def _sensitivity(one: Sensitivity) -> str:
+def _sensitivity(one: Sensitivity, *, factor: bool) -> str:
     """Say how large a difference is mostly shown, and what more cycles would do."""
-    text = f"A difference of {_size(one.minimum_detectable_ratio)} shows in 4 of 5 studies"
+    least = _size(one.minimum_detectable_ratio, factor=factor)
+    text = f"A difference of {least} shows in 4 of 5 studies"
     cycles = one.observations / one.configurations
     more = next((plan for plan in one.planned if plan.n_cycles > cycles + 0.5), None)
     if more is not None and more.minimum_detectable_ratio is not None:
-        shown = _size(more.minimum_detectable_ratio)
+        shown = _size(more.minimum_detectable_ratio, factor=factor)
         text += f"; with {more.n_cycles} cycles, {shown} does"
     return f"{text}."
 
 
-def _size(ratio: float) -> str:
+def _size(ratio: float, *, factor: bool) -> str:
     """Write a ratio over 1 as what a difference must be at least, so rounded up."""
     if ratio > _LARGEST:
         return f"more than a factor of {_LARGEST:,}"
-    if ratio > 2:
+    if factor and ratio > 2:
         return f"a factor of {fmt.rounded_up(ratio, 2)}"
+    if factor:
+        return f"a factor of {1 + float(fmt.rounded_up(max(ratio - 1, 1e-4), 2)):.6g}"
     return f"{fmt.rounded_up(max(100 * (ratio - 1), 0.01), 2)} %"
 
 
-def _figures(study: StudyResult) -> Iterator[Table]:
-    metrics = (TTFT, TPOT, MEMORY)
+def _figures(study: StudyResult, shown: Set[str]) -> Iterator[Table | Text]:
+    metrics, places = (TTFT, TPOT, MEMORY), _places(study)
     rows = [one for one in study.configurations if any(m.name in one.figures for m in metrics)]
-    if not rows:
+    told = [one for one in rows if _name(one, places) in shown]
+    if not told:
         return
-    places = _places(study)
     cells = []
-    for one in rows[:_MOST_ROWS]:
-        told = (one.figures.get(metric.name) for metric in metrics)
-        shown = ("-" if figure is None else _value(figure, 1.0) for figure in told)
-        cells.append((_name(one, places), *shown))
+    for one in told:
+        figures = (one.figures.get(metric.name) for metric in metrics)
+        values = ("-" if figure is None else _value(figure, 1.0) for figure in figures)
+        cells.append((_name(one, places), *values))
     yield Table("figures", ("", *(f"{m.title}, {m.unit}" for m in metrics)), tuple(cells))
+    yield from _rest(len(rows) - len(told))
 
 
 def _reading(study: StudyResult) -> Iterator[Text]:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from llenergymeasure.report.format import WIDTH
-from llenergymeasure.report.section import Fact, Part, Section, Table, TableKind
+from llenergymeasure.report.section import Fact, Part, Section, Table
 
 MARGIN = "  "
 _ROOM = WIDTH - len(MARGIN)
 _TEXT = 17
 _VALUE = 23
 _TIE = "\N{NO-BREAK SPACE}"
+
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters of C0 and C1 but for tab and line end, and what changes the direction of text
+(Unicode, UAX #9) or ends a line unseen."""
+
+
+def escaped(text: str) -> str:
+    r"""Spell what would steer a terminal, or show text as other than it is, e.g. as ``\x1b``.
+
+    What JSON leaves as it is gets the spelling that JSON has for it, ``\u009b``, so the text of a
+    JSON document stays one, with the same strings. A line end of Windows becomes a plain one.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"
+
+    return _STEERS.sub(spelled, text.replace("\r\n", "\n"))
 
 
 class Column(NamedTuple):
@@ -49,7 +69,7 @@ def row(cells: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
 def wrapped(
     text: str, first: str = "", rest: str = "", *, width: int = WIDTH, whole: bool = False
 ) -> list[str]:
-    """Wrap a text, nowhere at a no-break space; what is not printable becomes a space.
+    """Wrap a text, nowhere at a no-break space; what would steer a terminal is spelled.
 
     Args:
         text: What to wrap.
@@ -59,7 +79,9 @@ def wrapped(
         whole: Whether a word that is too long for a line is left in one piece.
     """
     lines = textwrap.wrap(
-        "".join(letter if letter.isprintable() or letter == _TIE else " " for letter in text),
+        "".join(
+            letter if letter.isprintable() or letter == _TIE else " " for letter in escaped(text)
+        ),
         width,
         initial_indent=first,
         subsequent_indent=rest,
@@ -106,42 +128,47 @@ def setting(name: str, value: str, origin: str, width: int) -> Iterator[str]:
 
 _LABEL = 13
 _INDENT = 2
-_TIME = Column(11, right=True)
-_FIGURE = Column(24, right=True)
 _SPANNING = Column(gap=3)
 _VERSUS = Column(gap=2)
-_HEADS: dict[TableKind, tuple[Column, ...]] = {
-    "latency": (Column(26), _TIME, _TIME, _TIME, _TIME),
-    "ranking": (Column(36), Column(18, right=True), _VERSUS),
-    "figures": (Column(7), _FIGURE, _FIGURE, _FIGURE),
-}
-_CELLS: dict[TableKind, tuple[Column, ...]] = {
-    "latency": (Column(24, gap=_INDENT), _TIME, _TIME, _TIME, _TIME),
-    "ranking": (
-        Column(1),
-        Column(6, right=True),
-        Column(29, gap=1, wraps=True),
-        Column(17, right=True),
-        _VERSUS,
-    ),
-    "figures": (Column(7, right=True), _FIGURE, _FIGURE, _FIGURE),
-}
 
 
-def layout(sections: Iterable[Section]) -> str:
-    """Lay sections out, a blank line between two: no colour, no final newline."""
+def _columns(table: Table, width: int) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Give the columns of a table's heads, and of its cells; names take what figures leave."""
+    if table.kind == "ranking":
+        narrow = width < WIDTH
+        value = 13 if narrow else 17
+        said, longest = (max(len(cells[place]) for cells in table.rows) for place in (-1, 2))
+        room = max(width - value - 10 - max(said, 24), 8)
+        name = Column(room if narrow else min(room, max(longest, 29)), gap=1, wraps=True)
+        heads = (Column(7 + name.width, wraps=narrow), Column(value + 1, right=True), _VERSUS)
+        return heads, (Column(1), Column(6, right=True), name, Column(value, right=True), _VERSUS)
+    if table.kind == "latency":
+        times = (Column(min(11, (width - 26) // 4), right=True),) * 4
+        return (Column(26), *times), (Column(24, gap=_INDENT), *times)
+    figures = (Column(min(24, (width - 7) // 3), right=True),) * 3
+    return (Column(7), *figures), (Column(7, right=True), *figures)
+
+
+def layout(sections: Iterable[Section], width: int = WIDTH) -> str:
+    """Lay sections out, a blank line between two: no colour, no final newline.
+
+    Args:
+        sections: What is said.
+        width: Columns there are, 60 at least.
+    """
     return "\n\n".join(
-        "\n".join(line for part in section.parts for line in _lines(part))
+        "\n".join(escaped(line) for part in section.parts for line in _lines(part, width))
         for section in sections
         if section.parts
     )
 
 
-def _lines(part: Part) -> Iterator[str]:
+def _lines(part: Part, width: int) -> Iterator[str]:
     if isinstance(part, Table):
-        yield from row(part.heads, _HEADS[part.kind])
+        heads, all_columns = _columns(part, width)
+        yield from row(part.heads, heads)
         for cells in part.rows:
-            columns = _CELLS[part.kind]
+            columns = all_columns
             if len(cells) < len(part.heads):
                 columns = (*columns[: len(cells) - 1], _SPANNING)
             yield from row(cells, columns)
@@ -150,8 +177,10 @@ def _lines(part: Part) -> Iterator[str]:
     if isinstance(part, Fact):
         label = f"{indent}{part.label}"
         for number, line in enumerate(part.lines):
-            yield from wrapped(line, ("" if number else label).ljust(_LABEL), " " * _LABEL)
+            start = ("" if number else label).ljust(_LABEL)
+            yield from wrapped(line, start, " " * _LABEL, width=width)
     elif part.whole:
         yield f"{indent}{part.text}"
     else:  # a figure stays with its sign
-        yield from wrapped(part.text.replace(" %", f"{_TIE}%"), indent, indent + " " * _INDENT)
+        tied = part.text.replace(" %", f"{_TIE}%")
+        yield from wrapped(tied, indent, indent + " " * _INDENT, width=width)

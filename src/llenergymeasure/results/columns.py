@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from llenergymeasure.config import introspection
 from llenergymeasure.config.base import flatten
+from llenergymeasure.config.secrets import redacted
 from llenergymeasure.domain.results import ExperimentResult, Placement, StudyResult
 from llenergymeasure.results import files
 
@@ -103,14 +104,16 @@ def _cells(data: Mapping[str, Any], declared: Mapping[str, Kind]) -> dict[str, A
 
 
 def make_column(values: Sequence[Any], kind: Kind) -> pa.Array:
-    """Give values, of which some may be ``None``, as an Arrow array of a kind."""
+    """Give values, of which some may be ``None``, as an Arrow array; no text is a credential."""
     import numpy as np
     import pyarrow as pa
 
     there = [value is not None for value in values]
     buffers, inside = [None if all(there) else _bits(there)], []
     if kind == "string":
-        texts = [(value or "").encode(errors="backslashreplace") for value in values]
+        distinct = list(dict.fromkeys(values))  # few, as a rule
+        told = dict(zip(distinct, redacted(distinct), strict=True))
+        texts = [(told[value] or "").encode(errors="backslashreplace") for value in values]
         buffers += [_offsets(texts), pa.py_buffer(b"".join(texts))]
     elif kind == "list<int64>":
         cells = [() if value is None else value for value in values]

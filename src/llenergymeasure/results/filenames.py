@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.exceptions import ConfigError
+from llenergymeasure.exceptions import PUT_ELSEWHERE, ConfigError, cause_and_remedy
 
 MAX_LENGTH = 100
 """Most characters of a name, before the ``_1`` of a repeated one."""
@@ -69,8 +69,8 @@ def claim_directory(parent: Path, name: str) -> Path:
             return candidate
     except OSError as error:
         raise ConfigError(
-            f"cannot create a directory for results in {parent}: {error.strerror}; choose another "
-            "place with --output (output_dir in Python)",
+            f"cannot create a directory for results in {parent}: "
+            f"{cause_and_remedy(error, parent)}, or {PUT_ELSEWHERE}",
             where=str(parent),
         ) from None
     raise AssertionError  # itertools.count() never ends

@@ -8,11 +8,13 @@ purpose can seal the file anew.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,11 +24,20 @@ from typing import Any, BinaryIO, NoReturn
 from pydantic import BaseModel
 
 from llenergymeasure import plain_files
+from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.plain_words import shown
-from llenergymeasure.exceptions import ExperimentError, LLEMError
+from llenergymeasure.config.secrets import redacted
+from llenergymeasure.exceptions import (
+    PUT_ELSEWHERE,
+    ExperimentError,
+    LLEMError,
+    cause_and_remedy,
+)
 
 SEAL = "sha256"
 """Key of the checksum, the last one of a sealed file."""
+
+_UNFINISHED = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 MOST_BYTES = 256 * plain_files.MIB
 """Largest result, failure, order, and share of one of several processes."""
@@ -52,9 +63,23 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
+def json_text(record: BaseModel, exclude: set[str] | None = None) -> str:
+    """Write a record as JSON that people can read, without credentials.
+
+    What was asked for (``config``) stays as it is: it was searched for them when it was taken in,
+    and a result that named something else would be of another experiment.
+    """
+    text = record.model_dump_json(indent=2, exclude=exclude)
+    data = json.loads(text)
+    clean = {**redacted(data), **{name: data[name] for name in ("config",) if name in data}}
+    if clean == data:
+        return text
+    return as_unicode(json.dumps(clean, indent=2, ensure_ascii=False))
+
+
 def sealed_text(record: BaseModel) -> str:
-    """Write a record as JSON that people can read, with its seal as the last key."""
-    text = record.model_dump_json(indent=2)
+    """Write a record as :func:`json_text` does, with its seal as the last key."""
+    text = json_text(record)
     return f'{text.removesuffix("}").rstrip()},\n  "{SEAL}": "{checksum(json.loads(text))}"\n}}\n'
 
 
@@ -133,16 +158,15 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         fill: Writes the content.
 
     Raises:
-        ExperimentError: The system refused (disk full, quota, read-only, file too large); the
-            message names path, reason and remedy. What was there is untouched, and nothing is left
-            behind.
+        ExperimentError: The system refused (disk full, quota, read-only, a folder that is gone);
+            the message names path, reason and remedy. What was there is untouched, and nothing is
+            left behind.
     """
     try:
         replace(path, fill)
     except OSError as error:
         raise ExperimentError(
-            f"cannot write {path}: {error.strerror or error}; make room, or put results on another "
-            "disk with --output (output_dir in Python)",
+            f"cannot write {path}: {cause_and_remedy(error, path)}, or {PUT_ELSEWHERE}",
             where=str(path),
             cause=str(error),
         ) from None
@@ -155,9 +179,11 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         OSError: The system refused; what was there is untouched, and nothing is left behind.
     """
     # Not tempfile: its files are private to the user, and results are often shared.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("xb") as sink:
+            with contextlib.suppress(OSError):  # there may be no locks; then nobody else removes it
+                fcntl.lockf(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fill(sink)
             sink.flush()
             os.fsync(sink.fileno())
@@ -173,6 +199,22 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes of this user that were killed left half written in a folder.
+
+    Whoever still writes a file has it locked, but for this process, which has no locks to itself.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = _UNFINISHED.fullmatch(path.name)
+            if found is None or found["pid"] == str(os.getpid()):
+                continue
+            with contextlib.suppress(OSError), path.open("rb+") as left:
+                fcntl.lockf(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(left.fileno()).st_uid == os.getuid():
+                    path.unlink()
 
 
 def set_aside(paths: Iterable[Path], mark: str = "") -> int | None:

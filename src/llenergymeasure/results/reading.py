@@ -81,6 +81,8 @@ def _parsed(file: Path) -> Any:
     try:
         return parse(plain_files.read(file, MOST_BYTES).decode())
     except FileNotFoundError:
+        if file.parent.name == file.name:  # a directory of that name was looked into
+            raise _error(file.parent, "is a directory, and a result is a file") from None
         failed = ExperimentDirectory(file.parent).error
         hint = f"; the experiment failed, see {failed}" if failed.exists() else ""
         raise LLEMError(f"there is no result at {file}{hint}", where=str(file)) from None

@@ -26,14 +26,17 @@ def explained(path: Path | None, error: ConfigError) -> ConfigError:
         path: What was given as a configuration.
         error: Why it could not be read as one; given back where nothing else is known of it.
     """
-    try:
-        if path is None:
-            return error
-        place = path.absolute()
-        told = next(_folder(place) if place.is_dir() else _file(place), None)
-    except (OSError, ValueError, RecursionError):
-        told = None
+    told = None if path is None else what_it_is(path)
     return error if told is None else ConfigError(f"{path} is {told}", where=str(path))
+
+
+def what_it_is(path: Path) -> str | None:
+    """Say what a file or directory is and what can be done with it; ``None`` for any other."""
+    place = path.absolute()
+    try:
+        return next(_folder(place) if place.is_dir() else _file(place), None)
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return None
 
 
 def _folder(folder: Path) -> Iterator[str]:
@@ -56,7 +59,7 @@ def _file(path: Path) -> Iterator[str]:
         yield f"a file of a study{_way_on(study)}"
     if path in (beside.timeseries, beside.requests, beside.events) and beside.config.exists():
         yield f"a file of an experiment{_way_on_from(path.parent)}"
-    if head == b"PAR1" or path.suffix.lower() in _DATASETS:
+    if head == b"PAR1" or head[:1] == b"[" or path.suffix.lower() in _DATASETS:
         yield f"a data set; measure a model with it: llem run -d {_quoted(path)} --model MODEL"
     if head[:1] != b"{":
         return

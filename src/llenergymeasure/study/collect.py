@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from llenergymeasure.domain.study_result import (
     Metric,
     about_metrics,
 )
-from llenergymeasure.results.files import write_atomically, write_json_atomically
+from llenergymeasure.results.files import json_text, write_atomically, write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import likeness, statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
@@ -161,6 +162,9 @@ def _notes(
     yield from (Note(kind="design", text=text) for text in _about_design(protocol, trusted))
     yield from (Note(kind="resume", text=text) for text in _about_sessions(trusted))
     yield from (Note(kind="resume", text=text) for text in _about_again(done))
+    datasets = {run.result.resolved.dataset.name: run.result.resolved.dataset for run in every}
+    for name, dataset in islice(datasets.items(), _MOST_NOTES):
+        yield from (Note(kind="other", text=f"{name}: {text}") for text in dataset.notes())
 
 
 def write_summary(study: StudyResult, directory: StudyDirectory) -> None:
@@ -171,8 +175,7 @@ def write_summary(study: StudyResult, directory: StudyDirectory) -> None:
     """
     import pyarrow.parquet as pq
 
-    text = study.model_dump_json(indent=2, exclude={"experiments"}) + "\n"
-    write_json_atomically(directory.summary, text)
+    write_json_atomically(directory.summary, json_text(study, exclude={"experiments"}) + "\n")
     table = study.to_arrow()
     write_atomically(directory.table, lambda sink: pq.write_table(table, sink, compression="zstd"))
 

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from llenergymeasure.config.models import SyntheticDataset
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.workload import other_arithmetic
 from llenergymeasure.domain.results import ExperimentResult, Note
 
 _WORKLOAD = {
     *("model", "revision", "dataset", "n", "max_input_tokens", "max_new_tokens"),
-    *("apply_chat_template", "decoder", "lora"),
+    *("apply_chat_template", "system_prompt", "decoder", "lora"),
 }
 _MOST = 4
 
@@ -110,7 +111,7 @@ def unequal_work(results: Iterable[Numbered]) -> Iterator[str]:
         yield from _unequal_members(members)
         prompts = {result.resolved.dataset.sha256 for result in members.values()}
         if len(prompts) > 1 and all(
-            isinstance(one.config.dataset, str) for one in members.values()
+            not isinstance(one.config.dataset, SyntheticDataset) for one in members.values()
         ):
             yield "the configurations did not get the same prompts: their dataset changed meanwhile"
         tokenizers = {result.resolved.model.tokenizer_sha256 for result in members.values()}

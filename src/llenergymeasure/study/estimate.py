@@ -23,6 +23,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from llenergymeasure.config.backend_configs import ScriptedConfig
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.energy.stored import SPOT_S
 from llenergymeasure.core.flops import weight_bytes_read
@@ -124,7 +125,8 @@ def duration(
         return None
     beams = config.decoder.num_beams or 1
     processes = getattr(config.section, "num_processes", None) or 1
-    pass_s = batch_s * math.ceil(config.n / processes / max(1, rows_at_once(config) // beams))
+    prompts, at_once = config.n or MOST_PROMPTS, max(1, rows_at_once(config) // beams)
+    pass_s = batch_s * math.ceil(prompts / processes / at_once)
     least_s = config.window.min_duration_seconds
     warmup_s = 0.0 if cold_start else config.warmup.n_warmup * batch_s
     floor_s = config.warmup.thermal_floor_seconds if measured and not cold_start else 0.0

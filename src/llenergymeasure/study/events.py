@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from llenergymeasure import plain_files
 from llenergymeasure.domain import Record
-from llenergymeasure.domain.results import Outcome
+from llenergymeasure.domain.results import Outcome, StudyResult
 from llenergymeasure.orchestration.events import Event
 
 LOG = logging.getLogger(__name__)
@@ -122,6 +122,18 @@ class Noted(NamedTuple):
 
 StudyEvent = Begun | Placed | Noted | Pausing | Started | Finished | Event
 StudyListener = Callable[[StudyEvent], None]
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """The user interrupted a study.
+
+    Attributes:
+        study: What is finished of it; ``None`` where summing that up would have kept them waiting.
+    """
+
+    def __init__(self, message: str, study: StudyResult | None) -> None:
+        super().__init__(message)
+        self.study = study
 
 
 class Callbacks(NamedTuple):

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from llenergymeasure.config import rules
 from llenergymeasure.config.base import nest
+from llenergymeasure.config.experiment import ALONE
 from llenergymeasure.config.inheritance import merged
-from llenergymeasure.config.models import STORED, ExperimentConfig, StudyConfig, WarmupConfig
+from llenergymeasure.config.models import ExperimentConfig, StudyConfig, WarmupConfig
 from llenergymeasure.config.plain_words import plain_problems
 from llenergymeasure.config.registry import backend_names
 from llenergymeasure.config.study_rules import scope
@@ -170,7 +171,7 @@ def _candidates(grid: _Grid, study: StudyConfig) -> Iterator[_Candidate]:
 def _checked(data: dict[str, Any]) -> ExperimentConfig | str:
     try:
         # The rules are asked below: a list of problems costs less than an error for each.
-        config = ExperimentConfig.model_validate(data, context=STORED)
+        config = ExperimentConfig.model_validate(data, context=ALONE)
     except ValidationError as error:
         texts = (f"{'.'.join(one.loc)}: {one.message}" for one in plain_problems(error, {}))
         return "; ".join(texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import islice
@@ -12,16 +12,21 @@ from typing import Any
 from llenergymeasure._version import __version__
 from llenergymeasure.config.base import flatten
 from llenergymeasure.config.canonical import design_hash
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.config.user_config import UserConfig
-from llenergymeasure.datasets.jsonl import read_lines
+from llenergymeasure.config.user_config import EffectiveSettings, UserConfig
+from llenergymeasure.datasets.loader import Spec, prompt_file
 from llenergymeasure.domain.prompts import Prompt
-from llenergymeasure.exceptions import StudyError
+from llenergymeasure.exceptions import FlagError, StudyError, link_that_leads_nowhere
 from llenergymeasure.results.layout import StudyDirectory
+from llenergymeasure.results.recognise import what_it_is
 from llenergymeasure.study import cycles, grid
+from llenergymeasure.study.forecast import Machine, TimeLimits, this_machine
 from llenergymeasure.study.grid import Expansion
 from llenergymeasure.study.manifest import ExecutionPlan, NotedPlan, Slot, StudyPlan, read_plan
 
+PAUSES_S = {"config_gap_seconds": 60.0, "cycle_gap_seconds": 300.0}
+"""Between experiments and between cycles, where nobody says otherwise and something can heat."""
 _MOST_LISTED = 5
 _FREE = ("config_gap_seconds", "cycle_gap_seconds", "start_method", "timeout_s")
 _ABSENT = "not set"
@@ -32,26 +37,30 @@ def expanded(study: StudyConfig) -> Expansion:
     all_have = cache(_all_have_lengths)  # each file is read once for each number of prompts
 
     def own_lengths(config: ExperimentConfig) -> bool:
-        dataset = config.dataset
-        is_file = isinstance(dataset, str) and dataset.endswith(".jsonl")
-        return is_file and all_have(Path(str(dataset)).expanduser(), config.n)
+        return config.has_prompt_file and all_have(config.dataset, config.n or MOST_PROMPTS)
 
     return grid.expand(study, own_lengths=own_lengths)
 
 
-def new_plan(study: StudyConfig, user: UserConfig, now: datetime | None = None) -> StudyPlan:
+def new_plan(
+    study: StudyConfig,
+    user: UserConfig,
+    now: datetime | None = None,
+    machine: Callable[[], Machine] = this_machine,
+) -> StudyPlan:
     """Decide everything that is decided before the first experiment.
 
     Args:
         study: What is asked for.
         user: The user's settings, for what it leaves open.
         now: When the plan is made; by default at this moment.
+        machine: Looks at what it will run on.
 
     Raises:
         StudyError: None of the grid can run.
     """
     expansion = expanded(study)
-    execution = resolved(study.execution, user)
+    execution = resolved(study.execution, user, heats=heats(expansion.experiments, user, machine))
     return StudyPlan(
         name=study.name,
         study_design_hash=design_hash(expansion.fingerprints, cold_start=study.cold_start),
@@ -92,7 +101,8 @@ def continuation(
         # What is silent now was set by flags in the beginning.
         silent = {"n_cycles", "cycle_order", "seed"} - study.execution.model_fields_set
         kept_order = {name: getattr(stored.execution, name) for name in silent}
-        execution = resolved(study.execution, user).model_copy(update=kept_order)
+        hot = heats(expansion.experiments, user)
+        execution = resolved(study.execution, user, heats=hot).model_copy(update=kept_order)
         kept = stored.execution.n_cycles
         if "n_cycles" not in flags and execution.n_cycles < kept:
             # a flag may have added some since the file was written
@@ -103,19 +113,31 @@ def continuation(
     return NotedPlan(found.plan, (*notes, *found.notes), rejected)
 
 
-def resolved(execution: ExecutionConfig, user: UserConfig) -> ExecutionPlan:
-    """Fill in what the study leaves to the user's settings."""
-    given = execution.model_dump(exclude_none=True)
-    return ExecutionPlan.model_validate({**user.execution.model_dump(), **given})
+def resolved(execution: ExecutionConfig, user: UserConfig, *, heats: bool) -> ExecutionPlan:
+    """Fill in what the study leaves to the user's settings, and those to what it runs on."""
+    pauses_s = PAUSES_S if heats else dict.fromkeys(PAUSES_S, 0.0)
+    asked = (user.execution.model_dump(exclude_none=True), execution.model_dump(exclude_none=True))
+    return ExecutionPlan.model_validate({**pauses_s, **asked[0], **asked[1]})
 
 
-def _all_have_lengths(path: Path, n: int) -> bool:
+def heats(
+    experiments: Iterable[ExperimentConfig],
+    user: UserConfig,
+    machine: Callable[[], Machine] = this_machine,
+) -> bool:
+    """Tell whether one experiment leaves heat that the next would begin with: on a GPU."""
+    found = machine()
+    limits = TimeLimits(EffectiveSettings(user, {}), None, lambda: found)
+    return found.gpu_name is not None and any(limits.gpu_name(one) for one in experiments)
+
+
+def _all_have_lengths(dataset: Spec, n: int) -> bool:
     """Tell whether every prompt that is used has a ``max_new_tokens`` of its own.
 
     A file that cannot be read counts as having none; pre-flight says what is wrong with it.
     """
     try:
-        prompts = (line for line in read_lines(path) if isinstance(line, Prompt))
+        prompts = (row for row in prompt_file(dataset) or () if isinstance(row, Prompt))
         lengths = [prompt.max_new_tokens for prompt in islice(prompts, n)]
     except OSError:
         return False
@@ -126,7 +148,7 @@ def find_study(path: Path) -> StudyDirectory:
     """Locate a study by its directory, its manifest, or the parent of just this one study.
 
     Raises:
-        StudyError: There is none, or there are several (the message lists them).
+        FlagError: There is none, or there are several (the message lists them).
     """
     names = [file.name for file in _plan_files(StudyDirectory(Path()))]
     root = path.parent if path.name in names else path
@@ -136,9 +158,12 @@ def find_study(path: Path) -> StudyDirectory:
     if len(found) == 1:
         return StudyDirectory(found[0])
     if not found:
-        raise StudyError(f"no study in {path}: there is no {names[0]}", where=str(path))
+        told = what_it_is(path)
+        hint = "" if told is None else f"; {path} is {told}"
+        why = link_that_leads_nowhere(path) or f"there is no {names[0]}{hint}"
+        raise FlagError(f"no study in {path}: {why}", where=str(path))
     listed = "\n".join(f"  --resume {one}" for one in found)
-    raise StudyError(
+    raise FlagError(
         f"{path} holds {len(found)} studies; name one of them:\n{listed}", where=str(path)
     )
 
@@ -184,7 +209,7 @@ def continued(stored: StudyPlan, execution: ExecutionPlan) -> NotedPlan:
     planned, further = stored.execution.n_cycles, tuple[Slot, ...]()
     if execution.n_cycles > planned:
         first = max((slot.number for slot in stored.slots), default=0) + 1
-        wanted = cycles.slots(len(stored.experiments), execution)
+        wanted = cycles.slots(len(stored.experiments), execution, stored.slots)
         later = (slot for slot in wanted if slot.cycle > planned)
         further = tuple(slot._replace(number=number) for number, slot in enumerate(later, first))
     plan = stored.model_copy(update={"execution": execution, "slots": stored.slots + further})

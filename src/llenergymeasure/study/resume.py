@@ -29,7 +29,14 @@ from llenergymeasure.domain.results import (
     StudyPlace,
     WindowInfo,
 )
-from llenergymeasure.exceptions import ExperimentError, LLEMError, NotUnderstoodError, StudyError
+from llenergymeasure.exceptions import (
+    ExperimentError,
+    FlagError,
+    LLEMError,
+    NotUnderstoodError,
+    StudyError,
+    cause_and_remedy,
+)
 from llenergymeasure.results import files
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.results.persistence import read_failure
@@ -78,12 +85,12 @@ class StudyState(NamedTuple):
         """Put slots that are complete among those to run, by their numbers.
 
         Raises:
-            StudyError: There is no such slot.
+            FlagError: There is no such slot.
         """
         known = [*(state.slot.number for state, _ in self.complete)]
         known += [state.slot.number for state in self.left]
         if absent := sorted(set(numbers) - set(known)):
-            raise StudyError(
+            raise FlagError(
                 f"--again {absent[0]}: the plan has no such slot, only 1 to {max(known)}",
                 where="--again",
             )
@@ -155,7 +162,8 @@ def look(plan: StudyPlan, study: StudyDirectory) -> StudyState:
             fault = found.message.removesuffix(_AGAIN)
             left.append(state._replace(status="failed", fault=fault))
         elif os.path.lexists(state.directory.result):
-            left.append(state._replace(fault=f"{state.directory.result} is cut short"))
+            what = "a directory" if state.directory.result.is_dir() else "cut short"
+            left.append(state._replace(fault=f"{state.directory.result} is {what}"))
         else:
             left.append(state)
     if strange:
@@ -197,7 +205,7 @@ def is_whole(path: Path) -> bool:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             whole = file.read().rstrip().endswith(b"\n}")
         return whole or isinstance(json.loads(plain_files.read(path, files.MOST_BYTES)), dict)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, IsADirectoryError):
         return False
     except OSError:
         return os.path.lexists(path)
@@ -245,9 +253,9 @@ def make_ready(
                 raise _not_understood(directory.root, [found.message])
             _clear(directory)
     except OSError as error:
+        why = cause_and_remedy(error, Path(error.filename or directory.root))
         raise StudyError(
-            f"cannot prepare {directory.root}: {error.strerror or error}; make room or mend the "
-            "permissions, then --resume goes on where it stopped",
+            f"cannot prepare {directory.root}: {why}, then --resume goes on where it stopped",
             where=str(directory.root),
         ) from None
     return True
@@ -408,7 +416,7 @@ def _clear(directory: ExperimentDirectory) -> None:
     found = [path for path in directory.root.glob("process_*") if _SHARE.fullmatch(path.name)]
     logs = (directory.log, *(path for path in found if path.suffix == ".log"))
     samples = (*(path for path in found if path.suffix == ".json"), *_samples(directory))
-    broken = (directory.error, *logs) if directory.error.is_file() else ()
+    broken = (directory.error, *logs) if os.path.lexists(directory.error) else ()
     files.set_aside((*broken, *samples))
     for path in (directory.events, *logs, *directory.root.glob(".*.tmp")):
         path.unlink(missing_ok=True)

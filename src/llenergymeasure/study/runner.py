@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import shlex
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,24 +13,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure import temporary
 from llenergymeasure.config.canonical import design_hash
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.settings_words import labels
 from llenergymeasure.config.user_config import EffectiveSettings
 from llenergymeasure.core.backends.shared.answering import no_answer_later_than
+from llenergymeasure.datasets import loader as datasets
+from llenergymeasure.domain.prompts import unused_words
 from llenergymeasure.domain.results import FailedExperiment, Outcome, StudyResult
-from llenergymeasure.exceptions import BackendError, ExperimentError, StudyError
+from llenergymeasure.exceptions import (
+    BackendError,
+    ExperimentError,
+    StudyError,
+    cause_and_remedy,
+)
 from llenergymeasure.locks import owned
 from llenergymeasure.orchestration import preflight, worker
 from llenergymeasure.orchestration.events import Event, Listener
 from llenergymeasure.orchestration.order import WorkOrder, new_rescue
 from llenergymeasure.overtime import Guard, LastWords
 from llenergymeasure.results.filenames import claim_directory, experiment_name, study_directory_name
-from llenergymeasure.results.files import set_aside
+from llenergymeasure.results.files import remove_unfinished, set_aside
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import grid, prepare
-from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed
+from llenergymeasure.study.events import Begun, Callbacks, Noted, Placed, StudyInterrupted
 from llenergymeasure.study.forecast import TimeLimits
 from llenergymeasure.study.likeness import Inputs
 from llenergymeasure.study.manifest import StudyPlan, write_manifest, write_plan
@@ -40,6 +47,8 @@ from llenergymeasure.study.resume import MALFORMED, StudyState, look
 from llenergymeasure.study.runners.pool import RunnerPool
 from llenergymeasure.study.session import StudySession
 from llenergymeasure.study.supervise import LOADING, loads_too_long, supervise
+
+_IMPORTED_WITHIN_S = 60.0  # a file system may not answer; whoever needs it waits where it is said
 
 
 @dataclass(frozen=True)
@@ -149,8 +158,9 @@ class StudyRunner:
                 try:
                     set_aside(rejected, MALFORMED)
                 except OSError as error:
-                    said = f"cannot keep {error.filename} under a number: {error.strerror}"
-                    raise StudyError(f"{said}; mend that, then resume") from None
+                    why = cause_and_remedy(error, Path(error.filename))
+                    said = f"cannot keep {error.filename} under a number: {why}, then resume"
+                    raise StudyError(said) from None
                 return self._run(plan, directory, runners, found)
 
     def _tell(self, plan: StudyPlan, *, done: int) -> None:
@@ -169,6 +179,12 @@ class StudyRunner:
     def _check(self, runners: RunnerPool, plan: StudyPlan, configurations: Sequence[int]) -> None:
         with _parquet_imported_meanwhile():
             runners.check([plan.order(number, self.settings) for number in configurations])
+        configs = [plan.experiments[number] for number in configurations]
+        for dataset, n in dict.fromkeys((one.dataset, one.n) for one in configs):
+            seen = datasets.look(dataset, n)
+            if seen is not None and seen.unused:
+                name = getattr(dataset, "path", dataset)
+                self.calls.listener(Noted(f"{name}: {unused_words(seen.unused)}"))
 
     def _run(
         self,
@@ -177,6 +193,7 @@ class StudyRunner:
         runners: RunnerPool,
         found: StudyState,
     ) -> StudyResult:
+        remove_unfinished(directory.root)
         write_plan(directory, plan)
         write_manifest(directory, plan, found.progress(datetime.now().astimezone()))
         kept = self._keeps()
@@ -187,7 +204,11 @@ class StudyRunner:
             return session.run(found)
         except KeyboardInterrupt as interrupt:
             message = str(interrupt) or "interrupted"
-            raise KeyboardInterrupt(message + self._advice(session, directory)) from None
+            finished = interrupt.study if isinstance(interrupt, StudyInterrupted) else None
+            if finished is not None:
+                message += f"\n  done: {finished.ran:,} of {len(plan.slots):,} experiments"
+            message += self._advice(session, directory)
+            raise StudyInterrupted(message, finished) from None
         except (StudyError, ExperimentError) as error:
             message = error.message + self._advice(session, directory)
             raise StudyError(message, where=error.where) from error
@@ -227,8 +248,8 @@ def _claimed(results_dir: Path | None, name: Callable[[], str]) -> Iterator[Path
     if results_dir is not None:
         yield claim_directory(results_dir, name())
         return
-    with tempfile.TemporaryDirectory(prefix="llem-study-") as path:
-        yield Path(path)
+    with temporary.folder("study") as path:
+        yield path
 
 
 @contextlib.contextmanager
@@ -247,7 +268,7 @@ def _parquet_imported_meanwhile() -> Iterator[None]:
     try:
         yield
     finally:
-        reading.join()
+        reading.join(_IMPORTED_WITHIN_S)
 
 
 @contextlib.contextmanager
@@ -255,15 +276,15 @@ def _checked(
     order: WorkOrder, settings: EffectiveSettings, calls: Callbacks
 ) -> Iterator[Callable[[ExperimentDirectory], Outcome]]:
     """Check that an experiment can run, and give the way to run it."""
-    limits = TimeLimits(settings, None)
-    limit_s = cache(lambda: limits.of(order.config))
+    limits = cache(lambda: TimeLimits(settings, None))
+    limit_s = cache(lambda: limits().of(order.config))
     if order.runner == "local":
         preflight.check(order)
 
         def run_here(directory: ExperimentDirectory) -> Outcome:
             bounded: contextlib.AbstractContextManager[Listener]
             if backend_entry(order.config.backend).runs_a_model:
-                loading_s = limits.of_loading(order.config)
+                loading_s = limits().of_loading(order.config)
                 bounded = loading_bounded(directory, order, calls.listener, loading_s)
             else:
                 bounded = contextlib.nullcontext(calls.listener)
@@ -272,7 +293,7 @@ def _checked(
 
         yield run_here
         return
-    within_s, loading_within_s = limit_s(), limits.of_loading(order.config)
+    within_s, loading_within_s = limit_s(), limits().of_loading(order.config)
     with RunnerPool("auto") as runners:
         runners.check([order])
 

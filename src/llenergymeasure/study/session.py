@@ -16,6 +16,7 @@ from llenergymeasure.domain.results import (
     StudyResult,
 )
 from llenergymeasure.exceptions import ExperimentError, StudyError
+from llenergymeasure.locks import check_owned
 from llenergymeasure.orchestration.order import Start, new_rescue
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study import resume
@@ -30,6 +31,7 @@ from llenergymeasure.study.events import (
     ProgressLog,
     Started,
     Status,
+    StudyInterrupted,
     read_progress,
 )
 from llenergymeasure.study.forecast import TimeLimits
@@ -100,6 +102,7 @@ class StudySession:
         try:
             for one in found.left:
                 self._pause(one.slot)
+                check_owned(self._directory)
                 self._left.begin()
                 self._one(one)
         except BaseException as error:
@@ -107,9 +110,12 @@ class StudySession:
             # Nothing hides why it is broken off. Whoever interrupts waits a moment, and no more.
             complete = self._keep_progress()
             at_once = complete is not None and complete <= MOST_AT_ONCE and not self._calls.stop()
+            finished: StudyResult | None = None
             if at_once or isinstance(error, Exception):
                 with contextlib.suppress(ExperimentError, StudyError, OSError):
-                    self._summarise()
+                    finished = self._summarise()
+            if isinstance(error, KeyboardInterrupt):
+                raise StudyInterrupted(str(error) or "interrupted", finished) from None
             raise
         self._log.close()
         self._keep_progress()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from llenergymeasure.config.registry import backend_entry
+from llenergymeasure.core.allowance import read_oom_kills
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, Outcome
 from llenergymeasure.exceptions import ExperimentError, LLEMError
 from llenergymeasure.orchestration.capture import redact_file, tail
@@ -20,6 +19,7 @@ from llenergymeasure.orchestration.order import WorkOrder
 from llenergymeasure.results.files import numbered, set_aside
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.results.persistence import DirectoryRepository, read_failure
+from llenergymeasure.study.endings import MemoryWatch, signal_of, told_by_signal
 from llenergymeasure.study.events import Callbacks
 from llenergymeasure.study.runners.protocol import Job
 
@@ -62,6 +62,7 @@ def supervise(  # noqa: PLR0913 - its two limits are given by name
     *,
     within_s: float,
     loading_within_s: float = math.inf,
+    oom_kills: Callable[[], Mapping[str, int]] = read_oom_kills,
 ) -> Ended:
     """Wait for a worker to end, and read what it left.
 
@@ -72,6 +73,7 @@ def supervise(  # noqa: PLR0913 - its two limits are given by name
         calls: Told of every event, and asked how an interrupt goes.
         within_s: Longest time it may take, without waiting for a device, s.
         loading_within_s: Longest time for loading the model and preparing its prompts, s.
+        oom_kills: Counts what the kernel has killed for want of memory, by what counts.
 
     Returns:
         What came of it; ``error.json`` is written here where the worker could not.
@@ -81,6 +83,7 @@ def supervise(  # noqa: PLR0913 - its two limits are given by name
             unless the result was already in place.
     """
     watch = _Watch(job, directory, calls, within_s, loading_within_s)
+    memory = MemoryWatch(oom_kills)
     try:
         code = watch.until_it_ends()
     except KeyboardInterrupt:
@@ -91,7 +94,7 @@ def supervise(  # noqa: PLR0913 - its two limits are given by name
         raise
     redact_file(directory.log)
     waited_s = watch.progress.waited_s(time.monotonic_ns())
-    return Ended(_outcome(directory, order, watch, code), waited_s)
+    return Ended(_outcome(directory, order, watch, memory, code), waited_s)
 
 
 class _Watch:
@@ -113,12 +116,17 @@ class _Watch:
         self._started_ns = time.monotonic_ns()
         self.timed_out = False
 
+    @property
+    def fate(self) -> str | None:
+        """What befell the worker that its exit code does not tell."""
+        return self._job.fate
+
     def until_it_ends(self) -> int | None:
         """Sleep until the worker has ended or was killed for taking too long; give its code."""
         done_ns: int | None = None
         while (code := self._job.wait(min(LOOK_EVERY_S, self._left_s()))) is None:
             self._tell()
-            left = self.directory.result.exists() or self.directory.error.exists()
+            left = self.directory.result.is_file() or self.directory.error.is_file()
             if done_ns is None and left:
                 done_ns = time.monotonic_ns()
             hangs = done_ns is not None and time.monotonic_ns() - done_ns > GRACE_S * 1e9
@@ -155,23 +163,34 @@ class _Watch:
 
 
 def _outcome(
-    directory: ExperimentDirectory, order: WorkOrder, watch: _Watch, code: int | None
+    directory: ExperimentDirectory,
+    order: WorkOrder,
+    watch: _Watch,
+    memory: MemoryWatch,
+    code: int | None,
 ) -> Outcome:
     phase, config = watch.progress.phase, order.config
     said = tail(directory.log)
     try:
-        if directory.result.exists():
+        if directory.result.is_file():
             return ExperimentResult.from_json(directory.result)
         for place in (directory, *order.rescues()):
-            if place.error.exists():
+            if place.error.is_file():
                 told = read_failure(place.error)
+                number = signal_of(code)
+                if told.code == "interrupted" and number is not None:  # and not by this study
+                    by_whom = told_by_signal(number, order, memory)
+                    told = told.model_copy(update={"code": "killed", "message": by_whom})
+                    kept(directory, told)
                 if place is not directory:
                     kept(directory, told)
                     _remove(place)
                 return told if told.log_tail else told.model_copy(update={"log_tail": said})
-        what, message = _cause(order, watch, code)
+        what, message = _cause(order, watch, memory, code)
+        if not directory.root.is_dir():
+            message += f"; its directory {directory.root} is gone, and what it said with it"
     except (LLEMError, OSError) as error:
-        file = directory.result if directory.result.exists() else directory.error
+        file = directory.result if directory.result.is_file() else directory.error
         reason = " ".join(str(error).split())
         message = f"the worker left a {file.name} that cannot be read ({reason})"
         what = f"malformed_{file.stem}"
@@ -198,7 +217,9 @@ def _remove(place: ExperimentDirectory) -> None:
         place.root.rmdir()
 
 
-def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]:
+def _cause(
+    order: WorkOrder, watch: _Watch, memory: MemoryWatch, code: int | None
+) -> tuple[str, str]:
     """Give code and message for a worker that left neither result nor error."""
     if watch.timed_out:
         if watch.progress.loading_s(time.monotonic_ns()) >= watch.loading_within_s:
@@ -207,16 +228,16 @@ def _cause(order: WorkOrder, watch: _Watch, code: int | None) -> tuple[str, str]
             f"the experiment took longer than {watch.within_s:g} s and was killed; raise "
             "execution.timeout_s if it only needs more time"
         )
-    if code is not None and code < 0:
-        return "killed", _killed(order, -code)
+    if (fate := watch.fate) is not None:
+        return "killed", f"the worker went down with what had started it: {fate}"
+    if (number := signal_of(code)) is not None:
+        return "killed", told_by_signal(number, order, memory)
     if code == 0:
         return "no_result", "the worker ended as if all was well but left no result.json"
     said = f"the worker ended with exit code {code} and left no error.json"
     if code == DOCKER_REFUSED and watch.in_container:
         said = "docker could not start the container; what it said is at the end of "
         said += str(watch.directory.log)
-    elif not watch.directory.root.is_dir():
-        said += f"; its directory {watch.directory.root} is gone, and what it said with it"
     return "no_result", said
 
 
@@ -226,21 +247,6 @@ def loads_too_long(within_s: float) -> str:
         f"loading the model and preparing its prompts took longer than {within_s:g} s and was "
         "ended; fetch a model on the Hub beforehand (hf download), or set execution.timeout_s if "
         "it only needs more time"
-    )
-
-
-def _killed(order: WorkOrder, number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        name = f"signal {number}"
-    if number != signal.SIGKILL:
-        return f"the worker was killed by {name}: the engine, or native code it uses, crashed"
-    backend = order.config.backend
-    field = f"{backend}.{backend_entry(backend).batch_field}"
-    return (
-        f"the worker was killed by {name}: most likely the machine ran out of memory; lower "
-        f"{field} or max_new_tokens, or take a smaller model"
     )
 
 

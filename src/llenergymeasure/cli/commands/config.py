@@ -11,7 +11,7 @@ from llenergymeasure.cli.failure import tell
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": ["--help", "-h"]})
 def config(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also list every installed package.")

@@ -8,59 +8,187 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
 
-from llenergymeasure.cli.failure import FAILED, tell
+from llenergymeasure.cli.failure import FAILED, Interrupts, columns_of, say, tell
 from llenergymeasure.config.base import as_unicode
+from llenergymeasure.config.energy_sources import AUTO, ENERGY_SOURCES
 from llenergymeasure.config.introspection import describe
 from llenergymeasure.config.models import ExecutionConfig, ExperimentConfig, StudyConfig
-from llenergymeasure.exceptions import ConfigError, FlagError, PreFlightError
+from llenergymeasure.config.names import PRECISIONS
+from llenergymeasure.config.registry import BACKENDS
+from llenergymeasure.config.study import CycleOrder
+from llenergymeasure.exceptions import (
+    ConfigError,
+    FlagError,
+    PreFlightError,
+    lost_folder,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from llenergymeasure.config.user_config import EffectiveSettings
-    from llenergymeasure.domain.results import StudyResult
+    from llenergymeasure.domain.results import ExperimentResult, StudyResult
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SHOWN = 80
 
 
-def _field(name: str, *flags: str) -> Any:
-    return typer.Option(*flags, help=describe(ExperimentConfig, name), show_default=False)
+def _option(
+    flags: Sequence[str],
+    said: str,
+    *,
+    choices: Sequence[str] = (),
+    kind: str | None = None,
+    read: Callable[[str], Any] | None = None,
+) -> Any:
+    """Make the option of a flag that takes a value; what it can be is listed and completed."""
+    return typer.Option(
+        *flags,
+        help=said,
+        show_default=False,
+        metavar=f"<{'|'.join(choices)}>" if choices else kind,
+        autocompletion=(lambda: list(choices)) if choices else None,
+        parser=read,
+    )
 
 
-def _execution(name: str, *flags: str) -> Any:
-    return typer.Option(*flags, help=describe(ExecutionConfig, name), show_default=False)
+def _field(*flags: str, several: str = "", choices: Sequence[str] = ()) -> Any:
+    """Make the option of a field of an experiment that takes text."""
+    field = flags[0].removeprefix("--").replace("-", "_")
+    read = _one(flags[0], several) if several else None
+    return _option(flags, describe(ExperimentConfig, field), choices=choices, read=read)
 
 
-@app.command()
+def _number(*flags: str, said: str, several: str = "") -> Any:
+    """Make the option of a whole number."""
+    return _option(flags, said, kind="<int>", read=_one(flags[0], several, int))
+
+
+def _one(flag: str, several: str = "", read: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """Give what reads the one value of a flag.
+
+    Args:
+        flag: Its name.
+        several: What takes several values, with ``{}`` for them; empty where nothing does.
+        read: Makes the value of its text, or raises ``ValueError``.
+    """
+
+    def value(text: str) -> Any:
+        if several and "," in text:
+            instead = several.format(text[:_SHOWN])
+            raise FlagError(f"{flag} takes one value; {instead} measures each", where=flag)
+        try:
+            return read(text)
+        except ValueError:
+            said = f"{flag}: '{text[:_SHOWN]}' is not a whole number"
+            raise FlagError(said, where=flag) from None
+
+    return value
+
+
+def _time_s(text: str) -> float:
+    """Read a time such as ``90``, ``90s``, ``10m`` or ``1.5h``, s."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(s|m|min|h|)", text.strip())
+    if found is None:
+        said = f"--wait: '{text[:_SHOWN]}' is no time; write it as 90s, 10m or 2h"
+        raise FlagError(said, where="--wait")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+@app.command(context_settings={"help_option_names": ["--help", "-h"]})
 def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Argument(help="YAML file of an experiment or a study.", show_default=False),
     ] = None,
-    model: Annotated[str | None, _field("model", "--model", "-m")] = None,
-    backend: Annotated[str | None, _field("backend", "--backend", "-b")] = None,
-    dataset: Annotated[str | None, _field("dataset", "--dataset", "-d")] = None,
-    n: Annotated[int | None, _field("n", "-n")] = None,
+    model: Annotated[str | None, _field("--model", "-m")] = None,
+    backend: Annotated[
+        str | None,
+        _field("--backend", "-b", several="--set 'backend=[{}]'", choices=tuple(BACKENDS)),
+    ] = None,
+    dataset: Annotated[str | None, _field("--dataset", "-d")] = None,
+    n: Annotated[
+        int | None, _number("-n", said=describe(ExperimentConfig, "n"), several="--sweep n={}")
+    ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            help="Requests served at once, in the backend's own section.", show_default=False
+        _number(
+            "--batch-size",
+            said="Requests served at once, in the backend's own section.",
+            several="--sweep pytorch.batch_size={} (or the field of another backend)",
         ),
     ] = None,
-    precision: Annotated[str | None, _field("precision", "--precision")] = None,
-    max_new_tokens: Annotated[int | None, _field("max_new_tokens", "--max-new-tokens")] = None,
-    energy_backend: Annotated[str | None, _field("energy_backend", "--energy-backend")] = None,
-    cycles: Annotated[int | None, _execution("n_cycles", "--cycles")] = None,
-    order: Annotated[str | None, _execution("cycle_order", "--order")] = None,
+    precision: Annotated[
+        str | None, _field("--precision", several="--sweep precision={}", choices=PRECISIONS)
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        _number(
+            "--max-new-tokens",
+            said=describe(ExperimentConfig, "max_new_tokens"),
+            several="--sweep max_new_tokens={}",
+        ),
+    ] = None,
+    energy_backend: Annotated[
+        str | None,
+        _field(
+            "--energy-backend",
+            several="--sweep energy_backend={}",
+            choices=(AUTO, *ENERGY_SOURCES),
+        ),
+    ] = None,
+    assign: Annotated[
+        list[str] | None,
+        _option(
+            ("--set",),
+            "Set any other field by its dotted name, such as window.min_duration_seconds=10. May "
+            "be repeated.",
+            kind="<field=value>",
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        _option(
+            ("--sweep",),
+            "Measure each of several values of a field, such as pytorch.batch_size=1,2,4; "
+            "repeated, every combination.",
+            kind="<field=value,...>",
+        ),
+    ] = None,
+    cycles: Annotated[
+        int | None, _number("--cycles", said=describe(ExecutionConfig, "n_cycles"))
+    ] = None,
+    order: Annotated[
+        str | None,
+        _option(
+            ("--order",), describe(ExecutionConfig, "cycle_order"), choices=get_args(CycleOrder)
+        ),
+    ] = None,
     no_gaps: Annotated[
         bool, typer.Option("--no-gaps", help="No pauses between experiments and cycles.")
+    ] = False,
+    wait: Annotated[
+        float | None,
+        _option(
+            ("--wait",),
+            "Longest wait for a device that another measurement has, such as 90s, 10m or 2h; by "
+            "default without limit.",
+            kind="<time>",
+            read=_time_s,
+        ),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Fail at once where another measurement has it.")
     ] = False,
     resume: Annotated[
         Path | None,
@@ -112,7 +240,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     ] = False,
 ) -> None:
     """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
-    overrides = {
+    if (lost := lost_folder()) is not None:
+        raise ConfigError(lost, where="working directory")
+    own = {
         "model": model,
         "backend": backend,
         "dataset": _dataset(dataset),
@@ -126,16 +256,17 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.config_gap_seconds": 0.0 if no_gaps else None,
         "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
-    given = {name: value for name, value in overrides.items() if value is not None}
+    asked = _Asked.of(own, assign or (), sweep or ())
     _refuse_nonsense(output, resume, again, dry_run=dry_run)
-    study = _study(config, given, resume)
+    study = _study(config, asked, resume)
     flags = {
         "output.results_dir": output,
         "ui.verbosity": "quiet" if quiet else "verbose" if verbose else None,
         "measurement.calibrate": False if no_calibrate else None,
+        "execution.wait_seconds": _longest_wait_s(wait, no_wait=no_wait),
     }
     settings = _settings(study, runner or [], flags)
-    if dry_run and study is not None:  # without, a study goes on, beside which there is no plan
+    if dry_run and study is not None:  # without one, a study goes on: there is no plan
         show_plan(study, settings, as_json=as_json, allow_large=yes)
         return
     if settings.config.ui.verbosity != "quiet":
@@ -143,23 +274,65 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     may_ask = settings.config.ui.prompt and not (yes or as_json or quiet)
     if may_ask and study is not None and sys.stdin.isatty() and sys.stderr.isatty():
         yes = confirmed(study, lambda question: typer.confirm(question, err=True))
-    interrupts = context.find_root().obj
-
-    def pressed_again() -> bool:
-        return interrupts is not None and interrupts.count > 1
-
-    result, directory = _run(study, settings, pressed_again, resume, given, again, allow_large=yes)
+    try:
+        result, directory = _run(context, study, settings, resume, asked, again, allow_large=yes)
+    except KeyboardInterrupt as interrupt:
+        _show_finished(interrupt, as_json=as_json)
+        raise
     _print(result, directory, as_json=as_json, quiet=quiet)
     if result.failed or result.missing:
         raise typer.Exit(FAILED)
+
+
+class _Asked(NamedTuple):
+    """What flags ask for on top of a file, by dotted fields.
+
+    Attributes:
+        given: Those that have a flag of their own.
+        assigned: Those that ``--set`` names.
+        swept: Those that ``--sweep`` names, with all their values.
+    """
+
+    given: dict[str, Any]
+    assigned: dict[str, Any]
+    swept: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, own: Mapping[str, Any], assign: Iterable[str], sweep: Iterable[str]) -> _Asked:
+        """Read what flags say.
+
+        Args:
+            own: Fields that have a flag, with ``None`` where it is not given.
+            assign: What each ``--set`` says.
+            sweep: What each ``--sweep`` says.
+        """
+        from llenergymeasure.config.assignments import fields_set, fields_swept
+
+        given = {name: value for name, value in own.items() if value is not None}
+        return cls(given, fields_set(assign), fields_swept(sweep))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Each field that has one value."""
+        return {**self.given, **self.assigned}
+
+
+def _longest_wait_s(wait_s: float | None, *, no_wait: bool) -> float | None:
+    if no_wait and wait_s is not None:
+        raise FlagError("--wait and --no-wait contradict each other", where="--no-wait")
+    return 0.0 if no_wait else wait_s
 
 
 def _refuse_nonsense(
     output: str | None, resume: Path | None, again: list[int] | None, *, dry_run: bool
 ) -> None:
     """Refuse flags that say nothing, or that contradict each other."""
-    if output is not None and not output.strip():
-        raise FlagError("--output names no directory", where="--output")
+    from llenergymeasure.config.user_config import folder_problem
+
+    if output is not None:
+        problem = folder_problem(output) if output.strip() else "names no directory"
+        if problem is not None:
+            raise FlagError(f"--output {problem}", where="--output")
     if again and resume is None:
         raise FlagError(
             "--again runs a slot of a finished study again: add --resume and its directory",
@@ -178,37 +351,38 @@ def _dataset(given: str | None) -> object:
     """Read a dataset that is a YAML mapping; all else is a name or a path."""
     if given is None or not given.lstrip().startswith("{"):
         return given
-    import yaml
+    from llenergymeasure.config.yaml_file import parsed
 
     try:
-        return yaml.safe_load(given)
-    except (yaml.YAMLError, ValueError) as error:  # the latter of a day that is none
-        problem = getattr(error, "problem", None) or "cannot be read"
+        return parsed(given, Path("--dataset"))[0]
+    except ConfigError as error:
         raise FlagError(
-            f"--dataset is no YAML mapping: {problem}; write "
+            f"--dataset is no YAML mapping: {error.message}; write "
             "'{synthetic: {input_len: 256, output_len: 128}}' in quotes",
             where="--dataset",
         ) from None
 
 
-def _study(path: Path | None, given: dict[str, Any], resume: Path | None) -> StudyConfig | None:
+def _study(path: Path | None, asked: _Asked, resume: Path | None) -> StudyConfig | None:
     """Read what is asked for; ``None`` where a study goes on with the design it has."""
     from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
 
-    if path is not None or "model" in given:
+    given, assigned, swept = asked
+    if path is not None or "model" in {**asked.fields, **swept}:
         try:
-            return load_study_config(path, given)
+            return load_study_config(path, given, assigned=assigned, sweep=swept)
         except ConfigError as error:
             from llenergymeasure.results.recognise import explained
 
             raise explained(path, error) from None
     if resume is None:
         raise FlagError("give a YAML file, or at least --model", where="command line")
-    if strange := [name for name in given if not name.startswith(EXECUTION)]:
+    strange = [flag_name(name, assigned) for name in asked.fields if not name.startswith(EXECUTION)]
+    for flag in (*strange, *(f"--sweep {name}" for name in swept)):
         raise FlagError(
-            f"{flag_name(strange[0])} would change the design of the study that goes on; "
-            "leave it out, or give the YAML file of the study as well",
-            where=flag_name(strange[0]),
+            f"{flag} would change the design of the study that goes on; leave it out, or give the "
+            "YAML file of the study as well",
+            where=flag,
         )
     return None
 
@@ -257,10 +431,10 @@ def show_plan(
     found = forecast(plan, settings, single=single)
     if as_json and not found.problems:
         data = written.experiment_data(found) if single else written.study_data(found)
-        typer.echo(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)))
+        say(as_unicode(json.dumps(data, indent=2, ensure_ascii=False)), as_json=True)
     elif not as_json:
         lines = written.experiment_lines(found) if single else written.study_lines(found)
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
     if found.problems:
         raise PreFlightError(found.problems)
 
@@ -270,7 +444,7 @@ def _first_words(study: StudyConfig | None, resume: Path | None) -> str:
     if study is None:
         return f"going on with {resume}"
     if (one := study.single) is not None:
-        return f"{one.model}: preparing {one.backend}"
+        return f"{shortened(one.model)}: preparing {one.backend}"
     engines = study.all_backends if study.sweep or not study.experiments else ()
     what = f"study {study.name}" if study.name else "a study"
     return f"{what}: preparing {', '.join(engines) or 'its engines'}"
@@ -293,11 +467,11 @@ def confirmed(study: StudyConfig, ask: Callable[[str], bool]) -> bool:
 
 
 def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by name
+    context: typer.Context,
     study: StudyConfig | None,
     settings: EffectiveSettings,
-    stop: Callable[[], bool],
     resume: Path | None,
-    given: dict[str, Any],
+    asked: _Asked,
     again: list[int] | None,
     *,
     allow_large: bool,
@@ -308,8 +482,9 @@ def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by n
     from llenergymeasure.study.events import Callbacks, Placed, StudyEvent
     from llenergymeasure.study.runner import StudyRunner
 
-    flags = {name: value for name, value in given.items() if name.startswith(EXECUTION)}
-    execution = load_execution(flags).model_dump(exclude_unset=True)
+    interrupts: Interrupts | None = context.find_root().obj
+    flags = {name: value for name, value in asked.fields.items() if name.startswith(EXECUTION)}
+    execution = load_execution(flags, asked.assigned).model_dump(exclude_unset=True)
     single = study.single if study is not None and resume is None else None
     places: list[str | None] = [None]
     with contextlib.closing(make_display(settings.config.ui.verbosity, single)) as display:
@@ -323,7 +498,7 @@ def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by n
             study,
             settings,
             settings.config.results_path(),
-            Callbacks(listen, stop),
+            Callbacks(listen, lambda: interrupts is not None and interrupts.count > 1),
             resume=resume,
             execution=execution,
             allow_large=allow_large,
@@ -332,20 +507,34 @@ def _run(  # noqa: PLR0913, PLR0917 - what flags say about running is given by n
     return result, places[-1]
 
 
+def _show_finished(interrupt: KeyboardInterrupt, *, as_json: bool) -> None:
+    """Print the table of what was finished before a study was interrupted, where there is one."""
+    finished: StudyResult | None = getattr(interrupt, "study", None)
+    if finished is not None and finished.ran and not as_json:
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+            say(finished.summary(columns_of(sys.stdout)))
+
+
 def _print(result: StudyResult, directory: str | None, *, as_json: bool, quiet: bool) -> None:
     """Print a study, or an experiment that is not part of one; where it lies, and the way on."""
     single = result.protocol is None
     if as_json and single:
-        typer.echo(result.experiments[0].to_json(), nl=False)
+        say(result.experiments[0].to_json(), end="", as_json=True)
     elif as_json:
-        typer.echo(result.model_dump_json(indent=2, exclude={"experiments"}))
+        from llenergymeasure.results.files import json_text
+
+        say(json_text(result, exclude={"experiments"}), as_json=True)
     else:
         if not single and sys.stdout.isatty() and sys.stderr.isatty():
-            typer.echo()  # between the lines of the experiments and the table
-        typer.echo(result.experiments[0].summary() if single else result.summary())
+            say()  # between the lines of the experiments and the table
+        told: ExperimentResult | StudyResult = result.experiments[0] if single else result
+        say(told.summary(columns_of(sys.stdout)))
     if directory is not None and not (as_json and quiet):
-        blank = "" if as_json else "\n"
-        typer.echo(f"{blank}results in {directory}", err=as_json)
+        where = f"results in {directory}"
+        if as_json:
+            tell(where)
+        else:
+            say(f"\n{where}")
     if left := len(result.failed) + result.missing:
         noun = "experiment has" if left == 1 else "experiments have"
         place = "PATH" if directory is None else shlex.quote(directory)

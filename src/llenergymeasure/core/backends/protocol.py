@@ -18,6 +18,7 @@ from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.counted import Counted, doubt
 from llenergymeasure.domain.environment import DeviceTarget
+from llenergymeasure.domain.prompts import Message
 from llenergymeasure.domain.samples import MemoryReading, RequestSample
 from llenergymeasure.exceptions import Problem
 
@@ -121,6 +122,19 @@ class Tokenizer(Protocol):
 
     def ordinary_ids(self) -> Sequence[int]:
         """List the ids that stand for text: no specials, no filler."""
+        ...
+
+
+@runtime_checkable
+class ChatTokenizer(Tokenizer, Protocol):
+    """A tokenizer that takes chats; without, a dataset of chats is refused."""
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Tokenise the turns of a chat and the beginning of the answer, as the model wants them.
+
+        Raises:
+            ConfigError: The model takes no chats, or not these turns.
+        """
         ...
 
 

@@ -59,6 +59,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         OSError: It cannot be written; a file that was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    files.remove_unfinished(path.parent)
     text = json.dumps(content, indent=2)
     files.replace(path, lambda sink: sink.write(text.encode()))
 

@@ -26,6 +26,7 @@ ASK_LIMIT_S = 60.0
 
 _ASK = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from llenergymeasure.lifeline import die_with; die_with(int(sys.argv[2])); "
     "from llenergymeasure.core.energy.zeus_reader import print_devices; print_devices()"
 )
 NO_GPU = "Zeus is read for GPUs here, and covers no device that did the work: the CPU did"
@@ -113,7 +114,7 @@ def _ask_zeus() -> dict[str, Any]:
     """Let Zeus look for devices in a process of its own, which vendor libraries may spoil."""
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and our own code
-            [sys.executable, "-P", "-c", _ASK, json.dumps(sys.path)],
+            [sys.executable, "-P", "-c", _ASK, json.dumps(sys.path), str(os.getpid())],
             capture_output=True,
             text=True,
             timeout=ASK_LIMIT_S,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llenergymeasure.config.canonical import canonical_hash
-from llenergymeasure.config.models import ExperimentConfig
+from llenergymeasure.config.models import DatasetFile, ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.models import sources
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
@@ -112,7 +112,11 @@ def names(config: ExperimentConfig) -> dict[str, str]:
     model = config.model if config.revision is None else f"{config.model} at {config.revision}"
     tokenizer = f"{model}, {config.backend}"
     dataset = config.dataset
-    if not isinstance(dataset, str):
+    if isinstance(dataset, DatasetFile):
+        own = {"column": dataset.column, "limit_column": dataset.limit_column}
+        said = (f", {name} {column}" for name, column in own.items() if column)
+        dataset = "".join((dataset.path, *said))
+    elif isinstance(dataset, SyntheticDataset):
         shape = dataset.synthetic.model_dump_json(exclude_none=True)
         dataset = f"synthetic {shape}, {config.n}, {tokenizer}"
     given = {

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
+import io
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from llenergymeasure import plain_files
+from llenergymeasure import plain_files, temporary
 from llenergymeasure.config.base import as_unicode
 from llenergymeasure.config.canonical import canonical_hash
-from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX
+from llenergymeasure.config.names import PATH_PREFIXES, RANDOM_PREFIX, without_tilde
+from llenergymeasure.config.secrets import redact
 from llenergymeasure.core.models import catalogue, tokenizer_files
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.config_json import (
@@ -24,6 +29,7 @@ from llenergymeasure.core.models.config_json import (
 )
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.results import files
 
 # https://huggingface.co/docs/transformers/main_classes/model#transformers.PreTrainedModel
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -123,8 +129,9 @@ def unreadable(folder: Path) -> Problem | None:
         for path in sorted(folder.iterdir()):
             if plain_files.kind_of(path) or (path.name in _SETTINGS and path.is_file()):
                 plain_files.opened(path, MOST_BYTES).close()
-    except OSError as error:
-        return Problem(f"cannot read {path}: {error.strerror}", "model", f"mend {path}")
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+        said = getattr(error, "strerror", error)
+        return Problem(f"cannot read {path}: {said}", "model", f"mend {path}")
     return None
 
 
@@ -181,8 +188,13 @@ def vocabulary_problems(model: str, revision: str | None = None) -> list[Problem
     ]
 
 
-def template_problems(model: str) -> list[Problem]:
-    """Find that a model whose tokenizer is on this machine has no chat template."""
+def template_problems(model: str, *, for_chats: bool = False) -> list[Problem]:
+    """Find that a model whose tokenizer is on this machine has no chat template.
+
+    Args:
+        model: Its name.
+        for_chats: Whether it is chats of the dataset that need one.
+    """
     source = resolve(model)
     if source.kind == "hub" or _missing(source):
         return []
@@ -191,13 +203,15 @@ def template_problems(model: str) -> list[Problem]:
         folder = tokenizer_files.packaged()
     if tokenizer_files.has_chat_template(folder):
         return []
-    return [
-        Problem(
-            f"the tokenizer of '{model}' has no chat template",
-            "apply_chat_template",
-            "remove it, or choose an instruction-tuned model",
+    what = f"the tokenizer of '{model}' has no chat template"
+    if for_chats:
+        remedy = (
+            "choose an instruction-tuned model, or name a column of plain text: dataset: {path: "
+            "..., column: ...}"
         )
-    ]
+        return [Problem(f"it holds chats, and {what}", "dataset", remedy)]
+    remedy = "remove it, or choose an instruction-tuned model"
+    return [Problem(what, "apply_chat_template", remedy)]
 
 
 def read_config(source: ModelSource, hub: Hub = _HUB) -> dict[str, Any] | None:
@@ -271,12 +285,12 @@ def plain_path(path: Path) -> str:
     text = str(path)
     if as_unicode(text) == text:
         return text
-    temporary = tempfile.gettempdir()
-    if as_unicode(temporary) != temporary:
-        temporary = "/tmp"  # noqa: S108 - a folder of our own is made in it
-    folder = tempfile.mkdtemp(prefix="llem-link-", dir=temporary)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    link = Path(folder) / "model"
+    place = tempfile.gettempdir()
+    if as_unicode(place) != place:
+        place = "/tmp"  # noqa: S108 - a folder of our own is made in it
+    until_exit = contextlib.ExitStack()
+    atexit.register(until_exit.close)
+    link = until_exit.enter_context(temporary.folder("link", Path(place))) / "model"
     link.symlink_to(path.absolute())
     return str(link)
 
@@ -307,7 +321,8 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
     found = own or tokenizer_files.own_files(folder)
     inputs = {path.name: plain_files.read(path, MOST_BYTES) for path in found}
     contents = {name: content.hex() for name, content in inputs.items()}
-    stem = source.path.resolve().name if source.path else source.name
+    # Behind a link there may be any name.
+    stem = redact(source.path.resolve().name).replace("*", "-") if source.path else source.name
     target = cache_dir / "random" / f"{stem}-{canonical_hash([config, contents])}"
     if (target / CONFIG_FILE).exists():  # it is written last
         return target
@@ -318,15 +333,18 @@ def materialise(source: ModelSource, cache_dir: Path, *, tokenizer: Path | None 
         inputs["tokenizer.json"] = entries.encode()
         inputs["tokenizer_config.json"] = settings.encode()
     target.mkdir(parents=True, exist_ok=True)
+    files.remove_unfinished(target)
+    inputs[CONFIG_FILE] = json.dumps(config, indent=2).encode()
     for name, content in inputs.items():
-        _write(target / name, content)
-    _write(target / CONFIG_FILE, json.dumps(config, indent=2).encode())
+        files.replace(target / name, functools.partial(shutil.copyfileobj, io.BytesIO(content)))
     return target
 
 
 def _as_directory(name: str) -> Path | None:
-    path = Path(name).expanduser()
-    return path if name.startswith(PATH_PREFIXES) or path.is_dir() else None
+    path = without_tilde(name)
+    # Of a name too long for a file Path raises.
+    there = name.startswith(PATH_PREFIXES) or os.path.isdir(path)  # noqa: PTH112
+    return path if there else None
 
 
 def _missing(source: ModelSource) -> Problem | None:
@@ -340,7 +358,7 @@ def _missing(source: ModelSource) -> Problem | None:
     if source.path is None:
         return None
     prefix = RANDOM_PREFIX if source.kind == "random" else ""
-    if not source.path.is_dir():
+    if not os.path.isdir(source.path):  # noqa: PTH112 - as above
         return Problem(
             f"the directory '{source.name}' does not exist",
             "model",
@@ -354,10 +372,3 @@ def _missing(source: ModelSource) -> Problem | None:
             f"name a directory that holds a transformers model, with its {CONFIG_FILE}",
         )
     return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Put a file in place whole, whoever else is writing it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)

@@ -8,23 +8,27 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure import lifeline
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.core.models import sources, tokenizer_files
 from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.core.models.sources import ModelSource
+from llenergymeasure.domain.prompts import Message, Role
 from llenergymeasure.exceptions import ConfigError, Problem
 from llenergymeasure.processes import same_modules
 
 GENERATION_CONFIG = "generation_config.json"
 TRIED_WITHIN_S = 120.0
 """Longest time for a chat template, the start of an interpreter included."""
+_MOST_ROLES = 8
+_OTHER_MODEL = "remove it, or choose a model whose template takes such messages"
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,38 @@ class HFTokenizer:
         With the chat template, as one user message and the beginning of the answer; else with the
         special tokens the model's tokenizer adds by itself, such as a beginning of sequence.
         """
-        if not self.apply_chat_template:
-            return list(self.inner.encode(text, verbose=False))
-        message = [{"role": "user", "content": text}]
-        rendered = self.inner.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True
-        )
+        if self.apply_chat_template:
+            return self.encode_chat([Message("user", text)])
+        return list(self.inner.encode(text, verbose=False))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Tokenise a chat and the beginning of the answer, as the model's chat template has it.
+
+        Raises:
+            ConfigError: There is no template, or it does not take these turns.
+        """
+        if not getattr(self.inner, "chat_template", None):
+            raise ConfigError(
+                "the dataset holds chats, and the model's tokenizer has no chat template; choose "
+                "an instruction-tuned model, or name a column of plain text (dataset: {path: ..., "
+                "column: ...})",
+                where="dataset",
+            )
+        turns = [message._asdict() for message in messages]
+        try:
+            rendered = self.inner.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises whatever it likes
+            said = f"{error}".strip().partition("\n")[0] or type(error).__name__
+            roles = [message.role for message in messages]
+            what = f"turns of {', '.join(roles[:_MOST_ROLES])}"
+            if roles == ["user"]:
+                what = "a prompt by itself, as a lone user message"
+            raise ConfigError(
+                f"the chat template of the model's tokenizer does not take {what}: {said}",
+                where="dataset",
+            ) from error
         return list(self.inner.encode(rendered, add_special_tokens=False, verbose=False))
 
     def ordinary_ids(self) -> tuple[int, ...]:
@@ -180,15 +210,21 @@ def _ids(stated: object) -> Iterator[int]:
             yield each
 
 
-def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -> list[Problem]:
-    """Find that a chat template does not take a prompt, or leaves it no room.
+def trial_problems(
+    config: ExperimentConfig,
+    within_s: float = TRIED_WITHIN_S,
+    *,
+    shapes: Iterable[Sequence[Role]] = (),
+) -> list[Problem]:
+    """Find that a chat template does not take the prompts, or leaves them no room.
 
     It is tried in a process of its own: whatever a template does, and however long, ends there.
     A model on the Hub whose tokenizer is not on this machine yet is left alone.
 
     Args:
-        config: What to measure, with ``apply_chat_template``.
+        config: What to measure, with ``apply_chat_template`` or chats.
         within_s: Longest time.
+        shapes: Orders in which roles take turns in the chats of the dataset.
     """
     source = sources.resolve(config.model, config.revision)
     if source.kind == "random" and source.path is None:
@@ -196,16 +232,31 @@ def trial_problems(config: ExperimentConfig, within_s: float = TRIED_WITHIN_S) -
     settings = sources.file_of(source, "tokenizer_config.json")
     if settings is None or not settings.is_file():
         return []
-    job = {"reference": str(source.path or source.name), "revision": source.revision}
+    system = config.system_prompt
+    plain: list[Sequence[Role]] = [["user"]] if config.apply_chat_template else []
+    chats = []
+    for shape in (*plain, *shapes):
+        own = [Message("system", system)] if system and shape[0] != "system" else []
+        # Not an empty prompt, which some templates do not take.
+        chats.append([*own, *(Message(role, "a") for role in shape)])
+    job = {
+        "reference": str(source.path or source.name),
+        "revision": source.revision,
+        "chats": chats,
+    }
     there = (sources.file_of(source, name) for name in tokenizer_files.NAMES)
     written = tuple(sources.stamped(path) for path in there if path and path.exists())
     told = _tried(json.dumps(job), within_s, written)
+    field = "apply_chat_template" if config.apply_chat_template else "dataset"
     if told is None:
-        return [_unfit(f"does not end within {within_s:g} s")]
+        what = f"the chat template of the model's tokenizer does not end within {within_s:g} s"
+        return [Problem(what, field, _OTHER_MODEL)]
     if "error" in told:
-        return [
-            _unfit(f"does not take a prompt by itself, as a lone user message: {told['error']}")
-        ]
+        if system:
+            field = "system_prompt"
+        elif told["chat"] >= len(plain):
+            field = "dataset"
+        return [Problem(told["error"], field, _OTHER_MODEL)]
     limit, tokens = config.max_input_tokens, told.get("tokens", 0)
     if limit is None or tokens < limit:
         return []
@@ -225,9 +276,9 @@ def _tried(
     """
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, our own code
-            [sys.executable, "-P", "-m", __name__, job],
+            [sys.executable, "-P", "-m", __name__, str(os.getpid())],
             env={**os.environ, **same_modules(), "HF_HUB_OFFLINE": "1"},
-            stdin=subprocess.DEVNULL,
+            input=job,  # no argument, which the system bounds: a system prompt may be long
             capture_output=True,
             text=True,
             errors="replace",
@@ -241,23 +292,21 @@ def _tried(
     return told
 
 
-def _unfit(what: str) -> Problem:
-    return Problem(
-        f"the chat template of the model's tokenizer {what}",
-        "apply_chat_template",
-        "remove it, or choose a model whose template takes user messages alone",
-    )
-
-
-def _try_template(reference: str, revision: str | None) -> dict[str, Any]:
-    """Wrap prompts in a chat template; tell its own tokens, or what stops it."""
+def _try_template(
+    reference: str, revision: str | None, chats: Sequence[Sequence[tuple[Role, str]]]
+) -> dict[str, Any]:
+    """Wrap chats in a chat template; tell the least tokens it takes, or what stops it at which."""
     tokenizer = load_tokenizer(reference, revision, apply_chat_template=True)
-    try:
-        # Not an empty prompt, which some templates do not take. Of the tokens one is the prompt's.
-        return {"tokens": len(tokenizer.encode("a")) - 1}
-    except Exception as error:  # noqa: BLE001 - a template raises whatever it likes
-        return {"error": f"{error}".strip().partition("\n")[0] or type(error).__name__}
+    lengths = []
+    for number, chat in enumerate(chats):
+        try:
+            lengths.append(len(tokenizer.encode_chat([Message(*turn) for turn in chat])))
+        except ConfigError as error:
+            return {"error": error.message, "chat": number}
+    # What is too long loses turns from its end, and one token at least is the prompt's.
+    return {"tokens": min(lengths) - 1}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_try_template(**json.loads(sys.argv[1]))))  # noqa: T201 - the answer
+    lifeline.die_with(int(sys.argv[1]))  # a template may go on for ever
+    print(json.dumps(_try_template(**json.load(sys.stdin))))  # noqa: T201 - the answer

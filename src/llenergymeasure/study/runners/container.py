@@ -17,7 +17,8 @@ import psutil
 from pydantic import BaseModel
 
 from llenergymeasure import locks
-from llenergymeasure.config.names import RANDOM_PREFIX
+from llenergymeasure.config.names import RANDOM_PREFIX, without_tilde
+from llenergymeasure.config.yaml_file import names_path
 from llenergymeasure.core.environment import IMAGE_VARIABLE
 from llenergymeasure.orchestration import device_lock
 from llenergymeasure.orchestration.order import WorkOrder
@@ -111,9 +112,9 @@ def mounts(
     writable = [Mount(path, path, writable=True) for path in sorted(written)]
     each = {mount.target: mount for mount in (*read, *writable)}
     try:
-        shared = device_lock.ready_lock_directory(environ).absolute()
+        shared = device_lock.lock_directory(environ).absolute()
     except OSError as error:
-        what = f"cannot keep locks on devices in {error.filename}: {error.strerror}"
+        what = f"locks on devices cannot be kept: {error.strerror}"
         raise DockerError(what, device_lock.REMEDY) from None
     return (*each.values(), Mount(shared, Path(LOCKS), writable=True))
 
@@ -127,7 +128,7 @@ def _hub_folders(environ: Mapping[str, str]) -> tuple[Path, Path]:
 
 
 def _resolved(path: str) -> Path:
-    return Path(os.path.expandvars(path)).expanduser().absolute()
+    return without_tilde(os.path.expandvars(path)).absolute()
 
 
 def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
@@ -135,7 +136,7 @@ def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
     values = [*_path_values(order.config), *_absolute_paths(order.config.passthrough_kwargs)]
     for value in values:
         name = value.removeprefix(RANDOM_PREFIX)
-        path = Path(name).expanduser().absolute()
+        path = without_tilde(name).absolute()
         if not path.exists():
             continue
         target = path
@@ -150,11 +151,10 @@ def _local_files(order: WorkOrder, inside_home: Path) -> Iterator[Mount]:
 
 def _path_values(model: BaseModel) -> Iterator[str]:
     for name, field in type(model).model_fields.items():
-        value, extra = getattr(model, name), field.json_schema_extra
-        suffix = extra.get("is_path") if isinstance(extra, dict) else None
+        value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _path_values(value)
-        elif isinstance(value, str) and isinstance(suffix, str) and value.endswith(suffix):
+        elif isinstance(value, str) and names_path(field.json_schema_extra, value):
             yield value
     for section in (model.model_extra or {}).values():
         if isinstance(section, BaseModel):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from llenergymeasure import temporary
 from llenergymeasure._version import __version__
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.core.gpu_survey import GPUSurvey, survey_gpus
 from llenergymeasure.exceptions import ExperimentError, Problem
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import Start, WorkOrder
-from llenergymeasure.processes import wait_for
+from llenergymeasure.processes import GIVE_UP_S, wait_for
 from llenergymeasure.results.layout import ExperimentDirectory
 from llenergymeasure.study.runners import container
 from llenergymeasure.study.runners.container_entry import INTERRUPT
@@ -64,8 +65,7 @@ class DockerRunner:
 
     def problems(self, orders: Sequence[WorkOrder]) -> list[Problem]:
         """List what stops these experiments: first docker and the image, then each experiment."""
-        with tempfile.TemporaryDirectory(prefix="llem-preflight-") as name:
-            folder = Path(name)
+        with temporary.folder("preflight") as folder:
 
             def start(module: str, arguments: tuple[str, ...], log: Path) -> DockerJob:
                 return self._start(orders, folder, log, (module, *arguments))
@@ -196,9 +196,11 @@ class DockerJob:
 
     Attributes:
         start: How it was started.
+        fate: Nothing but its exit code tells.
     """
 
     start = Start("docker")
+    fate = None
 
     def __init__(self, docker: DockerCommand, name: str, client: subprocess.Popen[bytes]) -> None:
         self._docker, self._client, self.name = docker, client, name
@@ -235,9 +237,12 @@ class DockerJob:
         while self.wait(0) is None:
             # A container that is only being made has no name yet; it ends when it starts, since
             # its input has ended.
+            self._client.send_signal(signal.SIGCONT)  # it may be stopped
             self._docker.quietly("kill", self.name)
             if self.wait(_KILL_AGAIN_S) is None and time.monotonic() > deadline_s:
                 self._client.kill()
+                if self.wait(GIVE_UP_S) is None:  # the kernel holds on to it
+                    self._code = -signal.SIGKILL
 
     def _let_go(self) -> None:
         """End the input of the container, which ends the container."""

@@ -19,6 +19,7 @@ from llenergymeasure.orchestration import inventory, preflight
 from llenergymeasure.orchestration.capture import tail
 from llenergymeasure.orchestration.inventory import Inventory
 from llenergymeasure.orchestration.order import WorkOrder
+from llenergymeasure.processes import how_it_ended
 from llenergymeasure.study.runners.protocol import Job
 
 PREFLIGHT_WITHIN_S = 1800.0
@@ -169,7 +170,7 @@ def problems_there(
         return preflight.read_problems(answer)
     how = f"took longer than {within_s:g} s and was ended"
     if code is not None:
-        how = f"ended with exit code {code}"
+        how = how_it_ended(code)
     said = tail(log)
     return [
         Problem(

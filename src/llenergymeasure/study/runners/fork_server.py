@@ -146,6 +146,7 @@ class Server:
             self._tell_code()
         elif message["do"] == "interrupt":
             os.kill(self._worker.pid, signal.SIGINT)  # not reaped yet, so the number is still its
+            os.kill(self._worker.pid, signal.SIGCONT)  # it may be stopped
         else:
             self._ended(processes.end_children())
         return None
@@ -300,9 +301,8 @@ def main(arguments: list[str]) -> int:
     leave = _QuickExit()
     atexit.register(leave)  # before the engine's handlers, and so called after them
     lifeline.adopt_orphans()
+    lifeline.die_with(parent, signal.SIGCONT)
     end = socket.socket(fileno=job["fd"])
-    if os.getppid() != parent:
-        return 1
     if backend is not None:
         _end_with_socket(end, active=True)
         preload(backend)

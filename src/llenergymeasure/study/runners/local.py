@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from llenergymeasure import temporary
 from llenergymeasure.config.study import StartMethod
 from llenergymeasure.exceptions import ExperimentError, Problem
 from llenergymeasure.orchestration import inventory
@@ -64,10 +64,10 @@ class InterpreterRunner:
         other = other_interpreter(self._interpreter, self._where)
         if not self._is_own and (problem := other.version_problem()):
             return [problem]
-        with tempfile.TemporaryDirectory(prefix="llem-preflight-") as folder:
+        with temporary.folder("preflight") as folder:
             within_s = self._preflight_within_s
             try:
-                found = problems_there(self._start, orders, Path(folder), self._where, within_s)
+                found = problems_there(self._start, orders, folder, self._where, within_s)
             except OSError as error:
                 remedy = "make room there, or let TMPDIR name a directory on another disk"
                 return [Problem(f"cannot write to {folder}: {error.strerror}", "TMPDIR", remedy)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from llenergymeasure import temporary
 from llenergymeasure.config.plugins import missing
 from llenergymeasure.config.registry import backend_entry
 from llenergymeasure.config.study import StartMethod
@@ -86,6 +87,7 @@ class RunnerPool:
         runners, self._runners = list(self._runners.values()), {}
         for runner in runners:
             runner.close()
+        temporary.sweep()  # workers that were killed leave folders
 
 
 def with_runner_lines(

@@ -26,6 +26,11 @@ class Job(Protocol):
         """How it was started."""
         ...
 
+    @property
+    def fate(self) -> str | None:
+        """What befell it that its exit code does not tell, such as the end of its server."""
+        ...
+
     def wait(self, timeout_s: float) -> int | None:
         """Sleep until the worker ends, but no longer than ``timeout_s``, without polling.
 

@@ -114,6 +114,11 @@ class ServedJob:
         self._server, self._number, self.start = server, number, start
         self._code: int | None = None
 
+    @property
+    def fate(self) -> str | None:
+        """How its server went down, and it with that; ``None`` otherwise."""
+        return self._server.lost
+
     def wait(self, timeout_s: float) -> int | None:
         """Sleep until the worker ends, but no longer than ``timeout_s``, without polling."""
         if self._code is None:
@@ -139,6 +144,9 @@ class ServerProcess:
         backend: What it imports to fork workers; ``None`` for one that spawns.
         end_within_s: Longest time for it to end, or its worker; then it is killed, s.
 
+    Attributes:
+        lost: How it went down; ``None`` while it is there.
+
     Raises:
         ServerLostError: It did not get ready.
     """
@@ -148,6 +156,7 @@ class ServerProcess:
     ) -> None:
         self._interpreter, self._number = interpreter, 0
         self._end_within_s = end_within_s
+        self.lost: str | None = None
         self._mark = Mark("_LLENERGYMEASURE_SERVER")
         path = with_programs_of(interpreter, os.environ.get("PATH", os.defpath))
         environment = {"PATH": path, **self._mark.variables}
@@ -198,6 +207,7 @@ class ServerProcess:
         }
         try:
             self._channel.send(do="start", number=self._number, **request)
+            self._process.wake()
             reply: Message = {}
             while reply.get("number") != self._number:  # what came late is of an earlier worker
                 reply = self._channel.receive(_ANSWER_WITHIN_S) or {}
@@ -219,6 +229,7 @@ class ServerProcess:
         """
         try:
             self._channel.send(do=what, number=number)
+            self._process.wake()
         except EOFError:
             self._lost()
 
@@ -267,4 +278,5 @@ class ServerProcess:
         how = how_it_ended(self._process.close(self._end_within_s))
         self._mark.end()
         last = f": {said.splitlines()[-1]}" if said else ""
-        return ServerLostError(f"the fork server {how}{last}")
+        self.lost = f"the fork server {how}{last}"
+        return ServerLostError(self.lost)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 
 from llenergymeasure.config.backend_configs import PyTorchConfig
+from llenergymeasure.config.experiment_fields import MOST_PROMPTS
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.names import QUANTISED, RANDOM_PREFIX
 from llenergymeasure.core.allowance import allowance
@@ -117,7 +119,8 @@ def _checkpoint_problems(config: ExperimentConfig) -> Iterator[Problem]:
         return  # of a directory only the shape is taken
     stated = quantised.of_model(config.model, config.revision)
     path = sources.resolve(config.model).path
-    if path is not None and (path / ADAPTER_FILE).is_file():
+    # Of a name too long for a file Path raises; what is wrong with the model is told elsewhere.
+    if path is not None and os.path.isfile(path / ADAPTER_FILE):  # noqa: PTH113
         yield Problem(
             f"'{config.model}' holds an adapter ({ADAPTER_FILE}), which transformers would put on "
             "the model without a word",
@@ -199,11 +202,11 @@ def _process_problems(
             field,
             "remove pytorch.device or pytorch.num_processes",
         )
-    if count > config.n:
+    if count > (prompts := config.n or MOST_PROMPTS):
         yield Problem(
-            f"{count} processes have only {config.n} prompts to share",
+            f"{count} processes have only {prompts} prompts to share",
             field,
-            f"set num_processes: {config.n} or less, or raise n",
+            f"set num_processes: {prompts} or less, or raise n",
         )
     yield from _too_many_processes(count, device)
 

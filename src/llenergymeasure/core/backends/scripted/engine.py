@@ -8,6 +8,7 @@ which a simulated device can integrate.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from llenergymeasure.core.backends.protocol import (
 from llenergymeasure.core.backends.shared.engines import static_batches
 from llenergymeasure.core.backends.shared.memory import ResidentSet
 from llenergymeasure.domain.environment import DeviceTarget
+from llenergymeasure.domain.prompts import Message
 from llenergymeasure.domain.samples import RequestSample
 from llenergymeasure.exceptions import BackendError, Problem
 
@@ -39,6 +41,10 @@ class WordTokenizer:
         """Tokenise by white space."""
         digests = (hashlib.sha256(word.encode()).digest() for word in text.split())
         return [int.from_bytes(digest[:4], "big") % VOCABULARY for digest in digests]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Tokenise the words of all turns, without anything around them."""
+        return self.encode(" ".join(message.content for message in messages))
 
     def ordinary_ids(self) -> Sequence[int]:
         """List every id."""
@@ -166,7 +172,7 @@ class ScriptedBackend:
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """List what stops the script: only a load log that cannot be written."""
         log = _section(config).load_log
-        if log is None or Path(log).parent.is_dir():
+        if log is None or os.path.isdir(Path(log).parent):  # noqa: PTH112 - Path raises
             return []
         return [Problem(f"no directory for '{log}'", "scripted.load_log", "make the directory")]
 

@@ -26,6 +26,7 @@ from llenergymeasure.processes import kill_all
 # The last of those that have no meaning: alarms stay those of the caller, or of a C library, whose
 # handlers Python knows nothing of and could not put back.
 _SIGNAL = signal.SIGRTMAX
+_LOOKED_WITHIN_S = 30.0  # the system may hold on to a look at a process
 _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
@@ -172,7 +173,7 @@ class _Watch(threading.Thread):
     def end(self) -> None:
         """Look no more; safe to call twice."""
         self._over.set()
-        self.join()
+        self.join(_LOOKED_WITHIN_S)
 
     def run(self) -> None:
         """Look until the block is over, or has been broken off."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from llenergymeasure.config.models import ExperimentConfig, SyntheticDataset
-from llenergymeasure.config.names import WEIGHT_BITS
+from llenergymeasure.config.names import WEIGHT_BITS, without_tilde
 from llenergymeasure.core.models import loadable, sources
 from llenergymeasure.core.models.config_json import ConfigReader, stated_in
 from llenergymeasure.core.models.hub import ADAPTER_FILE, Hub
@@ -53,7 +54,7 @@ def kind_problems(
 
 def context_problems(config: ExperimentConfig) -> Iterator[Problem]:
     """Find that the model holds no prompt; whether it holds each is known once they are tokens."""
-    if config.passthrough_kwargs or str(config.dataset).endswith(".jsonl"):
+    if config.passthrough_kwargs or config.has_prompt_file:
         return  # which may set the limit, or the length of each answer
     stated = loadable.config_of(sources.resolve(config.model, config.revision))
     limit = ConfigReader.of(stated).context_limit
@@ -133,7 +134,7 @@ def length_problems(config: ExperimentConfig, field: str) -> Iterator[Problem]:
 def adapter_directory(config: ExperimentConfig) -> Path | None:
     """Give the directory of the LoRA adapter, or ``None`` where none is named."""
     path = config.lora.adapter_path if config.lora else None
-    return Path(path).expanduser() if path is not None else None
+    return without_tilde(path) if path is not None else None
 
 
 def adapter_name(config: ExperimentConfig) -> str | None:
@@ -177,7 +178,7 @@ def adapter_problems(
             f"hf download {config.lora.adapter_id} --local-dir DIR, and set lora.adapter_path: DIR",
         )
     folder = adapter_directory(config)
-    if folder is not None and not (folder / ADAPTER_FILE).is_file():
+    if folder is not None and not os.path.isfile(folder / ADAPTER_FILE):  # noqa: PTH113
         yield Problem(
             f"'{config.lora.adapter_path}' holds no {ADAPTER_FILE}",
             "lora.adapter_path",

@@ -11,9 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import shlex
-import shutil
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from llenergymeasure import lifeline
+from llenergymeasure import lifeline, temporary
 from llenergymeasure.core.backends.shared.answering import (
     CLOSING,
     WORKING,
@@ -101,7 +99,8 @@ class EngineProcesses:
     ) -> None:
         self._engine, self._mark = engine, Mark(MARK)
         self._environment = {**environment, **self._mark.variables}
-        self._folder = Path(tempfile.mkdtemp(prefix="llem-engine-"))
+        self._until_ended = contextlib.ExitStack()
+        self._folder = self._until_ended.enter_context(temporary.folder("engine"))
         self._pump = OutputPump(self._folder / "output", forward)
         self._children: list[BaseProcess] = []
         self._known = Known(find=self.running)
@@ -164,7 +163,8 @@ class EngineProcesses:
         """End all of them, and hand on the last they said; safe to call twice."""
         self._mark.end(_PATIENCE_S)
         self._pump.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._until_ended.close()
+        temporary.sweep()
 
     def _launcher(self, interpreter: str | bytes | None) -> Path:
         """Write the program that multiprocessing starts in place of the interpreter."""
