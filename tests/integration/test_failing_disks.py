@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import resource
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,6 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
         yield disk
 
 
-def limited_to(largest_bytes: int) -> Callable[[], None]:
-    """Let no file grow beyond a size; Python ignores the signal that comes with it."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
-
-
 def result_like(llem: Llem) -> list[str]:
     """Name what could be taken for a result, or for half of one."""
     suspicious = ("result.json", ".tmp")
@@ -48,13 +42,13 @@ def test_a_place_that_cannot_hold_directories(llem: Llem, place: str) -> None:
 
 
 def test_a_full_disk_before_anything_starts(llem: Llem) -> None:
-    said = llem.fails("run", *QUICK, preexec_fn=limited_to(100))
+    said = llem.fails("run", *QUICK, preexec_fn=llem.files_up_to(100))
     assert "config.json: File too large; make room" in said
     assert "loading the model" not in said
 
 
 def test_a_disk_that_fills_up_while_the_result_is_written(llem: Llem) -> None:
-    done = llem("run", *QUICK, preexec_fn=limited_to(5_000))
+    done = llem("run", *QUICK, preexec_fn=llem.files_up_to(5_000))
     assert done.code == 1
     assert "failed in phase 'save': cannot write" in done.err
     assert "File too large; make room, or put results elsewhere with --output" in done.err
@@ -68,7 +62,7 @@ def test_a_disk_that_fills_up_with_what_an_engine_prints(llem: Llem) -> None:
         "        print('chatter\\n' * 100_000)\n"
         "        return super().load(config, cache_dir)\n"
     )
-    done = llem("run", *THIRD_PARTY, preexec_fn=limited_to(200_000))
+    done = llem("run", *THIRD_PARTY, preexec_fn=llem.files_up_to(200_000))
     assert done.code == 0, done.err
     assert len(result_like(llem)) == 1
 

@@ -38,7 +38,7 @@ except ExperimentError as error:
     print(error.message)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
+        [sys.executable, "-B", "-c", script, str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

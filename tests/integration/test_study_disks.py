@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ def test_results_that_grow_too_large_for_the_disk_stop_a_study_that_has_none(lle
     done = llem(
         "run",
         scripted_study(llem, cycles=10),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)),
+        preexec_fn=llem.files_up_to(5_000),
     )
     assert done.code == 1
     assert "stopped: all 3 experiments failed the same way, in phase 'save'" in done.err
@@ -67,7 +66,7 @@ def test_a_full_disk_before_anything_starts(llem: Llem, largest_bytes: int) -> N
     said = llem.fails(
         "run",
         scripted_study(llem, sweep),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes,) * 2),
+        preexec_fn=llem.files_up_to(largest_bytes),
     )
     assert "File too large" in said
     assert "make room there, or let TMPDIR name a directory on another disk" in said

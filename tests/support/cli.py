@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -206,6 +207,14 @@ class Llem:
         }
         merged: Mapping[str, str] = {**clean, **self.environment}
         return {name: value for name, value in merged.items() if value}
+
+    def files_up_to(self, largest_bytes: int) -> Callable[[], None]:
+        """Let no file grow beyond a size (a ``preexec_fn``); Python ignores the signal for it.
+
+        Modules are not compiled into files then: they would be cut off, and stay so.
+        """
+        self.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the folder."""

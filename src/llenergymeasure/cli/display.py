@@ -21,7 +21,15 @@ from llenergymeasure.cli.failure import columns_of, tell
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
 from llenergymeasure.orchestration.events import Event
-from llenergymeasure.report.format import WIDTH, count, cut, quantity, span, with_interval
+from llenergymeasure.report.format import (
+    WIDTH,
+    count,
+    cut,
+    quantity,
+    significant,
+    span,
+    with_interval,
+)
 from llenergymeasure.report.text import escaped, wrapped
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study.events import (
@@ -230,7 +238,7 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
 
 def _figures(result: ExperimentResult) -> str:
     speed = result.tokens_per_second
-    parts = [] if speed is None else [quantity(speed, "token/s", largest=0)]
+    parts = [] if speed is None else [f"{significant(speed)} token/s"]
     if result.energy_per_output_token_j is not None:
         parts.insert(0, quantity(result.energy_per_output_token_j, "J/token"))
     elif result.energy_total_j is not None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from llenergymeasure.config.base import COMBINATION, MOST_PROBLEMS
-from llenergymeasure.exceptions import first_few
+from llenergymeasure.exceptions import first_few, shortened
 
 _WORDS = {
     "missing": "this field is required",
@@ -83,7 +83,7 @@ def shown(value: object, most: int = 40) -> str:
         most: Characters of it that are shown.
     """
     text = value if isinstance(value, str) else reprlib.repr(value)
-    kept = text if len(text) <= most else f"{text[: most - 3]}..."
+    kept = shortened(text, most)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
 
 

@@ -240,8 +240,6 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     ] = False,
 ) -> None:
     """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
-    if (lost := lost_folder()) is not None:
-        raise ConfigError(lost, where="working directory")
     own = {
         "model": model,
         "backend": backend,
@@ -256,8 +254,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         "execution.config_gap_seconds": 0.0 if no_gaps else None,
         "execution.cycle_gap_seconds": 0.0 if no_gaps else None,
     }
-    asked = _Asked.of(own, assign or (), sweep or ())
     _refuse_nonsense(output, resume, again, dry_run=dry_run)
+    asked = _Asked.of(own, assign or (), sweep or ())
     study = _study(config, asked, resume)
     flags = {
         "output.results_dir": output,
@@ -329,6 +327,8 @@ def _refuse_nonsense(
     """Refuse flags that say nothing, or that contradict each other."""
     from llenergymeasure.config.user_config import folder_problem
 
+    if (lost := lost_folder()) is not None:
+        raise ConfigError(lost, where="working directory")
     if output is not None:
         problem = folder_problem(output) if output.strip() else "names no directory"
         if problem is not None:
