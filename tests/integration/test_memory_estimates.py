@@ -38,4 +38,4 @@ def test_the_growth_of_any_cell_is_what_was_estimated(cell: Cell, tmp_path: Path
         pytest.skip(f"it takes {whole_mb} MiB, and {free_mb} are free")
     found = measure(cell, tmp_path)
     assert LOWEST <= found["ratio"] <= 2.5, found
-    assert LOWEST <= found["alive_ratio"] <= 1.5, found
+    assert 0.8 <= found["alive_ratio"] <= 1.5, found

@@ -88,7 +88,7 @@ def test_keys_of_a_base_that_are_no_fields_are_shown_by_five_beginnings(build_on
 
 def test_a_quotation_has_a_bound_and_stays_on_its_line():
     assert shown("abc") == "abc"
-    assert shown("x" * 41) == "x" * 37 + "..."
+    assert shown("x" * 41) == "x" * 39 + "…"
     assert shown("a\nb\x1b[31m\udcff") == r"a\nb\x1b[31m\udcff"
     assert len(shown({"key": ["x" * 10**6] * 10**4})) <= 40
     assert shown(7) == "7"

@@ -283,8 +283,8 @@ def test_other_keys_are_named_once_and_not_without_end(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1 and no more", "", "not Parquet"),
         ("a.parquet", b"", "", "not Parquet"),
         ("a.jsonl.gz", b"not gz", "", "compression is damaged"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-9], "", "or cut off"),
-        ("a.csv.gz", gzip.compress(b"prompt\na\n")[:-9], "", "or cut off"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99, mtime=0)[:-9], "", "or cut off"),
+        ("a.csv.gz", gzip.compress(b"prompt\na\n", mtime=0)[:-9], "", "or cut off"),
         ("a.jsonl", b'{"prompt": "a", "max_tokens": 1e12}', "line 1", "up to 1,000,000,000"),
     ],
 )  # fmt: skip
