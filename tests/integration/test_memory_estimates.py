@@ -37,5 +37,7 @@ def test_the_growth_of_any_cell_is_what_was_estimated(cell: Cell, tmp_path: Path
     if cell.model == ONE_BILLION and free_mb < whole_mb:
         pytest.skip(f"it takes {whole_mb} MiB, and {free_mb} are free")
     found = measure(cell, tmp_path)
-    assert LOWEST <= found["ratio"] <= 2.5, found
+    assert found["ratio"] >= LOWEST, found
+    # Free memory that loading left in the heap is used first, so that growth may be far less.
+    assert 0.95 <= found["whole_estimate_mb"] / found["whole_mb"] <= 1.25, found
     assert 0.8 <= found["alive_ratio"] <= 1.5, found
