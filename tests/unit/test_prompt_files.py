@@ -151,6 +151,12 @@ def test_parquet_reads_only_the_columns_it_needs(tmp_path: Path) -> None:
     assert dataset.unused == ("id", "embedding")
 
 
+def test_csv_of_pandas_has_whole_numbers_with_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"prompt,max_tokens\na,64.0\nb,\nc,7.\n")
+    assert [one.max_new_tokens for one in load(str(path)).prompts] == [64, None, 7]
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz"])
 def test_a_large_file_is_never_held_whole(tmp_path: Path, ending: str) -> None:
     text = "word " * 2000

@@ -132,9 +132,13 @@ def unreadable(error: RecursionError | ValueError) -> str:
 
 
 def _number(cell: str) -> int | str | None:
-    """Read a cell of a column with numbers; one that is none stays text."""
+    """Read a cell of a column with numbers; one that is none stays text.
+
+    pandas writes ``64.0`` where any other cell of the column is empty.
+    """
     cell = cell.strip()
-    return int(cell) if re.fullmatch(r"[0-9]{1,18}", cell) else cell or None
+    whole = re.fullmatch(r"([0-9]{1,18})(?:\.0*)?", cell)
+    return int(whole[1]) if whole else cell or None
 
 
 class _Text:
