@@ -239,3 +239,12 @@ def test_a_field_without_its_section_is_named_with_it(write: Write, text: str, m
     with pytest.raises(ConfigError) as caught:
         load_study_config(write(f"model: m\n{text}"))
     assert f"did you mean '{meant}'?" in caught.value.message
+
+
+@pytest.mark.parametrize("texts", [("pytorch={}", "pytorch.batch_size=1"), ("a.b.c=1", "a=2")])
+def test_a_field_and_a_part_of_it_are_not_both_given(texts: tuple[str, str]) -> None:
+    for both in (texts, texts[::-1]):
+        for read in (fields_set, fields_swept):
+            with pytest.raises(FlagError, match="sets all or a part of what another"):
+                read(both)
+    assert fields_set(["a.b=1", "a.bc=2", "ab=3"]) == {"a.b": 1, "a.bc": 2, "ab": 3}
