@@ -159,7 +159,7 @@ def _named(
     Raises:
         FlagError: Two flags say the same.
     """
-    _refuse_overlaps(fields, assigned, sweep)
+    refuse_overlaps(fields, assigned, sweep)
     flags: dict[tuple[str, ...], str] = {("sweep", key): f"{SWEEP} {key}" for key in sweep}
     for name in (*fields, *assigned):
         flag, parts = flag_name(name, assigned), tuple(name.split("."))
@@ -170,10 +170,17 @@ def _named(
     return file._replace(flags=flags)
 
 
-def _refuse_overlaps(
-    fields: Iterable[str], assigned: Collection[str], sweep: Iterable[str]
-) -> None:
-    """Refuse two flags of one field, or of a section and of what is in it: one would be lost."""
+def refuse_overlaps(fields: Iterable[str], assigned: Collection[str], sweep: Iterable[str]) -> None:
+    """Refuse two flags of one field, or of a section and of what is in it: one would be lost.
+
+    Args:
+        fields: Those that have a flag of their own.
+        assigned: Those of flags that name the field.
+        sweep: Those with several values.
+
+    Raises:
+        FlagError: There are such two.
+    """
     said = {tuple(name.split(".")): f"{SWEEP} {name}" for name in sweep}
     inside = {parts[:n]: flag for parts, flag in said.items() for n in range(1, len(parts))}
     own = [(name, flag_name(name)) for name in fields]
