@@ -65,13 +65,16 @@ def read(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError: As for :func:`opened`.
     """
+    parts, left = list[bytes](), most_bytes + 1
     with opened(path, most_bytes) as file:
-        # Files of the kernel have no size, and some have no end.
-        expected = os.fstat(file.fileno()).st_size or most_bytes
-        content = file.read(min(expected, most_bytes) + 1)
-    if len(content) > most_bytes:
-        raise _too_large(len(content), most_bytes)
-    return content
+        # Files of the kernel have no size, and some have no end; others grow meanwhile.
+        at_once = max(os.fstat(file.fileno()).st_size, MIB)
+        while part := file.read(min(at_once, left)):
+            parts.append(part)
+            left -= len(part)
+    if not left:
+        raise _too_large(most_bytes + 1, most_bytes)
+    return b"".join(parts)
 
 
 def read_or_pipe(path: Path, most_bytes: int) -> bytes:

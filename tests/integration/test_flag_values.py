@@ -162,3 +162,10 @@ def test_a_device_that_another_measurement_has_is_waited_for_no_longer_than_aske
     assert "was not free within 0.5 s" in later.err
     lock.release()
     assert llem("run", *QUICK, "--no-wait").code == 0
+
+
+def test_two_flags_of_one_field_are_refused_where_a_study_goes_on_as_well(llem: Llem) -> None:
+    for flags in (("execution.n_cycles=5", "--cycles", "6"), ("execution.n_cycles=5", "--no-gaps")):
+        done = llem.inline("run", "--resume", "absent", "--set", *flags)
+        contradiction = "--set execution.n_cycles and --cycles say different things" in done.err
+        assert (done.code, contradiction) == (2, "--cycles" in flags)

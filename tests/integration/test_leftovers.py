@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -149,7 +150,9 @@ def test_nobody_removes_what_is_another_users() -> None:
 def test_what_was_half_written_by_a_killed_process_is_removed_before_it_is_written_again(
     tmp_path: Path,
 ) -> None:
-    def die(_sink: object) -> None:
+    def die(sink: BinaryIO) -> None:
+        sink.write(b"half")
+        sink.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
     for name in ("summary.parquet", "study_manifest.json"):
@@ -157,6 +160,16 @@ def test_what_was_half_written_by_a_killed_process_is_removed_before_it_is_writt
     assert len(list(tmp_path.glob(".*.tmp"))) == 2
     files.remove_unfinished(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_just_made_is_left_to_whoever_is_about_to_lock_it(tmp_path: Path) -> None:
+    new = tmp_path / f".result.json.{2**22 + 1}-0123abcd.tmp"
+    new.touch()
+    files.remove_unfinished(tmp_path)
+    assert new.exists()
+    aged(new, 2 * HOUR_S)
+    files.remove_unfinished(tmp_path)
+    assert not new.exists()
 
 
 def test_what_somebody_writes_at_this_moment_is_left_alone(tmp_path: Path) -> None:

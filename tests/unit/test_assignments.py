@@ -158,6 +158,36 @@ def test_the_batch_size_flag_knows_the_backends_that_other_flags_name() -> None:
             {"pytorch.batch_size": [4]},
             "--batch-size and --sweep pytorch.batch_size say different things",
         ),
+        (
+            {"batch_size": 3},
+            {"pytorch": {"num_threads": 1}},
+            {},
+            "--set pytorch and --batch-size overlap; name each field by a flag of its own",
+        ),
+        (
+            {},
+            {"pytorch": {"num_threads": 1}},
+            {"pytorch.batch_size": [1, 2]},
+            "--set pytorch and --sweep pytorch.batch_size overlap",
+        ),
+        (
+            {},
+            {"decoder.temperature": 1.0, "decoder": {"top_k": 3}},
+            {},
+            "--set decoder and --set decoder.temperature overlap",
+        ),
+        (
+            {"dataset": "mixed-1k"},
+            {"dataset.path": "x.csv"},
+            {},
+            "--set dataset.path and --dataset overlap",
+        ),
+        (
+            {"execution.n_cycles": 4},
+            {"execution": {"n_cycles": 2}},
+            {},
+            "--set execution and --cycles overlap",
+        ),
         ({}, {"n": 0}, {}, "--set n: must be 1 or more"),
         ({}, {"n": "x"}, {"precision": ["bf16"]}, "--set n: must be a whole number"),
         ({}, {}, {"n": [1, 0]}, "--sweep n: value 2: must be 1 or more"),
@@ -209,3 +239,12 @@ def test_a_field_without_its_section_is_named_with_it(write: Write, text: str, m
     with pytest.raises(ConfigError) as caught:
         load_study_config(write(f"model: m\n{text}"))
     assert f"did you mean '{meant}'?" in caught.value.message
+
+
+@pytest.mark.parametrize("texts", [("pytorch={}", "pytorch.batch_size=1"), ("a.b.c=1", "a=2")])
+def test_a_field_and_a_part_of_it_are_not_both_given(texts: tuple[str, str]) -> None:
+    for both in (texts, texts[::-1]):
+        for read in (fields_set, fields_swept):
+            with pytest.raises(FlagError, match="sets all or a part of what another"):
+                read(both)
+    assert fields_set(["a.b=1", "a.bc=2", "ab=3"]) == {"a.b": 1, "a.bc": 2, "ab": 3}

@@ -59,7 +59,7 @@ def test_a_wait_has_an_end_where_one_is_asked_for(tmp_path, said, limit_s, looks
     slept: list[float] = []
     with (
         pytest.raises(ExperimentError, match="the CPU of this machine is measured by pid") as told,
-        held(CPU, said.append, tmp_path, slept.append, limit_s),
+        held(CPU, said.append, tmp_path, slept.append, limit_s, clock=lambda: sum(slept)),
     ):
         pytest.fail("it was not free")
     assert (told.value.code, len(slept), bool(said)) == ("busy", looks, looks > 0)
@@ -67,6 +67,16 @@ def test_a_wait_has_an_end_where_one_is_asked_for(tmp_path, said, limit_s, looks
     other.release()
     with held(CPU, said.append, tmp_path, slept.append, limit_s):
         assert len(slept) == looks
+
+
+def test_the_time_that_looking_takes_is_part_of_the_wait(tmp_path, said):
+    locks.take(lock_path("cpu", tmp_path))
+    times_s = iter(range(10))  # a look at an owner that does not say who it is takes a moment
+    with (
+        pytest.raises(ExperimentError, match="not free within 3 s"),
+        held(CPU, said.append, tmp_path, lambda _: None, 3.0, clock=lambda: float(next(times_s))),
+    ):
+        pytest.fail("it was not free")
 
 
 def test_the_next_owner_is_told_as_well(tmp_path, said):
@@ -265,7 +275,7 @@ def test_a_wait_with_a_limit_ends_with_the_name_of_the_owner(tmp_path, said):
     for limit_s, words in ((1.0, "not free within 1 s"), (0.0, "is not waited for")):
         with (
             pytest.raises(ExperimentError, match=words) as caught,
-            held(CPU, said.append, tmp_path, slept.append, limit_s),
+            held(CPU, said.append, tmp_path, slept.append, limit_s, clock=lambda: sum(slept)),
         ):
             pytest.fail("it was not free")
         assert caught.value.code == "busy"

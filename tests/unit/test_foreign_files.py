@@ -190,6 +190,13 @@ def test_what_is_no_study_says_what_it_is_to_who_would_resume_it(study, experime
         find_study(experiment)
 
 
+def test_the_directory_that_holds_studies_says_so(study):
+    folder = study.parent
+    (folder / "notes.txt").write_text("")
+    found = f"llem run --resume {folder} finds them"
+    assert told(folder) == f"{folder} is a directory with studies in it; {found}, to go on with one"
+
+
 def test_a_result_under_another_name_and_an_error_are_known_by_what_they_hold(experiment, tmp_path):
     renamed = (experiment / "result.json").rename(tmp_path / "before.json")
     assert "is the result of an experiment; llem run takes a YAML file" in told(renamed)

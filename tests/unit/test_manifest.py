@@ -138,6 +138,8 @@ def test_a_plan_that_is_in_place_is_not_written_again(study: StudyDirectory) -> 
         ({"slots": [[1, 2, 1]]}, "a slot names a configuration that is not among the 2"),
         ({"slots": [[1, -1, 1]]}, "a slot names a configuration"),
         ({"slots": [[1, 0]]}, "slots.0"),
+        ({"slots": [[10**300, 0, 1]]}, "the number or the cycle of a slot is not from 1 to"),
+        ({"slots": [[1, 0, 10**300]]}, "the number or the cycle of a slot is not from 1 to"),
         ({"experiments": [3]}, "not a mapping"),
         ({"generated": None}, "generated"),
         ({"schema_version": "2.0"}, "a later version of llenergymeasure"),

@@ -102,6 +102,35 @@ def test_random_weights_are_told_by_their_architecture(tmp_path: Path) -> None:
     assert of(Path(f"random:{tmp_path}")) != before
 
 
+@pytest.mark.parametrize("settings", [{"apply_chat_template": True}, {"dataset": "chats.jsonl"}])
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_another_chat_template_is_another_input_of_random_weights(
+    tmp_path: Path, settings: dict[str, object], file: str
+) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    model, template = Path(f"random:{tmp_path}"), {"chat_template": "{{ messages }}"}
+    (tmp_path / file).write_text(json.dumps(template))
+    before = of(model, **settings)
+    assert of(model, **settings) == before
+    (tmp_path / file).write_text(json.dumps({"chat_template": "Be brief. {{ messages }}"}))
+    now = of(model, **settings)
+    assert now["model"] == before["model"]
+    assert now["chat_template"] != before["chat_template"]
+    config = ExperimentConfig.model_validate({"model": str(model), **settings})
+    with pytest.raises(ExperimentError, match=r"the chat template .* when the study began"):
+        identity.refuse_others(config, before, now)
+    identity.refuse_others(config, {"model": before["model"]}, now)  # of an earlier version
+
+
+def test_a_chat_template_that_is_not_applied_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert "chat_template" not in of(Path(f"random:{tmp_path}"), dataset="chats.jsonl")
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert "chat_template" not in of(Path(f"random:{tmp_path}"))
+
+
 def test_a_model_on_the_hub_is_told_by_what_the_engine_says_else_by_the_cache(
     tmp_path: Path,
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -176,6 +177,16 @@ def test_a_file_of_the_kernel_without_a_size_is_read_up_to_the_limit() -> None:
     assert plain_files.read(Path("/proc/self/stat"), 1 << 20)
     with pytest.raises(OSError, match="too large"):
         plain_files.read(Path("/proc/self/stat"), 10)
+
+
+def test_an_empty_file_takes_no_memory_however_large_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    tracemalloc.start()
+    try:
+        assert plain_files.read(tmp_path / "file", 1 << 30) == b""
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_empty_device_is_an_empty_file() -> None:

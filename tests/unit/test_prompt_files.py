@@ -151,6 +151,25 @@ def test_parquet_reads_only_the_columns_it_needs(tmp_path: Path) -> None:
     assert dataset.unused == ("id", "embedding")
 
 
+@pytest.mark.parametrize("cell", ["x" * (tables.MAX_ROW_BYTES // 3), "x\n" * 3_000_000])
+def test_a_row_of_csv_is_bounded_as_a_whole(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,b,c,d\n" + ",".join(4 * [f'"{cell}"']))
+    told = only(str(path))
+    assert (told.where, told.what) == (f"{path}, line 2", tables.TOO_LONG)
+
+
+def test_of_a_line_that_is_too_long_it_is_said_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"x" * (tables.MAX_ROW_BYTES + 1))
+    assert "give each row a line of its own" in str(only(str(tmp_path / "a.jsonl")))
+
+
+def test_csv_of_pandas_has_whole_numbers_with_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"prompt,max_tokens\na,64.0\nb,\nc,7.\n")
+    assert [one.max_new_tokens for one in load(str(path)).prompts] == [64, None, 7]
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz"])
 def test_a_large_file_is_never_held_whole(tmp_path: Path, ending: str) -> None:
     text = "word " * 2000

@@ -130,7 +130,7 @@ def test_a_study_survives_a_round_trip_through_json(write):
         ("execution: {cycle_order: random}", "execution.cycle_order: must be 'balanced'"),
         ("execution: {n_cycles: 0}", "execution.n_cycles: must be 1 or more"),
         ("backend: []", "backend: is an empty list"),
-        ("backend: [pytorch, vlm]", "unknown backend 'vlm', did you mean 'vllm'?"),
+        ("backend: [pytorch, vlm]", "unknown backend 'vlm', did you mean 'vllm'? (a backend"),
         ("backend: [pytorch, pytorch]", "backend: names a backend twice"),
         ("backend: [7]", "backend: must be the name of a backend, or a list of names"),
         (

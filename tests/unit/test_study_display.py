@@ -151,7 +151,14 @@ def test_a_bar_says_which_experiment_of_how_many_the_share_and_when_all_ends():
 
 
 @pytest.mark.parametrize(
-    ("left_s", "said"), [(60.0, "23:31"), (3600.0, "Tue 00:30"), (200_000.0, "Thu 07:03")]
+    ("left_s", "said"),
+    [
+        (60.0, "23:31"),
+        (3600.0, "Tue 00:30"),
+        (200_000.0, "Thu 07:03"),
+        (6 * 86_400.0, "Sun 23:30"),
+        (7 * 86_400.0, "2026-03-09"),
+    ],
 )
-def test_the_end_on_another_day_has_its_name(left_s, said):
+def test_the_end_on_another_day_has_its_name_or_its_date(left_s, said):
     assert time_of_day(datetime(2026, 3, 2, 23, 30), left_s) == said

@@ -124,6 +124,12 @@ def test_a_single_cycle_says_that_it_has_no_intervals_and_how_to_get_them():
     assert "against" not in text
 
 
+def test_a_study_broken_off_is_not_told_to_add_the_cycles_that_it_lacks():
+    text = three(cycles=1).model_copy(update={"missing": 6}).summary()
+    assert "Means have no intervals: those need three cycles." in text
+    assert "--cycles" not in text
+
+
 def test_two_cycles_have_intervals_of_comparisons_and_say_that_means_have_none():
     text = three(cycles=2).summary()
     assert "against #" in text

@@ -335,9 +335,13 @@ class StudyDisplay(Display):
 
 
 def time_of_day(now: datetime, left_s: float) -> str:
-    """Say when something ends that takes so many seconds yet: ``14:32``, or ``Tue 14:32``."""
+    """Say when something ends that takes so many seconds yet: ``14:32``, or ``Tue 14:32``.
+
+    From a week on it is the day, ``2026-12-24``.
+    """
     end = now + timedelta(seconds=left_s)
-    return f"{end:%H:%M}" if end.date() == now.date() else f"{end:%a %H:%M}"
+    days = (end.date() - now.date()).days
+    return f"{end:%Y-%m-%d}" if days >= 7 else f"{end:%a %H:%M}" if days else f"{end:%H:%M}"
 
 
 def make_display(verbosity: str, single: ExperimentConfig | None = None) -> Display:

@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from llenergymeasure.config import yaml_file
@@ -21,7 +22,7 @@ def fields_set(texts: Iterable[str]) -> dict[str, Any]:
     """Read ``FIELD=VALUE``: dotted field to value.
 
     Raises:
-        FlagError: One is no such text, or names a field twice.
+        FlagError: One is no such text, or two set the same field or a part of it.
     """
     return {
         field: yaml_file.value_of(text, f"{SET} {field}") for field, text in _parted(SET, texts)
@@ -35,7 +36,7 @@ def fields_swept(texts: Iterable[str]) -> dict[str, list[Any]]:
     brackets, braces or quotes belongs to its value.
 
     Raises:
-        FlagError: One is no such text, or names a field twice.
+        FlagError: One is no such text, or two set the same field or a part of it.
     """
     swept: dict[str, list[Any]] = {}
     for field, text in _parted(SWEEP, texts):
@@ -46,7 +47,7 @@ def fields_swept(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def _parted(flag: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    seen: set[str] = set()
+    seen, sections = set[str](), set[str]()
     for text in texts:
         given, equals, value = text.partition("=")
         field, shown = given.strip(), given[:_LONGEST]
@@ -56,5 +57,10 @@ def _parted(flag: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
             )
         if field in seen:
             raise FlagError(f"{flag} {shown} is given twice; leave one out", where=flag)
+        around = set(accumulate(field.split("."), "{}.{}".format)) - {field}
+        if field in sections or not seen.isdisjoint(around):
+            said = f"{flag} {shown} sets all or a part of what another {flag} sets; leave one out"
+            raise FlagError(said, where=flag)
         seen.add(field)
+        sections |= around
         yield field, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,17 +159,43 @@ def _named(
     Raises:
         FlagError: Two flags say the same.
     """
+    refuse_overlaps(fields, assigned, sweep)
     flags: dict[tuple[str, ...], str] = {("sweep", key): f"{SWEEP} {key}" for key in sweep}
     for name in (*fields, *assigned):
         flag, parts = flag_name(name, assigned), tuple(name.split("."))
-        other = f"{SWEEP} {name}" if name in sweep else flag_name(name)
-        if name in sweep or (name in fields and name in assigned):
-            raise FlagError(f"{flag} and {other} say different things; leave one out", where=flag)
         for length in range(1, len(parts)):  # a section that only flags speak of
             if parts[:length] not in file.lines:
                 flags.setdefault(parts[:length], flag)
         flags[parts] = flag
     return file._replace(flags=flags)
+
+
+def refuse_overlaps(fields: Iterable[str], assigned: Collection[str], sweep: Iterable[str]) -> None:
+    """Refuse two flags of one field, or of a section and of what is in it: one would be lost.
+
+    Args:
+        fields: Those that have a flag of their own.
+        assigned: Those of flags that name the field.
+        sweep: Those with several values.
+
+    Raises:
+        FlagError: There are such two.
+    """
+    said = {tuple(name.split(".")): f"{SWEEP} {name}" for name in sweep}
+    inside = {parts[:n]: flag for parts, flag in said.items() for n in range(1, len(parts))}
+    own = [(name, flag_name(name)) for name in fields]
+    for name, flag in (*own, *((name, flag_name(name, assigned)) for name in assigned)):
+        parts = tuple(name.split("."))
+        around = [parts[:n] for n in range(1, len(parts))]
+        if parts in said:
+            how = f"{flag} and {said[parts]} say different things; leave one out"
+            raise FlagError(how, where=flag)
+        other = next((said[one] for one in around if one in said), inside.get(parts))
+        if other is not None:
+            how = f"{flag} and {other} overlap; name each field by a flag of its own"
+            raise FlagError(how, where=flag)
+        said[parts] = flag
+        inside.update(dict.fromkeys(around, flag))
 
 
 def _refuse_lost_sections(file: YamlFile, backend: str | None) -> None:

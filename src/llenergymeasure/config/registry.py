@@ -50,8 +50,8 @@ def backend_entry(name: str) -> BackendFacts:
     entry = BACKENDS.get(name) or plugin_backends().get(name)
     if entry is None:
         raise ConfigError(
-            f"unknown backend '{shortened(name)}', {nearest(name, backend_names())}; a backend "
-            "that another package adds needs that package installed here",
+            f"unknown backend '{shortened(name)}', {nearest(name, backend_names())} (a backend "
+            "that another package adds needs that package installed here)",
             where="backend",
         )
     return entry

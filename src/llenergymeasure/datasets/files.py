@@ -12,6 +12,7 @@ A first row with ``_provenance`` and without a prompt is a header.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -320,8 +321,9 @@ def _limit(given: Mapping[str, Any]) -> int | None:
 
 
 def _unreadable(name: str, error: OSError) -> Problem:
-    return Problem(
-        f"cannot read {name}: {error.strerror or error}",
-        "dataset",
-        "give the path of a file of prompts that exists; a path in YAML is taken from its folder",
+    remedy = (
+        "give the path of a file of prompts that exists; a path in YAML is taken from its folder"
     )
+    if error.errno == errno.EFBIG:  # of a line
+        remedy = "leave that line out, or give each row a line of its own"
+    return Problem(f"cannot read {name}: {error.strerror or error}", "dataset", remedy)

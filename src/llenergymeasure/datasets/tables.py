@@ -53,12 +53,21 @@ def csv_rows(file: BinaryIO, choose: Choose) -> Iterator[Row | BadRow]:
     A column with numbers has whole numbers, and ``None`` where a cell is empty.
     """
     csv.field_size_limit(MAX_ROW_BYTES)  # of the whole process, where it was less
-    names, numbers, begins = list[str](), list[str](), 1
+    names, numbers, begins, length = list[str](), list[str](), 1, 0
+
+    def lines(text: TextIO) -> Iterator[str]:
+        nonlocal length
+        while line := text.readline(MAX_ROW_BYTES + 1):
+            length += len(line)
+            if length > MAX_ROW_BYTES:  # of all the lines of a row
+                raise csv.Error(TOO_LONG)
+            yield line
+
     with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        reader = csv.reader(iter(lambda: text.readline(MAX_ROW_BYTES + 1), ""), strict=True)
+        reader = csv.reader(lines(text), strict=True)
         try:
             for cells in reader:
-                place, begins = f"line {begins}", reader.line_num + 1
+                place, begins, length = f"line {begins}", reader.line_num + 1, 0
                 if not cells:
                     continue
                 if not names:
@@ -72,7 +81,7 @@ def csv_rows(file: BinaryIO, choose: Choose) -> Iterator[Row | BadRow]:
         except UnicodeDecodeError:
             yield BadRow(f"line {begins}", NOT_UTF8)
         except csv.Error as error:
-            too_long = "field limit" in str(error)
+            too_long = str(error) == TOO_LONG
             yield BadRow(f"line {begins}", TOO_LONG if too_long else f"not CSV: {error}")
 
 
@@ -132,9 +141,13 @@ def unreadable(error: RecursionError | ValueError) -> str:
 
 
 def _number(cell: str) -> int | str | None:
-    """Read a cell of a column with numbers; one that is none stays text."""
+    """Read a cell of a column with numbers; one that is none stays text.
+
+    pandas writes ``64.0`` where any other cell of the column is empty.
+    """
     cell = cell.strip()
-    return int(cell) if re.fullmatch(r"[0-9]{1,18}", cell) else cell or None
+    whole = re.fullmatch(r"([0-9]{1,18})(?:\.0*)?", cell)
+    return int(whole[1]) if whole else cell or None
 
 
 class _Text:

@@ -28,7 +28,7 @@ from llenergymeasure.domain.warnings import FINDINGS, LEVELS
 #      loaded model; a search ends when it delivers; drafts, stalls and sleep are told; what was
 #      made by earlier rules says so; weights may be unknown; operations of recurrences are an item
 #      of their own; what a quota of CPU time held back is told; inputs have identities;
-#      columns of datasets are named
+#      columns of datasets are named; chat templates are inputs
 SCHEMA_VERSION = "2.1"
 KNOWN_SCHEMAS = ("2.0", SCHEMA_VERSION)
 
@@ -342,8 +342,9 @@ class ResolvedSettings(Record):
     inputs: dict[str, str] = Field(
         {},
         description="Identity of each input, by the field that names it: dataset, tokenizer, "
-        "model, lora, decoder.draft_model; what is not known is absent. Results of a configuration "
-        "are pooled only where they agree.",
+        "chat_template (where that of the model may be applied and model does not tell it), model, "
+        "lora, decoder.draft_model; what is not known is absent. Results of a configuration are "
+        "pooled only where they agree.",
     )
 
 

@@ -114,8 +114,8 @@ class ConfigurationResult(Record):
     conditions: dict[str, str] = Field(
         {},
         description="What sets these results off from others of the configuration, where not all "
-        "had the same inputs (dataset, tokenizer, model, lora, decoder.draft_model) or ran on the "
-        "same versions.",
+        "had the same inputs (dataset, tokenizer, chat_template, model, lora, decoder.draft_model) "
+        "or ran on the same versions.",
     )
     n_cycles: int = Field(description="Results behind its figures.")
     invalid: int = Field(0, description="Results left out because their verdict is invalid.")

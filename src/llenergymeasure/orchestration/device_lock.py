@@ -108,12 +108,14 @@ def lock_path(device: str, directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def held(
+def held(  # noqa: PLR0913 - the clock is given by name
     target: DeviceTarget,
     waiting: Waiting,
     directory: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
     limit_s: float | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[ProcessLock, ...]]:
     """Hold the devices of a target inside the block; waits until they are free.
 
@@ -123,6 +125,7 @@ def held(
         directory: Where the lock files lie, if not :func:`lock_directory`.
         sleep: How to pass time between two looks.
         limit_s: Longest wait for all of them, s; ``None`` is without limit.
+        clock: Tells the time, s.
 
     Yields:
         The locks.
@@ -130,7 +133,7 @@ def held(
     Raises:
         ExperimentError: The lock files cannot be used, or the limit is over.
     """
-    waited_s = 0.0
+    begun_s = clock()
     try:
         folder = directory or lock_directory()
     except OSError as error:
@@ -141,14 +144,13 @@ def held(
             said = None
             while isinstance(lock := _take(device, folder), Path):
                 owner = locks.owner_of(lock) or "another process"
-                if limit_s is not None and waited_s >= limit_s:
+                if limit_s is not None and clock() - begun_s >= limit_s:
                     raise _busy(device, str(owner), limit_s)
                 text = f"waiting for {_plain(device)}, measured by {owner}"
                 if text != said:
                     waiting(text)
                     said = text
                 sleep(POLL_S)
-                waited_s += POLL_S
             taken.append(lock)
             stack.callback(lock.release, remove=lock.path != lock_path(device, folder))
         yield tuple(taken)
@@ -190,7 +192,7 @@ def _take(device: str, folder: Path) -> ProcessLock | Path:
                 return rival
     except OSError as error:
         if lock is not None:
-            lock.release()
+            lock.release(remove=own != usual)
         raise _unusable(f"cannot lock {_plain(device)} with {usual}", error) from None
     return lock
 

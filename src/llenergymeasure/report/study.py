@@ -252,10 +252,8 @@ def _reading(study: StudyResult) -> Iterator[Text]:
             "three, or never changed."
         )
     else:
-        yield Text(
-            "Means have no intervals: those need three cycles. Add some with --resume PATH "
-            "--cycles 3."
-        )
+        more = "" if study.missing else " Add some with --resume PATH --cycles 3."
+        yield Text(f"Means have no intervals: those need three cycles.{more}")
     if study.comparisons:
         yield Text(
             "The last column compares with the configuration named there; its intervals hold "

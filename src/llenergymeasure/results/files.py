@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +39,8 @@ SEAL = "sha256"
 """Key of the checksum, the last one of a sealed file."""
 
 _UNFINISHED = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+
+_NOT_BEGUN_S = 3600.0  # it takes microseconds to lock a file, unless one is killed meanwhile
 
 MOST_BYTES = 256 * plain_files.MIB
 """Largest result, failure, order, and share of one of several processes."""
@@ -204,7 +207,8 @@ def replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove what processes of this user that were killed left half written in a folder.
 
-    Whoever still writes a file has it locked, but for this process, which has no locks to itself.
+    Whoever still writes a file has it locked, but for this process, which has no locks to itself,
+    and for one that has just made it: an empty file is left behind once it is old.
     """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -213,7 +217,9 @@ def remove_unfinished(folder: Path) -> None:
                 continue
             with contextlib.suppress(OSError), path.open("rb+") as left:
                 fcntl.lockf(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(left.fileno()).st_uid == os.getuid():
+                status = os.fstat(left.fileno())
+                begun = status.st_size or time.time() - status.st_mtime > _NOT_BEGUN_S
+                if begun and status.st_uid == os.getuid():
                     path.unlink()
 
 

@@ -49,6 +49,9 @@ def _folder(folder: Path) -> Iterator[str]:
         yield f"the directory of an experiment without a result{_way_on_from(folder)}"
     if experiment.config.exists():
         yield from _file(experiment.config)
+    if any(map(_study_of, folder.iterdir())):
+        found = f"llem run --resume {_quoted(folder)} finds them"
+        yield f"a directory with studies in it; {found}, to go on with one"
 
 
 def _file(path: Path) -> Iterator[str]:

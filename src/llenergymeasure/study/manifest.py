@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from llenergymeasure import plain_files
 from llenergymeasure._version import __version__
+from llenergymeasure.config.backend_configs import MOST
 from llenergymeasure.config.base import as_unicode, unlike
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import STORED, ExperimentConfig
@@ -135,6 +136,8 @@ class StudyPlan(Record):
         count = len(self.experiments)
         if not all(0 <= slot.configuration < count for slot in self.slots):
             raise ValueError(f"a slot names a configuration that is not among the {count}")
+        if not all(0 < one <= MOST for slot in self.slots for one in (slot.number, slot.cycle)):
+            raise ValueError(f"the number or the cycle of a slot is not from 1 to {MOST:,}")
         return self
 
     def config(self, slot: Slot) -> ExperimentConfig:

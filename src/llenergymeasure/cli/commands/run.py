@@ -365,7 +365,12 @@ def _dataset(given: str | None) -> object:
 
 def _study(path: Path | None, asked: _Asked, resume: Path | None) -> StudyConfig | None:
     """Read what is asked for; ``None`` where a study goes on with the design it has."""
-    from llenergymeasure.config.loader import EXECUTION, flag_name, load_study_config
+    from llenergymeasure.config.loader import (
+        EXECUTION,
+        flag_name,
+        load_study_config,
+        refuse_overlaps,
+    )
 
     given, assigned, swept = asked
     if path is not None or "model" in {**asked.fields, **swept}:
@@ -377,6 +382,7 @@ def _study(path: Path | None, asked: _Asked, resume: Path | None) -> StudyConfig
             raise explained(path, error) from None
     if resume is None:
         raise FlagError("give a YAML file, or at least --model", where="command line")
+    refuse_overlaps(given, assigned, swept)
     strange = [flag_name(name, assigned) for name in asked.fields if not name.startswith(EXECUTION)]
     for flag in (*strange, *(f"--sweep {name}" for name in swept)):
         raise FlagError(

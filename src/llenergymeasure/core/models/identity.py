@@ -13,18 +13,19 @@ from pathlib import Path
 from llenergymeasure.config.canonical import canonical_hash
 from llenergymeasure.config.models import DatasetFile, ExperimentConfig, SyntheticDataset
 from llenergymeasure.config.registry import backend_entry
-from llenergymeasure.core.models import sources
+from llenergymeasure.core.models import sources, tokenizer_files
 from llenergymeasure.core.models.hub import ADAPTER_FILE, CONFIG_FILE, Hub
 from llenergymeasure.exceptions import ConfigError, ExperimentError
 
 WORDS = {
     "dataset": "the prompts",
     "tokenizer": "the tokenizer",
+    "chat_template": "the chat template",
     "model": "the model",
     "lora": "the adapter",
     "decoder.draft_model": "the draft model",
 }
-"""What an input is called, by the field that names it; a tokenizer is named by its model."""
+"""What an input is called, by the field that names it; tokenizer and template are a model's."""
 
 _HUB = Hub()
 _SETTINGS = (".json", ".py", ".jinja", ".txt", ".model")
@@ -39,7 +40,8 @@ def of_models(
 
     Of a model on the Hub it is the commit, of one with random weights its ``config.json``, of a
     directory its files: names and sizes of all, small ones as a whole, and of weights some
-    kilobytes from the beginning, where safetensors describe their tensors, to the end.
+    kilobytes from the beginning, where safetensors describe their tensors, to the end. A chat
+    template beside the ``config.json`` of random weights is an input of its own.
 
     Args:
         config: The experiment.
@@ -64,6 +66,8 @@ def of_models(
             told = f"commit {commit}"
         if told is not None:
             found[field] = told
+    if (template := _chat_template(config)) is not None:
+        found["chat_template"] = template
     return found
 
 
@@ -122,6 +126,7 @@ def names(config: ExperimentConfig) -> dict[str, str]:
     given = {
         "dataset": dataset,
         "tokenizer": tokenizer,
+        "chat_template": tokenizer if _may_apply_template(config) else None,
         "model": model,
         "lora": _adapter(config),
         "decoder.draft_model": config.decoder.draft_model,
@@ -137,6 +142,21 @@ def short(identity: str) -> str:
 def _adapter(config: ExperimentConfig) -> str | None:
     lora = config.lora
     return None if lora is None else lora.adapter_path or lora.adapter_id
+
+
+def _may_apply_template(config: ExperimentConfig) -> bool:
+    return config.apply_chat_template or config.has_prompt_file  # which may hold chats
+
+
+def _chat_template(config: ExperimentConfig) -> str | None:
+    """Identify the chat template of a model whose own identity does not tell it."""
+    source = sources.resolve(config.model)
+    if source.kind != "random" or source.path is None or not _may_apply_template(config):
+        return None
+    try:
+        return tokenizer_files.template_fingerprint(source.path)
+    except OSError:  # pre-flight, or the engine, says what is wrong with it
+        return None
 
 
 def _identity(source: sources.ModelSource, config_file: str, hub: Hub, *, ask: bool) -> str | None:

@@ -162,11 +162,28 @@ def fingerprint(find: Callable[[str], Path | None]) -> str | None:
     whole = find("tokenizer.json")
     if whole is not None:
         return hashlib.sha256(plain_files.read(whole, MOST_BYTES)).hexdigest()
-    found = [path for name in NAMES if (path := find(name)) is not None]
+    return _hashed([path for name in NAMES if (path := find(name)) is not None])
+
+
+def template_fingerprint(folder: Path) -> str | None:
+    """Hash what makes the text of a chat: the template, and the settings that it is filled with.
+
+    Args:
+        folder: The directory of the tokenizer.
+
+    Returns:
+        The SHA-256 of its files but ``tokenizer.json``, or ``None`` where there is no template.
+    """
+    if not has_chat_template(folder):
+        return None
+    return _hashed([path for path in own_files(folder) if path.name != "tokenizer.json"])
+
+
+def _hashed(paths: list[Path]) -> str | None:
     digest = hashlib.sha256()
-    for path in found:
+    for path in paths:
         digest.update(path.name.encode() + b"\0" + plain_files.read(path, MOST_BYTES))
-    return digest.hexdigest() if found else None
+    return digest.hexdigest() if paths else None
 
 
 def _text(token: Any) -> Any:
