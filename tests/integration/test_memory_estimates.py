@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from memory_estimates import LOWEST, ONE_BILLION, Cell, cells, measure, without_holes
+from memory_estimates import HIGHEST, LOWEST, ONE_BILLION, Cell, cells, measure, without_holes
 
 LINUX = pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are read from Linux's /proc"
@@ -25,7 +25,7 @@ def test_what_is_alive_at_once_in_a_tiny_model_is_what_was_counted(
     cell: Cell, tmp_path: Path
 ) -> None:
     # Without the holes of a heap, whose number is luck, growth is the same in every run.
-    assert 0.95 <= without_holes(cell, tmp_path)["alive_ratio"] <= 1.1
+    assert LOWEST <= without_holes(cell, tmp_path)["alive_ratio"] <= HIGHEST
 
 
 @LINUX

@@ -21,8 +21,16 @@ def llem(tmp_path: Path) -> Llem:
 @pytest.mark.parametrize(
     ("shout", "code", "says"),
     [
-        ("kill", "killed", "killed by SIGKILL: most likely the machine ran out of memory"),
-        ("crash", "killed", "killed by SIGSEGV: the engine, or native code it uses, crashed"),
+        (
+            "kill",
+            "killed",
+            "ended by SIGKILL, and not by the kernel for want of memory: a person",
+        ),
+        (
+            "crash",
+            "killed",
+            "ended by SIGSEGV: the engine, or native code it uses, crashed",
+        ),
         ("leave", "no_result", "ended as if all was well but left no result.json"),
         ("garble", "malformed_result", "left a result.json that cannot be read"),
         ("refuse", "internal", "RuntimeError: no such driver"),

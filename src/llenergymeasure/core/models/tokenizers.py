@@ -21,7 +21,7 @@ from llenergymeasure.core.models.config_json import stated_in
 from llenergymeasure.core.models.hub import Hub
 from llenergymeasure.core.models.sources import ModelSource
 from llenergymeasure.domain.prompts import Message, Role
-from llenergymeasure.exceptions import ConfigError, Problem
+from llenergymeasure.exceptions import ConfigError, LLEMError, Problem
 from llenergymeasure.processes import same_modules
 
 GENERATION_CONFIG = "generation_config.json"
@@ -73,6 +73,8 @@ class HFTokenizer:
             rendered = self.inner.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
+        except LLEMError:  # not the template's: its time is over
+            raise
         except Exception as error:  # a template raises whatever it likes
             said = f"{error}".strip().partition("\n")[0] or type(error).__name__
             roles = [message.role for message in messages]
