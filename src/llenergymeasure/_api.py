@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, Final, TypeVar, overload
 
 from llenergymeasure.config.loader import load_experiment_config, load_study_config
 from llenergymeasure.config.models import ExperimentConfig, StudyConfig
@@ -14,6 +15,8 @@ from llenergymeasure.domain.results import ExperimentResult, StudyResult
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.results.recognise import explained
 from llenergymeasure.study.runner import StudyRunner
+
+Config = TypeVar("Config", ExperimentConfig, StudyConfig)
 
 
 class _NotGiven(Enum):
@@ -59,11 +62,7 @@ def run_experiment(
         config = ExperimentConfig(**fields)
     elif not isinstance(config, ExperimentConfig):
         wanted = "run_experiment takes a YAML file or an ExperimentConfig; for fields, write "
-        file = _path(config, f"{wanted}run_experiment(**fields)")
-        try:
-            config = load_experiment_config(file)
-        except ConfigError as error:
-            raise explained(file, error) from None
+        config = _read(load_experiment_config, config, f"{wanted}run_experiment(**fields)")
     directory = None if output_dir is None else Path(output_dir)
     return StudyRunner(StudyConfig.of(config), load_settings(), directory).run().experiments[0]
 
@@ -97,15 +96,16 @@ def run_study(
         study = StudyConfig.of(study)
     elif not isinstance(study, StudyConfig):
         wanted = "run_study takes a YAML file; for fields, StudyConfig(**fields)"
-        file = _path(study, wanted)
-        try:
-            study = load_study_config(file)
-        except ConfigError as error:
-            raise explained(file, error) from None
+        study = _read(load_study_config, study, wanted)
     return StudyRunner(study, settings, directory).run()
 
 
-def _path(given: object, wanted: str) -> Path:
+def _read(load: Callable[[Path], Config], given: object, wanted: str) -> Config:
+    """Read a configuration from the file that was given; say what another file is."""
     if not isinstance(given, str | os.PathLike):
         raise TypeError(f"{wanted}; it was given {type(given).__name__}")
-    return Path(given)
+    file = Path(given)
+    try:
+        return load(file)
+    except ConfigError as error:
+        raise explained(file, error) from None
