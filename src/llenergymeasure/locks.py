@@ -30,6 +30,7 @@ from typing import Self
 import psutil
 from pydantic import Field, ValidationError
 
+from llenergymeasure.config.plain_words import shown
 from llenergymeasure.config.secrets import redact
 from llenergymeasure.domain import Record
 from llenergymeasure.exceptions import StudyError
@@ -62,11 +63,6 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-
-
-def _shown(text: str, longest: int = _LONGEST_NAME) -> str:
-    """Cut it short, and escape what would do something to a terminal."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:longest])
 
 
 class Owner(Record):
@@ -115,13 +111,14 @@ class Owner(Record):
         """
         today = self.since.date() == datetime.now(self.since.tzinfo).date()
         since = f"{self.since:%H:%M}" if today else f"{self.since:%Y-%m-%d %H:%M}"
+        user, host = (shown(name, _LONGEST_NAME) for name in (self.user, self.host))
         if self.host != socket.gethostname():
-            return f"pid {self.pid} ({_shown(self.user)} on {_shown(self.host)}, since {since})"
+            return f"pid {self.pid} ({user} on {host}, since {since})"
         stopped = ""
         with contextlib.suppress(psutil.Error):
             if psutil.Process(self.pid).status() == psutil.STATUS_STOPPED:
                 stopped = f", stopped; kill -CONT {self.pid} lets it go on"
-        return f"pid {self.pid} ({_shown(self.user)}, since {since}{stopped})"
+        return f"pid {self.pid} ({user}, since {since}{stopped})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,7 +239,7 @@ def owned(study: StudyDirectory) -> Iterator[ProcessLock]:
         ) from None
     if lock is None:
         owner = owner_of(study.lock)
-        who = f"{owner}: {_shown(owner.command, _LONGEST_COMMAND)}" if owner else "another process"
+        who = f"{owner}: {shown(owner.command, _LONGEST_COMMAND)}" if owner else "another process"
         raise StudyError(
             f"the study in {study.root} is being run by {who}; wait for it to end, or interrupt "
             "it and use --resume",
