@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.isolation import Workers, workers
 from tests.support.models import load_engine
 from tests.support.pytorch_engine import PyTorchEngines
+from tests.support.samples import EXHAUSTIVE
 
 if TYPE_CHECKING:
     from llenergymeasure.core.backends.pytorch.engine import PyTorchEngine
@@ -33,3 +35,12 @@ def load(tmp_path: Path) -> Iterator[Callable[..., PyTorchEngine]]:
     yield make
     for engine in loaded:
         engine.close()
+
+
+@pytest.fixture(params=["forkserver", pytest.param("spawn", marks=EXHAUSTIVE)])
+def each(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Workers]:
+    """Start workers of a test each way there is, the slow one where all is tested."""
+    with workers(tmp_path, request.param, monkeypatch) as made:
+        yield made

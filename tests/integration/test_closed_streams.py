@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,18 +32,7 @@ def llem(tmp_path: Path) -> Llem:
 
 def redirected(llem: Llem, how: str, *arguments: str) -> Done:
     """Run the command as a shell does whose user has closed some of its streams."""
-    command = shlex.join(llem.command(*arguments))
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"exec {command} {how}"],
-        cwd=llem.folder,
-        env=llem.variables(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
+    return llem.in_shell(f"{{}} {how}", *arguments)
 
 
 @pytest.mark.parametrize("how", [ALL, ">&-", "2>&-", "<&-", ">&- 2>&-"])

@@ -34,7 +34,6 @@ from tests.support.isolation import (
     workers,
 )
 from tests.support.lock_holder import holder
-from tests.support.samples import EXHAUSTIVE
 from tests.support.scripted_run import make_order
 
 KEY = "hf_" + "QwErTyUiOpAsDfGhJkLzXcVbNm12345678"
@@ -65,14 +64,6 @@ def used(path):
 
 BOTH = pytest.mark.parametrize("each", ["forkserver", "spawn"], indirect=True)
 """For tests of what the two ways of starting do each in its own way, in every run."""
-
-
-@pytest.fixture(params=["forkserver", pytest.param("spawn", marks=EXHAUSTIVE)])
-def each(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Workers]:
-    with workers(tmp_path, request.param, monkeypatch) as made:
-        yield made
 
 
 @pytest.fixture

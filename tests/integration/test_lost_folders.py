@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,19 +19,9 @@ def llem(tmp_path: Path) -> Llem:
 
 def in_a_lost_folder(llem: Llem, *arguments: str) -> Done:
     """Run the command where a folder was until a moment ago."""
-    command = shlex.join(llem.command(*arguments))
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"mkdir lost && cd lost && rmdir ../lost && exec {command}"],
-        cwd=llem.folder,
-        env=llem.variables(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    assert "defect" not in done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
+    done = llem.in_shell("mkdir lost && cd lost && rmdir ../lost && {}", *arguments)
+    assert "defect" not in done.err
+    return done
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("--output", "/tmp"), ("--json",)])

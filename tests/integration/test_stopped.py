@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,14 +24,6 @@ from tests.support.samples import EXHAUSTIVE
 HANGING = "Path({path!r}).touch()\ntime.sleep(3600)"
 GOOD_ORDER_S = 8.0
 """Less than the grace that one which does not end is given."""
-
-
-@pytest.fixture(params=["forkserver", pytest.param("spawn", marks=EXHAUSTIVE)])
-def each(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Workers]:
-    with workers(tmp_path, request.param, monkeypatch) as made:
-        yield made
 
 
 def stop(*processes: psutil.Process) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -173,6 +174,20 @@ class Llem:
     def command(self, *arguments: str) -> list[str]:
         """Give the command line."""
         return [sys.executable, "-m", "llenergymeasure", *arguments]
+
+    def in_shell(self, line: str, *arguments: str) -> Done:
+        """Run a line of shell, with the command in the place of ``{}``."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", line.format(f"exec {shlex.join(self.command(*arguments))}")],
+            cwd=self.folder,
+            env=self.variables(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
 
     def script(self, text: str, timeout_s: float = 60) -> Done:
         """Run a Python script that uses the library, from a file and without a main guard."""
