@@ -136,7 +136,9 @@ def test_a_result_that_is_in_no_figure_marks_no_row_and_is_told_all_the_same():
 
     study = make_study(run)
     assert [one.trust for one in study.configurations] == [(), ()]
-    assert "  invalid    counter_reset in 1 of 6 runs: #1\n" in study.summary()
+    text = study.summary()
+    assert "Trust        ok; 1 run invalid and in no figure\n" in text
+    assert "  invalid    counter_reset in 1 of 6 runs: #1\n" in text
 
 
 def test_a_study_without_findings_says_so():

@@ -57,7 +57,7 @@ class _Row(NamedTuple):
 def sections(study: StudyResult) -> Iterator[Section]:
     """Say what a study says."""
     yield Section("head", tuple(_head(study)))
-    if len(study.configurations) == _planned(study) == 1:
+    if _is_of_one(study):
         yield Section("figures", tuple(all_of_one(study.configurations[0])))
     else:
         shown = _shown(study)
@@ -72,6 +72,10 @@ def sections(study: StudyResult) -> Iterator[Section]:
 def _planned(study: StudyResult) -> int:
     """Count the configurations that the study was to measure."""
     return study.generated - study.merged - len(study.skipped)
+
+
+def _is_of_one(study: StudyResult) -> bool:
+    return len(study.configurations) == _planned(study) == 1
 
 
 def _head(study: StudyResult) -> Iterator[Text]:
@@ -272,7 +276,7 @@ def _reading(study: StudyResult) -> Iterator[Text]:
             "The last column compares with the configuration named there; its intervals hold "
             "together. = marks what is not shown to differ: that is no proof of being equal."
         )
-    if any(one.trust for one in study.configurations):
+    if any(one.trust for one in study.configurations) and not _is_of_one(study):
         yield Text(f"{CAUTION} marks what rests on results with cautions, which are told below.")
     for place, number in places_of(study).items():
         yield Text(f"@{number} is {' and '.join(place) or 'a device not known'}.")
@@ -311,8 +315,9 @@ def _trust(study: StudyResult) -> Iterator[Fact]:
     if not study.trust:
         yield Fact("Trust", ("ok: nothing speaks against these figures",))
         return
-    worst = study.trust[0].level
-    yield Fact("Trust", ("ok" if worst == "info" else worst,))
+    verdict = "caution" if any(one.trust for one in study.configurations) else "ok"
+    invalid = f"; {fmt.count(study.invalid, 'run')} invalid and in no figure"
+    yield Fact("Trust", (verdict + invalid * bool(study.invalid),))
     everywhere = {one.id for one in study.configurations}
     for one in study.trust:
         where = ""

@@ -113,7 +113,7 @@ def all_of_one(one: ConfigurationResult) -> Iterator[Fact | Table]:
             if name in one.figures
         )
         yield from fact(label, lines)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, title in LATENCIES.items():
         figures = [one.figures.get(f"{name}.{percentile}") for percentile in _PERCENTILES]
         if any(figures):
