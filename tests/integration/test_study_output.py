@@ -60,7 +60,7 @@ def test_a_failure_names_its_log_its_configuration_and_the_way_on(
     assert f"    #2 shout=kill, 1 x\n    in {lies}\n" in done.out
     (failed,) = left.summary["failed"]
     assert (failed["slot"], failed["cycle"], failed["configuration"]) == (2, 1, 2)
-    assert failed["directory"] == str(lies)
+    assert failed["directory"] == str(lies.relative_to(lies.parent.parent))
 
 
 def test_lines_count_the_experiments_and_name_the_pauses(llem: Llem) -> None:
@@ -120,11 +120,7 @@ def test_json_of_a_resume_is_that_of_the_run(llem: Llem) -> None:
     first = llem("run", scripted_study(llem), "--json", "-q")
     again = llem("run", "--resume", Left.by(llem).path, "--json", "-q")
     told, retold = json.loads(first.out), json.loads(again.out)
-    paths = told.pop("result_files"), retold.pop("result_files")
     assert told == retold
-    assert [Path(one).parent.name for one in paths[0]] == [
-        Path(one).parent.name for one in paths[1]
-    ]
 
 
 def test_in_a_terminal_a_pause_is_counted_down_on_one_line(llem: Llem) -> None:
