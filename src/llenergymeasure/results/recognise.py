@@ -96,8 +96,8 @@ def _way_on_from(folder: Path) -> str:
     if not ExperimentDirectory(folder).result.exists():
         return _NO_MORE
     return (
-        f'; in Python result = ExperimentResult.from_json("{folder}"), result.summary() shows it, '
-        "and run_experiment(result.config) measures it again"
+        f"; llem report {_quoted(folder)} shows it; in Python "
+        f'run_experiment(ExperimentResult.from_json("{folder}").config) measures it again'
     )
 
 
