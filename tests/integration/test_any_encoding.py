@@ -63,7 +63,7 @@ def test_json_on_the_screen_and_on_disk_names_the_files_that_are_there(
     left = Left.by(llem, name)
     assert done.out.isascii(), "a reader of JSON wants Unicode"
     for summary in (json.loads(done.out), left.summary):
-        assert all((tmp_path / file).is_file() for file in summary["result_files"])
+        assert all((left.study.root / file).is_file() for file in summary["result_files"])
 
 
 @pytest.mark.parametrize("name", [LATIN, NAMES[-1]], indirect=True)
@@ -76,7 +76,7 @@ def test_a_study_breaks_off_and_goes_on_at_any_path(tmp_path: Path, name: str) -
     assert done.code == 1
     left = Left.by(llem, name)
     assert len(left.errors) == 2
-    assert all((tmp_path / one["directory"]).is_dir() for one in left.summary["failed"])
+    assert all((left.study.root / one["directory"]).is_dir() for one in left.summary["failed"])
     arguments = go_on_line(done)
     assert (tmp_path / arguments[2]).is_dir(), arguments
     again = run(llem, *arguments)
@@ -117,7 +117,7 @@ def test_the_library_takes_such_a_path_too(tmp_path: Path) -> None:
         "from llenergymeasure import run_experiment, run_study\n"
         "place = os.fsdecode(b'caf\\xe9')\n"
         f"study = run_study({study!r}, output_dir=place)\n"
-        "assert all(os.path.isfile(file) for file in study.result_files)\n"
+        "assert all(os.path.isfile(study.located(file)) for file in study.result_files)\n"
         "assert json.loads(study.model_dump_json())['result_files'] == list(study.result_files)\n"
         "again = type(study).model_validate_json(study.model_dump_json())\n"
         "assert again.result_files == study.result_files\n"

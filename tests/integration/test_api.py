@@ -98,7 +98,7 @@ def test_a_study_goes_where_the_user_says_by_default(yaml, empty_home, monkeypat
     monkeypatch.setenv("LLEM_RESULTS_DIR", "~/kept")
     result = run_study(yaml)
 
-    (path,) = result.result_files
+    path = result.located(*result.result_files)
     assert Path(path).parent.parent == empty_home / "kept"
     assert ExperimentResult.from_json(path) == result.experiments[0]
     assert (result.generated, result.ran, result.failed) == (1, 1, ())
@@ -121,7 +121,7 @@ def test_a_study_of_several_experiments_runs_each_in_a_process_of_its_own(tmp_pa
     )
     assert study.ran == 2
     assert {each.resolved.start_method for each in study.experiments} == {"fork"}
-    assert all(Path(str(path)).is_file() for path in study.result_files)
+    assert all(Path(study.located(path)).is_file() for path in study.result_files)
 
 
 def test_the_name_and_the_design_of_a_study_are_in_its_result():

@@ -74,7 +74,7 @@ def test_it_runs_here_unless_a_runner_is_named(tmp_path: Path, runner: str, meth
     (result,) = study.experiments
     assert result.resolved.start_method == method
     assert (study.ran, study.protocol) == (1, None)
-    assert Path(str(study.result_files[0])).is_file()
+    assert Path(study.located(str(study.result_files[0]))).is_file()
     assert {"load", "measure", "save"} <= set(phases)
     assert phases[0] == "Placed", "where it lies is told first"
 

@@ -152,8 +152,7 @@ def test_what_was_measured_in_a_directory_that_vanished_is_rescued_told_and_coun
     assert failed["log_tail"] == "about to vanish"
     assert completed_in(rescued) == 1
 
-    directory = Path(failed["directory"])
-    shutil.copytree(rescued, llem.folder / directory, dirs_exist_ok=True)
+    shutil.copytree(rescued, left.study.root / failed["directory"], dirs_exist_ok=True)
     (llem.folder / "mended").touch()
     again = llem("run", "--resume", left.path)
     assert again.code == 0, again.err

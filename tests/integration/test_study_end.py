@@ -52,4 +52,4 @@ def test_a_study_of_real_experiments_ends_with_figures_a_table_and_its_files(tmp
     assert study.to_arrow()["study.slot"].to_pylist() == [1, 2, 4, 5, 7, 8]
     kept = study.result_files[0]
     assert kept is not None
-    assert ExperimentResult.from_json(kept) == study.experiments[0]
+    assert ExperimentResult.from_json(study.located(kept)) == study.experiments[0]

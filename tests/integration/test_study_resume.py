@@ -107,7 +107,7 @@ def test_a_study_that_moved_goes_on_where_it_is_now(llem: Llem, finished: Left) 
     assert llem("run", "--resume", str(moved)).code == 0
     left = Left.by(llem, "elsewhere")
     assert len(left.results) == 2
-    assert all(str(moved) in path for path in left.summary["result_files"])
+    assert all((moved / path).is_file() for path in left.summary["result_files"])
 
 
 def test_more_cycles_top_a_study_up(llem: Llem, finished: Left) -> None:
@@ -311,8 +311,7 @@ def test_one_other_digit_in_the_manifest_costs_no_result(llem: Llem, finished: L
         aside = finished.study.root / f"study_manifest.malformed.{attempt}.json"
         assert aside.read_text() == changed, "what was replaced is kept"
         assert everything(finished.study.root).items() >= before.items()
-        told = {**finished.summary, "result_files": summary["result_files"]}
-        assert told == summary
+        assert finished.summary == summary
         assert json.loads(finished.study.manifest.read_text())["common"]["n"] == 2
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from llenergymeasure.cli.failure import columns_of, tell
 from llenergymeasure.config.models import ExperimentConfig
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.results import ExperimentResult, FailedExperiment, warning_codes
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.report.format import (
     WIDTH,
@@ -218,6 +218,27 @@ def finished_line(event: Finished, labels: Sequence[str] = (), width: int = WIDT
     return cut(f"{number} {cut(name, column):<{column}}  {said}", width)
 
 
+def finding_lines(result: ExperimentResult, told: Set[str]) -> list[str]:
+    """Say below the line of an experiment what speaks against it, but for what is told already.
+
+    Args:
+        result: What came of it.
+        told: Codes that were told of an experiment before; what makes a result invalid is told of
+            each.
+    """
+    indent = " " * 4
+    reasons = (
+        one
+        for one in result.trust.reasons
+        if one.level == "invalid" or (one.level == "caution" and one.code not in told)
+    )
+    return [
+        line
+        for one in reasons
+        for line in wrapped(f"{one.level} {one.code}: {one.detail}", indent, indent)
+    ]
+
+
 def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | None) -> list[str]:
     """Say below the line of an experiment why it broke, and where to read on.
 
@@ -237,12 +258,17 @@ def failed_lines(failure: FailedExperiment, directory: ExperimentDirectory | Non
 
 
 def _figures(result: ExperimentResult) -> str:
+    """Give its headline figures, and ``!2`` where two findings speak against them."""
     speed = result.tokens_per_second
     parts = [] if speed is None else [f"{significant(speed)} token/s"]
     if result.energy_per_output_token_j is not None:
         parts.insert(0, quantity(result.energy_per_output_token_j, "J/token"))
     elif result.energy_total_j is not None:
         parts.insert(0, with_interval(result.energy_total_j, result.energy.interval95_j, "J"))
+    if result.trust.verdict == "invalid":
+        parts.append("invalid")
+    elif codes := warning_codes(result.trust):
+        parts.append(f"!{len(codes)}")
     return "  ".join(parts)
 
 
@@ -264,6 +290,7 @@ class StudyDisplay(Display):
         self._directory: str | None = None
         self._told_alone = type(inner) is Display
         self._waits_for: str | None = None
+        self._told_codes: set[str] = set()
 
     def __call__(self, event: StudyEvent) -> None:
         """Show an event."""
@@ -312,8 +339,12 @@ class StudyDisplay(Display):
             directory = None
             if self._directory is not None:
                 directory = StudyDirectory(Path(self._directory)).experiment(event.name)
-            for line in failed_lines(event.outcome, directory):
-                tell(line, self._stream)
+            below = failed_lines(event.outcome, directory)
+        else:
+            below = finding_lines(event.outcome, self._told_codes)
+            self._told_codes.update(warning_codes(event.outcome.trust))
+        for line in below:
+            tell(line, self._stream)
 
     def _count_down(self, event: Pausing) -> None:
         first = event.left_s == event.total_s

@@ -521,7 +521,10 @@ class FailedExperiment(Record):
     settings: dict[str, Any] = Field(
         {}, description="Settings in which its configuration differs from others of the study."
     )
-    directory: str | None = Field(None, description="Where its files lie; null if not kept.")
+    directory: str | None = Field(
+        None,
+        description="Where its files lie, in a study from its directory on; null if not kept.",
+    )
     rescued: str | None = Field(
         None,
         description="Folder that holds what was measured, where its own directory did not take it.",

@@ -44,6 +44,7 @@ from llenergymeasure.domain.study_result import (
     StudyProtocol,
     StudyResult,
 )
+from llenergymeasure.domain.study_subject import EnergyOrigin, StudySubject, TrustCount
 
 __all__ = [
     "KNOWN_SCHEMAS",
@@ -55,6 +56,7 @@ __all__ = [
     "ConfigurationResult",
     "DatasetInfo",
     "Distribution",
+    "EnergyOrigin",
     "EnergyPhases",
     "EnergyResult",
     "ExperimentResult",
@@ -79,8 +81,10 @@ __all__ = [
     "StudyPlace",
     "StudyProtocol",
     "StudyResult",
+    "StudySubject",
     "ThermalResult",
     "ThroughputResult",
+    "TrustCount",
     "TrustReason",
     "TrustVerdict",
     "WarmupResult",

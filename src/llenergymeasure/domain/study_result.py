@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -15,10 +16,8 @@ from llenergymeasure.config.plugins import load_object
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain import Record
 from llenergymeasure.domain.earlier_rules import OF_STUDIES, earlier
-from llenergymeasure.domain.experiment_result import (
-    ExperimentResult,
-    FailedExperiment,
-)
+from llenergymeasure.domain.experiment_result import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.study_subject import StudySubject, TrustCount
 from llenergymeasure.exceptions import LLEMError
 
 if TYPE_CHECKING:
@@ -28,35 +27,105 @@ if TYPE_CHECKING:
 # 2.0  first schema of this layout; notes were sentences
 # 2.1  notes are records
 # 2.2  the detectable effect is that of the next study; noise need not be alike; a note may have a
-#      remedy; results of other inputs or versions are figures of their own
+#      remedy; results of other inputs or versions are figures of their own; subject, counts of
+#      findings and percentiles are told; paths are relative to the directory of the study
 STUDY_SCHEMA_VERSION = "2.2"
 
 
 class Metric(NamedTuple):
-    """One figure of an experiment that a study compares.
+    """One figure of an experiment, which a study tells of each configuration.
 
     Attributes:
-        name: Headline field of ``ExperimentResult``.
+        name: What it is called in ``figures``, objectives and limits.
         title: What a table calls it.
         unit: Its unit.
         best_is_low: Whether a low figure is the better one.
+        path: Where ``ExperimentResult`` has it, dotted; empty for the headline field of its name.
+        per: Of an energy figure, what the energy of the window is divided by: a dotted path, or
+            empty for nothing. ``None`` for other figures.
     """
 
     name: str
     title: str
     unit: str
     best_is_low: bool = True
+    path: str = ""
+    per: str | None = None
+
+    def of(self, result: ExperimentResult) -> float | None:
+        """Give the figure of one experiment; ``None`` where it has none."""
+        return figure_at(result, self.path or self.name)
 
 
-ENERGY_PER_TOKEN = Metric("energy_per_output_token_j", "energy per output token", "J")
-ENERGY = Metric("energy_total_j", "energy of the window", "J")
+def figure_at(result: ExperimentResult, path: str) -> float | None:
+    """Give the number at a dotted path of a result; ``None`` where something on it is."""
+    found: Any = result
+    for name in path.split("."):
+        if found is None:
+            return None
+        found = getattr(found, name)
+    return None if found is None else float(found)
+
+
+ENERGY_PER_TOKEN = Metric(
+    "energy_per_output_token_j",
+    "energy per output token",
+    "J",
+    per="throughput.output_tokens",
+)
+ENERGY = Metric("energy_total_j", "energy of the window", "J", per="")
 THROUGHPUT = Metric("tokens_per_second", "throughput", "tokens/s", best_is_low=False)
 TTFT = Metric("ttft_ms", "TTFT, median", "ms")
 TPOT = Metric("tpot_ms", "TPOT, median", "ms")
 MEMORY = Metric("peak_memory_mb", "peak memory", "MiB")
 
 METRICS = (ENERGY_PER_TOKEN, ENERGY, THROUGHPUT, TTFT, TPOT, MEMORY)
-ENERGY_METRICS = frozenset({ENERGY_PER_TOKEN.name, ENERGY.name})
+"""Figures whose differences are tested."""
+
+LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
+PERCENTILES = ("p50", "p90", "p95", "p99")
+_REQUESTS, _WINDOW = "throughput.requests_completed", "throughput.window_s"
+
+FIGURES = {
+    metric.name: metric
+    for metric in (
+        *METRICS,
+        *(
+            Metric(f"{name}.{p}", f"{title} {p}", "ms", path=f"latency.{name}.{p}")
+            for name, title in LATENCIES.items()
+            for p in PERCENTILES
+        ),
+        Metric(
+            "energy_per_request_j",
+            "energy per request",
+            "J",
+            path="energy.per_request_j",
+            per=_REQUESTS,
+        ),
+        Metric("energy_adjusted_j", "energy above loaded idle", "J", per=""),
+        Metric("mean_power_w", "mean power", "W", path="energy.mean_power_w", per=_WINDOW),
+        Metric(
+            "total_tokens_per_second",
+            "input and output tokens",
+            "tokens/s",
+            best_is_low=False,
+            path="throughput.total_tokens_per_second",
+        ),
+        Metric(
+            "requests_per_second",
+            "requests",
+            "requests/s",
+            best_is_low=False,
+            path="throughput.requests_per_second",
+        ),
+        Metric("model_memory_mb", "memory after loading", "MiB", path="memory.model_mb"),
+        Metric("window_s", "window", "s", path=_WINDOW),
+        Metric("co2_grams", "CO2e", "g", path="co2_estimate.co2_grams"),
+        Metric("mfu", "MFU", "", best_is_low=False, path="flops.mfu"),
+        Metric("mbu", "MBU", "", best_is_low=False, path="flops.mbu"),
+    )
+}
+"""Every figure of a configuration, by its name."""
 
 Verdict = Literal["lower", "higher", "no_difference_shown"]
 
@@ -119,7 +188,14 @@ class ConfigurationResult(Record):
     )
     n_cycles: int = Field(description="Results behind its figures.")
     invalid: int = Field(0, description="Results left out because their verdict is invalid.")
-    figures: dict[str, Figure] = Field(description="By the name of the headline field.")
+    figures: dict[str, Figure] = Field(
+        description="By name: a headline field, such as tpot_ms, a percentile of a latency, such "
+        "as tpot_ms.p95, which is that of each run and then the mean over cycles, or one of the "
+        "others that an experiment has."
+    )
+    trust: tuple[str, ...] = Field(
+        (), description="Codes of the cautions of the results behind its figures, worst first."
+    )
 
     @property
     def label(self) -> str:
@@ -236,6 +312,9 @@ class StudyResult(Record):
     schema_version: str = Field(STUDY_SCHEMA_VERSION, description="Version of this schema.")
     name: str | None = Field(None, description="Name of the study.")
     study_design_hash: str = Field(description="Fingerprint of the design.")
+    subject: StudySubject | None = Field(
+        None, description="What was measured, on what and when; null where nothing ran."
+    )
     protocol: StudyProtocol | None = Field(None, description="How it was run.")
     generated: int = Field(description="Combinations the design asks for, before cycles.")
     merged: int = Field(0, description="Combinations that equal an earlier one.")
@@ -244,7 +323,9 @@ class StudyResult(Record):
     missing: int = Field(0, description="Planned experiments that neither finished nor broke.")
     skipped: tuple[Skipped, ...] = Field((), description="Combinations that are not run.")
     failed: tuple[FailedExperiment, ...] = Field((), description="Experiments that broke.")
-    result_files: tuple[str | None, ...] = Field((), description="Where each result lies.")
+    result_files: tuple[str | None, ...] = Field(
+        (), description="Where each result lies, from the directory of the study on."
+    )
     placements: tuple[Placement, ...] = Field((), description="Where each result belongs.")
     configurations: tuple[ConfigurationResult, ...] = Field(
         (), description="Figures over cycles, of each configuration."
@@ -254,6 +335,9 @@ class StudyResult(Record):
     )
     sensitivity: tuple[Sensitivity, ...] = Field(
         (), description="How fine a difference could be shown, a metric each."
+    )
+    trust: tuple[TrustCount, ...] = Field(
+        (), description="Every finding on the results, with how often there is one, worst first."
     )
     notes: tuple[Note, ...] = Field(
         (), description="What to know about the statistics, and what was not equal."
@@ -265,6 +349,9 @@ class StudyResult(Record):
     )
     experiments: tuple[ExperimentResult, ...] = Field(
         (), description="The results; not in study_summary.json, which names their files."
+    )
+    directory: str | None = Field(
+        None, exclude=True, description="Where the study lies, if it is kept; in no file."
     )
 
     @model_validator(mode="before")
@@ -282,6 +369,18 @@ class StudyResult(Record):
             "earlier_rules": earlier(OF_STUDIES, data),
         }
 
+    def located(self, path: str) -> str:
+        """Give where a file or a folder of the study lies, as far as its own place is known.
+
+        Args:
+            path: What ``result_files`` or a failure names. Earlier versions named it from the
+                working directory of the time.
+        """
+        if self.directory is None:
+            return path
+        _, experiments, inside = path.rpartition("experiments/")
+        return str(Path(self.directory) / f"{experiments}{inside}")
+
     def summary(self, width: int = 80) -> str:
         """Render the study as plain text.
 
@@ -295,7 +394,7 @@ class StudyResult(Record):
         """Give the experiments as an Arrow table: one flat row each, dotted columns.
 
         Where the place in the study is known, the columns ``study.configuration``,
-        ``study.cycle`` and ``study.slot`` tell it.
+        ``study.label``, ``study.cycle`` and ``study.slot`` tell it. Installed packages have none.
         """
         table: pa.Table = load_object("llenergymeasure.results.columns:study_table")(self)
         return table

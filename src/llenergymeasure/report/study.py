@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from llenergymeasure.config.settings_words import described
-from llenergymeasure.core.models.identity import short
 from llenergymeasure.domain.study_result import (
     ENERGY_PER_TOKEN,
-    MEMORY,
+    FIGURES,
     METRICS,
     THROUGHPUT,
-    TPOT,
-    TTFT,
     Metric,
 )
 from llenergymeasure.report import format as fmt
-from llenergymeasure.report.section import Section, Table, Text
+from llenergymeasure.report.section import Fact, Section, Table, Text
+from llenergymeasure.report.study_figures import (
+    ALL,
+    CAUTION,
+    all_of_one,
+    caution_of,
+    name_of,
+    places_of,
+    rest,
+    tables,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from llenergymeasure.domain.results import (
         Comparison,
         ConfigurationResult,
+        EnergyOrigin,
         FailedExperiment,
         Figure,
         Sensitivity,
         StudyResult,
+        StudySubject,
     )
 
 _RANKED = (ENERGY_PER_TOKEN, THROUGHPUT)
@@ -35,7 +45,7 @@ _MOST_ROWS = 20
 _MOST_REASONS = 5
 _MOST_FAILING = 5
 _LARGEST = 1_000  # factor that is told; beyond, nothing is known
-_ALL = "see study_summary.json"
+_MOST_NAMES = 3
 
 
 class _Row(NamedTuple):
@@ -46,20 +56,33 @@ class _Row(NamedTuple):
 
 def sections(study: StudyResult) -> Iterator[Section]:
     """Say what a study says."""
-    shown = _shown(study)
     yield Section("head", tuple(_head(study)))
-    for metric in _RANKED:
-        yield Section(f"ranking-{metric.name}", tuple(_ranking(study, metric, shown)))
-    yield Section("figures", tuple(_figures(study, shown)))
+    if _is_of_one(study):
+        yield Section("figures", tuple(all_of_one(study.configurations[0])))
+    else:
+        shown = _shown(study)
+        for metric in _RANKED:
+            yield Section(f"ranking-{metric.name}", tuple(_ranking(study, metric, shown)))
+        yield Section("figures", tuple(tables(study, shown)))
     yield Section("reading", tuple(_reading(study)))
     yield Section("left-out", tuple(_left_out(study)))
+    yield Section("trust", tuple(_trust(study)))
+
+
+def _planned(study: StudyResult) -> int:
+    """Count the configurations that the study was to measure."""
+    return study.generated - study.merged - len(study.skipped)
+
+
+def _is_of_one(study: StudyResult) -> bool:
+    return len(study.configurations) == _planned(study) == 1
 
 
 def _head(study: StudyResult) -> Iterator[Text]:
     parts = []
     if study.configurations:
         told = len({one.id for one in study.configurations})
-        planned = study.generated - study.merged - len(study.skipped)
+        planned = _planned(study)
         count = fmt.count(max(planned, told), "configuration")
         parts.append(count if told >= planned else f"{told:,} of {count}")
     if study.protocol is not None:
@@ -75,6 +98,41 @@ def _head(study: StudyResult) -> Iterator[Text]:
     )
     ran = f"{fmt.count(study.ran, 'experiment')} ran"
     yield Text(", ".join([ran, *(text for number, text in counts if number)]), 1)
+    if study.subject is not None:
+        yield from (Text(line, 1) for line in _subject(study.subject))
+
+
+def _subject(subject: StudySubject) -> Iterator[str]:
+    """Say in few lines what was measured, on what, and when."""
+    prompts = " and ".join(fmt.count(n, "prompt") for n in sorted(subject.n)[:_MOST_NAMES])
+    yield f"{_named(subject.models)}; {_named(subject.datasets)}, {prompts}"
+    versions = [f"{name} {_named(each)}" for name, each in subject.versions.items()]
+    yield f"on {_named(subject.boards or subject.machines)}"
+    yield f"with {', '.join(versions)}"
+    yield f"{_origin(subject.energy)}; {_dates(subject.first, subject.last)}"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return " and ".join(names[:_MOST_NAMES]) + more
+
+
+def _origin(energy: Sequence[EnergyOrigin]) -> str:
+    """Name the sources of energy, with how many runs where there are several."""
+    said = []
+    for one in energy:
+        words = "no energy was read" if one.source == "none" else f"{one.kind} by {one.source}"
+        said.append(f"{words} in {fmt.count(one.count, 'run')}" if len(energy) > 1 else words)
+    text = ", ".join(said)
+    return text if energy[0].source == "none" else f"energy {text}"
+
+
+def _dates(first: str, last: str) -> str:
+    """Write the first and the last time of day, the date once: ``2026-03-02 14:30 to 16:05``."""
+    begun, ended = (text[:16].replace("T", " ") for text in (first, last))
+    if begun == ended:
+        return begun
+    return f"{begun} to {ended[11:] if begun[:10] == ended[:10] else ended}"
 
 
 def _shown(study: StudyResult) -> set[str]:
@@ -87,8 +145,8 @@ def _shown(study: StudyResult) -> set[str]:
             known = next(row.name for row in rows if row.configuration.id == first)
             leading += [rows[0].name, known]
             others += [row.name for row in rows]
-    places = _places(study)
-    every = (*leading, *others, *(_name(one, places) for one in study.configurations))
+    places = places_of(study)
+    every = (*leading, *others, *(name_of(one, places) for one in study.configurations))
     return set(list(dict.fromkeys(every))[:_MOST_ROWS])
 
 
@@ -120,16 +178,12 @@ def _ranking(study: StudyResult, metric: Metric, shown: Set[str]) -> Iterator[Ta
             mark, ratio = ratios[one.id]
             versus = "not compared" if ratio is None else fmt.change(*ratio, factor=factor)
         seen.add(one.id)
-        cells.append((mark, row.name, one.label, _value(row.figure, scale), versus))
+        mark += caution_of(one)
+        cells.append((mark, row.name, one.label, value_of(row.figure, scale), versus))
     versus = f"against #{first}" if compared else ""
     yield Table("ranking", (title, unit, versus), tuple(cells))
-    yield from _rest(len(rows) - len(told))
+    yield from rest(len(rows) - len(told))
     yield from (Text(_sensitivity(one, factor=factor), 1) for one in sensitivities)
-
-
-def _rest(count: int) -> Iterator[Text]:
-    if count:
-        yield Text(f"and {count:,} more: {_ALL}", 1)
 
 
 def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) -> list[_Row]:
@@ -137,9 +191,9 @@ def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) 
 
     The two can differ: a comparison takes out drift and what the runs of a cycle share.
     """
-    places = _places(study)
+    places = places_of(study)
     rows = [
-        _Row(one, one.figures[metric.name], _name(one, places))
+        _Row(one, one.figures[metric.name], name_of(one, places))
         for one in study.configurations
         if metric.name in one.figures
     ]
@@ -161,21 +215,6 @@ def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) 
     )
 
 
-def _places(study: StudyResult) -> dict[tuple[str, ...], int]:
-    """Number where and with what configurations ran; empty where that is the same for all."""
-    found = dict.fromkeys(_place(one) for one in study.configurations)
-    return {place: number for number, place in enumerate(found, 1)} if len(found) > 1 else {}
-
-
-def _place(one: ConfigurationResult) -> tuple[str, ...]:
-    return (*one.devices, *(f"{name} {short(value)}" for name, value in one.conditions.items()))
-
-
-def _name(one: ConfigurationResult, places: Mapping[tuple[str, ...], int]) -> str:
-    """Name a row: ``#2``, or ``#2@1`` where not all ran in the same place with the same."""
-    return f"#{one.id}@{places[_place(one)]}" if places else f"#{one.id}"
-
-
 def _reference(rows: Sequence[_Row], compared: Sequence[Comparison]) -> int:
     """Pick the configuration that most others are compared with; of equals, the first."""
     times = Counter(one for pair in compared for one in (pair.a, pair.b))
@@ -195,13 +234,6 @@ def _ratio(
             mark = "=" if pair.verdict == "no_difference_shown" else " "
             return mark, (middle, low, high)
     return "?", None
-
-
-def _value(figure: Figure, scale: float) -> str:
-    half = None
-    if figure.interval95 is not None:
-        half = (figure.interval95[1] - figure.interval95[0]) / 2 / scale
-    return fmt.plain_interval(figure.mean / scale, half)
 
 
 def _sensitivity(one: Sensitivity, *, factor: bool) -> str:
@@ -227,21 +259,6 @@ def _size(ratio: float, *, factor: bool) -> str:
     return f"{fmt.rounded_up(max(100 * (ratio - 1), 0.01), 2)} %"
 
 
-def _figures(study: StudyResult, shown: Set[str]) -> Iterator[Table | Text]:
-    metrics, places = (TTFT, TPOT, MEMORY), _places(study)
-    rows = [one for one in study.configurations if any(m.name in one.figures for m in metrics)]
-    told = [one for one in rows if _name(one, places) in shown]
-    if not told:
-        return
-    cells = []
-    for one in told:
-        figures = (one.figures.get(metric.name) for metric in metrics)
-        values = ("-" if figure is None else _value(figure, 1.0) for figure in figures)
-        cells.append((_name(one, places), *values))
-    yield Table("figures", ("", *(f"{m.title}, {m.unit}" for m in metrics)), tuple(cells))
-    yield from _rest(len(rows) - len(told))
-
-
 def _reading(study: StudyResult) -> Iterator[Text]:
     """Say in words what the columns and marks mean."""
     if not study.configurations:
@@ -259,7 +276,9 @@ def _reading(study: StudyResult) -> Iterator[Text]:
             "The last column compares with the configuration named there; its intervals hold "
             "together. = marks what is not shown to differ: that is no proof of being equal."
         )
-    for place, number in _places(study).items():
+    if any(one.trust for one in study.configurations) and not _is_of_one(study):
+        yield Text(f"{CAUTION} marks what rests on results with cautions, which are told below.")
+    for place, number in places_of(study).items():
         yield Text(f"@{number} is {' and '.join(place) or 'a device not known'}.")
     if len(study.configurations) > len({one.id for one in study.configurations}):
         where = "place" if any(one.conditions for one in study.configurations) else "board"
@@ -272,11 +291,12 @@ def _reading(study: StudyResult) -> Iterator[Text]:
 
 
 def _notes(study: StudyResult) -> Iterator[Text]:
-    titles = {metric.name: metric.title for metric in METRICS}
-    told_of = {name for one in study.configurations for name in one.figures}
+    compared = {metric.name for metric in METRICS}
+    told_of = {name for one in study.configurations for name in one.figures} & compared
     for note in study.notes:
         if note.kind == "metric":
-            names = "; ".join(titles.get(name, name) for name in note.about)
+            titles = (FIGURES[name].title if name in FIGURES else name for name in note.about)
+            names = "; ".join(titles)
             whole = len(note.about) == len(told_of) > 1
             yield Text(f"- {'all figures' if whole else names}: {note.text}")
         elif note.kind != "difference":
@@ -286,6 +306,27 @@ def _notes(study: StudyResult) -> Iterator[Text]:
     if differences := [n for note in study.notes if note.kind == "difference" for n in note.about]:
         differ = ", ".join(differences)
         yield Text(f"- engines differ in {differ}; how: see notes in study_summary.json")
+
+
+def _trust(study: StudyResult) -> Iterator[Fact]:
+    """Tell every finding with its count, where it was found, and what to do about it."""
+    if study.subject is None:
+        return
+    if not study.trust:
+        yield Fact("Trust", ("ok: nothing speaks against these figures",))
+        return
+    verdict = "caution" if any(one.trust for one in study.configurations) else "ok"
+    invalid = f"; {fmt.count(study.invalid, 'run')} invalid and in no figure"
+    yield Fact("Trust", (verdict + invalid * bool(study.invalid),))
+    everywhere = {one.id for one in study.configurations}
+    for one in study.trust:
+        where = ""
+        if set(one.configurations) < everywhere:
+            where = f": {', '.join(f'#{number}' for number in one.configurations[:_MOST_FAILING])}"
+            more = len(one.configurations) - _MOST_FAILING
+            where += f" and {more:,} more" if more > 0 else ""
+        remedy = (f"-> {one.remedy}",) if one.level != "info" else ()
+        yield Fact(one.level, (f"{one.found}{where}", *remedy), 1)
 
 
 def _left_out(study: StudyResult) -> Iterator[Text]:
@@ -302,15 +343,15 @@ def _left_out(study: StudyResult) -> Iterator[Text]:
         for number, count in sorted(times.items())[:_MOST_FAILING]:
             yield Text(f"#{number} {labels[number]}".rstrip() + f", {count:,} x", 2)
         if len(times) > _MOST_FAILING:
-            yield Text(f"and {len(times) - _MOST_FAILING:,} more configurations: {_ALL}", 2)
+            yield Text(f"and {len(times) - _MOST_FAILING:,} more configurations: {ALL}", 2)
         if ones[0].directory is not None:
             first = "first " if len(ones) > 1 else ""
-            yield Text(f"{first}in {ones[0].directory}", 2, whole=True)
+            yield Text(f"{first}in {study.located(ones[0].directory)}", 2, whole=True)
         kept = [one.rescued for one in ones if one.rescued is not None]
         for place in kept[:_MOST_FAILING]:
             yield Text(f"what was measured is kept in {place}", 2, whole=True)
         if len(kept) > _MOST_FAILING:
-            yield Text(f"and in {len(kept) - _MOST_FAILING:,} more places: {_ALL}", 2)
+            yield Text(f"and in {len(kept) - _MOST_FAILING:,} more places: {ALL}", 2)
     yield from _more("Failed", len(alike))
     skips = Counter(one.reason for one in study.skipped)
     for reason, count in skips.most_common(_MOST_REASONS):

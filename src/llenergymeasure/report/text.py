@@ -141,12 +141,16 @@ def _columns(table: Table, width: int) -> tuple[tuple[Column, ...], tuple[Column
         room = max(width - value - 10 - max(said, 24), 8)
         name = Column(room if narrow else min(room, max(longest, 29)), gap=1, wraps=True)
         heads = (Column(7 + name.width, wraps=narrow), Column(value + 1, right=True), _VERSUS)
-        return heads, (Column(1), Column(6, right=True), name, Column(value, right=True), _VERSUS)
+        return heads, (Column(2), Column(5, right=True), name, Column(value, right=True), _VERSUS)
     if table.kind == "latency":
-        times = (Column(min(11, (width - 26) // 4), right=True),) * 4
-        return (Column(26), *times), (Column(24, gap=_INDENT), *times)
-    figures = (Column(min(24, (width - 7) // 3), right=True),) * 3
-    return (Column(7), *figures), (Column(7, right=True), *figures)
+        times = len(table.heads) - 1
+        each = (Column(min(11 if times > 3 else 17, (width - 26) // times), right=True),) * times
+        return (Column(26), *each), (Column(24, gap=_INDENT), *each)
+    count = len(table.heads) - 1
+    size = min(24, (width - 7) // max(count, 3)) - 1
+    above = (Column(size, gap=1, right=True, wraps=True),) * count
+    figures = (Column(size, gap=1, right=True),) * count
+    return (Column(7), *above), (Column(7, right=True), *figures)
 
 
 def layout(sections: Iterable[Section], width: int = WIDTH) -> str:

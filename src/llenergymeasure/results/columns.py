@@ -52,18 +52,29 @@ def fill_row(result: BaseModel, sink: BinaryIO) -> None:
     pq.write_table(rows_table([result], type(result)), sink)
 
 
-def rows_table(results: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table:
+def rows_table(
+    results: Iterable[BaseModel],
+    model: type[BaseModel],
+    leave_out: Mapping[str, Any] | None = None,
+) -> pa.Table:
     """Lay results out as an Arrow table, a row each; nested fields become dotted columns.
 
     Every field the model declares is a column of its declared type, so that tables of different
     results can be put together even where one of them has nulls. Entries of free mappings are
     columns where they are not null; one that is text in one row and a number in another becomes
     text in all of them, as do whole numbers beyond 63 bits. Lists become JSON text.
+
+    Args:
+        results: The results.
+        model: What they are.
+        leave_out: Fields that get no column, as ``exclude`` of ``model_dump`` takes them.
     """
     import pyarrow as pa
 
     declared = dict(_declared_columns(model))
-    rows = [_cells(result.model_dump(mode="json"), declared) for result in results]
+    rows = [
+        _cells(result.model_dump(mode="json", exclude=leave_out), declared) for result in results
+    ]
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
@@ -77,11 +88,19 @@ def rows_table(results: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table
 
 
 def study_table(study: StudyResult) -> pa.Table:
-    """Lay the experiments of a study out, a row each, with the place of each in the study."""
-    table = rows_table(study.experiments, ExperimentResult)
+    """Lay the experiments of a study out, a row each, with place and label of each in the study.
+
+    What is installed is left out: it would be hundreds of columns.
+    """
+    leave_out = {"environment": {"packages"}}
+    table = rows_table(study.experiments, ExperimentResult, leave_out)
+    labels = {one.id: one.label for one in study.configurations}
     for name in reversed(Placement.model_fields if study.placements else ()):
         values = make_column([getattr(place, name) for place in study.placements], "int64")
         table = table.add_column(0, f"study.{name}", values)
+    if study.placements:
+        told = [labels.get(place.configuration) for place in study.placements]
+        table = table.add_column(1, "study.label", make_column(told, "string"))
     return table
 
 

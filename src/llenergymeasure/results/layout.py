@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass
@@ -68,6 +69,11 @@ class StudyDirectory:
         self.table = self.root / "summary.parquet"
         self.lock = self.root / ".study.lock"
         self.experiments = self.root / "experiments"
+
+    @classmethod
+    def of(cls, experiment: ExperimentDirectory) -> Self:
+        """Give the directory of the study that an experiment lies in."""
+        return cls(experiment.root.parent.parent)
 
     def experiment(self, name: str) -> ExperimentDirectory:
         """Give the directory of an experiment by its name."""

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import sqrt
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.models import ExperimentConfig
@@ -27,16 +28,17 @@ from llenergymeasure.domain.results import (
     StudyResult,
 )
 from llenergymeasure.domain.study_result import (
-    ENERGY_METRICS,
-    ENERGY_PER_TOKEN,
+    FIGURES,
     METRICS,
     Metric,
     about_metrics,
+    figure_at,
 )
 from llenergymeasure.results.files import json_text, write_atomically, write_json_atomically
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
 from llenergymeasure.study import likeness, statistics
 from llenergymeasure.study.blocks import Devices, Observation, devices_of, stations
+from llenergymeasure.study.describe import cautions, subject_of, trust_counts
 from llenergymeasure.study.equal_terms import unequal_terms
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 from llenergymeasure.study.outliers import Located, outlier_notes
@@ -62,6 +64,11 @@ class SlotOutcome(NamedTuple):
     replaced: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()
 
+    @property
+    def study(self) -> str | None:
+        """The directory of its study, where one is kept."""
+        return None if self.directory is None else str(StudyDirectory.of(self.directory).root)
+
 
 class _Run(NamedTuple):
     """One result, where it belongs, and how often what must agree had changed before it."""
@@ -79,6 +86,16 @@ class _Run(NamedTuple):
         """Which run of the study measured it; hours may lie between two."""
         return self.result.resolved.session or 1
 
+    @property
+    def place(self) -> Placement:
+        """Where it belongs, as a result of a study says it."""
+        return Placement(configuration=self.configuration, cycle=self.cycle, slot=self.slot)
+
+    @property
+    def file(self) -> str | None:
+        """Where it lies, from the directory of the study on."""
+        return None if self.directory is None else _named(self.directory.result, self.directory)
+
 
 _Observed = Mapping[Metric, Sequence[tuple[_Run, Observation]]]
 
@@ -92,14 +109,15 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
     """
     latest = {one.slot.number: one for one in outcomes}
     done = [latest[number] for number in sorted(latest)]
-    every: list[_Run] = []
-    files: list[str | None] = []
-    for slot, found, directory, *_ in done:
-        if isinstance(found, ExperimentResult):
-            place = slot.configuration + 1, slot.cycle, slot.number
-            every.append(_Run(*place, devices_of(found), found, directory))
-            files.append(None if directory is None else str(directory.result))
-    every = _with_epochs(every)
+    every = _with_epochs(
+        [
+            _Run(
+                slot.configuration + 1, slot.cycle, slot.number, devices_of(found), found, directory
+            )
+            for slot, found, directory, *_ in done
+            if isinstance(found, ExperimentResult)
+        ]
+    )
     trusted = [run for run in every if run.result.trust.verdict != "invalid"]
     comparisons, sensitivity, notes = _compare(trusted, plan.execution.n_cycles)
     settings = varied_settings(plan.experiments)
@@ -107,6 +125,7 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
     return StudyResult(
         name=plan.name,
         study_design_hash=plan.study_design_hash,
+        subject=subject_of([run.result for run in every]),
         protocol=protocol,
         generated=plan.generated,
         merged=plan.merged,
@@ -115,17 +134,21 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
         missing=sum(one.outcome is None for one in done),
         skipped=plan.skipped,
         failed=tuple(_failures(done, settings)),
-        result_files=tuple(files),
-        placements=tuple(
-            Placement(configuration=run.configuration, cycle=run.cycle, slot=run.slot)
-            for run in every
-        ),
+        result_files=tuple(run.file for run in every),
+        placements=tuple(run.place for run in every),
         configurations=tuple(_configurations(every, plan.experiments, settings)),
         comparisons=comparisons,
         sensitivity=sensitivity,
+        trust=trust_counts((run.configuration, run.result) for run in every),
         notes=(*_notes(protocol, done, every, trusted), *_about_kept(done), *notes),
         experiments=tuple(run.result for run in every),
+        directory=next((one.study for one in done if one.study is not None), None),
     )
+
+
+def _named(path: Path, directory: ExperimentDirectory) -> str:
+    """Name something of an experiment from the directory of its study on."""
+    return str(path.relative_to(StudyDirectory.of(directory).root))
 
 
 def _with_epochs(every: Sequence[_Run]) -> list[_Run]:
@@ -191,7 +214,7 @@ def _failures(
                 "cycle": slot.cycle,
                 "configuration": slot.configuration + 1,
                 "settings": dict(settings[slot.configuration]),
-                "directory": None if directory is None else str(directory.root),
+                "directory": None if directory is None else _named(directory.root, directory),
             }
             yield failure.model_copy(update=place)
 
@@ -216,6 +239,7 @@ def _configurations(
             n_cycles=len(trusted),
             invalid=len(runs) - len(trusted),
             figures=dict(_figures(trusted)),
+            trust=cautions(run.result.trust for run in trusted),
         )
 
 
@@ -235,8 +259,8 @@ def _alike(
 
 
 def _figures(runs: Sequence[_Run]) -> Iterator[tuple[str, Figure]]:
-    for metric in METRICS:
-        told = [(_value(run, metric), _common(run, metric)) for run in runs]
+    for metric in FIGURES.values():
+        told = [(metric.of(run.result), _common(run, metric)) for run in runs]
         known = [(value, common) for value, common in told if value is not None]
         if known:
             yield metric.name, statistics.figure([v for v, _ in known], [c for _, c in known])
@@ -258,7 +282,7 @@ def _observed(runs: Sequence[_Run]) -> _Observed:
                 ),
             )
             for run in runs
-            if (value := _value(run, metric)) is not None
+            if (value := metric.of(run.result)) is not None
         ]
         for metric in METRICS
     }
@@ -286,15 +310,10 @@ def _compare(
     )
 
 
-def _value(run: _Run, metric: Metric) -> float | None:
-    value: float | None = getattr(run.result, metric.name)
-    return value
-
-
 def _common(run: _Run, metric: Metric) -> float | None:
     """Standard uncertainty of a figure that is common to all windows, or ``None``."""
     energy = run.result.energy
-    if metric.name not in ENERGY_METRICS or energy.interval95_j is None:
+    if metric.per is None or energy.interval95_j is None:
         return None
     lines: dict[str, float] = defaultdict(float)
     for part in energy.components:
@@ -302,7 +321,7 @@ def _common(run: _Run, metric: Metric) -> float | None:
             if line.name in COMMON:
                 lines[line.name] += line.standard_j  # devices of one kind share what is assumed
     total_j = sqrt(sum(one**2 for one in lines.values()))
-    per = run.result.throughput.output_tokens if metric is ENERGY_PER_TOKEN else 1
+    per = figure_at(run.result, metric.per) if metric.per else 1.0
     return total_j / per if per else None
 
 
@@ -378,8 +397,8 @@ def _about_outliers(observed: _Observed, cycles: int) -> Iterator[Note]:
         for metric, rows in observed.items()
         if rows
     }
-    roots = (run.directory.root for run in runs.values() if run.directory is not None)
-    study = next((root.parent.parent for root in roots), None)
+    kept = (run.directory for run in runs.values() if run.directory is not None)
+    study = next((StudyDirectory.of(one).root for one in kept), None)
     path = "PATH" if study is None else shlex.quote(str(study))
     yield from outlier_notes(located, f"llem run --resume {path}", cycles)
 

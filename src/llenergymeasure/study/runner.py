@@ -122,8 +122,9 @@ class StudyRunner:
             study_design_hash=design_hash([config.fingerprint()], cold_start=study.cold_start),
             generated=1,
             ran=1,
-            result_files=(str(directory.result) if kept else None,),
+            result_files=(directory.result.name if kept else None,),
             experiments=(outcome,),
+            directory=str(directory.root) if kept else None,
         )
 
     def _begin(self, plan: StudyPlan) -> StudyResult:
