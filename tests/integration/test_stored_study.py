@@ -124,7 +124,9 @@ def test_a_finished_study_resumes_with_nothing_to_run_and_says_what_it_said(llem
     assert done.code == 0, done.err
     assert "9 experiments, 9 already done" in done.err
     assert left.results == before
-    rankings, now = (but_for_comparisons(text).partition("TTFT")[0] for text in (printed("study"), done.out))
+    rankings, now = (
+        but_for_comparisons(text).partition("TTFT")[0] for text in (printed("study"), done.out)
+    )
     lines = [line.replace("!", " ", 1) for line in now.splitlines()]
     assert not set(rankings.splitlines()) - set(lines)
     assert {one["code"] for one in read(left.study.summary)["trust"]} >= {"window_short"}

@@ -17,7 +17,8 @@ from llenergymeasure import run_study
 
 study = run_study("study.yaml"{output})
 print(json.dumps({{
-    "ran": study.ran, "failed": len(study.failed), "files": [path and study.located(path) for path in study.result_files],
+    "ran": study.ran, "failed": len(study.failed),
+    "files": [path and study.located(path) for path in study.result_files],
     "experiments": len(study.experiments), "table": "highest first" in study.summary(),
 }}))
 """

@@ -95,11 +95,29 @@ FIGURES = {
             for name, title in LATENCIES.items()
             for p in PERCENTILES
         ),
-        Metric("energy_per_request_j", "energy per request", "J", path="energy.per_request_j", per=_REQUESTS),
+        Metric(
+            "energy_per_request_j",
+            "energy per request",
+            "J",
+            path="energy.per_request_j",
+            per=_REQUESTS,
+        ),
         Metric("energy_adjusted_j", "energy above loaded idle", "J", per=""),
         Metric("mean_power_w", "mean power", "W", path="energy.mean_power_w", per=_WINDOW),
-        Metric("total_tokens_per_second", "input and output tokens", "tokens/s", best_is_low=False, path="throughput.total_tokens_per_second"),
-        Metric("requests_per_second", "requests", "requests/s", best_is_low=False, path="throughput.requests_per_second"),
+        Metric(
+            "total_tokens_per_second",
+            "input and output tokens",
+            "tokens/s",
+            best_is_low=False,
+            path="throughput.total_tokens_per_second",
+        ),
+        Metric(
+            "requests_per_second",
+            "requests",
+            "requests/s",
+            best_is_low=False,
+            path="throughput.requests_per_second",
+        ),
         Metric("model_memory_mb", "memory after loading", "MiB", path="memory.model_mb"),
         Metric("window_s", "window", "s", path=_WINDOW),
         Metric("co2_grams", "CO2e", "g", path="co2_estimate.co2_grams"),
@@ -171,9 +189,9 @@ class ConfigurationResult(Record):
     n_cycles: int = Field(description="Results behind its figures.")
     invalid: int = Field(0, description="Results left out because their verdict is invalid.")
     figures: dict[str, Figure] = Field(
-        description="By name: a headline field, such as tpot_ms, a percentile of a latency, such as "
-        "tpot_ms.p95, which is that of each run and then the mean over cycles, or one of the others "
-        "that an experiment has."
+        description="By name: a headline field, such as tpot_ms, a percentile of a latency, such "
+        "as tpot_ms.p95, which is that of each run and then the mean over cycles, or one of the "
+        "others that an experiment has."
     )
     trust: tuple[str, ...] = Field(
         (), description="Codes of the cautions of the results behind its figures, worst first."

@@ -72,7 +72,9 @@ def rows_table(
     import pyarrow as pa
 
     declared = dict(_declared_columns(model))
-    rows = [_cells(result.model_dump(mode="json", exclude=leave_out), declared) for result in results]
+    rows = [
+        _cells(result.model_dump(mode="json", exclude=leave_out), declared) for result in results
+    ]
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]

@@ -111,7 +111,9 @@ def study_result(plan: StudyPlan, outcomes: Iterable[SlotOutcome]) -> StudyResul
     done = [latest[number] for number in sorted(latest)]
     every = _with_epochs(
         [
-            _Run(slot.configuration + 1, slot.cycle, slot.number, devices_of(found), found, directory)
+            _Run(
+                slot.configuration + 1, slot.cycle, slot.number, devices_of(found), found, directory
+            )
             for slot, found, directory, *_ in done
             if isinstance(found, ExperimentResult)
         ]
