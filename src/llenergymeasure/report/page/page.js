@@ -64,7 +64,7 @@
     return [{
       index: i, name, label: data.labels[i], series: data.seriesNames[data.series[i]], order: data.order[i],
       x, y, xLow: a, xHigh: b, yLow: up.low[i] === null ? null : Math.max(up.low[i], y / 10), yHigh: up.high[i],
-      xText: a === null ? short(x) : `${short(x)} (${short(a)} to ${short(b)}) tokens/s`,
+      xText: a === null ? short(x) : `${short(x)} (${short(a)} to ${ends.includes(null) ? "no known end" : short(b)}) tokens/s`,
       yText: `${interval(up, i)} ${up.unit}`, trust: data.trust[i].join(", ") || "none",
       caution: data.trust[i].length > 0, dominated: data.dominated[i],
     }];
