@@ -32,6 +32,7 @@ import machine
 from energy_cells import make_load
 from energy_realtime_report import cell_figures, report, verdict
 from llenergymeasure.core.energy.protocol import SamplingRates
+from llenergymeasure.core.energy.sampled_source import SETTLE_S, SLOW_GUARD_S
 from tests.support.simulated_device import loads
 from tests.support.simulated_device.device import Board, SimulatedNode
 from tests.support.simulated_device.profiles import PROFILES, DeviceProfile, vary
@@ -46,7 +47,8 @@ OUTSIDE_W = 75.0
 POLL_S = SamplingRates().counter_poll_ms / 1e3
 NOISE, SENSOR_NOISE_W, JITTER_S = 0.07, 1.0, 0.003
 START_S = 2.0  # from the last program's readiness to the first window's preparation
-PREPARE_S, AFTER_S = 0.9, 0.9  # from preparation to a window, and from a window to preparation
+AROUND_S = 0.9  # from preparation to a window, and from a window to the next preparation
+AROUND_SLOW_S = SETTLE_S + SLOW_GUARD_S + 0.4  # the same where power alone tells the energy
 GUARD_S = 0.7  # of noise around a window
 MOST_LATE_S = 0.02  # a mark later than this says that the machine was busy, and nothing else
 
@@ -114,6 +116,14 @@ def tick_of(device: DeviceProfile) -> float:
     return device.counter_period_s if device.counter_supported else device.power_period_s
 
 
+def around_of(device: DeviceProfile) -> float:
+    """Give the time that every program has before and after a window, in seconds.
+
+    llem reads for longer around one where a device has no counter.
+    """
+    return AROUND_S if device.counter_supported else AROUND_SLOW_S
+
+
 def plan(
     chosen: Chosen, device: DeviceProfile, start_s: float, rng: np.random.Generator
 ) -> list[Planned]:
@@ -126,16 +136,19 @@ def plan(
         for number in rng.permutation(len(cells)):
             wave, nominal_s = cells[number]
             at = phases[wave, nominal_s][turn]
-            windows.append(_place(wave, nominal_s, at, tick_of(device), free_s))
-            free_s = windows[-1].t1_s + AFTER_S
+            windows.append(_place(wave, nominal_s, at, device, free_s))
+            free_s = windows[-1].t1_s + around_of(device)
     return windows
 
 
-def _place(wave: str, nominal_s: float, at: Phases, tick_s: float, free_s: float) -> Planned:
+def _place(
+    wave: str, nominal_s: float, at: Phases, device: DeviceProfile, free_s: float
+) -> Planned:
     # Ticks are at whole multiples of their period, since profiles have phase 0.
-    t0_s = (np.ceil((free_s + PREPARE_S + POLL_S) / tick_s) + at.tick) * tick_s
+    tick_s, around_s = tick_of(device), around_of(device)
+    t0_s = (np.ceil((free_s + around_s + POLL_S) / tick_s) + at.tick) * tick_s
     t1_s = t0_s + nominal_s + (at.length - 0.5) * tick_s
-    prepare_s = t0_s - PREPARE_S - at.poll * POLL_S  # llem's polls start here
+    prepare_s = t0_s - around_s - at.poll * POLL_S  # llem's polls start here
     return Planned(wave, nominal_s, at.load, float(prepare_s), float(t0_s), float(t1_s))
 
 

@@ -131,7 +131,7 @@ def test_a_single_cycle_says_that_it_has_no_intervals_and_how_to_get_them():
     text = three(cycles=1).summary()
     assert "Means have no intervals: those need three cycles" in text
     assert "±" not in text
-    assert "against" not in text
+    assert "against #" not in text
 
 
 def test_a_study_broken_off_is_not_told_to_add_the_cycles_that_it_lacks():
