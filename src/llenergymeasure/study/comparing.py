@@ -256,10 +256,19 @@ def _changes(
     for name, metric in FIGURES.items():
         one, other = base.figures.get(name), now.figures.get(name)
         if one is not None and other is not None and one.mean > 0 and other.mean > 0:
-            yield (
-                name,
-                Change(metric, one, other, _noise(one, other), _uncommon(one, other, across)),
-            )
+            yield name, change_of(metric, one, other, across=across)
+
+
+def change_of(metric: Metric, base: Figure, now: Figure, *, across: bool = False) -> Change:
+    """Give how a figure has changed; both means are above 0.
+
+    Args:
+        metric: Which figure.
+        base: The figure of the one study.
+        now: That of the other.
+        across: Whether they are of two boards, whose sensors share nothing.
+    """
+    return Change(metric, base, now, _noise(base, now), _uncommon(base, now, across=across))
 
 
 def _noise(one: Figure, other: Figure) -> Noise | None:
@@ -273,7 +282,7 @@ def _noise(one: Figure, other: Figure) -> Noise | None:
     return Noise(sqrt(total), freedom)
 
 
-def _uncommon(one: Figure, other: Figure, across: bool) -> float:
+def _uncommon(one: Figure, other: Figure, *, across: bool) -> float:
     first, second = ((each.common_standard or 0.0) / each.mean for each in (one, other))
     return COVERAGE * (hypot(first, second) if across else abs(first - second))
 

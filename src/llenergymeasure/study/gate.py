@@ -9,7 +9,7 @@ one is enough for a fail, so there all intervals hold together.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from math import hypot, log1p, sqrt
 from typing import Literal, NamedTuple
@@ -158,9 +158,15 @@ def gate(base: StudyResult, now: StudyResult, margins: Sequence[Margin]) -> Gate
             )
     judgements = tuple(_judged(comparison.pairs, margins))
     verdicts = {one.verdict for one in judgements}
-    verdicts |= {"inconclusive"} if comparison.only_base else set()
-    worst: Verdict = next(v for v in ("fail", "inconclusive", "pass") if v in verdicts)
-    return Gate(comparison, judgements, worst)
+    if comparison.only_base:  # it may be missing because it broke
+        verdicts.add("inconclusive")
+    return Gate(comparison, judgements, worst_of(verdicts))
+
+
+def worst_of(verdicts: Collection[Verdict]) -> Verdict:
+    """Give what several verdicts come to: one fail is a fail, and only all that pass are a pass."""
+    order: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
+    return next(one for one in order if one in verdicts)
 
 
 def _refuse(comparison: StudyComparison) -> None:
