@@ -127,8 +127,11 @@ def test_studies_without_a_configuration_in_common_are_refused():
 
 
 def test_a_figure_that_no_configuration_has_is_refused():
-    with pytest.raises(FlagError, match="co2_grams"):
-        _judged(_study(), "co2_grams=5%")
+    now = _study()
+    without = tuple(one.model_copy(update={"figures": {}}) for one in now.configurations)
+    now = now.model_copy(update={"configurations": without})
+    with pytest.raises(FlagError, match="no configuration has energy_per_output_token_j"):
+        _judged(now, "energy=5%")
 
 
 def test_one_run_a_side_shows_nothing():

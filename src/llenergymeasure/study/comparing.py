@@ -4,7 +4,9 @@ The unit is the cycle, as within a study, but two studies share no blocks: their
 independent samples of the logarithm, which may vary differently. Sources:
 
 * Welch's t with Satterthwaite's degrees of freedom (Welch, Biometrika 34, 1947), on coefficients
-  of variation, which are standard deviations of the logarithm to first order;
+  of variation, which are standard deviations of the logarithm to first order. Of studies of
+  unlike length the freedom is that of the shorter one alone, its lower bound: else one whose few
+  cycles are alike by luck counts as quiet (simulated: ``benchmarks/gate.py``);
 * several intervals that hold together: Bonferroni, which holds however configurations depend on
   each other: those of one study share its cycles.
 
@@ -279,6 +281,8 @@ def _noise(one: Figure, other: Figure) -> Noise | None:
     if total == 0:
         return Noise(0.0, one.n + other.n - 2)
     freedom = total**2 / (first**2 / (one.n - 1) + second**2 / (other.n - 1))
+    if one.n != other.n:
+        freedom = min(one.n, other.n) - 1
     return Noise(sqrt(total), freedom)
 
 
