@@ -45,12 +45,12 @@ class Studies(NamedTuple):
     Attributes:
         cycles: Of the base and of the study that is judged.
         noise: Standard deviations of the logarithm, in the same order.
-        count: How many pairs of studies are drawn.
+        pairs: How many of both are drawn.
     """
 
     cycles: tuple[int, int]
     noise: tuple[float, float]
-    count: int
+    pairs: int
 
 
 def verdicts(
@@ -65,13 +65,13 @@ def verdicts(
         studies: How they are run.
     """
     margin, found = Margin(ENERGY_PER_TOKEN, share), Counter[Verdict]()
-    for _ in range(studies.count):
+    for _ in range(studies.pairs):
         each = {
             verdict_of(drawn_change(rng, ratio, studies.cycles, studies.noise), margin, len(ratios))
             for ratio in ratios
         }
         found[worst_of(each)] += 1
-    return {name: found[name] / studies.count for name in EXIT_CODES}
+    return {name: found[name] / studies.pairs for name in EXIT_CODES}
 
 
 def decided_as_said(
@@ -88,7 +88,7 @@ def decided_as_said(
     """
     margin = Margin(ENERGY_PER_TOKEN, share)
     named, decided = list[int](), 0
-    for _ in range(studies.count):
+    for _ in range(studies.pairs):
         change = drawn_change(rng, ratio, studies.cycles, studies.noise)
         if verdict_of(change, margin) != "inconclusive":
             continue
