@@ -6,7 +6,6 @@ import csv
 import io
 import json
 
-import jsonschema
 import pytest
 
 from llenergymeasure.domain.results import StudyResult
@@ -82,6 +81,7 @@ def test_markdown_shows_names_as_they_are_and_stays_a_table(study: StudyResult) 
 
 
 def test_json_is_what_is_stored_and_holds_to_its_schema(study: StudyResult) -> None:
+    jsonschema = pytest.importorskip("jsonschema")  # of the extra dev
     result = make_result()
     data = json.loads(json.dumps(json_data([study, result])))
     jsonschema.Draft202012Validator.check_schema(json_schema())
@@ -91,6 +91,7 @@ def test_json_is_what_is_stored_and_holds_to_its_schema(study: StudyResult) -> N
 
 
 def test_the_schema_refuses_a_figure_that_is_text(study: StudyResult) -> None:
+    jsonschema = pytest.importorskip("jsonschema")  # of the extra dev
     data = json_data([study])
     data["studies"][0]["configurations"][0]["figures"]["tokens_per_second"]["mean"] = "fast"
     with pytest.raises(jsonschema.ValidationError):
