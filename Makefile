@@ -20,7 +20,7 @@ VLLM_PYTEST = VLLM_CPU_KVCACHE_SPACE=1 LLEM_TEST_PYTORCH_PYTHON="$$(realpath -s 
 	$(VLLM)/bin/python -m pytest --tb=short -k vllm tests/integration/test_vllm_*.py tests/integration/test_backend_conformance.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs bench bench-energy bench-fidelity bench-memory bench-recorded bench-sampler bench-search bench-startup bench-study bench-vllm gpu-check clean
+.PHONY: help setup demo test test-exhaustive test-vllm test-docker lint typecheck unit integration coverage docs site bench bench-energy bench-fidelity bench-memory bench-recorded bench-sampler bench-search bench-startup bench-study bench-vllm gpu-check clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -30,7 +30,7 @@ setup: $(STAMP) ## make a virtual environment with everything for development
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(call pip,$(VENV)) torch
-	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,zeus,dev]'
+	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,zeus,mlflow,dev,site]'
 	@touch $@
 
 demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure examples/quickstart.yaml
@@ -82,6 +82,9 @@ test-docker: setup ## the docker runner on a real Docker engine, started here if
 
 docs: setup ## write the generated pages of docs/
 	$(BIN)/python scripts/make_reference.py
+
+site: setup ## build the documentation as a site, in build/site: strictly, without a network
+	$(BIN)/python scripts/make_site.py
 
 bench: bench-startup bench-fidelity bench-vllm bench-sampler bench-energy ## every benchmark, on a quiet machine
 

@@ -14,6 +14,7 @@ from tests.support.cli import QUICK, Llem
 from tests.support.study_run import scripted_study
 
 WRONG = {
+    "--example": ("nosuch", "../quickstart", ""),
     "--model": ("",),
     "--backend": ("scripte", "scripted,pytorch"),
     "--dataset": ("{synthetic: [", "{a: 1}"),

@@ -71,7 +71,7 @@ def test_lines_count_the_experiments_and_name_the_pauses(llem: Llem) -> None:
     assert said[0] == "llem: study sizes: 2 configurations, 4 experiments"
     assert said[1].startswith("llem: results in results/sizes_")
     kinds = ["finished" if line.startswith("[") else line for line in said[2:]]
-    assert kinds[1].startswith("    caution window_short: window of 0.00")  # once, not at each run
+    assert kinds[1].startswith("    caution window_short: window of 0.")  # once, not at each run
     assert [kinds[0], *kinds[2:]] == [
         "finished",
         "llem: pause before the next experiment: 1.1 s",

@@ -128,7 +128,7 @@ def test_rows_that_rest_on_cautions_are_marked_and_the_others_are_not():
     assert "! marks what rests on results with cautions" in text
     assert "  caution    cpu_shared in 1 of 6 runs: #1\n" in text
     assert f"-> {FINDINGS['cpu_shared'].remedy.partition(' (')[0]}" in text
-    assert "  info       prompts_truncated in 1 of 6 runs (0 prompts): #1" in text
+    assert "  info       prompts_truncated in 1 of 6 runs (0 of the prompts): #1" in text
 
 
 def test_a_result_that_is_in_no_figure_marks_no_row_and_is_told_all_the_same():

@@ -243,4 +243,5 @@ def closing_notes(text: str) -> Sequence[str]:
     lines = text.splitlines()
     first = next(at for at, line in enumerate(lines) if line.startswith("- "))
     assert max(map(len, lines)) <= 80
-    return lines[first:]
+    end = lines.index("", first)
+    return lines[first:end]

@@ -17,7 +17,12 @@ from llenergymeasure.cli.display import (
     finished_line,
     time_of_day,
 )
-from llenergymeasure.domain.results import ExperimentResult, FailedExperiment
+from llenergymeasure.domain.results import (
+    ExperimentResult,
+    FailedExperiment,
+    TrustReason,
+    TrustVerdict,
+)
 from llenergymeasure.orchestration.events import Event
 from llenergymeasure.results.layout import StudyDirectory
 from llenergymeasure.study.events import (
@@ -72,6 +77,40 @@ def test_a_finished_experiment_is_told_by_what_sets_its_configuration_apart():
     _, line = shown(BEGUN, ended())
     assert line.startswith("[ 4/12] #2 batch_size=8  ")
     assert line.endswith("(4.2 s, 80 s left)")
+
+
+def test_the_line_of_a_run_counts_its_cautions_and_each_is_told_in_full_once():
+    def run(*codes: str) -> ExperimentResult:
+        reasons = (TrustReason.of(code, f"how {code} was seen") for code in codes)
+        trust = TrustVerdict.of(reasons, energy_asked=True)
+        return make_run(CONFIG, 800, 200).model_copy(update={"trust": trust})
+
+    lines = shown(
+        BEGUN,
+        ended(run("cpu_shared", "random_weights", "prompts_truncated")),
+        ended(run("cpu_shared", "window_short")),
+        ended(run()),
+        ended(run("counter_reset")),
+        ended(run("counter_reset")),
+    )
+    runs = [line for line in lines if "#2 batch_size=8" in line]
+    assert [line.partition("token/s")[2].split("(")[0].strip() for line in runs] == [
+        "!2",
+        "!2",
+        "",
+        "invalid",
+        "invalid",
+    ]
+    below = [line.strip() for line in lines[1:] if line not in runs]
+    assert below == [
+        "caution cpu_shared: how cpu_shared was seen",
+        "caution random_weights: how random_weights was seen",
+        "caution window_short: how window_short was seen",
+        "invalid counter_reset: how counter_reset was seen",
+        "invalid counter_reset: how counter_reset was seen",
+    ]
+    numbers = [number for number, line in enumerate(lines) if line in runs]
+    assert numbers == [1, 4, 6, 7, 9], "each finding stands below its run"
 
 
 def test_the_last_experiment_has_nothing_left():

@@ -138,7 +138,7 @@ def minimum_detectable_ratio(noise: Noise, configurations: int, cycles: int) -> 
     if coming < 1:
         return None
     times = detectable(configurations, int(noise.freedom), coming)
-    return _ratio(times * noise.sd * sqrt(2 / cycles))
+    return ratio_of(times * noise.sd * sqrt(2 / cycles))
 
 
 def _interval(
@@ -173,20 +173,23 @@ def _comparison(
     apart = float(fitted.effect[pair[0]] - fitted.effect[pair[1]])
     uncommon = COVERAGE * (common[a] - common[b])
     half = max(hypot(critical_value(family, freedom) * error.sd, uncommon), ROUNDING)
-    low, high = interval95 = _ratio(apart - half), _ratio(apart + half)
+    low, high = interval95 = ratio_of(apart - half), ratio_of(apart + half)
     verdict: Verdict = "higher" if low > 1 else "lower" if high < 1 else "no_difference_shown"
     return Comparison(
         metric=metric,
         a=a,
         b=b,
-        ratio=_ratio(apart),
+        ratio=ratio_of(apart),
         interval95=interval95,
         verdict=verdict,
-        minimum_detectable_ratio=_ratio(detectable(family, int(freedom), int(freedom)) * error.sd),
+        minimum_detectable_ratio=ratio_of(
+            detectable(family, int(freedom), int(freedom)) * error.sd
+        ),
     )
 
 
-def _ratio(logarithm: float) -> float:
+def ratio_of(logarithm: float) -> float:
+    """Give the ratio of a logarithm, within what a float holds."""
     return exp(max(-_LARGEST_LOG, min(logarithm, _LARGEST_LOG)))
 
 
@@ -206,7 +209,7 @@ def _sensitivity(
         degrees_of_freedom=fitted.freedom,
         residual_sd=fitted.residual_sd,
         drift_per_slot=fitted.drift,
-        minimum_detectable_ratio=_ratio(detectable(family, fitted.freedom, coming) * error),
+        minimum_detectable_ratio=ratio_of(detectable(family, fitted.freedom, coming) * error),
         planned=tuple(
             PlannedEffect(
                 n_cycles=n,

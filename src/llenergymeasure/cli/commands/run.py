@@ -111,6 +111,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
         Path | None,
         typer.Argument(help="YAML file of an experiment or a study.", show_default=False),
     ] = None,
+    example: Annotated[
+        str | None,
+        _option(
+            ("--example",),
+            "Run an example that comes with the package in place of a file; 'list' names them.",
+            kind="<name>",
+        ),
+    ] = None,
     model: Annotated[str | None, _field("--model", "-m")] = None,
     backend: Annotated[
         str | None,
@@ -240,6 +248,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     ] = False,
 ) -> None:
     """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
+    if example is not None:
+        config = _example(example, config, resume)
     own = {
         "model": model,
         "backend": backend,
@@ -313,6 +323,19 @@ class _Asked(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """Each field that has one value."""
         return {**self.given, **self.assigned}
+
+
+def _example(name: str, config: Path | None, resume: Path | None) -> Path:
+    """Give the file of an example, or print what there is."""
+    from llenergymeasure.config import examples
+
+    if name == "list":
+        say("\n".join(examples.names()))
+        raise typer.Exit
+    if config is not None or resume is not None:
+        said = "--example stands in the place of a file or a study; leave one out"
+        raise FlagError(said, where="--example")
+    return examples.find(name)
 
 
 def _longest_wait_s(wait_s: float | None, *, no_wait: bool) -> float | None:
