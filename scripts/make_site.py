@@ -7,17 +7,18 @@ their docstrings. A dead link, and a page that no table lists, end the build wit
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import llenergymeasure
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "scripts" / "site"
-BUILT = ROOT / "build"
 SHOWN = (
     "README.md",
     "CHANGELOG.md",
@@ -64,9 +65,12 @@ def directive(name: str) -> str:
     return f".. auto{kind}:: llenergymeasure.{name}{signature}"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Build the site; give the exit code of the generator."""
-    sources, site = BUILT / "site-src", BUILT / "site"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "build", help="where it is built")
+    output: Path = parser.parse_args(arguments).output
+    sources, site = output / "site-src", output / "site"
     lay_out(sources)
     strict = ("-q", "-W", "--keep-going", "-E", "-b", "html")
     command = [sys.executable, "-m", "sphinx", *strict, "-c", str(CONFIGURATION)]

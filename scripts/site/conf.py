@@ -12,7 +12,7 @@ html_theme = "furo"  # asks no other host for fonts or scripts
 html_title = f"llenergymeasure {__version__}"
 
 myst_heading_anchors = 6  # links to headings are those of the repository
-autodoc_typehints = "description"
+autodoc_typehints_format = "short"
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",

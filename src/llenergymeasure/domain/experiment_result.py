@@ -495,6 +495,13 @@ class ExperimentResult(Record):
         """Write the result as one flat row; nested fields become dotted columns."""
         load_object("llenergymeasure.results.columns:write_row")(self, Path(path))
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Give the result as one HTML page that fetches nothing; write it where a path is given."""
+        text: str = load_object("llenergymeasure.report.page:page")(self)
+        if path is not None:
+            load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
+        return text
+
     def summary(self, width: int = 80) -> str:
         """Render the result as plain text.
 

@@ -381,6 +381,13 @@ class StudyResult(Record):
         _, experiments, inside = path.rpartition("experiments/")
         return str(Path(self.directory) / f"{experiments}{inside}")
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Give the result as one HTML page that fetches nothing; write it where a path is given."""
+        text: str = load_object("llenergymeasure.report.page:page")(self)
+        if path is not None:
+            load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
+        return text
+
     def summary(self, width: int = 80) -> str:
         """Render the study as plain text.
 

@@ -1,0 +1,29 @@
+"""Results as one page for a browser: a single file that fetches nothing.
+
+``data`` holds what pictures are drawn from, ``specs`` says how, ``html`` lays out words and puts
+the file together. The same result gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from llenergymeasure.domain.experiment_result import ExperimentResult
+from llenergymeasure.domain.study_result import StudyResult
+from llenergymeasure.report import experiment, study
+from llenergymeasure.report.page import data, html
+
+
+def page(result: StudyResult | ExperimentResult) -> str:
+    """Write a result as one HTML page.
+
+    Args:
+        result: Of a study or of one experiment; loaded from its files or just measured.
+
+    Returns:
+        The text of the file: data, pictures and libraries are in it, and its content security
+        policy allows no request.
+    """
+    if isinstance(result, ExperimentResult):
+        title = f"{result.resolved.model.name}: one experiment"
+        return html.document(title, experiment.sections(result), None)
+    title = f"Study {result.name or 'without a name'}"
+    return html.document(title, study.sections(result), data.of_study(result))
