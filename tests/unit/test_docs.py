@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import llenergymeasure
 from llenergymeasure import ExperimentConfig, StudyConfig
 from llenergymeasure.cli.commands import config as config_command
+from llenergymeasure.cli.commands import report as report_command
 from llenergymeasure.cli.commands import run as run_command
 from llenergymeasure.config.energy_sources import ENERGY_SOURCES
 from llenergymeasure.config.introspection import fields
@@ -87,8 +88,12 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("command", "heading"),
-    [(run_command.app, "## `llem run [CONFIG]`"), (config_command.app, "## `llem config`")],
-    ids=["run", "config"],
+    [
+        (run_command.app, "## `llem run [CONFIG]`"),
+        (report_command.app, "## `llem report`"),
+        (config_command.app, "## `llem config`"),
+    ],
+    ids=["run", "report", "config"],
 )
 def test_every_flag_is_documented_and_no_other(command: typer.Typer, heading: str) -> None:
     built = typer.main.get_command(command)

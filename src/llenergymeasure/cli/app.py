@@ -30,6 +30,7 @@ COMPLETE_VARIABLE = "_LLEM_COMPLETE"
 """By which a shell asks for completions; typer makes the name of that of the program."""
 _COMMANDS = {
     "run": "Measure an experiment or a study, from a YAML file or from flags.",
+    "report": "Show the results of experiments and studies again.",
     "config": "Show this machine, its backends, energy sources and settings.",
 }
 

@@ -43,7 +43,7 @@ from llenergymeasure.study.events import (
 )
 from llenergymeasure.study.supervise import WAITING
 
-_SHORTEST_NAME = 16
+_SHORTEST_NAME = 12
 _LONGEST_PAUSE_UNTOLD_S = 1.0
 _PHASES = {
     "wait": "waiting for the device",

@@ -369,6 +369,21 @@ class StudyResult(Record):
             "earlier_rules": earlier(OF_STUDIES, data),
         }
 
+    @classmethod
+    def from_json(cls, path: str | Path) -> StudyResult:
+        """Load a study with its experiments, as far as it has come; nothing is written.
+
+        Figures are made anew from the results, each of which is checked.
+
+        Args:
+            path: Its directory, or its ``study_summary.json``.
+
+        Raises:
+            StudyError: That is no study, or its plan is lost or not understood.
+        """
+        study: StudyResult = load_object("llenergymeasure.study.loading:load_study")(Path(path))
+        return study
+
     def located(self, path: str) -> str:
         """Give where a file or a folder of the study lies, as far as its own place is known.
 

@@ -98,9 +98,9 @@ def _way_on_from(folder: Path) -> str:
         return f"{again}; it is part of a study{_way_on(study).replace('it:', 'that:')}"
     if not ExperimentDirectory(folder).result.exists():
         return again or _NO_MORE
-    return again + (
-        f'; in Python result = ExperimentResult.from_json("{folder}"), result.summary() shows it, '
-        "and run_experiment(result.config) measures it again"
+    return (
+        f"; llem report {_quoted(folder)} shows it{again}; in Python "
+        f'run_experiment(ExperimentResult.from_json("{folder}").config) does'
     )
 
 
