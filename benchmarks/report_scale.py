@@ -32,6 +32,7 @@ print(json.dumps({
     "configurations": len(study.configurations),
     "load_s": round(loaded - begun, 2),
     "text_s": round(done - loaded, 2),
+    "cpu_s": round(time.process_time(), 2),
     "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     "lines": len(text.splitlines()),
 }))
