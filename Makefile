@@ -30,7 +30,7 @@ setup: $(STAMP) ## make a virtual environment with everything for development
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(call pip,$(VENV)) torch
-	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,zeus,dev,site]'
+	$(call pip,$(VENV)) --editable '.[pytorch,codecarbon,zeus,mlflow,dev,site]'
 	@touch $@
 
 demo: ## install llenergymeasure with PyTorch and CodeCarbon, and measure examples/quickstart.yaml

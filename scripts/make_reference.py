@@ -7,6 +7,7 @@ between is replaced by what the function of that name in ``BLOCKS`` gives.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from llenergymeasure.core.models import catalogue
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
 from llenergymeasure.domain.warnings import FINDINGS
+from llenergymeasure.report.exports import SCHEMA_FILE, json_schema
 from llenergymeasure.results.tables import READING_COLUMNS, REQUEST_COLUMNS, Column
 
 PAGES = Path(__file__).resolve().parents[1] / "docs"
@@ -230,7 +232,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write every page of docs/ that has generated blocks, there or into another folder."""
+    """Write pages of docs/ that have generated blocks, there with the schema, or elsewhere."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=PAGES, help="folder to write to")
     output: Path = parser.parse_args(arguments).output
@@ -240,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             target = output / source.relative_to(PAGES)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(rendered(page), encoding="utf-8")
+    if output == PAGES:
+        SCHEMA_FILE.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
