@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from llenergymeasure import run_experiment, run_study
 from llenergymeasure.config.loader import load_study_config
+from llenergymeasure.config.models import STORED as STORED_DATA
+from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.plain_words import shown
 from llenergymeasure.core.models.architecture import ModelArchitecture
 from llenergymeasure.core.models.catalogue import config as catalogued
@@ -153,7 +156,6 @@ def told(path: Path) -> str:
         ("summary.parquet", "a file of a study"),
         ("experiments/*", "the directory of a result"),
         ("experiments/*/result.json", "the result of an experiment"),
-        ("experiments/*/config.json", "what a worker was told to measure"),
         ("experiments/*/requests.parquet", "a file of an experiment"),
     ],
 )
@@ -169,7 +171,6 @@ def test_a_part_of_a_study_says_what_it_is_and_how_the_study_goes_on(study, name
     [
         ("", "the directory of a result"),
         ("result.json", "the result of an experiment"),
-        ("config.json", "what a worker was told to measure"),
         ("timeseries.parquet", "a file of an experiment"),
     ],
 )
@@ -180,13 +181,31 @@ def test_a_result_by_itself_says_what_it_is_and_how_to_see_it(experiment, name, 
     assert "--resume" not in message
 
 
+def test_what_a_worker_was_told_beside_a_result_can_be_run_again(study, experiment):
+    for folder in (next(study.glob("experiments/*")), experiment):
+        config = folder / "config.json"
+        asked = json.loads((folder / "result.json").read_text())["config"]
+        (again,) = load_study_config(config).experiments
+        assert again == ExperimentConfig.model_validate(asked, context=STORED_DATA)
+        assert f"; measure it again: llem run {shlex.quote(str(config))}; " in told(folder)
+
+
+def test_a_mistake_in_what_a_worker_was_told_is_named_with_its_line(experiment):
+    config = experiment / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"n": ', '"n": -', 1))
+    line = next(i for i, one in enumerate(text.splitlines(), 1) if '"n": ' in one)
+    with pytest.raises(ConfigError, match=rf"config\.json, line {line}: n: "):
+        load_study_config(config)
+
+
 def test_what_is_no_study_says_what_it_is_to_who_would_resume_it(study, experiment):
     slot = next(study.glob("experiments/*"))
     for path in (slot, slot / "result.json", study / "study_summary.json"):
         with pytest.raises(LLEMError, match="no study in") as caught:
             find_study(path)
         assert f"llem run --resume '{study}'" in caught.value.message
-    with pytest.raises(LLEMError, match="is the directory of a result; in Python"):
+    with pytest.raises(LLEMError, match=r"is the directory of a result; .*; in Python"):
         find_study(experiment)
 
 

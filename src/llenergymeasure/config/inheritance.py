@@ -23,6 +23,8 @@ from llenergymeasure.exceptions import ConfigError
 STUDY_FIELDS = ("sweep", "experiments", "execution", "cold_start")
 """Fields that make a file a study; so does a list of backends."""
 MOST_BASES = 20
+WORK_ORDER = {"config", "model_cache_dir"}
+"""Fields by which the ``config.json`` beside a result is known."""
 
 _MOST_LISTED = 5
 
@@ -98,7 +100,8 @@ def read(path: Path, experiment: type[ConfigModel]) -> YamlFile:
     """Read an experiment or a study together with everything it builds on.
 
     Sections are merged field by field, ``sweep`` key by key; everything else, lists included, is
-    replaced. Relative paths are taken from the folder of the file that holds them.
+    replaced. Relative paths are taken from the folder of the file that holds them. The
+    ``config.json`` beside a result is read as the experiment that it asked for.
 
     Args:
         path: The file.
@@ -112,6 +115,10 @@ def read(path: Path, experiment: type[ConfigModel]) -> YamlFile:
 
 def _read(path: Path, experiment: type[ConfigModel], chain: tuple[Path, ...]) -> YamlFile:
     file = yaml_file.read(path)
+    if file.data.keys() >= WORK_ORDER and isinstance(file.data["config"], dict):
+        # What a worker was told, beside a result: the configuration, and settings of its machine.
+        lines = {loc[1:]: line for loc, line in file.lines.items() if loc[:1] == ("config",)}
+        file = file._replace(data=file.data["config"], lines=lines)
     if chain:
         refuse_strangers(file, experiment)
     base = file.data.pop("base", None)

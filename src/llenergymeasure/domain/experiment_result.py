@@ -511,6 +511,16 @@ class ExperimentResult(Record):
         sections = load_object("llenergymeasure.report.experiment:sections")(self)
         return str(load_object("llenergymeasure.report.text:layout")(sections, width))
 
+    def __repr__(self) -> str:
+        """Say which result it is in a line; ``summary()`` says the rest."""
+        asked = self.config
+        return f"ExperimentResult({asked.model!r}, {asked.backend!r}, {self.trust.verdict})"
+
+    def _repr_html_(self) -> str:
+        """Render the result for a notebook: the sections of ``summary()``, escaped."""
+        sections = load_object("llenergymeasure.report.experiment:sections")(self)
+        return str(load_object("llenergymeasure.report.notebook:html")(sections))
+
 
 class FailedExperiment(Record):
     """An experiment that started and broke."""

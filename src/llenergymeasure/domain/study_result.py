@@ -412,6 +412,18 @@ class StudyResult(Record):
         sections = load_object("llenergymeasure.report.study:sections")(self)
         return str(load_object("llenergymeasure.report.text:layout")(sections, width))
 
+    def __repr__(self) -> str:
+        """Say which study it is in a line; ``summary()`` says the rest."""
+        name = self.name or self.study_design_hash
+        return (
+            f"StudyResult({name!r}, {len(self.configurations)} configurations, {self.ran} results)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Render the study for a notebook: the sections of ``summary()``, escaped."""
+        sections = load_object("llenergymeasure.report.study:sections")(self)
+        return str(load_object("llenergymeasure.report.notebook:html")(sections))
+
     def to_arrow(self) -> pa.Table:
         """Give the experiments as an Arrow table: one flat row each, dotted columns.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llenergymeasure import plain_files
+from llenergymeasure.config.inheritance import WORK_ORDER
 from llenergymeasure.exceptions import ConfigError
 from llenergymeasure.results.files import MOST_BYTES
 from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
@@ -74,7 +75,7 @@ def _file(path: Path) -> Iterator[str]:
         yield f"the {what} of a study{_way_on(study) if study else _NO_MORE}"
     if {"config", "code", "message"} <= keys:
         yield f"what is known of an experiment that failed{_way_on_from(path.parent)}"
-    if {"config", "model_cache_dir"} <= keys:
+    if keys >= WORK_ORDER:
         yield f"what a worker was told to measure{_way_on_from(path.parent)}"
     if "model" not in keys and not {"model_type", "architectures"}.isdisjoint(keys):
         yield f"of a model; measure it: llem run --model {_quoted(path.parent)}"
@@ -91,13 +92,15 @@ def _way_on(study: StudyDirectory) -> str:
 
 def _way_on_from(folder: Path) -> str:
     """Say what can be done with the directory of an experiment, in a study or by itself."""
+    config = ExperimentDirectory(folder).config
+    again = f"; measure it again: llem run {_quoted(config)}" if config.exists() else ""
     if study := _study_of(folder.parent.parent):
-        return f"; it is part of a study{_way_on(study).replace('it:', 'that:')}"
+        return f"{again}; it is part of a study{_way_on(study).replace('it:', 'that:')}"
     if not ExperimentDirectory(folder).result.exists():
-        return _NO_MORE
+        return again or _NO_MORE
     return (
-        f"; llem report {_quoted(folder)} shows it; in Python "
-        f'run_experiment(ExperimentResult.from_json("{folder}").config) measures it again'
+        f"; llem report {_quoted(folder)} shows it{again}; in Python "
+        f'run_experiment(ExperimentResult.from_json("{folder}").config) does'
     )
 
 
