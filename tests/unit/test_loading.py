@@ -135,3 +135,48 @@ def test_a_result_that_was_cut_short_or_is_of_another_schema_is_told(tmp_path: P
     file.write_text(text.replace('"schema_version": "2.0"', '"schema_version": "9.0"'))
     with pytest.raises(LLEMError, match=r"9\.0"):
         load_results(tmp_path)
+
+
+def test_tables_and_a_page_are_written_where_they_are_asked_for(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv, page = tmp_path / "table.csv", tmp_path / "page.html"
+    code, out, err = said(capsys, str(study), "--csv", str(csv), "--html", str(page))
+    assert (code, out) == (0, "")
+    assert err == f"llem: page in {page}\nllem: table in {csv}\n"
+    assert page.read_text() == StudyResult.from_json(study).to_html()
+    assert len(csv.read_text().splitlines()) == 4
+    _, out, _ = said(capsys, str(study), "--markdown")
+    assert "\n| " in out
+
+
+def test_a_study_against_itself_passes_its_gate_or_asks_for_more_cycles(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = said(capsys, str(study), "--against", str(study), "--limit", "energy=50%")
+    assert code == 0
+    assert "pass" in out
+    code, out, _ = said(capsys, str(study), "--against", str(study), "--limit", "energy=0.01%")
+    assert code == 3
+    assert "cycles" in out
+    code, out, _ = said(capsys, str(study), "--against", str(study))
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--limit", "energy=5%"], "--limit needs --against BASE"),
+        (["again", "--html", "x.html"], "--html takes one PATH, not 2"),
+        (["again", "--against", "base"], "--against takes one PATH, not 2"),
+        (["--against", str(STORED / "experiment"), "--limit", "energy=5%"], "compares two studies"),
+        (["--against", str(STORED / "study"), "--limit", "energi=5%"], "did you mean energy?"),
+        (["--against", str(STORED / "study"), "--limit", "energy=5"], "%"),
+    ],
+)
+def test_flags_that_make_no_sense_end_with_code_2(
+    study: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, out, err = said(capsys, str(study), *arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())

@@ -76,33 +76,29 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter a flag
         tell(f"llem: table in {csv}")
     if against is not None:
         _compare(results[0], load_results(against), limits or ())
-    elif as_json:
-        _print_json(results)
     elif markdown:
         from llenergymeasure.report.exports import markdown_text
 
         say(markdown_text(results), end="")
-    elif html is None and csv is None:
-        _print(paths, results)
+    elif as_json or (html is None and csv is None):
+        _print(paths, results, as_json=as_json)
 
 
-def _print_json(results: Sequence[ExperimentResult | StudyResult]) -> None:
+def _print(
+    paths: Sequence[Path], results: Sequence[ExperimentResult | StudyResult], *, as_json: bool
+) -> None:
     from llenergymeasure.domain.results import StudyResult
     from llenergymeasure.results.files import json_text
 
-    for result in results:
-        exclude = {"experiments"} if isinstance(result, StudyResult) else None
-        say(json_text(result, exclude=exclude), as_json=True)
-
-
-def _print(paths: Sequence[Path], results: Sequence[ExperimentResult | StudyResult]) -> None:
-    from llenergymeasure.domain.results import StudyResult
-
     for number, (path, result) in enumerate(zip(paths, results, strict=True)):
-        if len(paths) > 1:
-            say(f"\n{path}" if number else str(path))
-        say(result.summary(columns_of(sys.stdout)))
-        if isinstance(result, StudyResult) and result.missing:
+        is_study = isinstance(result, StudyResult)
+        if as_json:
+            say(json_text(result, exclude={"experiments"} if is_study else None), as_json=True)
+        else:
+            if len(paths) > 1:
+                say(f"\n{path}" if number else str(path))
+            say(result.summary(columns_of(sys.stdout)))
+        if is_study and result.missing:
             count = f"{result.missing:,} of {result.missing + result.ran + len(result.failed):,}"
             tell(f"llem: {count} experiments of {path} have no result yet")
 
