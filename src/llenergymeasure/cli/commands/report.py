@@ -91,14 +91,14 @@ def _print(
     from llenergymeasure.results.files import json_text
 
     for number, (path, result) in enumerate(zip(paths, results, strict=True)):
-        is_study = isinstance(result, StudyResult)
         if as_json:
-            say(json_text(result, exclude={"experiments"} if is_study else None), as_json=True)
+            exclude = {"experiments"} if isinstance(result, StudyResult) else None
+            say(json_text(result, exclude=exclude), as_json=True)
         else:
             if len(paths) > 1:
                 say(f"\n{path}" if number else str(path))
             say(result.summary(columns_of(sys.stdout)))
-        if is_study and result.missing:
+        if isinstance(result, StudyResult) and result.missing:
             count = f"{result.missing:,} of {result.missing + result.ran + len(result.failed):,}"
             tell(f"llem: {count} experiments of {path} have no result yet")
 
