@@ -18,7 +18,7 @@ STORED = Path(__file__).parents[1] / "data" / "stored_2.0"
     [
         ("study", "the directory of a study; go on with it: llem run --resume"),
         ("study/study_summary.json", "the summary of a study; go on with it: llem run --resume"),
-        ("experiment/result.json", "the result of an experiment; in Python"),
+        ("experiment/result.json", "the result of an experiment; llem report"),
     ],
 )
 def test_a_result_says_what_it_is(tmp_path: Path, name: str, what: str) -> None:
@@ -33,7 +33,7 @@ def test_a_result_says_what_it_is(tmp_path: Path, name: str, what: str) -> None:
 def test_a_resume_of_a_single_result_says_what_it_is(tmp_path: Path) -> None:
     done = Llem(tmp_path).inline("run", "--resume", str(STORED / "experiment"))
     assert done.code == 2
-    assert "is the directory of a result; in Python" in done.err
+    assert "is the directory of a result; llem report" in done.err
 
 
 def test_a_pipe_that_nobody_writes_to_is_told(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
@@ -122,7 +122,7 @@ def _fill(
     """Log figures and settings; attach them as data, and the configuration where there is one."""
     from mlflow.entities import Metric, Param
 
-    now_ms = int(time.time() * 1000)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)  # a date, as MLflow wants it
     values: dict[str, float] = {}
     for name, figure in row.figures.items():
         values |= {name: figure.mean, f"{name}_n": figure.n}
