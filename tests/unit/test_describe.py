@@ -244,6 +244,14 @@ def test_a_percentile_is_that_of_each_run_and_then_the_mean_over_cycles():
     }
 
 
+def test_figures_of_a_large_study_share_what_they_can():
+    first, second, *_ = make_study(timed).configurations[0].figures.values()
+    assert first.model_fields_set is second.model_fields_set
+    other = first.model_copy(update={"mean": 1.0})
+    assert (other.mean, first.mean != 1.0) == (1.0, True)
+    assert type(first).model_validate_json(first.model_dump_json()) == first
+
+
 def test_figures_beyond_those_that_are_compared_are_compared_by_nobody():
     study = make_study(lambda config, number, cycle: make_run(config, 800 * number * NOISE[cycle]))
     assert {one.metric for one in study.comparisons} == {metric.name for metric in METRICS}

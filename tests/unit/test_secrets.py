@@ -281,6 +281,14 @@ def test_names_and_structure_of_data_stay():
     assert redacted(data) == {"a": ["***", 1, None, {"b": "x ***"}], "***": 0.5, "c": [True]}
 
 
+def test_data_without_a_credential_are_not_copied():
+    data = {"figures": [{"mean": 1.0}], "name": "sizes", "model": HUB}
+
+    clean = redacted(data)
+    assert clean["model"] == "***"
+    assert clean["figures"] is data["figures"]
+
+
 PIECES = (
     *("a", " ", "\n", "\\", "'", "sk-", "sk-a-", "sk-ant-", "hf_A1", "ghp_", "glrt-", "AKIA"),
     *(

@@ -152,13 +152,19 @@ def redact(text: str, known: re.Pattern[str] | None = None) -> str:
 
 
 def redacted(data: Any, known: re.Pattern[str] | None = None) -> Any:
-    """Hide every credential in plain data, as in a text; structure and other names stay."""
+    """Hide every credential in plain data, as in a text; structure and other names stay.
+
+    What holds none is given back itself: a copy of a large study would take memory for nothing.
+    """
     known = known or _known()
     if isinstance(data, str):
         return redact(data, known)
+    clean = data
     if isinstance(data, Mapping):
-        return {redacted(key, known): redacted(value, known) for key, value in data.items()}
-    return [redacted(one, known) for one in data] if isinstance(data, list | tuple) else data
+        clean = {redacted(key, known): redacted(value, known) for key, value in data.items()}
+    elif isinstance(data, list | tuple):
+        clean = [redacted(one, known) for one in data]
+    return data if clean == data else clean
 
 
 def secret_paths(data: Any) -> Iterator[str]:
