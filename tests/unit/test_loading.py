@@ -84,9 +84,6 @@ def test_an_experiment_is_shown_again_from_its_directory_or_its_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = STORED / "experiment"
-    folder = (
-        folder if (folder / "result.json").exists() else next(folder.rglob("result.json")).parent
-    )
     result = ExperimentResult.from_json(folder)
     assert load_results(folder / "result.json") == result
     code, out, _ = said(capsys, str(folder))

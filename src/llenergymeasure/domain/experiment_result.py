@@ -497,10 +497,7 @@ class ExperimentResult(Record):
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Give the result as one HTML page that fetches nothing; write it where a path is given."""
-        text: str = load_object("llenergymeasure.report.page:page")(self)
-        if path is not None:
-            load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
-        return text
+        return str(load_object("llenergymeasure.report.page:page")(self, path))
 
     def summary(self, width: int = 80) -> str:
         """Render the result as plain text.

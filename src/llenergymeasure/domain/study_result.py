@@ -172,6 +172,11 @@ class Figure(Record):
         description="Standard uncertainty common to all windows, which no repeat makes smaller.",
     )
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval; ``None`` where there is none."""
+        return None if self.interval95 is None else (self.interval95[1] - self.interval95[0]) / 2
+
     def model_post_init(self, _: Any) -> None:
         """Share the names of its fields: a set for each of 280,000 figures would take 200 MB."""
         object.__setattr__(self, "__pydantic_fields_set__", _FIGURE_FIELDS)
@@ -227,6 +232,17 @@ class Comparison(Record):
         description="True ratio of these two that the next study like this one shows with a "
         "probability of 80 %."
     )
+
+    def against(self, first: int) -> tuple[float, float, float]:
+        """Give the ratio of the one to the other, with the ends of its interval.
+
+        Args:
+            first: id of the other; one of ``a`` and ``b``.
+        """
+        low, high = self.interval95
+        if self.b == first:
+            return self.ratio, low, high
+        return 1 / self.ratio, 1 / high, 1 / low
 
 
 class PlannedEffect(Record):
@@ -405,10 +421,7 @@ class StudyResult(Record):
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Give the result as one HTML page that fetches nothing; write it where a path is given."""
-        text: str = load_object("llenergymeasure.report.page:page")(self)
-        if path is not None:
-            load_object("llenergymeasure.results.files:write")(Path(path), text.encode())
-        return text
+        return str(load_object("llenergymeasure.report.page:page")(self, path))
 
     def summary(self, width: int = 80) -> str:
         """Render the study as plain text.

@@ -10,7 +10,7 @@ from llenergymeasure.domain.study_result import METRICS
 from llenergymeasure.report.format import change as change_text
 from llenergymeasure.report.format import count, cut, is_factor
 from llenergymeasure.study.comparing import Change, Difference, StudyComparison
-from llenergymeasure.study.gate import MOST_CYCLES, Gate, Judgement
+from llenergymeasure.study.gate import MOST_CYCLES, WORST_FIRST, Gate, Judgement
 
 _WIDEST_VALUE = 34
 _MOST = 20
@@ -55,8 +55,7 @@ def gate_lines(gate: Gate, width: int = 80) -> Iterator[str]:
     """
     yield from _different(gate.comparison, width)
     yield ""
-    order = ("fail", "inconclusive", "pass")
-    worst_first = sorted(gate.judgements, key=lambda one: order.index(one.verdict))
+    worst_first = sorted(gate.judgements, key=lambda one: WORST_FIRST.index(one.verdict))
     yield from _some(_judgement(one) for one in worst_first)
     yield ""
     yield _VERDICTS[gate.verdict] + _deciding(gate.judgements)

@@ -17,9 +17,9 @@ from pydantic import Field
 from llenergymeasure.config.base import flatten
 from llenergymeasure.config.settings_words import described
 from llenergymeasure.domain import Record
-from llenergymeasure.domain.results import ExperimentResult, StudyResult
+from llenergymeasure.domain.results import ExperimentResult, StudyResult, warning_codes
 from llenergymeasure.domain.study_result import FIGURES, Figure, Metric, figure_at
-from llenergymeasure.report.study_figures import name_of, places_of, value_of
+from llenergymeasure.report.study_figures import CAUTION, name_of, places_of, value_of
 
 EXPORT_SCHEMA_VERSION = "1.0"
 """Of what ``json_data`` gives; the records inside have versions of their own."""
@@ -50,7 +50,7 @@ class ExportRow(Record):
 
 
 class Export(Record):
-    """What ``llem report --json`` gives: results as they are stored, under one roof."""
+    """Results as they are stored, under one roof: what ``json_data`` gives."""
 
     schema_version: str = Field(EXPORT_SCHEMA_VERSION, description="Version of this schema.")
     studies: tuple[StudyResult, ...] = Field(
@@ -98,7 +98,7 @@ def _of_experiment(result: ExperimentResult) -> ExportRow:
         fingerprint=result.measurement_config_hash,
         devices=() if result.multi_gpu is None else result.multi_gpu.devices,
         invalid=int(result.trust.verdict == "invalid"),
-        trust=tuple(one.code for one in result.trust.reasons if one.level != "info"),
+        trust=warning_codes(result.trust),
         figures=figures,
     )
 
@@ -149,11 +149,15 @@ def _cells(row: ExportRow, settings: Sequence[str], figures: Sequence[str]) -> d
         "trust": " ".join(row.trust),
     }
     for name in figures:
-        figure = row.figures.get(name)
-        low, high = (figure and figure.interval95) or (None, None)
-        mean, count = (None, None) if figure is None else (figure.mean, figure.n)
-        cells |= {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": count}
+        cells |= numbers(name, row.figures.get(name))
     return cells
+
+
+def numbers(name: str, figure: Figure | None) -> dict[str, float | None]:
+    """Give a figure as plain numbers: its mean, both ends of its interval, and its cycles."""
+    low, high = (figure and figure.interval95) or (None, None)
+    mean, count = (None, None) if figure is None else (figure.mean, figure.n)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_n": count}
 
 
 def _text(value: object) -> object:
@@ -181,7 +185,7 @@ def _markdown(result: StudyResult | ExperimentResult) -> Iterator[str]:
     for row in table:
         told = (row.figures.get(name) for name in names)
         values = ("" if figure is None else value_of(figure) for figure in told)
-        mark = "!" if row.trust else ""
+        mark = CAUTION if row.trust else ""
         yield _line(f"{mark}{_escaped(row.configuration)}", _escaped(row.label), *values)
     yield ""
     yield "± is the half-width of the 95 % interval; ! marks what rests on results with cautions."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
 from llenergymeasure.exceptions import LLEMError
-from llenergymeasure.report.exports import ExportRow, rows
+from llenergymeasure.report.exports import ExportRow, numbers, rows
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -123,15 +123,10 @@ def _fill(
     from mlflow.entities import Metric, Param
 
     now_ms = int(datetime.now(UTC).timestamp() * 1000)  # a date, as MLflow wants it
-    values: dict[str, float] = {}
-    for name, figure in row.figures.items():
-        values |= {name: figure.mean, f"{name}_n": figure.n}
-        if figure.interval95 is not None:
-            low, high = figure.interval95
-            values |= {f"{name}_low": low, f"{name}_high": high}
+    values = (pair for name, one in row.figures.items() for pair in numbers(name, one).items())
     client.log_batch(
         run,
-        metrics=[Metric(name, value, now_ms, 0) for name, value in values.items()],
+        metrics=[Metric(name, value, now_ms, 0) for name, value in values if value is not None],
         params=[Param(name, str(value)) for name, value in row.settings.items()],
     )
     client.log_text(run, row.model_dump_json(indent=2), "figures.json")

@@ -215,6 +215,13 @@ def _ranked(study: StudyResult, metric: Metric, compared: Sequence[Comparison]) 
     )
 
 
+def reference_of(study: StudyResult, metric: Metric) -> int | None:
+    """Give the id of what all others are compared with in one metric; ``None`` without figures."""
+    compared = [one for one in study.comparisons if one.metric == metric.name]
+    rows = _ranked(study, metric, compared)
+    return _reference(rows, compared) if rows else None
+
+
 def _reference(rows: Sequence[_Row], compared: Sequence[Comparison]) -> int:
     """Pick the configuration that most others are compared with; of equals, the first."""
     times = Counter(one for pair in compared for one in (pair.a, pair.b))
@@ -227,12 +234,8 @@ def _ratio(
     """Give the mark of a row, and its ratio to the first with the ends of its interval."""
     for pair in compared:
         if {pair.a, pair.b} == {one, first}:
-            low, high = pair.interval95
-            middle = pair.ratio
-            if pair.a == first:
-                low, middle, high = 1 / high, 1 / middle, 1 / low
             mark = "=" if pair.verdict == "no_difference_shown" else " "
-            return mark, (middle, low, high)
+            return mark, pair.against(first)
     return "?", None
 
 

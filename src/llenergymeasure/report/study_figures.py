@@ -71,10 +71,8 @@ def value_of(figure: Figure, scale: float = 1.0) -> str:
         figure: In the plain unit.
         scale: What the unit of the column is in plain units.
     """
-    half = None
-    if figure.interval95 is not None:
-        half = (figure.interval95[1] - figure.interval95[0]) / 2 / scale
-    return fmt.plain_interval(figure.mean / scale, half)
+    half = figure.half_width
+    return fmt.plain_interval(figure.mean / scale, None if half is None else half / scale)
 
 
 def tables(study: StudyResult, shown: Set[str]) -> Iterator[Table | Text]:
@@ -125,7 +123,7 @@ def all_of_one(one: ConfigurationResult) -> Iterator[Fact | Table]:
 
 def _with_unit(figure: Figure, unit: str) -> str:
     """Write a figure with its interval: with a prefix where its unit takes one."""
-    half = None if figure.interval95 is None else (figure.interval95[1] - figure.interval95[0]) / 2
+    half = figure.half_width
     if unit == "ms":
         return fmt.with_interval(figure.mean / 1000, half and half / 1000, "s")
     if unit in _PREFIXED:

@@ -41,7 +41,7 @@ def what_it_is(path: Path) -> str | None:
 
 
 def _folder(folder: Path) -> Iterator[str]:
-    experiment, study = ExperimentDirectory(folder), _study_of(folder) or _study_of(folder.parent)
+    experiment, study = ExperimentDirectory(folder), study_of(folder) or study_of(folder.parent)
     if study is not None and folder in (study.root, study.experiments):
         yield f"the directory of a study{_way_on(study)}"
     if experiment.result.exists():
@@ -50,7 +50,7 @@ def _folder(folder: Path) -> Iterator[str]:
         yield f"the directory of an experiment without a result{_way_on_from(folder)}"
     if experiment.config.exists():
         yield from _file(experiment.config)
-    if any(map(_study_of, folder.iterdir())):
+    if any(map(study_of, folder.iterdir())):
         found = f"llem run --resume {_quoted(folder)} finds them"
         yield f"a directory with studies in it; {found}, to go on with one"
 
@@ -58,7 +58,7 @@ def _folder(folder: Path) -> Iterator[str]:
 def _file(path: Path) -> Iterator[str]:
     with plain_files.opened(path) as file:
         head = file.read(4)
-    study, beside = _study_of(path.parent), ExperimentDirectory(path.parent)
+    study, beside = study_of(path.parent), ExperimentDirectory(path.parent)
     if study is not None and path in (study.table, study.progress):
         yield f"a file of a study{_way_on(study)}"
     if path in (beside.timeseries, beside.requests, beside.events) and beside.config.exists():
@@ -81,7 +81,8 @@ def _file(path: Path) -> Iterator[str]:
         yield f"of a model; measure it: llem run --model {_quoted(path.parent)}"
 
 
-def _study_of(root: Path) -> StudyDirectory | None:
+def study_of(root: Path) -> StudyDirectory | None:
+    """Give the study of a directory, where its manifest or its plan is there."""
     study = StudyDirectory(root)
     return study if study.manifest.is_file() or study.plan.is_file() else None
 
@@ -94,7 +95,7 @@ def _way_on_from(folder: Path) -> str:
     """Say what can be done with the directory of an experiment, in a study or by itself."""
     config = ExperimentDirectory(folder).config
     again = f"; measure it again: llem run {_quoted(config)}" if config.exists() else ""
-    if study := _study_of(folder.parent.parent):
+    if study := study_of(folder.parent.parent):
         return f"{again}; it is part of a study{_way_on(study).replace('it:', 'that:')}"
     if not ExperimentDirectory(folder).result.exists():
         return again or _NO_MORE

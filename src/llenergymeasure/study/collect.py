@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import sqrt
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from llenergymeasure.config.models import ExperimentConfig
 from llenergymeasure.config.settings_words import varied_settings
@@ -42,6 +42,7 @@ from llenergymeasure.study.describe import cautions, subject_of, trust_counts
 from llenergymeasure.study.equal_terms import unequal_terms
 from llenergymeasure.study.manifest import ExecutionPlan, Slot, StudyPlan
 from llenergymeasure.study.outliers import Located, outlier_notes
+from llenergymeasure.study.resume import SlotState, kept_results, replaced
 
 _MOST_NOTES = 20
 _FIXED_ORDERS = frozenset({"sequential", "interleaved"})
@@ -63,6 +64,18 @@ class SlotOutcome(NamedTuple):
     directory: ExperimentDirectory | None = None
     replaced: tuple[str, ...] = ()
     aside: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, state: SlotState, found: Outcome | None, *, kept: bool = True) -> Self:
+        """Put together what became of a slot.
+
+        Args:
+            state: Where it stands.
+            found: What it left.
+            kept: Whether its files are kept.
+        """
+        aside = replaced(state.directory), kept_results(state.directory)
+        return cls(state.slot, found, state.directory if kept else None, *aside)
 
     @property
     def study(self) -> str | None:

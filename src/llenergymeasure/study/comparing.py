@@ -29,7 +29,7 @@ from llenergymeasure.domain.results import ConfigurationResult, Figure, StudyRes
 from llenergymeasure.domain.study_result import FIGURES, Metric
 from llenergymeasure.study import likeness
 from llenergymeasure.study.blocks import Noise
-from llenergymeasure.study.describe import subject_of
+from llenergymeasure.study.describe import merged, subject_of
 from llenergymeasure.study.quantiles import LEVEL, student
 from llenergymeasure.study.statistics import COVERAGE, ROUNDING, ratio_of
 
@@ -298,7 +298,10 @@ def _differing(base: StudyResult, now: StudyResult) -> Iterator[Difference]:
     one, other = (study.subject or subject_of(study.experiments) for study in (base, now))
     if one is not None and other is not None:
         yield from _other_subject(one, other)
-    conditions = [_merged(likeness.conditions(each) for each in s.experiments) for s in (base, now)]
+    conditions = [
+        merged(likeness.conditions(each).items() for each in study.experiments)
+        for study in (base, now)
+    ]
     for name in _OF_MACHINE:
         yield from _told("machine", name, *(each.get(name, ()) for each in conditions))
     if base.experiments and now.experiments:
@@ -328,11 +331,3 @@ def _told(
     first, second = set(one), set(other)
     if first and second and first != second:
         yield Difference(kind, name, ", ".join(sorted(first)), ", ".join(sorted(second)))
-
-
-def _merged(found: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
-    values: dict[str, set[str]] = defaultdict(set)
-    for one in found:
-        for name, value in one.items():
-            values[name].add(value)
-    return values

@@ -46,8 +46,8 @@ def subject_of(results: Sequence[ExperimentResult]) -> StudySubject | None:
             EnergyOrigin(source=source, kind=kind, count=count)
             for (source, kind), count in energy.most_common()
         ),
-        versions=_merged(_versions(one) for one in results),
-        inputs=_merged(inputs_of(one).items() for one in results),
+        versions=merged(_versions(one) for one in results),
+        inputs=merged(inputs_of(one).items() for one in results),
         first=begun[0],
         last=begun[-1],
     )
@@ -65,7 +65,7 @@ def _distinct(found: Iterable[Value]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _merged(found: Iterable[Iterable[tuple[str, str | None]]]) -> dict[str, tuple[str, ...]]:
+def merged(found: Iterable[Iterable[tuple[str, str | None]]]) -> dict[str, tuple[str, ...]]:
     """Give every value under each name, in the order in which they came."""
     values: dict[str, dict[str, None]] = defaultdict(dict)
     for one in found:

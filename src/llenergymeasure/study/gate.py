@@ -32,6 +32,7 @@ from llenergymeasure.study.quantiles import LEVEL, detectable, student
 Verdict = Literal["pass", "fail", "inconclusive"]
 
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
+WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
 MOST_CYCLES = 1000
 SHORT_NAMES = {
     "energy": ENERGY_PER_TOKEN,
@@ -165,8 +166,7 @@ def gate(base: StudyResult, now: StudyResult, margins: Sequence[Margin]) -> Gate
 
 def worst_of(verdicts: Collection[Verdict]) -> Verdict:
     """Give what several verdicts come to: one fail is a fail, and only all that pass are a pass."""
-    order: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
-    return next(one for one in order if one in verdicts)
+    return next(one for one in WORST_FIRST if one in verdicts)
 
 
 def _refuse(comparison: StudyComparison) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from llenergymeasure.domain.results import ExperimentResult, StudyResult
 from llenergymeasure.exceptions import StudyError
-from llenergymeasure.results.layout import ExperimentDirectory, StudyDirectory
-from llenergymeasure.results.recognise import what_it_is
+from llenergymeasure.results.layout import ExperimentDirectory
+from llenergymeasure.results.recognise import study_of, what_it_is
 from llenergymeasure.study.collect import SlotOutcome, study_result
 from llenergymeasure.study.manifest import read_plan
-from llenergymeasure.study.resume import ResultReader, kept_results, replaced, scan
+from llenergymeasure.study.resume import ResultReader, scan
 
 
 def load_results(path: Path) -> ExperimentResult | StudyResult:
@@ -27,10 +27,7 @@ def load_results(path: Path) -> ExperimentResult | StudyResult:
     folder = path if path.is_dir() else path.parent
     if ExperimentDirectory(folder).result.exists():
         return ExperimentResult.from_json(folder)
-    study = StudyDirectory(folder)
-    if study.manifest.exists() or study.plan.exists():
-        return load_study(folder)
-    raise StudyError(_no_results(path), where=str(path))
+    return load_study(path)
 
 
 def load_study(path: Path) -> StudyResult:
@@ -45,23 +42,13 @@ def load_study(path: Path) -> StudyResult:
     Raises:
         StudyError: That is no study, or its plan is lost or not understood.
     """
-    directory = StudyDirectory(path if path.is_dir() else path.parent)
-    if not (directory.manifest.exists() or directory.plan.exists()):
+    directory = study_of(path if path.is_dir() else path.parent)
+    if directory is None:
         raise StudyError(_no_results(path), where=str(path))
     plan = read_plan(directory).plan
     reader = ResultReader(plan)
     return study_result(
-        plan,
-        (
-            SlotOutcome(
-                one.slot,
-                reader.read(one),
-                one.directory,
-                replaced(one.directory),
-                kept_results(one.directory),
-            )
-            for one in scan(plan, directory)
-        ),
+        plan, (SlotOutcome.of(one, reader.read(one)) for one in scan(plan, directory))
     )
 
 

@@ -138,16 +138,7 @@ class StudySession:
             ExperimentError: The summary cannot be written.
         """
         states = resume.scan(self._plan, self._directory)
-        found = (
-            SlotOutcome(
-                one.slot,
-                self._outcome(one),
-                one.directory if self._kept else None,
-                resume.replaced(one.directory),
-                resume.kept_results(one.directory),
-            )
-            for one in states
-        )
+        found = (SlotOutcome.of(one, self._outcome(one), kept=self._kept) for one in states)
         result = study_result(self._plan, found)
         write_summary(result, self._directory)
         return result

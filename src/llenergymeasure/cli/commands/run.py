@@ -248,8 +248,6 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     ] = False,
 ) -> None:
     """Measure an experiment or a study, from a YAML file or from flags; a flag overrides it."""
-    if example is not None:
-        config = _example(example, config, resume)
     own = {
         "model": model,
         "backend": backend,
@@ -266,7 +264,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     }
     _refuse_nonsense(output, resume, again, dry_run=dry_run)
     asked = _Asked.of(own, assign or (), sweep or ())
-    study = _study(config, asked, resume)
+    study = _study(_example(example, config, resume) if example else config, asked, resume)
     flags = {
         "output.results_dir": output,
         "ui.verbosity": "quiet" if quiet else "verbose" if verbose else None,

@@ -6,17 +6,21 @@ the file together. The same result gives the same bytes.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from llenergymeasure.domain.experiment_result import ExperimentResult
 from llenergymeasure.domain.study_result import StudyResult
 from llenergymeasure.report import experiment, study
 from llenergymeasure.report.page import data, html
+from llenergymeasure.results.files import write
 
 
-def page(result: StudyResult | ExperimentResult) -> str:
-    """Write a result as one HTML page.
+def page(result: StudyResult | ExperimentResult, path: str | Path | None = None) -> str:
+    """Lay a result out as one HTML page.
 
     Args:
         result: Of a study or of one experiment; loaded from its files or just measured.
+        path: Where to write it as well, if anywhere.
 
     Returns:
         The text of the file: data, pictures and libraries are in it, and its content security
@@ -24,6 +28,10 @@ def page(result: StudyResult | ExperimentResult) -> str:
     """
     if isinstance(result, ExperimentResult):
         title = f"{result.resolved.model.name}: one experiment"
-        return html.document(title, experiment.sections(result), None)
-    title = f"Study {result.name or 'without a name'}"
-    return html.document(title, study.sections(result), data.of_study(result))
+        text = html.document(title, experiment.sections(result), None)
+    else:
+        title = f"Study {result.name or 'without a name'}"
+        text = html.document(title, study.sections(result), data.of_study(result))
+    if path is not None:
+        write(Path(path), text.encode())
+    return text

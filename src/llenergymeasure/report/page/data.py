@@ -5,7 +5,6 @@ Numbers are rounded to seven digits, far below what any interval resolves.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from llenergymeasure.domain.study_result import (
 )
 from llenergymeasure.report import format as fmt
 from llenergymeasure.report.page import specs
+from llenergymeasure.report.study import reference_of
 
 SPEEDS = ("tpot_ms.p90", "tpot_ms.p95", "tpot_ms.p50", TPOT.name)
 """Figures whose inverse is the speed a user sees, the one to draw first."""
@@ -119,20 +119,20 @@ def differences(study: StudyResult) -> list[dict[str, Any]]:
     """Give, a metric each, every configuration against the best one it was compared with."""
     found = []
     for metric in FIGURES.values():
-        means = {
-            one.id: one.figures[metric.name].mean
-            for one in study.configurations
-            if metric.name in one.figures
-        }
         pairs = [one for one in study.comparisons if one.metric == metric.name]
-        if not pairs:
+        best = reference_of(study, metric)
+        if not pairs or best is None:
             continue
-        often = Counter(one for pair in pairs for one in (pair.a, pair.b))
-        most = max(often.values())
-        linked = [one for one, times in often.items() if times == most]
-        best = (min if metric.best_is_low else max)(linked, key=lambda one: means[one])
         rows = sorted(
-            (against(pair, best) for pair in pairs if best in (pair.a, pair.b)),
+            (
+                (
+                    pair.a if pair.b == best else pair.b,
+                    *pair.against(best),
+                    pair.verdict != "no_difference_shown",
+                )
+                for pair in pairs
+                if best in (pair.a, pair.b)
+            ),
             key=lambda row: row[1],
             reverse=not metric.best_is_low,
         )
@@ -146,15 +146,6 @@ def differences(study: StudyResult) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def against(pair: Comparison, best: int) -> tuple[int, float, float, float, bool]:
-    """Turn a comparison so that the best stands below: other, ratio, its ends, whether shown."""
-    low, high = pair.interval95
-    shown = pair.verdict != "no_difference_shown"
-    if pair.b == best:
-        return pair.a, pair.ratio, low, high, shown
-    return pair.b, 1 / pair.ratio, 1 / high, 1 / low, shown
 
 
 def rounded(value: float | None) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -48,12 +48,11 @@ def document(title: str, sections: Iterable[Section], data: Mapping[str, Any] | 
         "base-uri 'none'; form-action 'none'"
     )
     name = text(title)
-    inside = (
-        "" if data is None else f'<script type="application/json" id="data">{json_in_html(data)}'
-    )
-    inside += "</script>" if data is not None else ""
+    inside, pictures = "", ""
+    if data is not None:
+        inside = f'<script type="application/json" id="data">{json_in_html(data)}</script>'
+        pictures = _PICTURES
     code = "".join(f"<script>{one}</script>\n" for one in scripts)
-    pictures = "" if data is None else _PICTURES
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
@@ -91,25 +90,24 @@ def _part(part: Part) -> str:
         lines = "".join(f"<dd>{text(line)}</dd>" for line in part.lines)
         return f'<dl class="level{part.level}"><dt>{text(part.label)}</dt>{lines}</dl>'
     if isinstance(part, Table):
-        return "".join(_table(part))
+        return f'<div class="wide" tabindex="0">{table(part)}</div>'
     tag = "pre" if part.whole else "p"
     return f'<{tag} class="level{part.level}">{text(part.text)}</{tag}>'
 
 
-def _table(table: Table) -> Iterator[str]:
-    columns = max(map(len, (table.heads, *table.rows)))
-    yield '<div class="wide" tabindex="0"><table><thead><tr>'
-    for place, head in enumerate(table.heads):
-        span = columns - len(table.heads) + 1 if place == 0 else 1
-        yield f'<th colspan="{span}">{text(head)}</th>'
-    yield "</tr></thead><tbody>"
-    for cells in table.rows:
-        yield "<tr>"
-        for place, cell in enumerate(cells):
-            span = columns - len(cells) + 1 if place == len(cells) - 1 else 1
-            yield f'<td colspan="{span}">{text(cell)}</td>'
-        yield "</tr>"
-    yield "</tbody></table></div>"
+def table(part: Table) -> str:
+    """Lay a table out; a row that is shorter than others begins wide in the head, and ends so."""
+    columns = max(map(len, (part.heads, *part.rows)))
+    heads = _row("th", part.heads, columns, wide=0)
+    rows = (_row("td", cells, columns, wide=len(cells) - 1) for cells in part.rows)
+    return f"<table><thead>{heads}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _row(tag: str, cells: Sequence[str], columns: int, *, wide: int) -> str:
+    spans = [columns - len(cells) + 1 if place == wide else 1 for place in range(len(cells))]
+    each = zip(cells, spans, strict=True)
+    found = (f'<{tag} colspan="{span}">{text(cell)}</{tag}>' for cell, span in each)
+    return f"<tr>{''.join(found)}</tr>"
 
 
 def _own(name: str) -> str:

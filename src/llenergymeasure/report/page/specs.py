@@ -31,69 +31,43 @@ def plane(
         layers: Which of ``line``, ``across`` and ``up`` have something to draw beside the points.
     """
     many = points > _MOST_NAMED
-    x: Spec = {"field": "x", "type": "quantitative", "title": speed_title(across)}
-    x |= {"scale": {"zero": False}}
+    axes = {"x": _axis("x", speed_title(across)), "y": _axis("y", _title(up))}
     kind: Spec = {"type": "log"} if up == ENERGY_PER_TOKEN.name else {"zero": False}
-    y: Spec = {
-        "field": "y",
-        "type": "quantitative",
-        "title": f"{FIGURES[up].title}, {FIGURES[up].unit}",
-    }
-    y |= {"scale": {"nice": False, "padding": 24} | kind}
-    colour = {
-        "field": "series",
-        "type": "nominal",
-        "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 340},
-        "scale": {"domain": list(series)},
-    }
+    axes["x"]["scale"] = {"zero": False}
+    axes["y"]["scale"] = {"nice": False, "padding": 24} | kind
+    colour = _COLOUR | {"scale": {"domain": list(series)}}
     shown: Spec = {"color": colour} if series else {}
-    fill = {"fill": colour | {"legend": None}} if series else {"fill": {"value": "#2f7fc1"}}
-    hollow = {"test": "datum.caution", "value": "Canvas"}
+    fill = colour | {"legend": None} if series else {"value": "#2f7fc1"}
     bars: Spec = {"type": "rule", "strokeWidth": 1, "opacity": 0.25 if many else 0.7}
-    mark = {"type": "point", "size": 30 if many else 90, "strokeWidth": 1.6}
-    faint = {"condition": {"test": "datum.dominated", "value": 0.45}, "value": 1}
     line = {"type": "line", "opacity": 0.15 if many else 0.6, "strokeWidth": 1.2}
-    beside: dict[str, Spec] = {
+    beside = {
         "line": {
             "transform": [{"filter": "isValid(datum.order)"}],
             "mark": line,
             "encoding": {"order": {"field": "order"}, "detail": {"field": "series"}, **shown},
         },
-        "across": {
-            "transform": [{"filter": "isValid(datum.xLow)"}],
-            "mark": bars,
-            "encoding": {"x": x | {"field": "xLow"}, "x2": {"field": "xHigh"}, **shown},
-        },
-        "up": {
-            "transform": [{"filter": "isValid(datum.yLow)"}],
-            "mark": bars,
-            "encoding": {"y": y | {"field": "yLow"}, "y2": {"field": "yHigh"}, **shown},
-        },
+        "across": _interval("x", axes["x"], bars, shown),
+        "up": _interval("y", axes["y"], bars, shown),
     }
-    drawn = [
-        *(spec for name, spec in beside.items() if name in layers),
-        {
-            "mark": mark,
-            "encoding": {
-                **shown,
-                "fill": {"condition": hollow, **fill["fill"]},
-                "opacity": faint,
-                "tooltip": [{"field": name, "title": title} for name, title in _TOLD],
-            },
-        },
-    ]
+    drawn: list[Spec] = [spec for name, spec in beside.items() if name in layers]
+    mark = {"type": "point", "size": 30 if many else 90, "strokeWidth": 1.6}
+    drawn.append({"mark": mark, "encoding": shown | {"fill": _HOLLOW | fill} | _POINT})
     if not many:
         words = {"type": "text", "dx": 9, "dy": -9, "align": "left", "color": "currentColor"}
         drawn.append({"mark": words, "encoding": {"text": {"field": "name"}}})
-    return {
-        "$schema": SCHEMA,
-        "width": "container",
-        "height": 420,
-        "autosize": _FIT,
-        "data": {"name": "points"},
-        "encoding": {"x": x, "y": y},
-        "layer": drawn,
-    }
+    data: Spec = {"data": {"name": "points"}, "encoding": axes, "layer": drawn}
+    return {"$schema": SCHEMA, "width": "container", "height": 420, "autosize": _FIT, **data}
+
+
+def _axis(field: str, title: str) -> Spec:
+    return {"field": field, "type": "quantitative", "title": title}
+
+
+def _interval(axis: str, encoding: Spec, mark: Spec, shown: Spec) -> Spec:
+    """Draw the intervals along one axis, where there are any."""
+    ends = {axis: encoding | {"field": f"{axis}Low"}, f"{axis}2": {"field": f"{axis}High"}}
+    known = [{"filter": f"isValid(datum.{axis}Low)"}]
+    return {"transform": known, "mark": mark, "encoding": ends | shown}
 
 
 _TOLD = (
@@ -104,13 +78,27 @@ _TOLD = (
     ("trust", "cautions"),
     ("dominated", "dominated by"),
 )
+_POINT: Spec = {
+    "opacity": {"condition": {"test": "datum.dominated", "value": 0.45}, "value": 1},
+    "tooltip": [{"field": name, "title": title} for name, title in _TOLD],
+}
+_HOLLOW: Spec = {"condition": {"test": "datum.caution", "value": "Canvas"}}
+_COLOUR: Spec = {
+    "field": "series",
+    "type": "nominal",
+    "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 340},
+}
 
 
 def speed_title(across: str) -> str:
     """Say what the x axis is, with the figure that it is made from."""
     if across.startswith(TPOT.name):
         return f"tokens/s per user: 1000 / {FIGURES[across].title}"
-    return f"{FIGURES[across].title}, {FIGURES[across].unit}"
+    return _title(across)
+
+
+def _title(name: str) -> str:
+    return f"{FIGURES[name].title}, {FIGURES[name].unit}"
 
 
 def differences(*, factor: bool) -> Spec:
