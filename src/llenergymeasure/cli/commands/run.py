@@ -264,7 +264,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter a flag
     }
     _refuse_nonsense(output, resume, again, dry_run=dry_run)
     asked = _Asked.of(own, assign or (), sweep or ())
-    study = _study(_example(example, config, resume) if example else config, asked, resume)
+    study = _study(_given(config, example, resume), asked, resume)
     flags = {
         "output.results_dir": output,
         "ui.verbosity": "quiet" if quiet else "verbose" if verbose else None,
@@ -323,8 +323,10 @@ class _Asked(NamedTuple):
         return {**self.given, **self.assigned}
 
 
-def _example(name: str, config: Path | None, resume: Path | None) -> Path:
-    """Give the file of an example, or print what there is."""
+def _given(config: Path | None, name: str | None, resume: Path | None) -> Path | None:
+    """Give the file that is asked for: that of an example too; or print which there are."""
+    if name is None:
+        return config
     from llenergymeasure.config import examples
 
     if name == "list":
