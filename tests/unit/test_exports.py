@@ -16,6 +16,7 @@ from llenergymeasure.report.exports import (
     json_data,
     json_schema,
     markdown_text,
+    rows,
 )
 from tests.support.make_result import make_result, make_trust
 from tests.support.make_study import make_configs, make_run, make_study
@@ -55,6 +56,12 @@ def test_csv_of_one_experiment_has_its_figures_and_the_interval_of_its_energy() 
     per_token = result.energy_per_output_token_j
     assert per_token is not None
     assert float(line["energy_per_output_token_j_low"]) == per_token - half / tokens
+
+
+def test_an_experiment_names_where_it_ran_as_the_row_of_a_study_does() -> None:
+    result = make_result()
+    (alone,), (within,) = rows(result), rows(make_study(lambda *_: result, make_configs([1]), 1))
+    assert alone.devices == within.devices != ()
 
 
 def test_csv_of_figures_that_a_result_does_not_have_are_empty_cells() -> None:

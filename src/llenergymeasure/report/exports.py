@@ -20,6 +20,7 @@ from llenergymeasure.domain import Record
 from llenergymeasure.domain.results import ExperimentResult, StudyResult, warning_codes
 from llenergymeasure.domain.study_result import FIGURES, Figure, Metric, figure_at
 from llenergymeasure.report.study_figures import CAUTION, name_of, places_of, value_of
+from llenergymeasure.study.blocks import devices_of
 
 EXPORT_SCHEMA_VERSION = "1.0"
 """Of what ``json_data`` gives; the records inside have versions of their own."""
@@ -96,7 +97,7 @@ def _of_experiment(result: ExperimentResult) -> ExportRow:
         label=described(settings),
         settings=settings,
         fingerprint=result.measurement_config_hash,
-        devices=() if result.multi_gpu is None else result.multi_gpu.devices,
+        devices=devices_of(result),
         invalid=int(result.trust.verdict == "invalid"),
         trust=warning_codes(result.trust),
         figures=figures,
